@@ -1,0 +1,334 @@
+"""What the estimators share: trained networks that pickle as numpy, token detectors, restorers."""
+
+from __future__ import annotations
+
+import warnings
+from abc import abstractmethod
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import joblib
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.utils.validation import check_is_fitted
+from torch import Tensor, nn
+
+from skmimood._caching import run_cached
+from skmimood._device import out_of_memory_advice, resolve_device, resolve_precision
+from skmimood._random import draw_seed
+from skmimood._residuals import COMBINATIONS, REFERENCES, filter_maps, residual_maps
+from skmimood._training import Recipe, Runtime, split_validation
+from skmimood.exceptions import InputError, SkmimoodWarning
+from skmimood.networks.weights import load_network
+from skmimood.scans import TokenizedScans
+
+_CPU_CONVOLUTION_BATCH = 4
+
+
+class TrainedStep(BaseEstimator):
+    """Base of the estimators that train one network.
+
+    The fitted network is kept as ``state_`` (dict of ndarray) and ``config_`` (dict): such an
+    estimator pickles without a device, and `joblib.hash` of it is stable. The torch module is
+    built when first used and never pickled.
+
+    Attributes
+    ----------
+    state_ : dict of str to ndarray
+        Weights of the network.
+    config_ : dict
+        Arguments that build the network.
+    history_ : dict of str to ndarray
+        ``loss`` of each step; ``validation_loss`` at each ``validation_step``.
+    n_iter_ : int
+        Training steps made.
+    seed_ : int
+        Seed drawn from ``random_state``.
+    """
+
+    _network_class: type[nn.Module]
+
+    # Parameters of every trained step; subclasses assign them in __init__.
+    batch_size: int
+    checkpoint_dir: str | None
+    device: str
+    memory: str | joblib.Memory | None
+    precision: str
+    random_state: Any
+    resume: bool
+    verbose: bool
+
+    state_: dict[str, np.ndarray]
+    config_: dict[str, Any]
+    history_: dict[str, np.ndarray]
+
+    def _recipe(self) -> Recipe:
+        return Recipe(**{name: getattr(self, name) for name in Recipe.__dataclass_fields__})
+
+    def _fit_network(self, train: Callable[..., dict[str, Any]], config: dict[str, Any], **arguments: Any) -> None:
+        """Call ``train(config=, seed=, runtime=, **arguments)`` through the cache and keep what it learnt."""
+        arguments |= {"config": config, "recipe": self._recipe(), "seed": self.seed_}
+        checkpoint = None
+        if self.checkpoint_dir is not None:
+            name = f"{type(self).__name__}-{joblib.hash(arguments)[:16]}.safetensors"
+            checkpoint = Path(self.checkpoint_dir) / name
+        runtime = Runtime(type(self).__name__, self.device, bool(self.verbose), checkpoint, self.resume)
+        trained = run_cached(train, self.memory, runtime=runtime, **arguments)
+        self.state_, self.history_, self.config_ = trained["state"], trained["history"], config
+        self.n_iter_ = len(self.history_["loss"])
+        self.__dict__.pop("_loaded", None)
+
+    def _transformer_config(self, X: TokenizedScans, *, n_outputs: int) -> dict[str, Any]:
+        """Return the arguments of the `TokenTransformer` over the tokens of ``X``."""
+        for name in ("depth", "width", "n_heads", "max_iter", "batch_size"):
+            value = getattr(self, name)
+            if not isinstance(value, int | np.integer) or value < 1:
+                raise InputError(f"{name} must be a positive integer; got {value!r}.")
+        if self.width % self.n_heads:
+            raise InputError(f"width must be a multiple of n_heads; got {self.width} and {self.n_heads}.")
+        n_codes = X.tokenizer.n_codes
+        return {
+            "n_inputs": n_codes + (n_outputs == n_codes),  # an in-painter has a [MASK] symbol
+            "n_outputs": n_outputs,
+            "grid": list(X.tokens.shape[1:]),
+            "depth": self.depth,
+            "width": self.width,
+            "n_heads": self.n_heads,
+            "mlp_ratio": self.mlp_ratio,
+            "drop_path": self.drop_path,
+        }
+
+    def _draw_seed(self) -> None:
+        self.seed_ = draw_seed(self.random_state)
+
+    @property
+    def _torch_device(self) -> torch.device:
+        return resolve_device(self.device)
+
+    def _network(self) -> nn.Module:
+        """Return the fitted network on ``device``, built once."""
+        key = (self._torch_device, self._inference_dtype())
+        if self.__dict__.get("_loaded", (None,))[0] != key:
+            network = load_network(self._network_class, self.config_, self.state_)
+            self._loaded = (key, network.to(key[0]).to(key[1]))
+        return self._loaded[1]
+
+    def _inference_dtype(self) -> torch.dtype:
+        """Return the dtype that the weights are kept in for inference."""
+        return resolve_precision(self.precision, self._torch_device)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in super().__getstate__().items() if name != "_loaded"}
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "state_")
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.two_d_array = False
+        tags.input_tags.three_d_array = True
+        return tags
+
+
+def run_in_batches(
+    function: Callable[[Tensor], Tensor], rows: Tensor, batch_size: int, *, fixed: bool = False
+) -> Tensor:
+    """Apply ``function`` to ``rows`` in batches and join the results.
+
+    ``fixed`` fills the last batch up with copies, so that every call has the same shape.
+    """
+    results = []
+    with torch.inference_mode(), out_of_memory_advice(batch_size):
+        for start in range(0, len(rows), batch_size):
+            batch = rows[start : start + batch_size]
+            missing = batch_size - len(batch) if fixed else 0
+            filled = torch.cat([batch, batch[:1].expand(missing, *batch.shape[1:])]) if missing else batch
+            results.append(function(filled)[: len(batch)])
+    return torch.cat(results)
+
+
+def run_convolutions(
+    function: Callable[[Tensor], Tensor], rows: Tensor, batch_size: int
+) -> Tensor:
+    """Apply a convolutional network to ``rows`` in batches, on a CPU to the same bits whatever ``batch_size``.
+
+    A CPU's convolution kernels round differently for different batch shapes, where those of the
+    transformer do not; so there the batch is always the same.
+    """
+    if rows.device.type == "cpu":
+        return run_in_batches(function, rows, _CPU_CONVOLUTION_BATCH, fixed=True)
+    return run_in_batches(function, rows, batch_size)
+
+
+def check_tokenized(X: Any, detected: bool = False) -> TokenizedScans:
+    """Return ``X`` if it is what the step before produces, else raise `InputError`."""
+    if not isinstance(X, TokenizedScans):
+        raise InputError(
+            f"X must be TokenizedScans, the output of VQTokenizer.transform; got {type(X).__name__}. "
+            "Use the steps in a Pipeline, as make_mimood_pipeline builds it."
+        )
+    if detected and X.detector is None:
+        raise InputError("X has not passed a token detector; transform it with one first.")
+    return X
+
+
+class BaseTokenDetector(TransformerMixin, TrainedStep):
+    """Base of the steps that score tokens: higher is more anomalous.
+
+    Subclasses implement ``_score_tokens(tokens (n, h, w) tensor) -> (n, h, w) tensor`` and have a
+    parameter ``threshold``, the score above which a token is resampled.
+    """
+
+    threshold: float
+
+    @abstractmethod
+    def _score_tokens(self, tokens: Tensor) -> Tensor: ...
+
+    def score_tensor(self, tokens: Tensor) -> Tensor:
+        """Score tokens (n, h, w) that are on this estimator's device already; same as `decision_function`."""
+        return self._score_tokens(tokens)
+
+    def decision_function(self, X: TokenizedScans) -> np.ndarray:
+        """Score every token.
+
+        Parameters
+        ----------
+        X : TokenizedScans of n slices
+
+        Returns
+        -------
+        ndarray of shape (n, h, w), float32
+            Higher is more anomalous.
+        """
+        check_is_fitted(self)
+        tokens = torch.from_numpy(check_tokenized(X).tokens).to(self._torch_device)
+        return run_in_batches(self._score_tokens, tokens, self.batch_size).cpu().numpy()
+
+    def transform(self, X: TokenizedScans) -> TokenizedScans:
+        """Return ``X`` with its ``anomaly`` scores and this ``detector``."""
+        X = check_tokenized(X)
+        return TokenizedScans(X.images, X.tokens, X.tokenizer, self.decision_function(X), self)
+
+
+class BaseRestorer(TrainedStep):
+    """Base of the last steps: they restore tokens and turn the change into a pixel map.
+
+    Subclasses implement ``_restore_chunk(X) -> (n, R, h, w) int64 tensor``. The pixel map is
+    computed here, once for all restorers: decode the R restorations, take the residual, combine,
+    filter (MIM-OOD section 3.4, step 5).
+
+    Attributes
+    ----------
+    threshold_ : float
+        Map value above which `predict` calls a pixel anomalous: the 1 - ``fpr`` quantile over the
+        pixels of the healthy slices held out of training.
+    """
+
+    combination: str
+    fpr: float
+    mean_filter: int
+    min_filter: int
+    residual_reference: str
+    sharpness: float
+    validation_fraction: float
+    threshold_: float
+    _max_calibration_slices = 32
+
+    @abstractmethod
+    def _restore_chunk(self, X: TokenizedScans) -> Tensor: ...
+
+    def _inference_parameters(self, X: TokenizedScans) -> dict[str, Any]:
+        """Return every parameter that changes maps but not networks."""
+        names = ["combination", "sharpness", "residual_reference", "min_filter", "mean_filter"]
+        return {name: getattr(self, name) for name in names}
+
+    def restore(self, X: TokenizedScans) -> np.ndarray:
+        """Return the tokens of all restorations, shape (n, R, h, w), int64."""
+        check_is_fitted(self)
+        self._check_inference_parameters()
+        chunks = [self._restore_chunk(chunk).cpu() for chunk in self._chunks(check_tokenized(X))]
+        return torch.cat(chunks).numpy()
+
+    def detect(self, X: TokenizedScans) -> tuple[np.ndarray, np.ndarray]:
+        """Return the anomaly maps and the healed slices of one and the same restoration.
+
+        Parameters
+        ----------
+        X : TokenizedScans of n slices
+
+        Returns
+        -------
+        maps : ndarray of shape (n, H, W), float32
+            In [0, 1]; higher is more anomalous.
+        healed : ndarray of shape (n, H, W), float32
+            The restorations, weighted as in the maps.
+        """
+        check_is_fitted(self)
+        self._check_inference_parameters()
+        parts = [self._detect_chunk(chunk) for chunk in self._chunks(check_tokenized(X))]
+        maps, healed = (torch.cat(list(part)).numpy() for part in zip(*parts, strict=True))
+        return maps, healed
+
+    def decision_function(self, X: TokenizedScans) -> np.ndarray:
+        """Return the pixel anomaly maps, shape (n, H, W), float32 in [0, 1]; higher is more anomalous."""
+        return self.detect(X)[0]
+
+    def transform(self, X: TokenizedScans) -> np.ndarray:
+        """Return the healed slices, shape (n, H, W), float32 in [0, 1]."""
+        return self.detect(X)[1]
+
+    def predict(self, X: TokenizedScans) -> np.ndarray:
+        """Return masks (n, H, W), bool: map values above ``threshold_``."""
+        maps = self.decision_function(X)
+        if self._inference_parameters(X) != self.calibrated_with_:
+            warnings.warn(
+                "threshold_ was calibrated with other inference parameters; fit again (trained networks come "
+                "from the cache) or set threshold_ yourself.",
+                SkmimoodWarning, stacklevel=2,
+            )  # fmt: skip
+        return maps > self.threshold_
+
+    def score(self, X: TokenizedScans, y: Any) -> float:
+        """Return the average precision over all pixels of masks ``y`` (n, H, W)."""
+        from skmimood.metrics import pixel_average_precision_scorer
+
+        return pixel_average_precision_scorer(self, X, y)
+
+    def _chunks(self, X: TokenizedScans) -> Iterator[TokenizedScans]:
+        for start in range(0, len(X), self.batch_size):
+            yield X[start : start + self.batch_size]
+
+    def _detect_chunk(self, X: TokenizedScans) -> tuple[Tensor, Tensor]:
+        restored = self._restore_chunk(X)  # (n, R, h, w)
+        n, n_restorations = restored.shape[:2]
+        decode = X.tokenizer.decode_tensor
+        images = torch.from_numpy(X.images)
+        healed = decode(restored.flatten(0, 1)).cpu().unflatten(0, (n, n_restorations))  # (n, R, H, W)
+        reference = images if self.residual_reference == "image" else decode(torch.from_numpy(X.tokens)).cpu()
+        maps, healed = residual_maps(reference, healed, self.combination, self.sharpness)
+        return filter_maps(maps, self.min_filter, self.mean_filter), healed
+
+    def _calibrate(self, X: TokenizedScans) -> None:
+        """Set ``threshold_`` on the healthy slices that the training held out (all, if it held out none)."""
+        held_out = split_validation(len(X), self.validation_fraction)[1]
+        if len(held_out) == 0:
+            held_out = np.arange(len(X))
+        spread = np.linspace(0, len(held_out) - 1, min(len(held_out), self._max_calibration_slices)).astype(int)
+        X = X[held_out[spread]]
+        self.threshold_ = float(np.quantile(self.decision_function(X), 1 - self.fpr))
+        self.calibrated_with_ = self._inference_parameters(X)
+
+    def _check_inference_parameters(self) -> None:
+        if self.combination not in COMBINATIONS:
+            raise InputError(f"combination must be one of {sorted(COMBINATIONS)}; got {self.combination!r}.")
+        if self.residual_reference not in REFERENCES:
+            raise InputError(f"residual_reference must be one of {REFERENCES}; got {self.residual_reference!r}.")
+        for name in ("min_filter", "mean_filter"):
+            size = getattr(self, name)
+            if size < 1 or size % 2 == 0:
+                raise InputError(f"{name} must be an odd number of pixels, 1 for no filter; got {size!r}.")
+        if not 0 < self.fpr < 1:
+            raise InputError(f"fpr must lie in (0, 1); got {self.fpr!r}.")
+

@@ -1,0 +1,208 @@
+"""From a folder of scans to checked, scaled scans: reading, mask pairing, duplicates, and who trains whom."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from skmimood._domain import ScanFeatures, intensity_histogram
+from skmimood.exceptions import InputError, ScanReadError
+from skmimood.nifti import Scan, Source, find_companion, read_labels, read_scan, scan_id
+from skmimood.preprocessing import foreground_mask, in_plane_extent, scale_intensity
+
+
+@dataclass(frozen=True)
+class ScanStatus:
+    """What became of one scan in ``fit``.
+
+    Attributes
+    ----------
+    id : str
+        The scan's name without extension.
+    status : {"used", "calibration", "skipped", "duplicate"}
+        Learned from, held out for the thresholds, left out because of a fault, or left out as a copy of another.
+    reason : str
+        Why it was left out; empty for the others.
+    n_slices : int
+        Number of slices that took part.
+    shape : tuple of int
+        Shape of the file's array; empty if it could not be read.
+    spacing : tuple of float
+        Voxel size in mm along the axes of the file's array; empty if it could not be read.
+    """
+
+    id: str
+    status: Literal["used", "calibration", "skipped", "duplicate"]
+    reason: str = ""
+    n_slices: int = 0
+    shape: tuple[int, ...] = ()
+    spacing: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedScan:
+    """A scan whose foreground is known and whose intensities are scaled.
+
+    Attributes
+    ----------
+    scan : Scan
+        As read.
+    foreground : ndarray of shape (X, Y, Z), bool
+        Head, brain, or whatever the mask says.
+    intensities : ndarray of shape (X, Y, Z), float32
+        In [0, 1].
+    lesions : ndarray of shape (X, Y, Z), bool, or None
+        Known lesions; None if there is no mask.
+    """
+
+    scan: Scan
+    foreground: np.ndarray
+    intensities: np.ndarray
+    lesions: np.ndarray | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """What is kept of a scan after screening: everything but its voxels."""
+
+    source: Source
+    lesions: Source | None
+    index: int
+    id: str
+    features: ScanFeatures
+    shape: tuple[int, ...]
+    spacing: tuple[float, ...]
+    warnings: tuple[str, ...]
+
+    def status(self, status: Literal["used", "calibration", "skipped"], **details: Any) -> ScanStatus:
+        """Return this scan's line in the status table."""
+        return ScanStatus(self.id, status, shape=self.shape, spacing=self.spacing, **details)
+
+
+@dataclass(frozen=True)
+class ScanReader:
+    """How scans are read and where their foreground comes from; see :class:`skmimood.ScanDetector`."""
+
+    plane: str
+    mask: str
+    max_bytes: int
+    volume: int | None
+
+    def read(self, source: Source, index: int = 0, lesions: Source | None = None) -> PreparedScan:
+        """Read one scan with its foreground.
+
+        Raises
+        ------
+        ScanReadError
+            If the scan or one of its masks cannot be read, or if there is nothing in it.
+        """
+        scan = read_scan(source, max_bytes=self.max_bytes, volume=self.volume, index=index)
+        if float(scan.data.min()) == float(scan.data.max()):
+            raise ScanReadError(scan.id, f"empty: every voxel is {scan.data.flat[0]:g}. Leave this scan out.")
+        foreground = self._foreground(source, scan)
+        if scan.invalid is not None:
+            foreground = foreground & ~scan.invalid
+        if not foreground.any():
+            raise ScanReadError(scan.id, "empty: no foreground was found. Leave it out or repair its mask.")
+        marked = None if lesions is None else read_labels(lesions, scan, max_bytes=self.max_bytes)
+        return PreparedScan(scan, foreground, self._scaled(scan, foreground), marked)
+
+    def _foreground(self, source: Source, scan: Scan) -> np.ndarray:
+        if self.mask == "auto":
+            return foreground_mask(scan.data)
+        if self.mask == "none":
+            return np.ones(scan.data.shape, dtype=bool)
+        companion = find_companion(source, self.mask)
+        if companion is None:
+            raise ScanReadError(
+                scan.id,
+                f'no mask named "{self.mask}" lies beside it. Put one there, or set mask="auto" to find the '
+                "foreground from the intensities.",
+            )
+        return read_labels(companion, scan, max_bytes=self.max_bytes)
+
+    def _scaled(self, scan: Scan, foreground: np.ndarray) -> np.ndarray:
+        inside = scan.data[foreground]
+        if float(inside.min()) == float(inside.max()):
+            raise ScanReadError(
+                scan.id, f"empty: every foreground voxel is {inside[0]:g}. Leave this scan out."
+            )
+        return scale_intensity(scan.data, foreground, strip=self.mask not in ("auto", "none"))
+
+
+def screen(
+    sources: Iterable[tuple[int, Source, Source | None]], reader: ScanReader
+) -> tuple[list[Candidate], list[ScanStatus]]:
+    """Look at every scan once; return those that can be used, and what is wrong with the others.
+
+    Nothing is learned here that a later choice of calibration scans could leak from: each scan is judged alone, but
+    for exact copies.
+    """
+    usable: list[Candidate] = []
+    rejected: list[ScanStatus] = []
+    seen: dict[bytes, str] = {}
+    for index, source, lesions in sources:
+        try:
+            prepared = reader.read(source, index, lesions)
+        except ScanReadError as error:
+            rejected.append(ScanStatus(scan_id(source, index), "skipped", error.reason))
+            continue
+        scan = prepared.scan
+        digest = hashlib.blake2b(np.ascontiguousarray(scan.data.T), digest_size=16).digest()
+        if digest in seen:
+            reason = f"has the same voxels as {seen[digest]}"
+            rejected.append(ScanStatus(scan.id, "duplicate", reason, 0, scan.shape, _rounded(scan.spacing)))
+            continue
+        seen[digest] = scan.id
+        features = measure(prepared, reader.plane)
+        usable.append(
+            Candidate(
+                source, lesions, index, scan.id, features, scan.shape, _rounded(scan.spacing), scan.warnings
+            )
+        )
+    return usable, rejected
+
+
+def measure(prepared: PreparedScan, plane: str) -> ScanFeatures:
+    """Measure a scan as a whole."""
+    voxel = abs(float(np.linalg.det(prepared.scan.affine_mm[:3, :3])))
+    return ScanFeatures(
+        intensity_histogram(prepared.intensities, prepared.foreground),
+        float(prepared.foreground.sum()) * voxel / 1000.0,
+        in_plane_extent(prepared.scan, prepared.foreground, plane),
+    )
+
+
+def split(
+    candidates: Sequence[Candidate], n_rejected: int, calibration_fraction: float, rng: np.random.Generator
+) -> tuple[list[Candidate], list[Candidate]]:
+    """Draw the scans to learn from and the scans to hold out for calibration; both keep the given order.
+
+    The draw depends on the scans' names and the seed, not on the order in which the scans were given.
+
+    Raises
+    ------
+    InputError
+        With the number needed, if there are fewer than 2 scans to learn from and 1 for calibration.
+    """
+    n = len(candidates)
+    if n < 3:
+        raise InputError(
+            "fit needs at least 3 different usable scans, 2 to learn from and 1 held out for the thresholds; got "
+            f"{n} of {n + n_rejected}. Add healthy scans."
+        )
+    n_held_out = min(max(1, round(calibration_fraction * n)), n - 2)
+    by_name = sorted(range(n), key=lambda k: candidates[k].id)
+    held_out = {by_name[k] for k in rng.permutation(n)[:n_held_out]}
+    return (
+        [candidate for k, candidate in enumerate(candidates) if k not in held_out],
+        [candidate for k, candidate in enumerate(candidates) if k in held_out],
+    )
+
+
+def _rounded(spacing: np.ndarray) -> tuple[float, ...]:
+    return tuple(round(float(step), 4) for step in spacing)

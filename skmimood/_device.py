@@ -1,0 +1,70 @@
+"""Which device and which precision a network runs in."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import torch
+
+from skmimood.exceptions import DeviceError, InputError
+
+PRECISIONS = ("auto", "float32", "bfloat16")
+_CPU_PROBES = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+
+
+def resolve_device(device: str | torch.device) -> torch.device:
+    """Return the device named ``"auto"`` (CUDA if there is one, else the CPU), ``"cpu"``, ``"cuda"``, ``"cuda:1"``.
+
+    Raises
+    ------
+    DeviceError
+        If the device is not there.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        resolved = torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise DeviceError(f"device={device!r} is not a device; use 'auto', 'cpu', 'cuda' or 'cuda:0'.") from error
+    if resolved.type == "cuda" and (resolved.index or 0) >= torch.cuda.device_count():
+        raise DeviceError(
+            f"device={str(device)!r} is not there: torch sees {torch.cuda.device_count()} CUDA device(s). "
+            "Use device='cpu' or 'auto'."
+        )
+    return resolved
+
+
+def resolve_precision(precision: str, device: torch.device) -> torch.dtype:
+    """Return the dtype of matrix products: ``"auto"`` is bfloat16 where the hardware has units for it."""
+    if precision not in PRECISIONS:
+        raise InputError(f"precision must be one of {PRECISIONS}; got {precision!r}.")
+    if precision == "float32":
+        return torch.float32
+    if precision == "bfloat16" or _has_bfloat16_units(device):
+        return torch.bfloat16
+    return torch.float32
+
+
+def _has_bfloat16_units(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    if device.type != "cpu":
+        return False
+    return any(getattr(torch.cpu, probe, bool)() for probe in _CPU_PROBES)
+
+
+def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
+    """Return the context in which forward passes run their matrix products in ``dtype``."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16)
+
+
+@contextlib.contextmanager
+def out_of_memory_advice(batch_size: int) -> Iterator[None]:
+    """Turn CUDA's out-of-memory error into advice."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise DeviceError(
+            f"The device ran out of memory at batch_size={batch_size}; try batch_size={max(1, batch_size // 2)}."
+        ) from error

@@ -1,0 +1,81 @@
+"""Which lesion mask belongs to which scan."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from skmimood.exceptions import InputError
+from skmimood.nifti import Source, find_companion, find_scans, scan_id
+
+_NAMED = 5  # how many scans a message names before it says "and n more"
+
+
+def pair_masks(y: Any, sources: Sequence[Source]) -> list[Source | None]:
+    """Find the lesion mask of each scan.
+
+    Parameters
+    ----------
+    y : None, suffix, folder, glob, or list of paths, images and None
+        A suffix such as ``"_seg"`` names files beside the scans. A list has one entry a scan, in the scans' order; None
+        stands for a scan without lesions. The masks of a folder or glob belong to the scans of the same name, or
+        of the same name up to the last underscore.
+    sources : list of str, path or image
+        The scans.
+
+    Raises
+    ------
+    InputError
+        If a scan has no mask, or if the numbers differ.
+    """
+    if y is None:
+        return [None] * len(sources)
+    ids = [scan_id(source, index) for index, source in enumerate(sources)]
+    if is_suffix(y):
+        masks = [find_companion(source, y) for source in sources]
+        _check_complete(masks, ids, f'no file "{y}" beside')
+        return list(masks)
+    if isinstance(y, (list, tuple)):
+        if len(y) != len(sources):
+            raise InputError(
+                f"y must have one lesion mask for each of the {len(sources)} scans; got {len(y)}. Use None for a scan "
+                "that has no lesion."
+            )
+        return [None if mask is None else find_scans(mask)[0] for mask in y]
+    found = find_scans(y)
+    if len(found) == len(sources) == 1:
+        return list(found)
+    by_name: dict[str, Source] = {}
+    for source in found:
+        name = scan_id(source)
+        by_name.setdefault(name.rpartition("_")[0], source)
+        by_name[name] = source
+    pairs = [by_name.get(name, by_name.get(name.rpartition("_")[0] or name)) for name in ids]
+    _check_complete(pairs, ids, "no lesion mask in y for")
+    return pairs
+
+
+def is_suffix(y: Any) -> bool:
+    """Tell whether ``y`` is the ending of mask names, such as ``"_seg"``, rather than a path or glob."""
+    return (
+        isinstance(y, str)
+        and not any(mark in y for mark in "/\\*?[")
+        and not y.lower().endswith((".nii", ".nii.gz"))
+        and not os.path.exists(y)
+    )
+
+
+def listing(names: Iterable[str]) -> str:
+    """Join names for a message, the first five in full."""
+    names = list(names)
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(names[:_NAMED]) + more
+
+
+def _check_complete(masks: Sequence[Source | None], ids: Sequence[str], fault: str) -> None:
+    missing = [name for name, mask in zip(ids, masks, strict=True) if mask is None]
+    if missing:
+        raise InputError(
+            f"{fault} {listing(missing)}. Add the masks, or pass a list with None for the scans without lesions."
+        )

@@ -1,0 +1,190 @@
+"""From one prepared scan to its anomaly map, through the fitted slice pipeline."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from skmimood._cohort import PreparedScan
+from skmimood.preprocessing import GridPlan
+
+if TYPE_CHECKING:
+    from nibabel import Nifti1Image
+    from sklearn.pipeline import Pipeline
+
+_CHUNK = 16  # slices that go through the pipeline together: bounds memory, changes no result
+_TOP_SHARE = 0.01
+_GALLERY_SIZE = 4
+
+
+@dataclass(frozen=True, eq=False)
+class Gallery:
+    """The most anomalous slices of a scan on the network's grid, the most anomalous first.
+
+    Attributes
+    ----------
+    images, healed, maps : ndarray of shape (k, H, W), float32
+        Slices as the network saw them, their restorations, and anomaly maps.
+    masks : ndarray of shape (k, H, W), bool
+        Where the maps exceed the pixel threshold.
+    indices : ndarray of shape (k,), int64
+        Number of each slice, counted as :class:`skmimood.preprocessing.GridPlan` does (axial: from the feet up).
+    """
+
+    images: np.ndarray
+    healed: np.ndarray
+    maps: np.ndarray
+    masks: np.ndarray
+    indices: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class ScanResult:
+    """What :class:`skmimood.ScanDetector` finds in one scan.
+
+    Attributes
+    ----------
+    id : str
+        The scan's name without extension.
+    score : float
+        Mean of the highest 1 % of the foreground's map values.
+    pvalue : float
+        Share of healthy held-out scans that score as high, in (0, 1].
+    is_anomalous : bool
+        Whether ``score`` exceeds the scan threshold.
+    anomaly : Nifti1Image, float32
+        The map on the scan's own grid; 0 outside the foreground, NaN where the scan was NaN or infinite.
+    pvalues : Nifti1Image, float32
+        Share of healthy held-out pixels that score as high; 1 outside the foreground.
+    mask : Nifti1Image, uint8
+        1 where the map exceeds the pixel threshold.
+    flags : tuple of str
+        Remarks on the scan's quality and on whether the model may be asked about it.
+    gallery : Gallery
+        The four most anomalous slices; fewer if the scan has fewer.
+    """
+
+    id: str
+    score: float
+    pvalue: float
+    is_anomalous: bool
+    anomaly: Nifti1Image
+    pvalues: Nifti1Image
+    mask: Nifti1Image
+    flags: tuple[str, ...]
+    gallery: Gallery
+
+
+@dataclass(frozen=True, eq=False)
+class ScanMaps:
+    """The anomaly map of one scan, on its own grid and on the network's.
+
+    Attributes
+    ----------
+    anomaly : ndarray of shape (X, Y, Z), float32
+        0 outside ``scored``.
+    scored : ndarray of shape (X, Y, Z), bool
+        Foreground without the slices that hold a known lesion.
+    images, healed, maps : ndarray of shape (n, H, W), float32
+        Every slice; ``healed`` and ``maps`` are 0 in slices without foreground.
+    has_foreground : ndarray of shape (n,), bool
+        Slices that went through the pipeline.
+    """
+
+    anomaly: np.ndarray
+    scored: np.ndarray
+    images: np.ndarray
+    healed: np.ndarray
+    maps: np.ndarray
+    has_foreground: np.ndarray
+
+    @property
+    def values(self) -> np.ndarray:
+        """Map values of the scored voxels, shape (n_voxels,) float32."""
+        return self.anomaly[self.scored]
+
+    def gallery(self, pixel_threshold: float) -> Gallery:
+        """Pick the most anomalous slices."""
+        candidates = np.flatnonzero(self.has_foreground)
+        scores = np.asarray([top_mean(self.maps[index]) for index in candidates])
+        indices = candidates[np.argsort(-scores, kind="stable")[:_GALLERY_SIZE]]
+        maps = self.maps[indices]
+        return Gallery(self.images[indices], self.healed[indices], maps, maps > pixel_threshold, indices)
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """The network's view: which slices it looks at and how finely.
+
+    Attributes
+    ----------
+    plane : {"axial", "coronal", "sagittal"}
+        Direction of the slices.
+    spacing : float
+        Pixel size in mm.
+    size : (int, int)
+        Height and width in pixels.
+    """
+
+    plane: Any
+    spacing: float
+    size: tuple[int, int]
+
+    def plan(self, prepared: PreparedScan) -> GridPlan:
+        """Lay the frame over a scan, centred on its foreground."""
+        return GridPlan.for_scan(
+            prepared.scan, prepared.foreground, plane=self.plane, spacing=self.spacing, size=self.size
+        )
+
+    def crops(self, extent: tuple[float, float]) -> bool:
+        """Tell whether a foreground of ``extent`` (height, width) in mm reaches beyond the frame."""
+        return any(mm > n * self.spacing * (1 + 1e-6) for mm, n in zip(extent, self.size, strict=True))
+
+    def healthy_slices(self, prepared: PreparedScan, min_foreground: float) -> np.ndarray:
+        """Slices to learn from, (n, H, W): those without lesions whose frame foreground fills to some share."""
+        plan = self.plan(prepared)
+        shares = plan.forward(_without_lesions(prepared, plan), order=0).mean(axis=(1, 2))
+        return plan.forward(prepared.intensities)[(shares >= min_foreground) & (shares > 0)]
+
+    def map(self, prepared: PreparedScan, pipeline: Pipeline) -> ScanMaps:
+        """Run the slices of a scan that hold foreground through a fitted pipeline."""
+        plan = self.plan(prepared)
+        scored = _without_lesions(prepared, plan)
+        inside = plan.forward(scored, order=0) > 0.5
+        has_foreground = inside.any(axis=(1, 2))
+        images = plan.forward(prepared.intensities)
+        maps, healed = np.zeros_like(images), np.zeros_like(images)
+        for chunk in _chunks(np.flatnonzero(has_foreground)):
+            maps[chunk], healed[chunk] = _run_pipeline(pipeline, images[chunk])
+        # Only the native map is cut to the foreground's outline: cut before, it would fade out along the edge.
+        anomaly = plan.inverse(maps)
+        anomaly[~scored] = 0.0
+        maps[~inside] = 0.0
+        return ScanMaps(anomaly, scored, images, healed, maps, has_foreground)
+
+
+def top_mean(values: np.ndarray) -> float:
+    """Mean of the highest 1 % of the values, of at least one."""
+    flat = values.reshape(-1)
+    n_top = max(1, math.ceil(_TOP_SHARE * flat.size))
+    return float(np.partition(flat, flat.size - n_top)[flat.size - n_top :].mean(dtype=np.float64))
+
+
+def _run_pipeline(pipeline: Pipeline, slices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return maps and healed slices, each (n, H, W), of slices (n, H, W)."""
+    restorer = pipeline[-1]
+    return restorer.detect(pipeline[:-1].transform(slices) if len(pipeline) > 1 else slices)
+
+
+def _without_lesions(prepared: PreparedScan, plan: GridPlan) -> np.ndarray:
+    if prepared.lesions is None:
+        return prepared.foreground
+    in_plane = plan.axes[1:]
+    return prepared.foreground & ~prepared.lesions.any(axis=in_plane, keepdims=True)
+
+
+def _chunks(indices: np.ndarray) -> list[np.ndarray]:
+    return [indices[start : start + _CHUNK] for start in range(0, len(indices), _CHUNK)]

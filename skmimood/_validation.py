@@ -1,0 +1,99 @@
+"""Checks of the arrays that users pass, with errors in the words of images."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+
+from skmimood.exceptions import InputError, SkmimoodWarning
+
+_MIN_SIDE = 8
+
+
+def check_images(X: Any, image_shape: tuple[int, int] | None = None) -> np.ndarray:
+    """Return ``X`` as a float32 array of shape (n_samples, height, width).
+
+    Parameters
+    ----------
+    X : array-like of shape (n_samples, height, width)
+        Slices with intensities in [0, 1].
+    image_shape : (int, int), optional
+        Height and width seen in ``fit``.
+
+    Raises
+    ------
+    InputError
+        If X is not numeric, has another number of dimensions, no samples, sides below 8 pixels,
+        NaN or infinite values, intensities far outside [0, 1], or another image size.
+    """
+    if hasattr(X, "toarray"):
+        raise InputError("X is sparse; images must be dense. Pass X.toarray() reshaped to (n_samples, height, width).")
+    try:
+        array = np.asarray(X)
+    except ValueError as error:
+        raise InputError(f"X cannot be made into one array: {error}. All images must have one size.") from error
+    if array.dtype.kind not in "fiub":
+        raise InputError(f"X must hold real numbers; got dtype {array.dtype}. Convert it to float32 first.")
+    if array.ndim != 3:
+        raise InputError(
+            f"X must have shape (n_samples, height, width); got {array.shape}. "
+            + ("For one image pass X[np.newaxis]." if array.ndim == 2 else "Pass one channel and 2-D slices.")
+        )
+    if len(array) == 0:
+        raise InputError(f"X holds 0 samples (shape {array.shape}); at least 1 is needed.")
+    if min(array.shape[1:]) < _MIN_SIDE:
+        raise InputError(
+            f"Images must be at least {_MIN_SIDE} pixels high and wide; got {array.shape[1:]}. Pad or resample them."
+        )
+    if image_shape is not None and array.shape[1:] != tuple(image_shape):
+        raise InputError(
+            f"Images must be {image_shape[0]} x {image_shape[1]} pixels as in fit; got "
+            f"{array.shape[1]} x {array.shape[2]}. Resample, crop or pad them to that size."
+        )
+    array = np.ascontiguousarray(array, np.float32)
+    _check_range(array)
+    return array
+
+
+def _check_range(array: np.ndarray) -> None:
+    low, high = float(array.min()), float(array.max())
+    if not np.isfinite([low, high]).all():
+        n_bad = int((~np.isfinite(array)).sum())
+        raise InputError(f"X contains {n_bad} NaN or infinite pixels. Replace them, for example by 0 (background).")
+    if low < -10 or high > 10:
+        raise InputError(
+            f"Intensities must lie in [0, 1]; got [{low:g}, {high:g}]. Clip each scan at its 98th percentile "
+            "and divide by it, or use ScanDetector, which does so."
+        )
+    if low < -1e-3 or high > 1 + 1e-3:
+        warnings.warn(
+            f"Intensities are expected in [0, 1]; got [{low:g}, {high:g}].", SkmimoodWarning, stacklevel=4
+        )
+
+
+def has_lesion(y: Any, n_samples: int) -> np.ndarray:
+    """Return for each sample whether its mask or label ``y`` is not empty, shape (n_samples,) bool."""
+    if y is None:
+        return np.zeros(n_samples, bool)
+    y = np.asarray(y)
+    if y.ndim not in (1, 3) or len(y) != n_samples:
+        raise InputError(
+            f"y must hold one mask (n_samples, height, width) or label (n_samples,) for each of the {n_samples} "
+            f"samples of X; got shape {y.shape}."
+        )
+    if y.dtype.kind == "f" and not np.isfinite(y).all():
+        raise InputError("y contains NaN or infinite values; masks are 0 outside lesions and not 0 inside.")
+    return (y != 0).reshape(n_samples, -1).any(1)
+
+
+def drop_lesions(X: Any, y: Any) -> Any:
+    """Return the samples of ``X`` whose mask in ``y`` is empty: the healthy ones that may be learnt from."""
+    lesions = has_lesion(y, len(X))
+    if lesions.all():
+        raise InputError(
+            f"Every one of the {len(X)} samples has a lesion in y; nothing healthy is left to learn from. "
+            "Pass healthy samples, or y=None if X is healthy."
+        )
+    return X[~lesions] if lesions.any() else X

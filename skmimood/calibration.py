@@ -1,0 +1,272 @@
+"""Thresholds and p-values from the anomaly scores of held-out healthy scans (split conformal)."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from skmimood.exceptions import InputError, ModelLoadError, SkmimoodWarning
+
+# A bin holds the float32 numbers that agree in sign, exponent and the first 11 bits of the mantissa. So it is
+# 0.05 % wide at every magnitude, and the range of the scores need not be known beforehand.
+_DROPPED_BITS = 12
+_N_BINS = 2 ** (32 - _DROPPED_BITS)
+_SIGN = np.uint32(1 << 31)
+_CHUNK = 2**20
+
+
+class ScoreHistogram:
+    """Counts of scores on a fixed logarithmic grid: ranks of any number of scores in 8 MB.
+
+    Order is kept exactly between bins; scores closer than 0.05 % may share a bin and then count as tied.
+    """
+
+    def __init__(self) -> None:
+        self.counts = np.zeros(_N_BINS, dtype=np.int64)
+
+    def add(self, scores: np.ndarray) -> None:
+        """Count the finite float32 ``scores``, an array of any shape.
+
+        Raises
+        ------
+        InputError
+            If a score is NaN or infinite.
+        """
+        flat = np.asarray(scores, dtype=np.float32).reshape(-1)
+        for start in range(0, flat.size, _CHUNK):
+            chunk = flat[start : start + _CHUNK]
+            if not np.isfinite(chunk).all():
+                raise InputError(
+                    "anomaly scores must be finite; got NaN or infinity. Fit the pipeline again, or leave "
+                    "out the scan on which it fails."
+                )
+            np.add.at(self.counts, _bin_of(chunk), 1)
+
+    def occupied(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the upper edge and the count of each bin that is not empty, in ascending order."""
+        bins = np.flatnonzero(self.counts)
+        return _upper_edge(bins), self.counts[bins]
+
+
+@dataclass(frozen=True, eq=False)
+class HealthyReference:
+    """What the anomaly scores of held-out healthy scans look like.
+
+    Parameters
+    ----------
+    pixel_values : ndarray of shape (n_values,), float32
+        Ascending scores: the pixels' scores, each rounded up by at most 0.05 %.
+    pixel_counts : ndarray of shape (n_values,), int64
+        How many healthy foreground pixels have each score.
+    scan_scores : ndarray of shape (n_scans,), float64
+        The scores of the healthy scans as wholes, ascending.
+
+    Notes
+    -----
+    Split conformal prediction [1]_, [2]_: with n healthy scores that took no part in training, the threshold
+    at rate ``fpr`` is the ceil((n + 1)(1 - fpr))-th smallest of them, and the p-value of a score s is
+    (1 + number of healthy scores >= s) / (n + 1). A score is above the threshold exactly when its p-value is
+    at most ``fpr``. A new healthy *scan* exceeds its threshold with probability at most ``fpr`` if it is
+    exchangeable with the healthy ones: same scanner, protocol and population. The pixels of one scan depend
+    on one another, so the *pixel* rate holds on average over healthy scans, not within every scan.
+
+    References
+    ----------
+    .. [1] Vovk, Gammerman and Shafer, "Algorithmic Learning in a Random World", Springer 2005.
+    .. [2] Angelopoulos and Bates, "Conformal Prediction: A Gentle Introduction", Foundations and Trends in
+       Machine Learning 16(4), 2023, arXiv 2107.07511.
+    """
+
+    pixel_values: np.ndarray
+    pixel_counts: np.ndarray
+    scan_scores: np.ndarray
+
+    @classmethod
+    def from_scans(cls, scans: Iterable[tuple[np.ndarray, float]]) -> HealthyReference:
+        """Build the reference from healthy scans that took no part in training, one at a time.
+
+        Parameters
+        ----------
+        scans : iterable of (pixel_scores, scan_score)
+            ``pixel_scores``: float32 scores of the scan's foreground, any shape; ``scan_score``: the score
+            of the scan as a whole.
+
+        Returns
+        -------
+        HealthyReference
+
+        Raises
+        ------
+        InputError
+            If there is no scan or no pixel, or if a score is NaN or infinite.
+        """
+        histogram = ScoreHistogram()
+        scan_scores = []
+        for pixel_scores, scan_score in scans:
+            histogram.add(pixel_scores)
+            scan_scores.append(float(scan_score))
+        values, counts = histogram.occupied()
+        if not counts.size:
+            raise InputError(
+                f"calibration needs at least 1 healthy scan with foreground; got {len(scan_scores)} scans "
+                "and 0 pixels. Pass healthy scans that were not used for training."
+            )
+        if not np.isfinite(scan_scores).all():
+            raise InputError(
+                "a scan's score is NaN or infinite. Leave out the scan that the pipeline fails on."
+            )
+        return cls(values, counts, np.sort(np.asarray(scan_scores, dtype=np.float64)))
+
+    @property
+    def n_pixels(self) -> int:
+        """Number of healthy foreground pixels."""
+        return int(self.pixel_counts.sum())
+
+    @property
+    def n_scans(self) -> int:
+        """Number of healthy scans."""
+        return len(self.scan_scores)
+
+    def pixel_threshold(self, fpr: float) -> float:
+        """Score that at most a share ``fpr`` of the pixels of new healthy scans exceeds.
+
+        Parameters
+        ----------
+        fpr : float in (0, 1)
+            False-positive rate among foreground pixels.
+
+        Returns
+        -------
+        float
+            +inf, with a :class:`SkmimoodWarning`, if there are too few pixels for this rate.
+        """
+        rank = _conformal_rank(self.n_pixels, fpr, "pixels")
+        if rank is None:
+            return math.inf
+        return float(self.pixel_values[np.searchsorted(np.cumsum(self.pixel_counts), rank)])
+
+    def scan_threshold(self, fpr: float) -> float:
+        """Scan score that a new healthy scan exceeds with probability at most ``fpr``.
+
+        Parameters
+        ----------
+        fpr : float in (0, 1)
+            False-positive rate among healthy scans.
+
+        Returns
+        -------
+        float
+            +inf, with a :class:`SkmimoodWarning` that says how many scans are needed, if there are too few
+            for this rate.
+        """
+        rank = _conformal_rank(self.n_scans, fpr, "scans")
+        return math.inf if rank is None else float(self.scan_scores[rank - 1])
+
+    def pixel_pvalue(self, scores: np.ndarray) -> np.ndarray:
+        """Share of healthy pixels that score at least as high.
+
+        Parameters
+        ----------
+        scores : ndarray of any shape
+            Anomaly scores. NaN stays NaN.
+
+        Returns
+        -------
+        ndarray of the same shape, float32
+            p-values in (0, 1]; the smallest possible is 1 / (n_pixels + 1).
+        """
+        scores = np.asarray(scores, dtype=np.float32)
+        at_least = np.append(np.cumsum(self.pixel_counts[::-1])[::-1], 0)  # pixels >= each value
+        table = ((1 + at_least) / (1 + self.n_pixels)).astype(np.float32)
+        flat = scores.reshape(-1)
+        pvalues = np.empty(flat.shape, dtype=np.float32)
+        for start in range(0, flat.size, _CHUNK):
+            chunk = flat[start : start + _CHUNK]
+            pvalues[start : start + _CHUNK] = table[np.searchsorted(self.pixel_values, chunk)]
+        pvalues[np.isnan(flat)] = np.nan
+        return pvalues.reshape(scores.shape)
+
+    def scan_pvalue(self, score: float) -> float:
+        """Share of healthy scans that score at least as high as ``score``, in (0, 1]."""
+        return float((1 + np.sum(self.scan_scores >= score)) / (1 + self.n_scans))
+
+    def to_arrays(self) -> dict[str, np.ndarray]:
+        """Return the reference as named arrays, for saving."""
+        return {
+            "pixel_values": self.pixel_values,
+            "pixel_counts": self.pixel_counts,
+            "scan_scores": self.scan_scores,
+        }
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, Any]) -> HealthyReference:
+        """Rebuild a reference from :meth:`to_arrays`.
+
+        Raises
+        ------
+        ModelLoadError
+            If an array is missing, of another shape or not what :meth:`to_arrays` can have written.
+        """
+        try:
+            values = np.asarray(arrays["pixel_values"], dtype=np.float32)
+            counts = np.asarray(arrays["pixel_counts"], dtype=np.int64)
+            scans = np.asarray(arrays["scan_scores"], dtype=np.float64)
+        except (KeyError, TypeError, ValueError) as error:
+            raise ModelLoadError(f"the healthy reference is incomplete: {error}. Fit again.") from error
+        sound = (
+            values.ndim == counts.ndim == scans.ndim == 1
+            and len(values) == len(counts) > 0
+            and len(scans) > 0
+            and np.isfinite(values).all()
+            and np.isfinite(scans).all()
+            and (np.diff(values) > 0).all()
+            and (np.diff(scans) >= 0).all()
+            and (counts > 0).all()
+        )
+        if not sound:
+            raise ModelLoadError(
+                "the healthy reference is damaged: not sorted counts of finite scores. Fit again."
+            )
+        return cls(values, counts, scans)
+
+
+def check_rate(name: str, value: object) -> str | None:
+    """Return what is wrong with a rate that must lie strictly between 0 and 1, or None."""
+    if isinstance(value, (int, float, np.number)) and not isinstance(value, bool) and 0 < value < 1:
+        return None
+    return f"{name} must be a number between 0 and 1, both excluded; got {value!r}"
+
+
+def _conformal_rank(n: int, fpr: float, what: str) -> int | None:
+    """Rank (from 1, ascending) of the threshold among n healthy scores; None if n is too small."""
+    if fault := check_rate("fpr", fpr):
+        raise InputError(f"{fault}. Use 0.01 for one in a hundred.")
+    allowed = math.floor((n + 1) * fpr * (1 + 1e-12))  # undo rounding: 0.29 * 100 = 28.999...
+    if allowed >= 1:
+        return n + 1 - allowed
+    needed = math.ceil(1 / fpr * (1 - 1e-12)) - 1
+    warnings.warn(
+        f"a false-positive rate of {fpr:g} needs at least {needed} healthy {what} for calibration; there "
+        f"are {n}. The threshold is infinite, so nothing is called anomalous: use more, or a higher rate.",
+        SkmimoodWarning,
+        stacklevel=3,
+    )
+    return None
+
+
+def _bin_of(scores: np.ndarray) -> np.ndarray:
+    """Bin number of each float32 score; bin numbers have the order of the scores."""
+    bits = (scores + np.float32(0)).view(np.uint32)  # adding zero turns -0.0 into 0.0
+    ordered = np.where(bits & _SIGN, ~bits, bits | _SIGN)
+    return ordered >> np.uint32(_DROPPED_BITS)
+
+
+def _upper_edge(bins: np.ndarray) -> np.ndarray:
+    """Largest float32 number of each bin."""
+    ordered = (bins.astype(np.uint32) << np.uint32(_DROPPED_BITS)) | np.uint32(2**_DROPPED_BITS - 1)
+    return np.where(ordered & _SIGN, ordered ^ _SIGN, ~ordered).astype(np.uint32).view(np.float32)

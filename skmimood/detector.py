@@ -1,0 +1,202 @@
+"""Which tokens do not belong: the Anomalous Token Detector."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from skmimood._base import BaseTokenDetector, check_tokenized
+from skmimood._corruption import (
+    CORRUPTIONS,
+    MASK_GENERATORS,
+    check_law,
+    draw_masks,
+    draw_replacements,
+)
+from skmimood._random import Streams
+from skmimood._training import Recipe, Runtime, train
+from skmimood._validation import drop_lesions
+from skmimood.exceptions import InputError
+from skmimood.networks.transformer import TokenTransformer
+from skmimood.networks.weights import new_network
+from skmimood.scans import TokenizedScans
+
+
+class AnomalousTokenDetector(BaseTokenDetector):
+    """Transformer that tells corrupted tokens from healthy ones (ATD).
+
+    Trained on healthy tokens of which some are replaced: it learns p(corrupted) of every token by
+    binary cross-entropy (MIM-OOD, Naval Marimont et al. 2023, section 3.3, equation 2). Defaults are those
+    of preset ``"tiny"``. Unless stated otherwise, a change of a parameter needs a refit.
+
+    Parameters
+    ----------
+    threshold : float in [0, 1], default=0.1
+        lambda: tokens with a higher probability are resampled (paper: 0.005). No refit needed.
+    corruption : str, callable or dict, default="random"
+        Law of the replacing tokens: ``"random"`` (uniform over the codes, the paper's), ``"foreign"``
+        (another slice's tokens, shifted), ``"constant"`` (one code a slice), a callable
+        ``(tokens (n, h, w), n_codes, rng) -> (n, h, w)``, or a mixture ``{law: weight}`` drawn a sample.
+    mask_generator : str, callable or dict, default="brush"
+        Which tokens are replaced: ``"brush"`` (the paper's random walk of a brush), ``"boxes"``,
+        ``"uniform_ratio"``, ``"maskgit_cosine"``, a callable ``(n, (h, w), rng) -> (n, h, w)``, or a mixture.
+    depth : int, default=6
+        Transformer blocks (paper: 12).
+    width : int, default=128
+        Width of a token; a multiple of ``n_heads`` (paper silent).
+    n_heads : int, default=4
+        Attention heads (paper silent).
+    mlp_ratio : float, default=4.0
+        Width of the MLPs over ``width`` (paper silent).
+    drop_path : float in [0, 1), default=0.1
+        Stochastic depth (paper: 0.1).
+    max_iter : int, default=2000
+        Training steps (paper: 200,000).
+    batch_size : int, default=32
+        Slices a step (paper silent). In inference it bounds memory and never changes a result.
+    learning_rate : float, default=1e-3
+        Peak rate of AdamW with a cosine schedule (paper: 5e-5).
+    weight_decay, warmup_iter, gradient_clip, validation_fraction, n_iter_no_change, precision
+        As in `VQTokenizer`.
+    checkpoint_dir, resume, random_state, device, memory, verbose
+        As in `VQTokenizer`.
+
+    Attributes
+    ----------
+    grid_ : tuple of int
+        Height h and width w of the token grid.
+    state_, config_, history_, n_iter_, seed_
+        See `skmimood._base.TrainedStep`.
+
+    References
+    ----------
+    Naval Marimont et al., MIM-OOD, DGM4MICCAI 2023, sections 3.3 and 4.
+    """
+
+    _network_class = TokenTransformer
+
+    def __init__(
+        self,
+        *,
+        threshold: float = 0.1,
+        corruption: Any = "random",
+        mask_generator: Any = "brush",
+        depth: int = 6,
+        width: int = 128,
+        n_heads: int = 4,
+        mlp_ratio: float = 4.0,
+        drop_path: float = 0.1,
+        max_iter: int = 2000,
+        batch_size: int = 32,
+        learning_rate: float = 1e-3,
+        weight_decay: float = 1e-5,
+        warmup_iter: int = 100,
+        gradient_clip: float = 1.0,
+        validation_fraction: float = 0.1,
+        n_iter_no_change: int | None = None,
+        precision: str = "auto",
+        checkpoint_dir: str | None = None,
+        resume: bool = False,
+        random_state: Any = None,
+        device: str = "auto",
+        memory: Any = None,
+        verbose: bool = False,
+    ) -> None:
+        self.threshold = threshold
+        self.corruption = corruption
+        self.mask_generator = mask_generator
+        self.depth = depth
+        self.width = width
+        self.n_heads = n_heads
+        self.mlp_ratio = mlp_ratio
+        self.drop_path = drop_path
+        self.max_iter = max_iter
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
+        self.warmup_iter = warmup_iter
+        self.gradient_clip = gradient_clip
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.precision = precision
+        self.checkpoint_dir = checkpoint_dir
+        self.resume = resume
+        self.random_state = random_state
+        self.device = device
+        self.memory = memory
+        self.verbose = verbose
+
+    def fit(self, X: TokenizedScans, y: Any = None) -> AnomalousTokenDetector:
+        """Learn from healthy tokens.
+
+        Parameters
+        ----------
+        X : TokenizedScans of n slices
+        y : array-like of shape (n, H, W) or (n,), optional
+            Lesion masks or labels; every sample whose mask is not empty is dropped.
+
+        Returns
+        -------
+        AnomalousTokenDetector
+        """
+        healthy = drop_lesions(check_tokenized(X), y)
+        check_law(self.corruption, CORRUPTIONS, "corruption")
+        check_law(self.mask_generator, MASK_GENERATORS, "mask_generator")
+        self._draw_seed()
+        self.grid_ = healthy.tokens.shape[1:]
+        config = self._transformer_config(healthy, n_outputs=1)
+        self._fit_network(
+            train_token_detector, config, tokens=healthy.tokenizer.training_tokens(healthy),
+            corruption=self.corruption, mask_generator=self.mask_generator,
+        )  # fmt: skip
+        return self
+
+    def decision_function(self, X: TokenizedScans) -> np.ndarray:
+        """Return P(anomalous) of every token, shape (n, h, w), float32 in [0, 1]."""
+        return super().decision_function(X)
+
+    def _score_tokens(self, tokens: Tensor) -> Tensor:
+        return torch.sigmoid(self._network()(tokens)[..., 0].float())
+
+    def _check_threshold(self) -> None:
+        if not 0 <= self.threshold <= 1:
+            raise InputError(f"threshold is a probability in [0, 1]; got {self.threshold!r}.")
+
+
+def train_token_detector(
+    *, tokens: np.ndarray, config: dict[str, Any], corruption: Any, mask_generator: Any, recipe: Recipe, seed: int,
+    runtime: Runtime,
+) -> dict[str, dict[str, np.ndarray]]:  # fmt: skip
+    """Train an ATD; a pure function of everything but ``runtime``, cached by `AnomalousTokenDetector.fit`.
+
+    Parameters
+    ----------
+    tokens : ndarray of shape (n, h, w), int64
+        Healthy tokens.
+    config : dict
+        Arguments of `TokenTransformer`.
+    corruption, mask_generator, recipe, seed, runtime
+        See `AnomalousTokenDetector` and `skmimood._training`.
+
+    Returns
+    -------
+    dict with ``"state"`` and ``"history"``
+    """
+    n_codes, grid = config["n_inputs"], tuple(config["grid"])
+
+    def loss(network: Any, indices: np.ndarray, streams: Streams, training: bool) -> Tensor:
+        batch = tokens[indices]
+        masks = draw_masks(mask_generator, len(batch), grid, streams.numpy)
+        wrong = draw_replacements(corruption, batch, n_codes, streams.numpy)
+        corrupted = torch.from_numpy(np.where(masks, wrong, batch)).to(streams.torch.device)
+        logits = network(corrupted, streams.torch if training else None)[..., 0]
+        # As printed, the target is the mask, also where the replacement happens to be the same token.
+        target = torch.from_numpy(masks).to(logits.device, torch.float32)
+        return F.binary_cross_entropy_with_logits(logits.float(), target)
+
+    network = new_network(TokenTransformer, config, Streams.at(seed, 2**41).torch)
+    return train(network, loss, len(tokens), recipe, runtime, seed=seed)

@@ -1,0 +1,114 @@
+"""Vector quantisation with a codebook that follows the encoder by exponential moving averages."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Quantized(NamedTuple):
+    """What the quantiser makes of encoder outputs of shape (n, D, h, w)."""
+
+    vectors: Tensor  # (n, D, h, w), the nearest codes; gradients pass straight through
+    tokens: Tensor  # (n, h, w) int64
+    commitment: Tensor  # scalar, mean of (z_e - sg(z_q))^2
+
+
+class EMAQuantizer(nn.Module):
+    """Nearest-neighbour quantiser of van den Oord et al. (2017), appendix A.1 (EMA updates).
+
+    The codebook starts at the k-means centres of the first batch, and codes that the encoder
+    has stopped using restart at a random encoder output (Dhariwal et al., Jukebox, 2020).
+
+    Parameters
+    ----------
+    n_codes : int
+        Size K of the codebook.
+    code_dim : int
+        Dimension D of a code.
+    decay : float in (0, 1)
+        Decay of the moving averages.
+    restart_below : float >= 0
+        A code whose moving count of uses per batch falls below this restarts.
+    """
+
+    # Averages are only meaningful in float32, whatever the precision of the rest.
+    codes: Tensor
+    counts: Tensor
+    sums: Tensor
+    is_initialised: Tensor
+
+    def __init__(self, n_codes: int, code_dim: int, *, decay: float, restart_below: float) -> None:
+        super().__init__()
+        self.decay = decay
+        self.restart_below = restart_below
+        self.register_buffer("codes", torch.zeros(n_codes, code_dim))
+        self.register_buffer("counts", torch.zeros(n_codes))
+        self.register_buffer("sums", torch.zeros(n_codes, code_dim))
+        self.register_buffer("is_initialised", torch.zeros((), dtype=torch.bool))
+
+    def forward(self, encoded: Tensor, generator: torch.Generator | None = None) -> Quantized:
+        """Quantise; with a ``generator`` (training), update the codebook as well."""
+        n, d, h, w = encoded.shape
+        with torch.autocast(encoded.device.type, enabled=False):
+            flat = encoded.float().permute(0, 2, 3, 1).reshape(-1, d)  # (n*h*w, D)
+            if generator is not None and not self.is_initialised:
+                self._initialise(flat.detach(), generator)
+            tokens = nearest_code(flat.detach(), self.codes)  # (n*h*w,)
+            vectors = self.codes[tokens]
+            commitment = F.mse_loss(flat, vectors)
+            if generator is not None:
+                self._update(flat.detach(), tokens, generator)
+            vectors = flat + (vectors - flat).detach()
+        return Quantized(
+            vectors.view(n, h, w, d).permute(0, 3, 1, 2).to(encoded.dtype), tokens.view(n, h, w), commitment
+        )
+
+    def look_up(self, tokens: Tensor) -> Tensor:
+        """Return the codes (n, D, h, w) of tokens (n, h, w)."""
+        return self.codes[tokens].permute(0, 3, 1, 2)
+
+    @torch.no_grad()
+    def _initialise(self, flat: Tensor, generator: torch.Generator) -> None:
+        self.codes.copy_(_kmeans(flat, len(self.codes), generator))
+        tokens = nearest_code(flat, self.codes)
+        self.counts.copy_(torch.bincount(tokens, minlength=len(self.codes)).clamp(min=1))
+        self.sums.copy_(self.codes * self.counts[:, None])
+        self.is_initialised.fill_(True)
+
+    @torch.no_grad()
+    def _update(self, flat: Tensor, tokens: Tensor, generator: torch.Generator) -> None:
+        one_hot = F.one_hot(tokens, len(self.codes)).to(flat.dtype)  # (n*h*w, K)
+        self.counts.lerp_(one_hot.sum(0), 1 - self.decay)
+        self.sums.lerp_(one_hot.T @ flat, 1 - self.decay)
+        dead = self.counts < self.restart_below
+        if dead.any():
+            chosen = torch.randint(len(flat), (int(dead.sum()),), generator=generator, device=flat.device)
+            self.counts[dead] = max(self.restart_below, 1.0)
+            self.sums[dead] = flat[chosen] * self.counts[dead][:, None]
+        self.codes.copy_(self.sums / self.counts[:, None])
+
+
+def nearest_code(flat: Tensor, codes: Tensor) -> Tensor:
+    """Return for each row of ``flat`` (m, D) the index of the nearest of ``codes`` (K, D), Euclidean."""
+    # |x|^2 is the same for every code and is left out.
+    return torch.argmin(codes.square().sum(1) - 2 * flat @ codes.T, dim=1)
+
+
+def _kmeans(flat: Tensor, n_centres: int, generator: torch.Generator, n_iterations: int = 10) -> Tensor:
+    """Lloyd's algorithm on (m, D) from random rows; an empty cluster restarts at a random row."""
+
+    def random_rows(count: int) -> Tensor:
+        return flat[torch.randint(len(flat), (count,), generator=generator, device=flat.device)]
+
+    centres = random_rows(n_centres)
+    for _ in range(n_iterations):
+        one_hot = F.one_hot(nearest_code(flat, centres), n_centres).to(flat.dtype)
+        counts = one_hot.sum(0)
+        centres = torch.where(
+            (counts > 0)[:, None], one_hot.T @ flat / counts.clamp(min=1)[:, None], random_rows(n_centres)
+        )
+    return centres

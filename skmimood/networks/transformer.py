@@ -1,0 +1,104 @@
+"""A bidirectional transformer over a grid of tokens, with stochastic depth."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention without dropout, so that torch's fused kernels apply."""
+
+    def __init__(self, width: int, n_heads: int) -> None:
+        super().__init__()
+        self.n_heads = n_heads
+        self.qkv = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (n, L, D) to (n, L, D)."""
+        n, length, d = x.shape
+        qkv = self.qkv(x).view(n, length, 3, self.n_heads, d // self.n_heads)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each (n, heads, L, D / heads)
+        attended = F.scaled_dot_product_attention(q, k, v)
+        return self.out(attended.transpose(1, 2).reshape(n, length, d))
+
+
+class Block(nn.Module):
+    """Pre-norm attention and MLP, each dropped as a whole with probability ``drop_path`` in training."""
+
+    def __init__(self, width: int, n_heads: int, mlp_ratio: float, drop_path: float) -> None:
+        super().__init__()
+        self.drop_path = drop_path
+        self.norm1, self.attention = nn.LayerNorm(width), Attention(width, n_heads)
+        self.norm2 = nn.LayerNorm(width)
+        self.mlp = nn.Sequential(
+            nn.Linear(width, int(width * mlp_ratio)), nn.GELU(), nn.Linear(int(width * mlp_ratio), width)
+        )
+
+    def forward(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Map (n, L, D) to (n, L, D)."""
+        x = x + self._drop(self.attention(self.norm1(x)), generator)
+        return x + self._drop(self.mlp(self.norm2(x)), generator)
+
+    def _drop(self, branch: Tensor, generator: torch.Generator | None) -> Tensor:
+        if generator is None or self.drop_path == 0:
+            return branch
+        kept = torch.rand(len(branch), 1, 1, generator=generator, device=branch.device) >= self.drop_path
+        return branch * kept.to(branch.dtype) / (1 - self.drop_path)
+
+
+class TokenTransformer(nn.Module):
+    """Tokens (n, h, w) to ``n_outputs`` logits a position (n, h, w, n_outputs).
+
+    Parameters
+    ----------
+    n_inputs : int
+        Size of the input vocabulary (with the [MASK] symbol, where there is one).
+    n_outputs : int
+        Logits a position.
+    grid : (int, int)
+        Height h and width w of the token grid; each position has a learned embedding.
+    depth, width, n_heads, mlp_ratio
+        The usual sizes; ``width`` is a multiple of ``n_heads``.
+    drop_path : float in [0, 1)
+        Stochastic depth (Huang et al. 2016): the rate of the last block; it grows linearly from 0.
+    """
+
+    def __init__(
+        self,
+        *,
+        n_inputs: int,
+        n_outputs: int,
+        grid: tuple[int, int],
+        depth: int,
+        width: int,
+        n_heads: int,
+        mlp_ratio: float,
+        drop_path: float,
+    ) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(n_inputs, width)
+        self.position = nn.Parameter(torch.empty(grid[0] * grid[1], width))
+        rates = [drop_path * i / max(1, depth - 1) for i in range(depth)]
+        self.blocks = nn.ModuleList(Block(width, n_heads, mlp_ratio, rate) for rate in rates)
+        self.norm = nn.LayerNorm(width)
+        self.head = nn.Linear(width, n_outputs)
+
+    def initialise(self, generator: torch.Generator) -> None:
+        """Draw the weights: N(0, 0.02) for embeddings and matrices, 0 for biases, as in GPT-2."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear | nn.Embedding):
+                nn.init.normal_(module.weight, std=0.02, generator=generator)
+            if isinstance(module, nn.Linear):
+                nn.init.zeros_(module.bias)
+        nn.init.normal_(self.position, std=0.02, generator=generator)
+
+    def forward(self, tokens: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Return the logits; a ``generator`` means training (stochastic depth)."""
+        n, h, w = tokens.shape
+        x = self.embedding(tokens.view(n, h * w)) + self.position  # (n, h*w, D)
+        for block in self.blocks:
+            x = block(x, generator)
+        return self.head(self.norm(x)).view(n, h, w, -1)

@@ -1,0 +1,164 @@
+"""The convolutional autoencoder of VQGAN (Esser et al. 2021) around a quantiser; no adversary."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from skmimood.networks.quantizer import EMAQuantizer, Quantized
+
+
+def _norm(channels: int) -> nn.GroupNorm:
+    return nn.GroupNorm(min(32, max(1, channels // 4)), channels, eps=1e-6)
+
+
+class ResidualBlock(nn.Module):
+    """GroupNorm, swish, 3x3 convolution, twice, added to a (projected) shortcut."""
+
+    def __init__(self, n_in: int, n_out: int) -> None:
+        super().__init__()
+        self.norm1, self.conv1 = _norm(n_in), nn.Conv2d(n_in, n_out, 3, padding=1)
+        self.norm2, self.conv2 = _norm(n_out), nn.Conv2d(n_out, n_out, 3, padding=1)
+        self.shortcut = nn.Conv2d(n_in, n_out, 1) if n_in != n_out else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (n, n_in, H, W) to (n, n_out, H, W)."""
+        hidden = self.conv1(F.silu(self.norm1(x)))
+        hidden = self.conv2(F.silu(self.norm2(hidden)))
+        return self.shortcut(x) + hidden
+
+
+class SpatialAttention(nn.Module):
+    """Single-head self-attention over the positions of a feature map."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm = _norm(channels)
+        self.qkv = nn.Conv2d(channels, 3 * channels, 1)
+        self.out = nn.Conv2d(channels, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (n, C, h, w) to (n, C, h, w)."""
+        n, c, h, w = x.shape
+        q, k, v = self.qkv(self.norm(x)).view(n, 3, c, h * w).transpose(2, 3).unbind(1)  # (n, h*w, C)
+        attended = F.scaled_dot_product_attention(q[:, None], k[:, None], v[:, None])[:, 0]
+        return x + self.out(attended.transpose(1, 2).reshape(n, c, h, w))
+
+
+class Downsample(nn.Module):
+    """Stride-2 3x3 convolution, padded at the right and bottom only, as in VQGAN."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, stride=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Halve height and width."""
+        return self.conv(F.pad(x, (0, 1, 0, 1)))
+
+
+class Upsample(nn.Module):
+    """Nearest-neighbour doubling followed by a 3x3 convolution."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Double height and width."""
+        return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+
+
+def _middle(channels: int) -> list[nn.Module]:
+    return [ResidualBlock(channels, channels), SpatialAttention(channels), ResidualBlock(channels, channels)]
+
+
+def _encoder(widths: Sequence[int], n_res_blocks: int, code_dim: int) -> nn.Sequential:
+    layers: list[nn.Module] = [nn.Conv2d(1, widths[0], 3, padding=1)]
+    current = widths[0]
+    for level, width in enumerate(widths):
+        if level > 0:
+            layers.append(Downsample(current))
+        for _ in range(n_res_blocks):
+            layers.append(ResidualBlock(current, width))
+            current = width
+    layers += [*_middle(current), _norm(current), nn.SiLU(), nn.Conv2d(current, code_dim, 1)]
+    return nn.Sequential(*layers)
+
+
+def _decoder(widths: Sequence[int], n_res_blocks: int, code_dim: int) -> nn.Sequential:
+    current = widths[-1]
+    layers: list[nn.Module] = [nn.Conv2d(code_dim, current, 3, padding=1), *_middle(current)]
+    for level in reversed(range(len(widths))):
+        for _ in range(n_res_blocks + 1):
+            layers.append(ResidualBlock(current, widths[level]))
+            current = widths[level]
+        if level > 0:
+            layers.append(Upsample(current))
+    layers += [_norm(current), nn.SiLU()]
+    return nn.Sequential(*layers)
+
+
+class VQVAE(nn.Module):
+    """Images (n, 1, H, W) to tokens (n, h, w) and back, with H = f h, W = f w, f = 2**(levels - 1).
+
+    Parameters
+    ----------
+    channels : int
+        Width at full resolution.
+    channel_multipliers : sequence of int
+        Width of each level in multiples of ``channels``; each level but the first halves the resolution.
+    n_res_blocks : int
+        Residual blocks a level in the encoder; the decoder has one more, as in VQGAN.
+    n_codes, code_dim, codebook_decay, restart_below
+        See `EMAQuantizer`.
+    """
+
+    def __init__(
+        self,
+        *,
+        channels: int,
+        channel_multipliers: Sequence[int],
+        n_res_blocks: int,
+        n_codes: int,
+        code_dim: int,
+        codebook_decay: float,
+        restart_below: float,
+    ) -> None:
+        super().__init__()
+        widths = [channels * multiplier for multiplier in channel_multipliers]
+        self.encoder = _encoder(widths, n_res_blocks, code_dim)
+        self.quantizer = EMAQuantizer(n_codes, code_dim, decay=codebook_decay, restart_below=restart_below)
+        self.decoder = _decoder(widths, n_res_blocks, code_dim)
+        self.to_image = nn.Conv2d(widths[0], 1, 3, padding=1)
+
+    def initialise(self, generator: torch.Generator) -> None:
+        """Draw the weights: torch's own default for convolutions (He et al. 2015, a = sqrt(5))."""
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_uniform_(module.weight, a=math.sqrt(5), generator=generator)
+                bound = 1 / math.sqrt(module.weight[0].numel())
+                assert module.bias is not None
+                nn.init.uniform_(module.bias, -bound, bound, generator=generator)
+
+    def forward(self, images: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Quantized]:
+        """Reconstruct images (n, 1, H, W); a ``generator`` means training and updates the codebook."""
+        quantized = self.quantizer(self.encoder(images), generator)
+        return self._to_image(self.decoder(quantized.vectors)), quantized
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Return the tokens (n, h, w) of images (n, 1, H, W)."""
+        return self.quantizer(self.encoder(images)).tokens
+
+    def decode(self, tokens: Tensor) -> Tensor:
+        """Return the images (n, 1, H, W) of tokens (n, h, w)."""
+        return self._to_image(self.decoder(self.quantizer.look_up(tokens)))
+
+    def _to_image(self, features: Tensor) -> Tensor:
+        # In float32: the eight bits of a bfloat16 mantissa would show as steps in the residual.
+        with torch.autocast(features.device.type, enabled=False):
+            return self.to_image(features.float())

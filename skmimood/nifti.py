@@ -1,0 +1,277 @@
+"""Scans from NIfTI files and nibabel images, and maps back into images that carry nothing but geometry."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import secrets
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from nibabel.nifti1 import Nifti1Header
+from nibabel.nifti2 import Nifti2Header
+from scipy import ndimage
+
+from skmimood._nifti_reading import apply_affine, box_corners, mm_per_unit, read_volume
+from skmimood._scan_files import EXTENSIONS, Source, file_name, find_companion, find_scans, scan_id
+from skmimood.exceptions import InputError, ScanReadError, ScanWriteError
+
+__all__ = [
+    "DEFAULT_MAX_BYTES",
+    "Scan",
+    "Source",
+    "find_companion",
+    "find_scans",
+    "make_image",
+    "read_labels",
+    "read_scan",
+    "scan_id",
+    "write_image",
+]
+
+DEFAULT_MAX_BYTES = 2 * 2**30
+
+_SAME_GRID_VOXELS = 0.1
+
+
+@dataclass(frozen=True, eq=False)
+class Scan:
+    """One scan in the voxel order of its file.
+
+    Attributes
+    ----------
+    id : str
+        File name without ``.nii`` or ``.nii.gz``; ``"scan-000"`` for an image that has no file.
+    data : ndarray of shape (X, Y, Z), float32
+        Finite intensities in the file's own voxel order; NaN and infinities have become 0.
+    affine : ndarray of shape (4, 4), float64
+        The input's own affine, unchanged, in the input's own spatial unit.
+    invalid : ndarray of shape (X, Y, Z), bool, or None
+        Voxels that were NaN or infinite; None if there were none.
+    shape : tuple of int
+        The input's own shape. It may be 2-D or have trailing ones, and maps go back to it.
+    warnings : tuple of str
+        What was odd about the input but can be worked with.
+    header : nibabel.Nifti1Header or None
+        Form codes, voxel sizes and units of the input and nothing else of its header.
+    """
+
+    id: str
+    data: np.ndarray
+    affine: np.ndarray
+    invalid: np.ndarray | None
+    shape: tuple[int, ...]
+    warnings: tuple[str, ...] = ()
+    header: Nifti1Header | None = field(default=None, repr=False)
+
+    @property
+    def affine_mm(self) -> np.ndarray:
+        """Affine in millimetres, ndarray of shape (4, 4)."""
+        unit = 1.0 if self.header is None else mm_per_unit(self.header)
+        return np.diag([unit, unit, unit, 1.0]) @ self.affine
+
+    @property
+    def spacing(self) -> np.ndarray:
+        """Distance in mm between neighbouring voxels along the three voxel axes, ndarray of shape (3,)."""
+        return np.sqrt((self.affine_mm[:3, :3] ** 2).sum(axis=0))
+
+
+def read_scan(
+    source: Source,
+    *,
+    max_bytes: int = DEFAULT_MAX_BYTES,
+    volume: int | None = None,
+    max_invalid: float = 0.01,
+    index: int = 0,
+) -> Scan:
+    """Read one scan after its header has passed every check.
+
+    Parameters
+    ----------
+    source : str, path or nibabel image
+        A NIfTI-1 or NIfTI-2 file, plain or gzip (its content decides, not its name), or any nibabel image.
+    max_bytes : int
+        Largest amount of voxel data to accept, in bytes, judged from the header.
+    volume : int, optional
+        Which volume of a 4-D scan to take.
+    max_invalid : float
+        Largest accepted share of NaN and infinite voxels, in [0, 1]; up to it they become 0.
+    index : int
+        Position in the list of scans; names an image that has no file.
+
+    Returns
+    -------
+    Scan
+        With ``data`` of shape (X, Y, Z), float32.
+
+    Raises
+    ------
+    ScanReadError
+        If the scan is missing, damaged, too large or not a real-valued 2-D, 3-D or chosen 4-D volume.
+    """
+    name = file_name(source) or scan_id(source, index)
+    return _read(source, name, scan_id(source, index), max_bytes, volume, max_invalid)
+
+
+def read_labels(source: Source, like: Scan, *, max_bytes: int = DEFAULT_MAX_BYTES) -> np.ndarray:
+    """Read a mask onto the grid of a scan.
+
+    Parameters
+    ----------
+    source : str, path or nibabel image
+        Labels; every value above 0 counts. NaN counts as 0.
+    like : Scan
+        The scan that the labels belong to.
+    max_bytes : int
+        As in `read_scan`.
+
+    Returns
+    -------
+    ndarray of shape (X, Y, Z), bool
+        On ``like``'s grid. Labels on another grid of the same field of view are resampled (nearest voxel).
+
+    Raises
+    ------
+    ScanReadError
+        If the file cannot be read or covers another field of view.
+    """
+    name = file_name(source) or f"labels of {like.id}"
+    scan = _read(source, name, name, max_bytes, None, 1.0)
+    labels = scan.data > 0
+    to_like = np.linalg.inv(like.affine_mm) @ scan.affine_mm
+    corners = box_corners(labels.shape, margin=0.0)
+    shift = np.abs(apply_affine(to_like, corners) - corners).max()
+    if labels.shape == like.data.shape and shift <= _SAME_GRID_VOXELS:
+        return labels
+    box = apply_affine(to_like, box_corners(labels.shape, margin=0.5))
+    expected = box_corners(like.data.shape, margin=0.5)
+    tolerance = np.maximum(1.0, np.abs(to_like[:3, :3]).sum(axis=1))
+    gaps = [np.abs(f(box, axis=0) - f(expected, axis=0)) for f in (np.min, np.max)]
+    if any((gap > tolerance).any() for gap in gaps):
+        raise ScanReadError(
+            name,
+            f"covers another field of view than {like.id} (shapes {scan.shape} and {like.shape}). "
+            "Resample it onto the scan, or repair its affine.",
+        )
+    back = np.linalg.inv(to_like)
+    resampled = ndimage.affine_transform(
+        labels.astype(np.uint8), back[:3, :3], back[:3, 3], like.data.shape, order=0, mode="nearest"
+    )
+    return resampled > 0
+
+
+def make_image(values: np.ndarray, like: Scan, *, dtype: Any = np.float32) -> nib.Nifti1Image:
+    """Put values on a scan's grid into an image with a fresh header.
+
+    Parameters
+    ----------
+    values : ndarray of shape (X, Y, Z) or ``like.shape``
+        One value a voxel, in the scan's own voxel order.
+    like : Scan
+        Gives shape, affine, form codes, voxel sizes and units; nothing else of its header is copied.
+    dtype : dtype
+        Type of the result. In floating point, voxels that were invalid in the scan become NaN.
+
+    Returns
+    -------
+    nibabel.Nifti1Image
+        Of shape ``like.shape`` and affine ``like.affine`` (a NIfTI-2 image if the input was NIfTI-2).
+
+    Raises
+    ------
+    InputError
+        If the values are not on the scan's grid.
+    """
+    values = np.asarray(values)
+    if values.shape not in (like.data.shape, like.shape):
+        raise InputError(
+            f"Values must have the scan's shape {like.data.shape}; got {values.shape}. "
+            "Bring them back to the scan's grid first."
+        )
+    array = np.array(values.reshape(like.data.shape), dtype=dtype, order="F")
+    if like.invalid is not None and np.issubdtype(array.dtype, np.floating):
+        array[like.invalid] = np.nan
+    header = None if like.header is None else like.header.copy()
+    if header is not None:
+        header.set_data_dtype(array.dtype)
+    make = nib.Nifti2Image if isinstance(header, Nifti2Header) else nib.Nifti1Image
+    return make(array.reshape(like.shape, order="F"), like.affine, header)
+
+
+def write_image(image: nib.Nifti1Image, path: str | os.PathLike, *, overwrite: bool = False) -> None:
+    """Write an image as a whole or not at all; the same image always gives the same bytes.
+
+    Parameters
+    ----------
+    image : nibabel.Nifti1Image
+        What to write.
+    path : str or path
+        Must end in ``.nii`` or ``.nii.gz``; its folder must exist.
+    overwrite : bool
+        Whether to replace a file that is already there.
+
+    Raises
+    ------
+    ScanWriteError
+        If the file exists, has another ending, or cannot be written. No partial file is left.
+    """
+    path = Path(path).expanduser()
+    if not path.name.lower().endswith(EXTENSIONS):
+        raise ScanWriteError(
+            f"Cannot write {path.name!r}: images end in .nii or .nii.gz. Choose such a name."
+        )
+    if os.path.lexists(path) and not overwrite:
+        raise ScanWriteError(f"{path.name} exists already. Pass overwrite=True or choose another name.")
+    temporary = path.with_name(f".skmimood-{secrets.token_hex(8)}.tmp")
+    try:
+        with open(temporary, "xb") as raw:
+            _serialize(image, raw, zipped=path.name.lower().endswith(".gz"))
+            raw.flush()
+            os.fsync(raw.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise ScanWriteError(
+            f"Cannot write {path.name}: {reason}. Check the folder and its free space."
+        ) from None
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _serialize(image: nib.Nifti1Image, raw: Any, *, zipped: bool) -> None:
+    if not zipped:
+        image.to_file_map({"image": nib.FileHolder(fileobj=raw)})
+        return
+    # No name and no time in the gzip header: they would betray the path and make equal images differ.
+    with gzip.GzipFile(filename="", mode="wb", fileobj=raw, compresslevel=4, mtime=0) as stream:
+        image.to_file_map({"image": nib.FileHolder(fileobj=stream)})
+
+
+def _read(
+    source: Source, name: str, identity: str, max_bytes: int, volume: int | None, max_invalid: float
+) -> Scan:
+    raw = read_volume(source, name, max_bytes, volume)
+    warnings = raw.warnings
+    invalid = ~np.isfinite(raw.voxels)
+    share = float(invalid.mean())
+    if share > max_invalid:
+        raise ScanReadError(
+            name,
+            f"has NaN or infinite values in {share:.2%} of its voxels (limit {max_invalid:.2%}). "
+            "Replace them by the background value.",
+        )
+    if share:
+        raw.voxels[invalid] = 0.0
+        warnings += (f"{int(invalid.sum())} NaN or infinite voxels were taken as 0",)
+    return Scan(
+        id=identity,
+        data=raw.voxels,
+        affine=raw.affine,
+        invalid=invalid if share else None,
+        shape=raw.shape,
+        warnings=warnings,
+        header=raw.header,
+    )

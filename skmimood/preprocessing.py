@@ -1,0 +1,294 @@
+"""From a scan in any orientation to slices (n, H, W), and from maps on those slices back to its voxels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from nibabel.orientations import io_orientation
+from scipy import sparse
+
+from skmimood._intensity import foreground_mask, scale_intensity
+from skmimood.exceptions import InputError, ScanReadError
+from skmimood.nifti import Scan
+
+__all__ = ["GridPlan", "Plane", "foreground_mask", "in_plane_extent", "scale_intensity"]
+
+Plane = Literal["axial", "coronal", "sagittal"]
+
+# Plane -> canonical axes (0 right, 1 anterior, 2 superior) of slices, rows and columns, and whether rows and
+# columns run against the canonical direction. Rows run downwards from the front or from the top.
+_PLANES: dict[str, tuple[tuple[int, int, int], tuple[bool, bool]]] = {
+    "axial": ((2, 1, 0), (True, False)),
+    "coronal": ((1, 2, 0), (True, False)),
+    "sagittal": ((0, 2, 1), (True, False)),
+}
+_MIN_PIXELS = 8
+
+
+def in_plane_extent(scan: Scan, foreground: np.ndarray | None, plane: Plane = "axial") -> tuple[float, float]:
+    """Height and width in mm of the foreground's bounding box in a plane.
+
+    Parameters
+    ----------
+    scan : Scan
+        Gives orientation and voxel size.
+    foreground : ndarray of shape (X, Y, Z), bool, or None
+        None means the whole volume.
+    plane : {"axial", "coronal", "sagittal"}
+        Which slices to look at.
+
+    Returns
+    -------
+    tuple of float
+        ``(height_mm, width_mm)``.
+
+    Raises
+    ------
+    ScanReadError
+        If the foreground is empty.
+    """
+    axes, flips = _view_of(scan, plane)
+    box = _bounding_box(scan, foreground, axes, flips)
+    height, width = (
+        (last - first + 1) * scan.spacing[axis] for (first, last), axis in zip(box, axes[1:], strict=True)
+    )
+    return float(height), float(width)
+
+
+@dataclass(frozen=True)
+class GridPlan:
+    """How the slices of one scan are brought to the network's grid, and how its maps are brought back.
+
+    Slices run towards the patient's head (axial), front (coronal) or right (sagittal). In an axial slice rows
+    run from the front to the back and columns from the patient's left to the right, without a radiologist's
+    mirroring; in a coronal slice rows run from top to bottom and columns from left to right; in a sagittal
+    slice rows run from top to bottom and columns from back to front. Directions are those closest to the
+    voxel axes: oblique scans stay on their voxel grid. Nothing is resampled through the slices.
+
+    Attributes
+    ----------
+    plane : {"axial", "coronal", "sagittal"}
+        Which slices are taken.
+    shape : tuple of int
+        Shape (X, Y, Z) of the scan.
+    axes : tuple of int
+        Voxel axes of slices, rows and columns.
+    flips : tuple of bool
+        Whether slices, rows and columns run against their voxel axis.
+    step : tuple of float
+        Voxels per pixel along rows and columns.
+    origin : tuple of float
+        Position of pixel (0, 0) in voxels along rows and columns, after flipping.
+    size : tuple of int
+        Height and width of the network's slices in pixels.
+    slice_thickness : float
+        Distance between slices in mm.
+    """
+
+    plane: Plane
+    shape: tuple[int, int, int]
+    axes: tuple[int, int, int]
+    flips: tuple[bool, bool, bool]
+    step: tuple[float, float]
+    origin: tuple[float, float]
+    size: tuple[int, int]
+    slice_thickness: float
+
+    @classmethod
+    def for_scan(
+        cls,
+        scan: Scan,
+        foreground: np.ndarray | None,
+        *,
+        plane: Plane = "axial",
+        spacing: float,
+        size: tuple[int, int],
+    ) -> GridPlan:
+        """Centre the network's frame on a scan's foreground.
+
+        Parameters
+        ----------
+        scan : Scan
+            Gives orientation, shape and voxel size.
+        foreground : ndarray of shape (X, Y, Z), bool, or None
+            The frame is centred on its bounding box; None means the whole volume.
+        plane : {"axial", "coronal", "sagittal"}
+            Which slices to take.
+        spacing : float
+            Size of the network's pixels in mm.
+        size : tuple of int
+            Height and width of its slices in pixels. What does not fit is cropped, what is missing is 0.
+
+        Returns
+        -------
+        GridPlan
+
+        Raises
+        ------
+        ScanReadError
+            If the foreground is empty or the slices are narrower than 8 voxels.
+        InputError
+            If plane, spacing or size are impossible.
+        """
+        if not (np.isfinite(spacing) and spacing > 0 and min(size) > 0):
+            raise InputError(f"spacing and size must be positive; got {spacing!r} mm and {size!r} pixels.")
+        axes, flips = _view_of(scan, plane)
+        box = _bounding_box(scan, foreground, axes, flips)
+        steps, origins = [], []
+        for (first, last), axis, n_pixels in zip(box, axes[1:], size, strict=True):
+            step = spacing / float(scan.spacing[axis])
+            origin = (first + last) / 2 - step * (n_pixels - 1) / 2
+            if (
+                abs(step - 1.0) < 1e-5
+            ):  # equal grids: put pixels on voxels instead of blurring by half a voxel
+                step, origin = 1.0, float(np.floor(origin + 0.5))
+            steps.append(step)
+            origins.append(origin)
+        return cls(
+            plane=plane,
+            shape=(scan.data.shape[0], scan.data.shape[1], scan.data.shape[2]),
+            axes=axes,
+            flips=flips,
+            step=(steps[0], steps[1]),
+            origin=(origins[0], origins[1]),
+            size=(int(size[0]), int(size[1])),
+            slice_thickness=float(scan.spacing[axes[0]]),
+        )
+
+    @property
+    def n_slices(self) -> int:
+        """Number of slices; the scan's own."""
+        return self.shape[self.axes[0]]
+
+    def forward(self, volume: np.ndarray, *, order: int = 1) -> np.ndarray:
+        """Bring a volume to the network's grid.
+
+        Parameters
+        ----------
+        volume : ndarray of shape (X, Y, Z)
+            Anything on the scan's voxels.
+        order : {0, 1}
+            0 takes the nearest voxel (for masks); 1 interpolates linearly, and averages where pixels are
+            larger than voxels.
+
+        Returns
+        -------
+        ndarray of shape (n_slices, H, W), float32
+            0 where the frame reaches beyond the scan.
+        """
+        if volume.shape != self.shape:
+            raise InputError(f"The volume must have the scan's shape {self.shape}; got {volume.shape}.")
+        weights = [
+            _weights(n_pixels, self.shape[axis], origin, step, order)
+            for n_pixels, axis, origin, step in zip(
+                self.size, self.axes[1:], self.origin, self.step, strict=True
+            )
+        ]
+        slices = np.empty((self.n_slices, *self.size), dtype=np.float32)
+        for target, source in zip(slices, self._view(volume), strict=True):
+            target[...] = _resample(source, *weights)
+        return slices
+
+    def inverse(self, slices: np.ndarray, *, order: int = 1) -> np.ndarray:
+        """Bring maps on the network's grid back to the scan's voxels.
+
+        Parameters
+        ----------
+        slices : ndarray of shape (n_slices, H, W)
+            One map a slice.
+        order : {0, 1}
+            As in `forward`.
+
+        Returns
+        -------
+        ndarray of shape (X, Y, Z), float32
+            0 where the network's frame does not reach.
+        """
+        if slices.shape != (self.n_slices, *self.size):
+            raise InputError(f"The maps must have shape {(self.n_slices, *self.size)}; got {slices.shape}.")
+        weights = [
+            _weights(self.shape[axis], n_pixels, -origin / step, 1.0 / step, order)
+            for n_pixels, axis, origin, step in zip(
+                self.size, self.axes[1:], self.origin, self.step, strict=True
+            )
+        ]
+        volume = np.empty(self.shape, dtype=np.float32, order="F")
+        for target, source in zip(self._view(volume), slices, strict=True):
+            target[...] = _resample(source, *weights)
+        return volume
+
+    def _view(self, volume: np.ndarray) -> np.ndarray:
+        """Look at a volume as (slices, rows, columns) without copying it."""
+        reverse = tuple(slice(None, None, -1 if flip else 1) for flip in self.flips)
+        return volume.transpose(self.axes)[reverse]
+
+
+def _view_of(scan: Scan, plane: Plane) -> tuple[tuple[int, int, int], tuple[bool, bool, bool]]:
+    if plane not in _PLANES:
+        raise InputError(f"plane must be one of {sorted(_PLANES)}; got {plane!r}.")
+    directions, reversed_ = _PLANES[plane]
+    orientation = io_orientation(scan.affine)
+    axes = [int(np.flatnonzero(orientation[:, 0] == direction)[0]) for direction in directions]
+    against = [bool(orientation[axis, 1] < 0) for axis in axes]
+    flips = (against[0], against[1] != reversed_[0], against[2] != reversed_[1])
+    height, width = (scan.data.shape[axis] for axis in axes[1:])
+    if min(height, width) < _MIN_PIXELS:
+        raise ScanReadError(
+            scan.id,
+            f"has {plane} slices of {height} x {width} voxels; at least {_MIN_PIXELS} each way are needed. "
+            "Choose another plane.",
+        )
+    return (axes[0], axes[1], axes[2]), flips
+
+
+def _bounding_box(
+    scan: Scan, foreground: np.ndarray | None, axes: tuple[int, int, int], flips: tuple[bool, bool, bool]
+) -> list[tuple[int, int]]:
+    """First and last foreground voxel along rows and columns, counted in their direction."""
+    box = []
+    for axis, flip in zip(axes[1:], flips[1:], strict=True):
+        n_voxels = scan.data.shape[axis]
+        if foreground is None:
+            box.append((0, n_voxels - 1))
+            continue
+        inside = np.flatnonzero(foreground.any(axis=tuple({0, 1, 2} - {axis})))
+        if inside.size == 0:
+            raise ScanReadError(scan.id, "has no foreground. Check the scan or its mask.")
+        first, last = int(inside[0]), int(inside[-1])
+        box.append((n_voxels - 1 - last, n_voxels - 1 - first) if flip else (first, last))
+    return box
+
+
+def _weights(n_out: int, n_in: int, origin: float, step: float, order: int) -> sparse.csr_array:
+    """Matrix (n_out, n_in) that samples a line at ``origin + step * i``.
+
+    Linear interpolation whose kernel widens with steps above 1, so that nothing is skipped. Samples beyond
+    the outer faces of the line's first and last element have no weights.
+    """
+    if order not in (0, 1):
+        raise InputError(f"order must be 0 (nearest) or 1 (linear); got {order!r}.")
+    centres = origin + step * np.arange(n_out)
+    width = max(1.0, step) if order else 0.5
+    reach = int(np.ceil(width))
+    columns = np.floor(centres + 0.5).astype(int)[:, None] + np.arange(-reach, reach + 1)
+    if order:
+        values = np.maximum(0.0, 1.0 - np.abs(columns - centres[:, None]) / width)
+    else:
+        values = (columns == columns[:, reach : reach + 1]).astype(float)
+    inside = (centres >= -0.5) & (centres < n_in - 0.5)
+    values *= inside[:, None] & (columns >= 0) & (columns < n_in)
+    values /= np.maximum(values.sum(axis=1, keepdims=True), 1e-12)
+    rows = np.broadcast_to(np.arange(n_out)[:, None], columns.shape)
+    used = values > 0
+    matrix = sparse.coo_array((values[used], (rows[used], columns[used])), shape=(n_out, n_in))
+    return matrix.astype(np.float32).tocsr()
+
+
+def _resample(image: np.ndarray, rows: sparse.csr_array, columns: sparse.csr_array) -> np.ndarray:
+    # One memory layout for every orientation: then the sums, too, are the same to the last bit.
+    image = np.ascontiguousarray(image, dtype=np.float32)
+    result = (columns @ np.ascontiguousarray((rows @ image).T)).T
+    # Rounded weights may add up to a little more than 1.
+    return np.clip(result, min(0.0, image.min()), max(0.0, image.max()))

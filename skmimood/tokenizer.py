@@ -1,0 +1,371 @@
+"""Images to discrete tokens and back."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from sklearn.base import TransformerMixin
+from sklearn.utils.validation import check_is_fitted
+from torch import Tensor
+
+from skmimood._augmentation import flip_and_rotate, vary_intensity
+from skmimood._base import TrainedStep, run_convolutions
+from skmimood._caching import run_cached
+from skmimood._device import autocast, resolve_precision
+from skmimood._random import Streams
+from skmimood._training import Recipe, Runtime, train
+from skmimood._validation import check_images, drop_lesions
+from skmimood.exceptions import CodebookCollapseWarning, InputError
+from skmimood.networks.vqvae import VQVAE
+from skmimood.networks.weights import load_network, new_network
+from skmimood.scans import TokenizedScans
+
+_MAX_USAGE_IMAGES = 512
+_COLLAPSED_SHARE = 0.03
+
+
+class VQTokenizer(TransformerMixin, TrainedStep):
+    """VQ-VAE that turns slices into a grid of discrete tokens, and tokens into slices.
+
+    Encoder and decoder of VQGAN (Esser et al. 2021) trained by mean absolute error alone, without
+    adversary or perceptual loss, as in MIM-OOD (Naval Marimont et al. 2023, section 4). Defaults are
+    those of preset ``"tiny"``. Unless stated otherwise, a change of a parameter needs a refit.
+
+    Parameters
+    ----------
+    n_codes : int, default=256
+        Size K of the codebook (paper: 256).
+    code_dim : int, default=32
+        Dimension D of a code (paper: 256).
+    channels : int, default=16
+        Width at full resolution (VQGAN: 128; the paper is silent).
+    channel_multipliers : sequence of int, default=(1, 2, 4, 8)
+        Width of each level; L levels give tokens of f = 2**(L - 1) pixels a side (paper: f = 8;
+        we read VQGAN's (1, 1, 2, 4) there).
+    n_res_blocks : int, default=1
+        Residual blocks a level (VQGAN: 2).
+    commitment : float, default=0.25
+        Weight of the commitment loss (paper silent; van den Oord et al. 2017).
+    codebook_decay : float in (0, 1), default=0.99
+        Decay of the codebook's moving averages (paper silent on how codes are learnt).
+    restart_below : float, default=1.0
+        A code used less often a batch than this restarts at an encoder output.
+    augment : bool, default=True
+        Broad intensity augmentation in training (paper: yes, unspecified; see `skmimood._augmentation`).
+    n_augmentations : int, default=2
+        Flipped and rotated copies of each healthy slice that the token models see in training besides
+        the slice itself (paper: random flips and rotations).
+    max_iter : int, default=2500
+        Training steps (paper: 300,000).
+    batch_size : int, default=16
+        Slices a step (paper silent). In inference it bounds memory and never changes a result.
+    learning_rate : float, default=1e-3
+        Peak rate of AdamW with a cosine schedule (paper: 5e-5).
+    weight_decay : float, default=1e-5
+        Of AdamW (paper: 1e-5).
+    warmup_iter : int, default=100
+        Steps of linear warm-up (paper: none mentioned).
+    gradient_clip : float, default=1.0
+        Largest norm of the gradient.
+    validation_fraction : float in [0, 1), default=0.1
+        Share of the healthy slices, taken from the end, that chooses the best weights.
+    n_iter_no_change : int or None, default=None
+        Stop after this many steps without a better validation loss; None never stops early.
+    precision : {"auto", "float32", "bfloat16"}, default="auto"
+        Of matrix products; ``"auto"`` takes bfloat16 where the hardware has units for it.
+    checkpoint_dir : str or None, default=None
+        Folder for checkpoints of an unfinished training. No refit needed.
+    resume : bool, default=False
+        Continue from the checkpoint of an equal training, if there is one. No refit needed.
+    random_state : int, RandomState instance or None, default=None
+        Seeds weights, batches and augmentation. The same integer and number of threads give the same bytes.
+    device : str, default="auto"
+        ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:1"``. No refit needed.
+    memory : str, joblib.Memory or None, default=None
+        Cache of trainings: an equal fit is read from it. No refit needed.
+    verbose : bool, default=False
+        Show a progress bar. No refit needed.
+
+    Attributes
+    ----------
+    image_shape_ : tuple of int
+        Height and width seen in fit.
+    grid_ : tuple of int
+        Height h and width w of the token grid: image size over f, rounded up.
+    perplexity_ : float
+        exp of the entropy of code usage over healthy slices, between 1 and K.
+    n_active_codes_ : int
+        Codes used at least once there.
+    state_, config_, history_, n_iter_, seed_
+        See `skmimood._base.TrainedStep`.
+
+    References
+    ----------
+    Naval Marimont et al., MIM-OOD, DGM4MICCAI 2023, sections 3.1 and 4. Esser et al., Taming transformers for
+    high-resolution image synthesis, CVPR 2021. van den Oord et al., Neural discrete representation learning, 2017.
+    """
+
+    _network_class = VQVAE
+
+    def __init__(
+        self,
+        *,
+        n_codes: int = 256,
+        code_dim: int = 32,
+        channels: int = 16,
+        channel_multipliers: Sequence[int] = (1, 2, 4, 8),
+        n_res_blocks: int = 1,
+        commitment: float = 0.25,
+        codebook_decay: float = 0.99,
+        restart_below: float = 1.0,
+        augment: bool = True,
+        n_augmentations: int = 2,
+        max_iter: int = 2500,
+        batch_size: int = 16,
+        learning_rate: float = 1e-3,
+        weight_decay: float = 1e-5,
+        warmup_iter: int = 100,
+        gradient_clip: float = 1.0,
+        validation_fraction: float = 0.1,
+        n_iter_no_change: int | None = None,
+        precision: str = "auto",
+        checkpoint_dir: str | None = None,
+        resume: bool = False,
+        random_state: Any = None,
+        device: str = "auto",
+        memory: Any = None,
+        verbose: bool = False,
+    ) -> None:
+        self.n_codes = n_codes
+        self.code_dim = code_dim
+        self.channels = channels
+        self.channel_multipliers = channel_multipliers
+        self.n_res_blocks = n_res_blocks
+        self.commitment = commitment
+        self.codebook_decay = codebook_decay
+        self.restart_below = restart_below
+        self.augment = augment
+        self.n_augmentations = n_augmentations
+        self.max_iter = max_iter
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
+        self.warmup_iter = warmup_iter
+        self.gradient_clip = gradient_clip
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.precision = precision
+        self.checkpoint_dir = checkpoint_dir
+        self.resume = resume
+        self.random_state = random_state
+        self.device = device
+        self.memory = memory
+        self.verbose = verbose
+
+    def fit(self, X: Any, y: Any = None) -> VQTokenizer:
+        """Learn the codebook from healthy slices.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, H, W)
+            Slices in [0, 1], H and W at least 8.
+        y : array-like of shape (n, H, W) or (n,), optional
+            Lesion masks or labels; every sample whose mask is not empty is dropped.
+
+        Returns
+        -------
+        VQTokenizer
+
+        Raises
+        ------
+        InputError
+            If X is not a stack of finite images, or no healthy sample is left.
+        """
+        healthy = drop_lesions(check_images(X), y)
+        self._check_parameters()
+        self._draw_seed()
+        self.image_shape_ = healthy.shape[1:]
+        factor = self._downsampling
+        self.grid_ = tuple(-(-side // factor) for side in self.image_shape_)
+        config = {
+            "channels": self.channels,
+            "channel_multipliers": list(self.channel_multipliers),
+            "n_res_blocks": self.n_res_blocks,
+            "n_codes": self.n_codes,
+            "code_dim": self.code_dim,
+            "codebook_decay": self.codebook_decay,
+            "restart_below": self.restart_below,
+        }
+        self._fit_network(
+            train_vqvae, config, images=healthy, commitment=self.commitment, augment=self.augment
+        )
+        self._measure_usage(healthy)
+        return self
+
+    def transform(self, X: Any) -> TokenizedScans:
+        """Tokenise slices.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, H, W)
+            Slices in [0, 1] of the size seen in fit.
+
+        Returns
+        -------
+        TokenizedScans
+            With tokens of shape (n, h, w).
+        """
+        check_is_fitted(self)
+        images = check_images(X, self.image_shape_)
+        return TokenizedScans(images, self._encode(images), self)
+
+    def inverse_transform(self, X: Any) -> np.ndarray:
+        """Decode tokens (n, h, w), or the tokens of TokenizedScans, to slices (n, H, W), float32 in [0, 1]."""
+        check_is_fitted(self)
+        tokens = np.asarray(X.tokens if isinstance(X, TokenizedScans) else X)
+        if tokens.ndim != 3 or tokens.shape[1:] != self.grid_ or tokens.dtype.kind not in "iu":
+            raise InputError(
+                f"Tokens must be integers of shape (n, {self.grid_[0]}, {self.grid_[1]}); got {tokens.dtype} "
+                f"{tokens.shape}."
+            )
+        if tokens.size and (tokens.min() < 0 or tokens.max() >= self.n_codes):
+            raise InputError(f"Tokens must lie in [0, {self.n_codes - 1}]; got {tokens.min()} to {tokens.max()}.")
+        return self.decode_tensor(torch.from_numpy(tokens.astype(np.int64))).cpu().numpy()
+
+    def score(self, X: Any, y: Any = None) -> float:
+        """Return the negative mean absolute error of reconstructing ``X`` (n, H, W); ``y`` is ignored."""
+        scans = self.transform(X)
+        return -float(np.abs(scans.images - self.inverse_transform(scans)).mean())
+
+    def decode_tensor(self, tokens: Tensor) -> Tensor:
+        """Decode tokens (n, h, w) on any device to images (n, H, W) on this estimator's device, in [0, 1]."""
+        height, width = self.image_shape_
+        network, context = self._network(), self._autocast()
+
+        def decode(batch: Tensor) -> Tensor:
+            with context:
+                return network.decode(batch)[:, 0, :height, :width].clamp(0, 1)
+
+        return run_convolutions(decode, tokens.to(self._torch_device), self.batch_size)
+
+    def training_tokens(self, X: TokenizedScans) -> np.ndarray:
+        """Return the tokens that a token model trains on, shape (n * (1 + n_augmentations), h, w).
+
+        Slice by slice: its own tokens, then those of its flipped and rotated copies. They come from the
+        cache where there is one, so that they do not depend on who computes them.
+        """
+        runtime = Runtime("augmented tokens", self.device, bool(self.verbose))
+        return run_cached(
+            tokenize_augmented, self.memory, runtime=runtime, images=X.images, config=self.config_,
+            state=self.state_, n_augmentations=self.n_augmentations, seed=self.seed_, precision=self.precision,
+            batch_size=self.batch_size,
+        )  # fmt: skip
+
+    @property
+    def _downsampling(self) -> int:
+        return 2 ** (len(self.channel_multipliers) - 1)
+
+    def _autocast(self) -> torch.autocast:
+        return autocast(self._torch_device, resolve_precision(self.precision, self._torch_device))
+
+    def _inference_dtype(self) -> torch.dtype:
+        return torch.float32  # autocast chooses layer by layer; codes and the last layer stay exact
+
+    def _encode(self, images: np.ndarray) -> np.ndarray:
+        return encode_images(self._network(), images, self._torch_device, self._autocast(), self.batch_size)
+
+    def _measure_usage(self, images: np.ndarray) -> None:
+        chosen = np.linspace(0, len(images) - 1, min(len(images), _MAX_USAGE_IMAGES)).astype(int)
+        usage = np.bincount(self._encode(images[chosen]).ravel(), minlength=self.n_codes)
+        share = usage[usage > 0] / usage.sum()
+        self.n_active_codes_ = len(share)
+        self.perplexity_ = float(np.exp(-(share * np.log(share)).sum()))
+        if self.perplexity_ < max(1.5, _COLLAPSED_SHARE * self.n_codes):
+            warnings.warn(
+                f"The codebook has collapsed: perplexity {self.perplexity_:.1f}, {self.n_active_codes_} of "
+                f"{self.n_codes} codes in use. Train longer, lower code_dim, or pass more varied slices.",
+                CodebookCollapseWarning, stacklevel=3,
+            )  # fmt: skip
+
+    def _check_parameters(self) -> None:
+        for name in ("n_codes", "code_dim", "channels", "n_res_blocks", "max_iter", "batch_size"):
+            if not isinstance(getattr(self, name), int | np.integer) or getattr(self, name) < 1:
+                raise InputError(f"{name} must be a positive integer; got {getattr(self, name)!r}.")
+        if len(self.channel_multipliers) < 1:
+            raise InputError("channel_multipliers must name at least one level; got none.")
+
+
+def encode_images(
+    network: VQVAE, images: np.ndarray, device: torch.device, context: torch.autocast, batch_size: int
+) -> np.ndarray:
+    """Return the tokens (n, h, w), int64, of images (n, H, W), padded with 0 to whole tokens."""
+    factor = 2 ** sum(type(layer).__name__ == "Downsample" for layer in network.encoder)
+
+    def encode(batch: Tensor) -> Tensor:
+        with context:
+            return network.encode(_pad(batch[:, None], factor))
+
+    return run_convolutions(encode, torch.from_numpy(images).to(device), batch_size).cpu().numpy()
+
+
+def tokenize_augmented(
+    *, images: np.ndarray, config: dict[str, Any], state: dict[str, np.ndarray], n_augmentations: int, seed: int,
+    precision: str, batch_size: int, runtime: Runtime,
+) -> np.ndarray:  # fmt: skip
+    """Tokenise each image and ``n_augmentations`` flipped and rotated copies of it; see `VQTokenizer.training_tokens`."""
+    from skmimood._device import resolve_device
+
+    device = resolve_device(runtime.device)
+    network = load_network(VQVAE, config, state).to(device)
+    context = autocast(device, resolve_precision(precision, device))
+    copies = [encode_images(network, images, device, context, batch_size)]
+    for copy in range(n_augmentations):
+        generator = Streams.at(seed, copy).torch
+        turned = flip_and_rotate(torch.from_numpy(images)[:, None], generator)[:, 0].numpy()
+        copies.append(encode_images(network, turned, device, context, batch_size))
+    return np.stack(copies, axis=1).reshape(-1, *copies[0].shape[1:])
+
+
+def train_vqvae(
+    *, images: np.ndarray, config: dict[str, Any], commitment: float, augment: bool, recipe: Recipe, seed: int,
+    runtime: Runtime,
+) -> dict[str, dict[str, np.ndarray]]:  # fmt: skip
+    """Train a VQ-VAE; a pure function of everything but ``runtime``, cached by `VQTokenizer.fit`.
+
+    Parameters
+    ----------
+    images : ndarray of shape (n, H, W), float32
+        Healthy slices in [0, 1].
+    config : dict
+        Arguments of `VQVAE`.
+    commitment, augment, recipe, seed, runtime
+        See `VQTokenizer` and `skmimood._training`.
+
+    Returns
+    -------
+    dict with ``"state"`` and ``"history"``
+    """
+    factor = 2 ** (len(config["channel_multipliers"]) - 1)
+    pixels = torch.from_numpy(images)
+
+    def loss(network: Any, indices: np.ndarray, streams: Streams, training: bool) -> Tensor:
+        batch = _pad(pixels[indices][:, None].to(streams.torch.device), factor)
+        if training and augment:
+            batch = vary_intensity(batch, streams.torch)
+        reconstruction, quantized = network(batch, streams.torch if training else None)
+        error = F.l1_loss(reconstruction, batch)
+        return error + commitment * quantized.commitment if training else error
+
+    network = new_network(VQVAE, config, Streams.at(seed, 2**41).torch)
+    return train(network, loss, len(images), recipe, runtime, seed=seed)
+
+
+def _pad(images: Tensor, factor: int) -> Tensor:
+    """Pad images (n, 1, H, W) with 0 at the right and bottom to multiples of ``factor``."""
+    height, width = images.shape[-2:]
+    return F.pad(images, (0, -width % factor, 0, -height % factor))

@@ -1,0 +1,427 @@
+"""Whole scans in, anomaly maps on each scan's own grid out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from sklearn.base import BaseEstimator, clone
+from sklearn.utils.validation import check_is_fitted
+
+from skmimood._cohort import Candidate, PreparedScan, ScanReader, ScanStatus, measure, screen, split
+from skmimood._detector_state import as_pair, check_parameters, pack, raise_faults, unpack
+from skmimood._domain import Domain, find_high_scores, find_suspects
+from skmimood._fitting import SliceReservoir, collect_slices, learn_spacing, refer
+from skmimood._lesion_masks import is_suffix, pair_masks
+from skmimood._mapping import Frame, Gallery, ScanResult, top_mean
+from skmimood._random import draw_seed
+from skmimood._wording import listing, warn
+from skmimood.calibration import HealthyReference, ScoreHistogram, average_precision, check_rate
+from skmimood.exceptions import ModelLoadError
+from skmimood.nifti import DEFAULT_MAX_BYTES, Source, find_scans, make_image, scan_id
+
+if TYPE_CHECKING:
+    from nibabel import Nifti1Image
+    from sklearn.pipeline import Pipeline
+
+__all__ = ["Gallery", "ScanDetector", "ScanResult", "ScanStatus"]
+
+_MASK_SUFFIXES = ("_mask", "_brainmask", "_seg", "_label", "_labels")
+
+
+class ScanDetector(BaseEstimator):
+    """Fit a slice pipeline on healthy scans and map what is abnormal in others.
+
+    Parameters
+    ----------
+    pipeline : sklearn.pipeline.Pipeline
+        As :func:`skmimood.make_mimood_pipeline` returns it: steps for slices (n, H, W), the last one with a ``detect``
+        that returns maps and healed slices. It is cloned, never changed.
+    plane : {"axial", "coronal", "sagittal"}, default="axial"
+        Direction of the slices, in the patient's axes whatever the file's orientation. Needs a refit.
+    spacing : float, optional
+        Pixel size in mm. By default the smallest at which no training foreground is cropped. Needs a refit.
+    size : int or (int, int), default=128
+        Height and width of the network's slices in pixels. Needs a refit.
+    mask : str, default="auto"
+        ``"auto"`` finds head or brain from the intensities; ``"none"`` takes every voxel as foreground; any other
+        string is the ending of a brain mask beside each scan (``"_brainmask"``), outside of which everything becomes
+        0. Needs a refit.
+    modality : str, optional
+        Ending of the files to take from a folder (``"T1"``, ``"flair"``). By default all but masks: names that end
+        in ``_mask``, ``_brainmask``, ``_seg``, ``_label`` or ``_labels``, or as ``mask`` or ``y`` says. Needs a refit.
+    min_foreground : float, default=0.05
+        Share of the frame that foreground must fill for a slice to be learned from. Needs a refit.
+    calibration_fraction : float, default=0.1
+        Share of the healthy scans, at least one, that is held out for the thresholds. Needs a refit.
+    fpr : float, default=0.01
+        False-positive rate among foreground voxels of healthy scans, for ``pixel_threshold_``. To change it after
+        ``fit`` no refit is needed: ``detector.pixel_threshold_ = detector.reference_.pixel_threshold(0.001)``.
+    scan_fpr : float, default=0.05
+        False-positive rate among healthy scans, for ``scan_threshold_``; it takes 1 / scan_fpr - 1 calibration scans.
+    max_slices : int, default=20000
+        Largest number of slices to train on; of more, a random sample is taken. Needs a refit.
+    max_bytes : int, default=2 GiB
+        Scans that announce more bytes are refused before they are read.
+    random_state : int, RandomState instance or None, default=0
+        Draws the calibration scans and, beyond ``max_slices``, the slices. The pipeline has its own.
+    verbose : bool, default=False
+        Show progress bars.
+    volume : int, optional
+        Which volume of 4-D scans to take.
+
+    Attributes
+    ----------
+    pipeline_ : Pipeline
+        The fitted clone.
+    spacing_, size_ : float and (int, int)
+        Pixel size in mm, and (height, width), of the network's slices.
+    reference_ : HealthyReference
+        Scores of the held-out healthy scans.
+    pixel_threshold_, scan_threshold_ : float
+        What ``predict`` and ``ScanResult.is_anomalous`` compare with; may be set to anything.
+    fit_status_ : list of ScanStatus
+        What became of each scan given to ``fit``.
+    n_scans_, n_slices_ : int
+        Number of scans and slices learned from.
+    intensity_histogram_ : ndarray of shape (64,), float64
+        Mean histogram of scaled foreground intensities of the training scans.
+    intensity_limit_ : float
+        Distance from it beyond which a scan is flagged as unlike the training data.
+    foreground_range_ : (float, float)
+        Foreground volumes in ml outside of which a scan is flagged.
+    suspects_ : dict of str to str
+        Scans of the healthy set that stand out of the others, and by what. They were learned from all the same.
+
+    Notes
+    -----
+    Scans are read one at a time, twice in ``fit`` and once otherwise. Only the training slices are held together.
+
+    Examples
+    --------
+    >>> from skmimood import ScanDetector, make_mimood_pipeline
+    >>> detector = ScanDetector(make_mimood_pipeline(preset="tiny"))
+    >>> maps = detector.fit("healthy/").decision_function(["patient.nii.gz"])  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        *,
+        plane: str = "axial",
+        spacing: float | None = None,
+        size: int | tuple[int, int] = 128,
+        mask: str = "auto",
+        modality: str | None = None,
+        min_foreground: float = 0.05,
+        calibration_fraction: float = 0.1,
+        fpr: float = 0.01,
+        scan_fpr: float = 0.05,
+        max_slices: int = 20000,
+        max_bytes: int = DEFAULT_MAX_BYTES,
+        random_state: Any = 0,
+        verbose: bool = False,
+        volume: int | None = None,
+    ) -> None:
+        self.pipeline = pipeline
+        self.plane = plane
+        self.spacing = spacing
+        self.size = size
+        self.mask = mask
+        self.modality = modality
+        self.min_foreground = min_foreground
+        self.calibration_fraction = calibration_fraction
+        self.fpr = fpr
+        self.scan_fpr = scan_fpr
+        self.max_slices = max_slices
+        self.max_bytes = max_bytes
+        self.random_state = random_state
+        self.verbose = verbose
+        self.volume = volume
+
+    def fit(self, X: Any, y: Any = None) -> ScanDetector:
+        """Learn from healthy scans, and set the thresholds on scans held out of them.
+
+        Parameters
+        ----------
+        X : folder, glob, path, nibabel image, or list of paths and images
+            Healthy scans; at least 3 that can be used.
+        y : suffix, folder, glob, or list of paths, images and None, optional
+            Lesion masks, as `score` takes them. Slices that hold a lesion are neither learned from nor used for
+            the thresholds.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        InputError
+            If a parameter is wrong, there are too few usable scans, or no slice has enough foreground. A single
+            scan that cannot be used does not raise: it is warned about and listed in ``fit_status_``.
+        """
+        check_parameters(self)
+        for name in [name for name in vars(self) if name.endswith("_")]:
+            delattr(self, name)  # a fit that fails must not leave half of the last one
+        sources = find_scans(X, suffix=self.modality, exclude=self._mask_suffixes(y))
+        rng = np.random.default_rng(draw_seed(self.random_state))
+        candidates, rejected = self._screen(sources, y)
+        training, held_out = split(candidates, len(rejected), self.calibration_fraction, rng)
+
+        self.size_ = as_pair(self.size)
+        self.spacing_ = learn_spacing(training, self.plane, self.spacing, self.size_)
+        self._learn_domain(training, held_out)
+        reservoir = SliceReservoir(self.max_slices, self.size_, rng)
+        used = collect_slices(self._progress(training, "slicing"), self._reader(), self._frame(), self.min_foreground, reservoir)
+        self.pipeline_ = clone(self.pipeline).fit(slices)
+        self.n_scans_, self.n_slices_ = sum(line.status == "used" for line in used), len(slices)
+        del slices  # up to a gigabyte that the calibration can do without
+
+        reference, calibrated, scores = self._refer(held_out)
+        self.suspects_ |= find_high_scores(scores)
+        if self.suspects_:
+            odd = listing(f"{name} ({reason})" for name, reason in self.suspects_.items())
+            warn(f"{len(self.suspects_)} of the healthy scans stand out: {odd}. Look at them; see suspects_.")
+        lines = {line.id: line for line in (*rejected, *used, *calibrated)}
+        self.fit_status_ = [lines[scan_id(source, index)] for index, source in enumerate(sources)]
+        self._set_thresholds(reference, self.fpr, self.scan_fpr)
+        return self
+
+    def calibrate(
+        self, X: Any, y: Any = None, *, fpr: float | None = None, scan_fpr: float | None = None
+    ) -> ScanDetector:
+        """Set both thresholds anew on healthy scans that took no part in `fit`, say of a new site.
+
+        Parameters
+        ----------
+        X, y : as in `fit`
+            Healthy scans, at least 1, and optionally lesion masks whose slices are left out.
+        fpr, scan_fpr : float in (0, 1), optional
+            Rates to use instead of the parameters of the same names.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        InputError
+            If a rate is not in (0, 1) or no scan can be used. A single scan that cannot be used is warned about.
+        """
+        check_is_fitted(self)
+        rates = {"fpr": self.fpr if fpr is None else fpr, "scan_fpr": self.scan_fpr if scan_fpr is None else scan_fpr}
+        raise_faults(check_rate(name, rate) for name, rate in rates.items())
+        sources = find_scans(X, suffix=self.modality, exclude=self._mask_suffixes(y))
+        candidates, _ = self._screen(sources, y)
+        self._set_thresholds(self._refer(candidates)[0], **rates)
+        return self
+
+    def detect_scan(self, source: Source, index: int = 0) -> ScanResult:
+        """Map one scan.
+
+        Parameters
+        ----------
+        source : path or nibabel image
+            The scan.
+        index : int, default=0
+            Names an image that has no file: ``scan-000``.
+
+        Returns
+        -------
+        ScanResult
+
+        Raises
+        ------
+        ScanReadError
+            If the scan cannot be read or there is nothing in it.
+        """
+        check_is_fitted(self)
+        prepared = self._reader().read(source, index)
+        maps = self._frame().map(prepared, self.pipeline_)
+        values = maps.values
+        score = top_mean(values)
+        pvalues = np.ones(maps.anomaly.shape, dtype=np.float32)
+        pvalues[maps.scored] = self.reference_.pixel_pvalue(values)
+        mask = np.zeros(maps.anomaly.shape, dtype=np.uint8)
+        mask[maps.scored] = values > self.pixel_threshold_
+        return ScanResult(
+            id=prepared.scan.id,
+            score=score,
+            pvalue=self.reference_.scan_pvalue(score),
+            is_anomalous=bool(score > self.scan_threshold_),
+            anomaly=make_image(maps.anomaly, prepared.scan),
+            pvalues=make_image(pvalues, prepared.scan),
+            mask=make_image(mask, prepared.scan, dtype=np.uint8),
+            flags=self._flags(prepared),
+            gallery=maps.gallery(self.pixel_threshold_),
+        )
+
+    def detect(self, X: Any) -> Iterator[ScanResult]:
+        """Map scans one at a time.
+
+        Parameters
+        ----------
+        X : folder, glob, path, nibabel image, or list of paths and images
+            The scans. ``modality`` and the endings of masks choose among the files of folders and globs only.
+
+        Returns
+        -------
+        iterator of ScanResult
+            It raises `ScanReadError` at a scan that cannot be read; to go on with the others, use `detect_scan`.
+        """
+        check_is_fitted(self)
+        sources = self._find(X)
+        return (self.detect_scan(source, k) for k, source in self._progress(list(enumerate(sources)), "scoring"))
+
+    def decision_function(self, X: Any) -> list[Nifti1Image]:
+        """Return a float32 anomaly map on the grid of each scan of ``X``; see `detect`."""
+        return [result.anomaly for result in self._detect_loudly(X)]
+
+    def predict(self, X: Any) -> list[Nifti1Image]:
+        """Return a uint8 mask on the grid of each scan of ``X``: 1 where its map exceeds ``pixel_threshold_``."""
+        return [result.mask for result in self._detect_loudly(X)]
+
+    def score_samples(self, X: Any) -> np.ndarray:
+        """Return one score for each scan of ``X``, shape (n_scans,), float64; higher is more anomalous."""
+        return np.asarray([result.score for result in self._detect_loudly(X)], dtype=np.float64)
+
+    def score(self, X: Any, y: Any) -> float:
+        """Average precision over the voxels of all scans together, background included.
+
+        Parameters
+        ----------
+        X : folder, glob, path, nibabel image, or list of paths and images
+            The scans.
+        y : suffix, folder, glob, or list of paths, images and None
+            Their lesion masks, above 0 in lesions. A suffix such as ``"_seg"`` names files beside the scans. A
+            list is in the order of the scans, with None for a scan without lesions. The files of a folder or glob
+            belong to the scans of the same name, or of the same name up to the last underscore.
+
+        Returns
+        -------
+        float
+            In [0, 1]; NaN, with a warning, if no mask holds a lesion. Values within 0.05 % may count as tied.
+        """
+        check_is_fitted(self)
+        sources = self._find(X, y)
+        pairs = list(zip(sources, pair_masks(y, sources), strict=True))
+        healthy, diseased = ScoreHistogram(), ScoreHistogram()
+        for index, (source, mask) in enumerate(self._progress(pairs, "scoring")):
+            prepared = self._reader().read(source, index, mask)
+            truth = prepared.lesions
+            if truth is None:
+                truth = np.zeros(prepared.foreground.shape, dtype=bool)
+            anomaly = self._frame().map(replace(prepared, lesions=None), self.pipeline_).anomaly
+            diseased.add(anomaly[truth])
+            healthy.add(anomaly[~truth])
+        return average_precision(diseased, healthy)
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Save the fitted detector as a folder of safetensors and JSON, the ids in ``fit_status_`` included.
+
+        Parameters
+        ----------
+        path : str or path
+            The folder.
+        """
+        from skmimood._state import save_estimator
+
+        check_is_fitted(self)
+        save_estimator(self, path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> ScanDetector:
+        """Load a detector that `save` has written.
+
+        Raises
+        ------
+        ModelLoadError
+            If the model is damaged, of another version, or not a ScanDetector.
+        """
+        from skmimood._state import load_estimator
+
+        loaded = load_estimator(path)
+        if not isinstance(loaded, cls):
+            raise ModelLoadError(f"this is a saved {type(loaded).__name__}, not a {cls.__name__}. Load it as such.")
+        return loaded
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "pixel_threshold_")  # set last in fit
+
+    def __skmimood_state__(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """Return the fitted attributes other than ``pipeline_`` as arrays and JSON values."""
+        return pack(self)
+
+    def __skmimood_restore__(self, arrays: Mapping[str, np.ndarray], values: Mapping[str, Any]) -> None:
+        """Set the fitted attributes from `__skmimood_state__`; nothing is set if one of them is wrong."""
+        vars(self).update(unpack(arrays, values))
+
+    def _mask_suffixes(self, y: Any) -> tuple[str, ...]:
+        """Endings of files that are masks, not scans."""
+        named = [suffix for suffix in (self.mask, y) if suffix not in ("auto", "none") and is_suffix(suffix)]
+        return (*named, *(_MASK_SUFFIXES if self.modality is None else ()))
+
+    def _find(self, X: Any, y: Any = None) -> list[Source]:
+        """List scans to be scored: files that are named one by one stay, whatever they are called."""
+        found: list[Source] = []
+        for entry in X if isinstance(X, Iterable) and not isinstance(X, (str, os.PathLike)) else [X]:
+            is_choice = isinstance(entry, (str, os.PathLike)) and not Path(entry).expanduser().is_file()
+            choice = {"suffix": self.modality, "exclude": self._mask_suffixes(y)} if is_choice else {}
+            found += find_scans(entry, **choice)
+        return find_scans(found)  # once more together: two of one name are refused
+
+    def _reader(self) -> ScanReader:
+        return ScanReader(self.mask, self.max_bytes, self.volume)
+
+    def _frame(self) -> Frame:
+        return Frame(self.plane, self.spacing_, self.size_)
+
+    def _progress(self, items: Sequence[Any], what: str) -> Iterable[Any]:
+        from tqdm import tqdm
+
+        return tqdm(items, desc=what, unit="scan", disable=not self.verbose)
+
+    def _screen(self, sources: Sequence[Source], y: Any) -> tuple[list[Candidate], list[ScanStatus]]:
+        triples = list(zip(range(len(sources)), sources, pair_masks(y, sources), strict=True))
+        return screen(self._progress(triples, "reading"), self._reader(), self.plane)
+
+    def _refer(
+        self, healthy: Sequence[Candidate]
+    ) -> tuple[HealthyReference, list[ScanStatus], dict[str, float]]:
+        items = self._progress(healthy, "calibrating")
+        return refer(items, self._reader(), self._frame(), self.pipeline_)
+
+    def _learn_domain(self, training: Sequence[Candidate], held_out: Sequence[Candidate]) -> None:
+        self.suspects_ = find_suspects({one.id: one.features for one in (*training, *held_out)})
+        sound = [[one.features for one in part if one.id not in self.suspects_] for part in (training, held_out)]
+        domain = Domain.learn(sound[0] or [one.features for one in training], sound[1])
+        self.intensity_histogram_ = domain.histogram
+        self.intensity_limit_ = domain.distance_limit
+        self.foreground_range_ = domain.volume_range
+
+    def _set_thresholds(self, reference: HealthyReference, fpr: float, scan_fpr: float) -> None:
+        self.reference_ = reference
+        self.scan_threshold_ = reference.scan_threshold(scan_fpr)
+        self.pixel_threshold_ = reference.pixel_threshold(fpr)
+
+    def _flags(self, prepared: PreparedScan) -> tuple[str, ...]:
+        features = measure(prepared, self.plane)
+        domain = Domain(self.intensity_histogram_, self.intensity_limit_, self.foreground_range_)
+        flags = [*prepared.scan.warnings, *domain.remarks(features)]
+        if self._frame().crops(features.extent):
+            height, width = features.extent
+            flags.append(
+                f"foreground of {height:.0f} x {width:.0f} mm is larger than the network's frame; the map is 0 outside it"
+            )
+        return tuple(flags)
+
+    def _detect_loudly(self, X: Any) -> Iterator[ScanResult]:
+        """Map scans, and warn where the caller will not see the flags."""
+        for result in self.detect(X):
+            if result.flags:
+                warn(f"{result.id}: {'; '.join(result.flags)}.")
+            yield result
