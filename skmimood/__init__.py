@@ -14,7 +14,9 @@ _PUBLIC = {
     "ScanDetector": "volumes",
     "TokenizedScans": "scans",
     "VQTokenizer": "tokenizer",
+    "load_model": "_state",
     "make_mimood_pipeline": "pipeline",
+    "save_model": "_state",
 }
 _SUBMODULES = ("datasets", "exceptions", "metrics")
 

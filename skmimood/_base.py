@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +20,13 @@ from skmimood._device import out_of_memory_advice, resolve_device, resolve_preci
 from skmimood._random import draw_seed
 from skmimood._residuals import COMBINATIONS, REFERENCES, filter_maps, residual_maps
 from skmimood._training import Recipe, Runtime, split_validation
-from skmimood.exceptions import InputError, SkmimoodWarning
-from skmimood.networks.weights import load_network
+from skmimood.exceptions import InputError, ModelLoadError, SkmimoodWarning
+from skmimood.networks.weights import empty_network, load_network
 from skmimood.scans import TokenizedScans
 
 _CPU_CONVOLUTION_BATCH = 4
+_ARRAY_GROUPS = ("state_", "history_")
+_MAX_SIZE = 2**16  # of any one dimension of a network that is read from a file
 
 
 class TrainedStep(BaseEstimator):
@@ -121,6 +123,35 @@ class TrainedStep(BaseEstimator):
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in super().__getstate__().items() if name != "_loaded"}
+
+    def __skmimood_state__(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """Return what was learnt as arrays and JSON values, for `skmimood.save_model`."""
+        arrays = {f"{group}{name}": array for group in _ARRAY_GROUPS for name, array in getattr(self, group).items()}
+        values = {k: v for k, v in vars(self).items() if k.endswith("_") and k not in _ARRAY_GROUPS}
+        return arrays, values
+
+    def __skmimood_restore__(self, arrays: Mapping[str, np.ndarray], values: Mapping[str, Any]) -> None:
+        """Set what was learnt; nothing is set if the arrays do not fit the architecture."""
+        groups: dict[str, dict[str, np.ndarray]] = {group: {} for group in _ARRAY_GROUPS}
+        for key, array in arrays.items():
+            group = next(group for group in _ARRAY_GROUPS if key.startswith(group))
+            groups[group][key.removeprefix(group)] = array
+        self._check_state(values["config_"], groups["state_"])
+        learnt = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+        vars(self).update(learnt | groups)
+
+    def _check_state(self, config: dict[str, Any], state: dict[str, np.ndarray]) -> None:
+        """Raise `ModelLoadError` unless ``state`` holds finite weights of the network that ``config`` builds."""
+        numbers = np.concatenate([np.ravel(value) for value in config.values()])
+        if not ((numbers >= 0) & (numbers <= _MAX_SIZE)).all() or len(state) > _MAX_SIZE:
+            raise ModelLoadError(f"the sizes of {type(self).__name__} are out of range: {config}.")
+        expected = {
+            name: tuple(tensor.shape) for name, tensor in empty_network(self._network_class, config).state_dict().items()
+        }
+        if {name: array.shape for name, array in state.items()} != expected:
+            raise ModelLoadError(f"the weights of {type(self).__name__} do not fit its architecture.")
+        if not all(np.isfinite(array).all() for array in state.values()):
+            raise ModelLoadError(f"the weights of {type(self).__name__} hold NaN or infinite values.")
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "state_")

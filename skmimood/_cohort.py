@@ -1,4 +1,4 @@
-"""From a folder of scans to checked, scaled scans: reading, mask pairing, duplicates, and who trains whom."""
+"""The scans of a healthy set: read, scaled and measured, without copies, and divided for calibration."""
 
 from __future__ import annotations
 
@@ -8,11 +8,15 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+from nibabel.spatialimages import SpatialImage
 
 from skmimood._domain import ScanFeatures, intensity_histogram
+from skmimood._wording import listing, warn
 from skmimood.exceptions import InputError, ScanReadError
 from skmimood.nifti import Scan, Source, find_companion, read_labels, read_scan, scan_id
-from skmimood.preprocessing import foreground_mask, in_plane_extent, scale_intensity
+from skmimood.preprocessing import Plane, foreground_mask, in_plane_extent, scale_intensity
+
+StatusName = Literal["used", "calibration", "skipped", "duplicate"]
 
 
 @dataclass(frozen=True)
@@ -24,7 +28,7 @@ class ScanStatus:
     id : str
         The scan's name without extension.
     status : {"used", "calibration", "skipped", "duplicate"}
-        Learned from, held out for the thresholds, left out because of a fault, or left out as a copy of another.
+        Learned from, held out for the thresholds, left out for a fault, or left out as a copy of another.
     reason : str
         Why it was left out; empty for the others.
     n_slices : int
@@ -36,7 +40,7 @@ class ScanStatus:
     """
 
     id: str
-    status: Literal["used", "calibration", "skipped", "duplicate"]
+    status: StatusName
     reason: str = ""
     n_slices: int = 0
     shape: tuple[int, ...] = ()
@@ -78,16 +82,19 @@ class Candidate:
     spacing: tuple[float, ...]
     warnings: tuple[str, ...]
 
-    def status(self, status: Literal["used", "calibration", "skipped"], **details: Any) -> ScanStatus:
+    def status(self, status: StatusName, **details: Any) -> ScanStatus:
         """Return this scan's line in the status table."""
         return ScanStatus(self.id, status, shape=self.shape, spacing=self.spacing, **details)
+
+    def read(self, reader: ScanReader) -> PreparedScan:
+        """Read the voxels again."""
+        return reader.read(self.source, self.index, self.lesions)
 
 
 @dataclass(frozen=True)
 class ScanReader:
     """How scans are read and where their foreground comes from; see :class:`skmimood.ScanDetector`."""
 
-    plane: str
     mask: str
     max_bytes: int
     volume: int | None
@@ -116,6 +123,11 @@ class ScanReader:
             return foreground_mask(scan.data)
         if self.mask == "none":
             return np.ones(scan.data.shape, dtype=bool)
+        if isinstance(source, SpatialImage) and source.get_filename() is None:
+            raise InputError(
+                f'an image in memory has no file "{self.mask}" beside it. Pass paths, or strip the skull '
+                'yourself and set mask="auto".'
+            )
         companion = find_companion(source, self.mask)
         if companion is None:
             raise ScanReadError(
@@ -127,20 +139,19 @@ class ScanReader:
 
     def _scaled(self, scan: Scan, foreground: np.ndarray) -> np.ndarray:
         inside = scan.data[foreground]
-        if float(inside.min()) == float(inside.max()):
-            raise ScanReadError(
-                scan.id, f"empty: every foreground voxel is {inside[0]:g}. Leave this scan out."
-            )
-        return scale_intensity(scan.data, foreground, strip=self.mask not in ("auto", "none"))
+        scaled = scale_intensity(scan.data, foreground, strip=self.mask not in ("auto", "none"))
+        if float(inside.min()) == float(inside.max()) or not scaled.any():
+            raise ScanReadError(scan.id, "empty: its foreground has no contrast. Leave this scan out.")
+        return scaled
 
 
 def screen(
-    sources: Iterable[tuple[int, Source, Source | None]], reader: ScanReader
+    sources: Iterable[tuple[int, Source, Source | None]], reader: ScanReader, plane: Plane
 ) -> tuple[list[Candidate], list[ScanStatus]]:
     """Look at every scan once; return those that can be used, and what is wrong with the others.
 
-    Nothing is learned here that a later choice of calibration scans could leak from: each scan is judged alone, but
-    for exact copies.
+    Nothing is learned here that could leak from scans drawn for calibration later: each scan is judged alone,
+    but for exact copies. What is wrong or odd is warned about.
     """
     usable: list[Candidate] = []
     rejected: list[ScanStatus] = []
@@ -148,26 +159,27 @@ def screen(
     for index, source, lesions in sources:
         try:
             prepared = reader.read(source, index, lesions)
+            features = measure(prepared, plane)
         except ScanReadError as error:
             rejected.append(ScanStatus(scan_id(source, index), "skipped", error.reason))
             continue
         scan = prepared.scan
-        digest = hashlib.blake2b(np.ascontiguousarray(scan.data.T), digest_size=16).digest()
+        spacing = tuple(round(float(step), 4) for step in scan.spacing)
+        digest = hashlib.blake2b(np.ascontiguousarray(scan.data.T).data, digest_size=16).digest()
         if digest in seen:
             reason = f"has the same voxels as {seen[digest]}"
-            rejected.append(ScanStatus(scan.id, "duplicate", reason, 0, scan.shape, _rounded(scan.spacing)))
+            rejected.append(ScanStatus(scan.id, "duplicate", reason, 0, scan.shape, spacing))
             continue
         seen[digest] = scan.id
-        features = measure(prepared, reader.plane)
         usable.append(
-            Candidate(
-                source, lesions, index, scan.id, features, scan.shape, _rounded(scan.spacing), scan.warnings
-            )
+            Candidate(source, lesions, index, scan.id, features, scan.shape, spacing, scan.warnings)
         )
+    warn_about_left_out(rejected)
+    _warn_about_oddities(usable)
     return usable, rejected
 
 
-def measure(prepared: PreparedScan, plane: str) -> ScanFeatures:
+def measure(prepared: PreparedScan, plane: Plane) -> ScanFeatures:
     """Measure a scan as a whole."""
     voxel = abs(float(np.linalg.det(prepared.scan.affine_mm[:3, :3])))
     return ScanFeatures(
@@ -192,8 +204,8 @@ def split(
     n = len(candidates)
     if n < 3:
         raise InputError(
-            "fit needs at least 3 different usable scans, 2 to learn from and 1 held out for the thresholds; got "
-            f"{n} of {n + n_rejected}. Add healthy scans."
+            "fit needs at least 3 different usable scans, 2 to learn from and 1 held out for the thresholds; "
+            f"got {n} of {n + n_rejected}. Add healthy scans."
         )
     n_held_out = min(max(1, round(calibration_fraction * n)), n - 2)
     by_name = sorted(range(n), key=lambda k: candidates[k].id)
@@ -204,5 +216,17 @@ def split(
     )
 
 
-def _rounded(spacing: np.ndarray) -> tuple[float, ...]:
-    return tuple(round(float(step), 4) for step in spacing)
+def warn_about_left_out(lines: Iterable[ScanStatus]) -> None:
+    """Warn once about all scans that do not take part, with the reasons."""
+    left_out = [f"{line.id} ({line.reason})" for line in lines if line.status in ("skipped", "duplicate")]
+    if left_out:
+        warn(f"Scans left out: {len(left_out)}: {listing(left_out)}")
+
+
+def _warn_about_oddities(candidates: Iterable[Candidate]) -> None:
+    remarks: dict[str, list[str]] = {}
+    for candidate in candidates:
+        for remark in candidate.warnings:
+            remarks.setdefault(remark, []).append(candidate.id)
+    if remarks:
+        warn("; ".join(f"{remark}: {listing(ids)}" for remark, ids in remarks.items()))

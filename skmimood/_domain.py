@@ -1,7 +1,7 @@
 """What the healthy scans of a cohort look like as wholes, and which scans do not look like them.
 
-Nothing here decides on lesions. It finds scans that the networks should not be asked about: another modality, inverted
-contrast, a skull under a model of bare brains, half a head.
+Nothing here decides on lesions. It finds scans that the networks should not be asked about: another modality,
+inverted contrast, a skull under a model of bare brains, half a head.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ _DISTANCE_FLOOR = 0.02  # intensity distances below this are noise, however alik
 _VOLUME_SLACK = 1.25
 _MIN_SCANS_FOR_SUSPECTS = 5
 _SUSPECT_DEVIATIONS = 6.0
-_SPREAD_FLOORS = (0.01, 0.03, 0.03, 0.03)  # of the four measures in `_measures`: intensity, then logarithms
+_MEASURES = ("its intensities", "its foreground volume", "its height in a slice", "its width in a slice")
+_SPREAD_FLOORS = (0.01, 0.03, 0.03, 0.03)  # smallest standard deviations: of intensity, then of logarithms
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,8 +62,8 @@ class Domain:
     def learn(cls, training: Sequence[ScanFeatures], held_out: Sequence[ScanFeatures]) -> Domain:
         """Learn the limits from healthy scans.
 
-        Every distance is that of a scan to histograms of *other* scans: of a held-out scan to the mean of the
-        training scans, and of a training scan to the mean of the other training scans. The limit is 1.5 times the
+        Every distance is that of a scan to *other* scans: of a held-out scan to the mean histogram of the
+        training scans, of a training scan to that of the other training scans. The limit is 1.5 times the
         largest of them.
         """
         histograms = np.stack([features.histogram for features in training])
@@ -84,14 +85,14 @@ class Domain:
         distance = intensity_distance(features.histogram, self.histogram)
         if distance > self.distance_limit:
             found.append(
-                f"looks unlike the training data: intensity distance {distance:.3f}, limit {self.distance_limit:.3f} "
-                "(another modality, contrast or scanner?)"
+                f"looks unlike the training data: intensity distance {distance:.3f}, limit "
+                f"{self.distance_limit:.3f} (another modality, contrast or scanner?)"
             )
         low, high = self.volume_range
         if not low <= features.volume <= high:
             found.append(
-                f"foreground of {features.volume:.0f} ml lies outside the {low:.0f} to {high:.0f} ml of the training "
-                "data (skull stripped in one and not in the other, or a part of the head only?)"
+                f"foreground of {features.volume:.0f} ml lies outside the {low:.0f} to {high:.0f} ml of the "
+                "training data (skull stripped in one and not in the other, or a part of the head only?)"
             )
         return tuple(found)
 
@@ -103,14 +104,25 @@ def intensity_histogram(intensities: np.ndarray, foreground: np.ndarray) -> np.n
 
 
 def intensity_distance(first: np.ndarray, second: np.ndarray) -> float:
-    """Wasserstein-1 distance of two intensity histograms: by how much, on average, intensities are shifted."""
+    """Wasserstein-1 distance of two histograms: by how much intensities are shifted on average."""
     return float(np.abs(np.cumsum(first - second)).sum() / N_BINS)
+
+
+def learn_domain(
+    training: dict[str, ScanFeatures], held_out: dict[str, ScanFeatures]
+) -> tuple[Domain, dict[str, str]]:
+    """Learn the limits from the scans that look like one another; return them and the suspects."""
+    suspects = find_suspects(training | held_out)
+    sound, aside = (
+        [features for name, features in part.items() if name not in suspects] for part in (training, held_out)
+    )
+    return Domain.learn(sound or list(training.values()), aside), suspects
 
 
 def find_suspects(features: dict[str, ScanFeatures]) -> dict[str, str]:
     """Name the scans of a healthy set that stand out of the others, with what is odd about each.
 
-    A measure is odd if it lies 6 robust standard deviations (of the median absolute deviation) from the median.
+    A measure is odd if it lies 6 robust standard deviations from the median.
     With fewer than 5 scans nothing can be said, and the result is empty.
     """
     if len(features) < _MIN_SCANS_FOR_SUSPECTS:
@@ -118,18 +130,10 @@ def find_suspects(features: dict[str, ScanFeatures]) -> dict[str, str]:
     measures = _measures(list(features.values()))
     deviations = robust_deviations(measures, np.asarray(_SPREAD_FLOORS))
     deviations[:, 1:] = np.abs(deviations[:, 1:])  # a distance is odd only if it is large
-    names = (
-        "its intensities",
-        "its foreground volume",
-        "its height in the slice plane",
-        "its width in the slice plane",
-    )
     return {
-        scan: " and ".join(
-            name for name, deviation in zip(names, row, strict=True) if deviation > _SUSPECT_DEVIATIONS
-        )
-        for scan, row in zip(features, deviations, strict=True)
-        if (row > _SUSPECT_DEVIATIONS).any()
+        scan: " and ".join(name for name, is_odd in zip(_MEASURES, row, strict=True) if is_odd)
+        for scan, row in zip(features, deviations > _SUSPECT_DEVIATIONS, strict=True)
+        if row.any()
     }
 
 
@@ -146,14 +150,14 @@ def find_high_scores(scores: dict[str, float]) -> dict[str, str]:
 
 
 def robust_deviations(measures: np.ndarray, floors: np.ndarray) -> np.ndarray:
-    """Signed distance of each measure, shape (n_scans, n_measures), from its median in robust standard deviations."""
+    """Signed distance of measures (n_scans, n_measures) from their medians in robust deviations."""
     centred = measures - np.median(measures, axis=0)
     spread = 1.4826 * np.median(np.abs(centred), axis=0)
     return centred / np.maximum(spread, floors)
 
 
 def _measures(features: Sequence[ScanFeatures]) -> np.ndarray:
-    """Intensity distance to the typical histogram, and logarithms of volume, height and width: shape (n_scans, 4)."""
+    """Intensity distance to the typical histogram, and logarithms of sizes, shape (n_scans, 4)."""
     typical = np.median([f.histogram for f in features], axis=0)
     typical = typical / max(float(typical.sum()), 1e-12)
     distances = [intensity_distance(f.histogram, typical) for f in features]

@@ -16,12 +16,11 @@ def foreground_mask(data: np.ndarray) -> np.ndarray:
     """Find the head, or the brain if the skull has been stripped.
 
     The background's value is the commonest one on the faces of the volume. In stripped scans all that differs
-    from it is foreground, be it above or below; they are known by values on both sides of the background's, or
-    by a dark part that has hardly any other value. Otherwise noise is told from tissue by half of Otsu's
-    threshold. The largest connected part is kept, and what it encloses in any of the three planes belongs to
-    it. The result depends neither on the unit of the intensities nor on the orientation of the volume. CT whose
-    frame is padded below the value of air should be clipped at that of air first, or else air counts as
-    foreground.
+    from it is foreground, above or below; they are known by values on both sides of the background's, or by a
+    dark part of hardly any other value. Otherwise noise is told from tissue by half of Otsu's threshold. The
+    largest connected part is kept, and what it encloses in any of the three planes belongs to it. The result
+    depends neither on the unit of the intensities nor on the orientation of the volume. CT whose frame
+    is padded below the value of air should be clipped at that of air first, or else air counts as foreground.
 
     Parameters
     ----------

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from skmimood._cohort import PreparedScan
-from skmimood.preprocessing import GridPlan
+from skmimood.preprocessing import GridPlan, Plane
 
 if TYPE_CHECKING:
     from nibabel import Nifti1Image
@@ -31,7 +31,7 @@ class Gallery:
     masks : ndarray of shape (k, H, W), bool
         Where the maps exceed the pixel threshold.
     indices : ndarray of shape (k,), int64
-        Number of each slice, counted as :class:`skmimood.preprocessing.GridPlan` does (axial: from the feet up).
+        Number of each slice, counted as :class:`skmimood.preprocessing.GridPlan` does (axial: upwards).
     """
 
     images: np.ndarray
@@ -129,7 +129,7 @@ class Frame:
         Height and width in pixels.
     """
 
-    plane: Any
+    plane: Plane
     spacing: float
     size: tuple[int, int]
 
@@ -139,12 +139,21 @@ class Frame:
             prepared.scan, prepared.foreground, plane=self.plane, spacing=self.spacing, size=self.size
         )
 
+    def remarks(self, extent: tuple[float, float]) -> tuple[str, ...]:
+        """Say so if a foreground of ``extent`` (height, width) in mm is cropped."""
+        if not self.crops(extent):
+            return ()
+        height, width = extent
+        return (
+            f"foreground of {height:.0f} x {width:.0f} mm is larger than the frame; the map is 0 outside it",
+        )
+
     def crops(self, extent: tuple[float, float]) -> bool:
         """Tell whether a foreground of ``extent`` (height, width) in mm reaches beyond the frame."""
         return any(mm > n * self.spacing * (1 + 1e-6) for mm, n in zip(extent, self.size, strict=True))
 
     def healthy_slices(self, prepared: PreparedScan, min_foreground: float) -> np.ndarray:
-        """Slices to learn from, (n, H, W): those without lesions whose frame foreground fills to some share."""
+        """Slices without lesions whose frame the foreground fills to some share: (n, H, W), float32."""
         plan = self.plan(prepared)
         shares = plan.forward(_without_lesions(prepared, plan), order=0).mean(axis=(1, 2))
         return plan.forward(prepared.intensities)[(shares >= min_foreground) & (shares > 0)]
@@ -154,12 +163,12 @@ class Frame:
         plan = self.plan(prepared)
         scored = _without_lesions(prepared, plan)
         inside = plan.forward(scored, order=0) > 0.5
-        has_foreground = inside.any(axis=(1, 2))
+        has_foreground: np.ndarray = np.any(inside, axis=(1, 2))
         images = plan.forward(prepared.intensities)
         maps, healed = np.zeros_like(images), np.zeros_like(images)
         for chunk in _chunks(np.flatnonzero(has_foreground)):
             maps[chunk], healed[chunk] = _run_pipeline(pipeline, images[chunk])
-        # Only the native map is cut to the foreground's outline: cut before, it would fade out along the edge.
+        # The native map is cut to the foreground there: cut on this grid, it would fade out along the edge.
         anomaly = plan.inverse(maps)
         anomaly[~scored] = 0.0
         maps[~inside] = 0.0
@@ -182,8 +191,8 @@ def _run_pipeline(pipeline: Pipeline, slices: np.ndarray) -> tuple[np.ndarray, n
 def _without_lesions(prepared: PreparedScan, plan: GridPlan) -> np.ndarray:
     if prepared.lesions is None:
         return prepared.foreground
-    in_plane = plan.axes[1:]
-    return prepared.foreground & ~prepared.lesions.any(axis=in_plane, keepdims=True)
+    has_lesion: np.ndarray = np.any(prepared.lesions, axis=plan.axes[1:], keepdims=True)
+    return prepared.foreground & ~has_lesion
 
 
 def _chunks(indices: np.ndarray) -> list[np.ndarray]:

@@ -15,7 +15,7 @@ import math
 import os
 import stat
 import zlib
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, Literal, NamedTuple
 
 import numpy as np
 from nibabel.filebasedimages import ImageFileError
@@ -25,9 +25,11 @@ from nibabel.spatialimages import HeaderDataError, SpatialImage
 
 from skmimood.exceptions import ScanReadError
 
-_HEADER_BYTES = {348: Nifti1Header, 540: Nifti2Header}
+_HEADER_BYTES: dict[int, type[Nifti1Header]] = {348: Nifti1Header, 540: Nifti2Header}
+_BYTE_ORDERS: tuple[Literal["little", "big"], ...] = ("little", "big")
 _CHUNK_VOXELS = 2**20
 _GZIP_SLACK = 2**20  # bytes tolerated after the last voxel
+_DEFLATE_RATIO = 1032  # the most that gzip can compress
 _MAX_OFFSET = 2**26  # header extensions beyond 64 MiB are not credible
 _MM_PER_UNIT = {1: 1000.0, 2: 1.0, 3: 0.001}  # codes of metre, millimetre and micron; any other counts as mm
 _VOXEL_MM = (0.01, 100.0)
@@ -119,22 +121,35 @@ def _read_file(path: str, name: str, max_bytes: int, volume: int | None) -> RawV
         )
         affine = header.get_best_affine()
         odd += _check_geometry(name, affine, header, extent.axes)
-        voxels = _read_voxels(stream, header, extent, name, None if zipped else status.st_size)
+        count = math.prod(extent.axes)
+        # An offset of 0 means "right after the header".
+        start, size = max(int(header["vox_offset"]), header.single_vox_offset), count * dtype.itemsize
+        end = start + extent.n_volumes * size
+        available = status.st_size * (_DEFLATE_RATIO if zipped else 1)
+        if available < end:
+            fault = f"is truncated: at most {available} of {end} bytes. Copy or download it again."
+            raise ScanReadError(name, fault)
+        stream.seek(start + extent.volume * size)
+        voxels = _read_blocks(stream, count, dtype, header.get_slope_inter()).reshape(extent.axes, order="F")
+        if zipped:
+            _drain(stream, end - stream.tell() + _GZIP_SLACK, name)
     return RawVolume(voxels, affine, extent.shape, tuple(odd), _geometry_only(header, extent.shape))
 
 
 def _parse_header(block: bytes, name: str) -> Nifti1Header:
-    sizes = (
-        {int.from_bytes(block[:4], "little"), int.from_bytes(block[:4], "big")}
-        if len(block) >= 348
-        else set()
-    )
-    kind = next((_HEADER_BYTES[size] for size in sizes if size in _HEADER_BYTES), None)
-    if kind is None or len(block) < kind.sizeof_hdr:
+    kinds = [
+        (kind, order)
+        for size, kind in _HEADER_BYTES.items()
+        for order in _BYTE_ORDERS
+        if len(block) >= size == int.from_bytes(block[:4], order)
+    ]
+    if not kinds:
         raise ScanReadError(
             name, "is not NIfTI: no NIfTI header at its beginning. Convert it to .nii or .nii.gz."
         )
-    header = kind(block[: kind.sizeof_hdr], check=False)
+    kind, order = kinds[0]
+    # Left to itself, nibabel takes an impossible number of dimensions for the other byte order.
+    header = kind(block[: kind.sizeof_hdr], endianness=order, check=False)
     magic = header["magic"].item()
     if magic in (b"ni1", b"ni2"):
         raise ScanReadError(name, "is one half of a .hdr/.img pair. Convert the pair to one .nii file.")
@@ -239,23 +254,6 @@ def _geometry_only(header: Nifti1Header, shape: tuple[int, ...]) -> Nifti1Header
     return fresh
 
 
-def _read_voxels(
-    stream: BinaryIO, header: Nifti1Header, extent: _Extent, name: str, file_size: int | None
-) -> np.ndarray:
-    dtype = header.get_data_dtype()
-    count = math.prod(extent.axes)
-    start = int(header["vox_offset"])
-    end = start + extent.n_volumes * count * dtype.itemsize
-    if file_size is not None and file_size < end:
-        raise ScanReadError(name, f"is truncated: {file_size} of {end} bytes. Copy or download it again.")
-    stream.seek(start + extent.volume * count * dtype.itemsize)
-    voxels = _read_blocks(stream, count, dtype, header.get_slope_inter())
-    if file_size is None:
-        unread = (extent.n_volumes - 1 - extent.volume) * count * dtype.itemsize
-        _drain(stream, unread + _GZIP_SLACK, name)
-    return voxels.reshape(extent.axes, order="F")
-
-
 def _read_blocks(
     stream: BinaryIO, count: int, dtype: np.dtype, scaling: tuple[float | None, float | None]
 ) -> np.ndarray:
@@ -292,8 +290,10 @@ def _read_image(image: SpatialImage, name: str, max_bytes: int, volume: int | No
     odd = _check_geometry(name, image.affine, header, extent.axes)
     with np.errstate(over="ignore", invalid="ignore"):
         # nibabel's proxies read only the part that is asked for.
-        one = data[(..., extent.volume, *(0,) * (n_axes - 4))] if n_axes > 3 else data
-        voxels = np.array(one, dtype=np.float32, order="F").reshape(extent.axes, order="F")
+        part = data[(..., extent.volume, *(0,) * (n_axes - 4))] if n_axes > 3 else data
+        voxels = np.asarray(part, dtype=np.float32).reshape(extent.axes, order="F")
+    if isinstance(data, np.ndarray):
+        voxels = voxels.copy(order="F")  # the caller's own array may change later
     affine = np.array(image.affine, dtype=np.float64)
     return RawVolume(voxels, affine, extent.shape, tuple(odd), _geometry_only(header, extent.shape))
 

@@ -114,26 +114,29 @@ class _Trainer:
     def run(self) -> dict[str, dict[str, np.ndarray]]:
         if self.runtime.resume and self.runtime.checkpoint is not None and self.runtime.checkpoint.exists():
             self._load_checkpoint(self.runtime.checkpoint)
-        progress = self.progress
         with tqdm(
-            total=self.recipe.max_iter, initial=progress.step, desc=self.runtime.title, unit="step",
+            total=self.recipe.max_iter, initial=self.progress.step, desc=self.runtime.title, unit="step",
             disable=not self.runtime.verbose, mininterval=1.0,
         ) as bar, out_of_memory_advice(self.recipe.batch_size):  # fmt: skip
-            while progress.step < self.recipe.max_iter and not self._is_stale():
-                value = self._step()
-                if not math.isfinite(value):
-                    self._recover()
-                    continue
-                progress.losses.append(value)
-                progress.step += 1
-                bar.update()
-                if progress.step % self.validate_every == 0 or progress.step == self.recipe.max_iter:
-                    self._validate()
-                    bar.set_postfix(loss=f"{np.mean(progress.losses[-50:]):.4f}", best=f"{progress.best_loss:.4f}")
+            while self.progress.step < self.recipe.max_iter and not self._is_stale():
+                self._advance()
+                bar.update(self.progress.step - bar.n)
+                bar.set_postfix(loss=f"{np.mean(self.progress.losses[-50:] or [math.nan]):.4f}", refresh=False)
         self.network.load_state_dict(self.best["network"])
         if self.runtime.checkpoint is not None:
             self.runtime.checkpoint.unlink(missing_ok=True)
         return {"state": network_state(self.network), "history": self._history()}
+
+    def _advance(self) -> None:
+        """Make one step, and validate where one is due; a loss that is not finite goes back instead."""
+        value = self._step()
+        if not math.isfinite(value):
+            self._recover()
+            return
+        self.progress.losses.append(value)
+        self.progress.step += 1
+        if self.progress.step % self.validate_every == 0 or self.progress.step == self.recipe.max_iter:
+            self._validate()
 
     def _step(self) -> float:
         """Make one update; return its loss, not finite if the update must not be kept."""

@@ -235,6 +235,33 @@ class HealthyReference:
         return cls(values, counts, scans)
 
 
+def average_precision_of_counts(diseased: ScoreHistogram, healthy: ScoreHistogram) -> float:
+    """Average precision of scores that have been counted; tied scores are taken together.
+
+    Parameters
+    ----------
+    diseased, healthy : ScoreHistogram
+        Scores of the pixels inside and outside of lesions.
+
+    Returns
+    -------
+    float
+        In [0, 1]; NaN, with a :class:`SkmimoodWarning`, if no pixel lies in a lesion.
+    """
+    n_diseased = int(diseased.counts.sum())
+    if not n_diseased:
+        message = (
+            "average precision is not defined without a lesion: every mask in y is empty. Add masked scans."
+        )
+        warnings.warn(message, SkmimoodWarning, stacklevel=3)
+        return math.nan
+    hits = diseased.counts[::-1]
+    found = np.cumsum(hits)
+    called = found + np.cumsum(healthy.counts[::-1])
+    precision = found / np.maximum(called, 1)
+    return float((precision * hits).sum() / n_diseased)
+
+
 def check_rate(name: str, value: object) -> str | None:
     """Return what is wrong with a rate that must lie strictly between 0 and 1, or None."""
     if isinstance(value, (int, float, np.number)) and not isinstance(value, bool) and 0 < value < 1:

@@ -157,14 +157,13 @@ class AnomalousTokenDetector(BaseTokenDetector):
 
     def decision_function(self, X: TokenizedScans) -> np.ndarray:
         """Return P(anomalous) of every token, shape (n, h, w), float32 in [0, 1]."""
+        if not 0 <= self.threshold <= 1:
+            raise InputError(f"threshold is a probability in [0, 1]; got {self.threshold!r}.")
         return super().decision_function(X)
 
     def _score_tokens(self, tokens: Tensor) -> Tensor:
         return torch.sigmoid(self._network()(tokens)[..., 0].float())
 
-    def _check_threshold(self) -> None:
-        if not 0 <= self.threshold <= 1:
-            raise InputError(f"threshold is a probability in [0, 1]; got {self.threshold!r}.")
 
 
 def train_token_detector(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,23 +13,23 @@ from sklearn.utils.validation import check_is_fitted
 
 from skmimood._cohort import Candidate, PreparedScan, ScanReader, ScanStatus, measure, screen, split
 from skmimood._detector_state import as_pair, check_parameters, pack, raise_faults, unpack
-from skmimood._domain import Domain, find_high_scores, find_suspects
-from skmimood._fitting import SliceReservoir, collect_slices, learn_spacing, refer
-from skmimood._lesion_masks import is_suffix, pair_masks
+from skmimood._domain import Domain, find_high_scores, learn_domain
+from skmimood._fitting import choose_frame, collect_slices, refer
 from skmimood._mapping import Frame, Gallery, ScanResult, top_mean
 from skmimood._random import draw_seed
+from skmimood._sources import find_named_or_chosen, mask_suffixes, pair_masks
+from skmimood._state import load_model, save_model
 from skmimood._wording import listing, warn
-from skmimood.calibration import HealthyReference, ScoreHistogram, average_precision, check_rate
+from skmimood.calibration import HealthyReference, ScoreHistogram, average_precision_of_counts, check_rate
 from skmimood.exceptions import ModelLoadError
 from skmimood.nifti import DEFAULT_MAX_BYTES, Source, find_scans, make_image, scan_id
+from skmimood.preprocessing import Plane
 
 if TYPE_CHECKING:
     from nibabel import Nifti1Image
     from sklearn.pipeline import Pipeline
 
 __all__ = ["Gallery", "ScanDetector", "ScanResult", "ScanStatus"]
-
-_MASK_SUFFIXES = ("_mask", "_brainmask", "_seg", "_label", "_labels")
 
 
 class ScanDetector(BaseEstimator):
@@ -39,30 +38,30 @@ class ScanDetector(BaseEstimator):
     Parameters
     ----------
     pipeline : sklearn.pipeline.Pipeline
-        As :func:`skmimood.make_mimood_pipeline` returns it: steps for slices (n, H, W), the last one with a ``detect``
-        that returns maps and healed slices. It is cloned, never changed.
+        Steps for slices (n, H, W), as :func:`skmimood.make_mimood_pipeline` returns them. It is cloned.
     plane : {"axial", "coronal", "sagittal"}, default="axial"
-        Direction of the slices, in the patient's axes whatever the file's orientation. Needs a refit.
+        Direction of the slices in the patient, whatever the file's orientation. Needs a refit.
     spacing : float, optional
-        Pixel size in mm. By default the smallest at which no training foreground is cropped. Needs a refit.
+        Pixel size in mm. By default the smallest that crops no training foreground. Needs a refit.
     size : int or (int, int), default=128
-        Height and width of the network's slices in pixels. Needs a refit.
+        Height and width of the slices in pixels. Needs a refit.
     mask : str, default="auto"
-        ``"auto"`` finds head or brain from the intensities; ``"none"`` takes every voxel as foreground; any other
-        string is the ending of a brain mask beside each scan (``"_brainmask"``), outside of which everything becomes
-        0. Needs a refit.
+        ``"auto"`` finds head or brain from the intensities; ``"none"`` takes every voxel as foreground; any
+        other string is the ending of a brain mask beside each scan (``"_brainmask"``), outside of which all
+        becomes 0. Needs a refit.
     modality : str, optional
-        Ending of the files to take from a folder (``"T1"``, ``"flair"``). By default all but masks: names that end
-        in ``_mask``, ``_brainmask``, ``_seg``, ``_label`` or ``_labels``, or as ``mask`` or ``y`` says. Needs a refit.
+        Ending of the files to take (``"T1"``). By default all but those that end as ``mask`` or ``y`` says or
+        in ``_mask``, ``_brainmask``, ``_seg``, ``_label`` or ``_labels``. Needs a refit.
     min_foreground : float, default=0.05
         Share of the frame that foreground must fill for a slice to be learned from. Needs a refit.
     calibration_fraction : float, default=0.1
         Share of the healthy scans, at least one, that is held out for the thresholds. Needs a refit.
     fpr : float, default=0.01
-        False-positive rate among foreground voxels of healthy scans, for ``pixel_threshold_``. To change it after
-        ``fit`` no refit is needed: ``detector.pixel_threshold_ = detector.reference_.pixel_threshold(0.001)``.
+        False-positive rate among healthy foreground voxels, for ``pixel_threshold_``. Needs no refit:
+        ``detector.pixel_threshold_ = detector.reference_.pixel_threshold(0.001)``.
     scan_fpr : float, default=0.05
-        False-positive rate among healthy scans, for ``scan_threshold_``; it takes 1 / scan_fpr - 1 calibration scans.
+        False-positive rate among healthy scans, for ``scan_threshold_``; takes 1 / scan_fpr - 1 scans to
+        calibrate on, else the threshold is infinite. Needs no refit, likewise.
     max_slices : int, default=20000
         Largest number of slices to train on; of more, a random sample is taken. Needs a refit.
     max_bytes : int, default=2 GiB
@@ -83,36 +82,36 @@ class ScanDetector(BaseEstimator):
     reference_ : HealthyReference
         Scores of the held-out healthy scans.
     pixel_threshold_, scan_threshold_ : float
-        What ``predict`` and ``ScanResult.is_anomalous`` compare with; may be set to anything.
+        What `predict` and ``ScanResult.is_anomalous`` compare with; may be set to anything.
     fit_status_ : list of ScanStatus
-        What became of each scan given to ``fit``.
+        What became of each scan given to `fit`.
     n_scans_, n_slices_ : int
         Number of scans and slices learned from.
     intensity_histogram_ : ndarray of shape (64,), float64
-        Mean histogram of scaled foreground intensities of the training scans.
+        Mean histogram of the training scans' scaled foreground intensities.
     intensity_limit_ : float
         Distance from it beyond which a scan is flagged as unlike the training data.
     foreground_range_ : (float, float)
         Foreground volumes in ml outside of which a scan is flagged.
     suspects_ : dict of str to str
-        Scans of the healthy set that stand out of the others, and by what. They were learned from all the same.
+        Healthy scans that stand out of the others, and by what. They took part all the same.
 
     Notes
     -----
-    Scans are read one at a time, twice in ``fit`` and once otherwise. Only the training slices are held together.
+    Scans are read one at a time, twice in `fit`, once otherwise. Only the training slices are held together.
 
     Examples
     --------
     >>> from skmimood import ScanDetector, make_mimood_pipeline
-    >>> detector = ScanDetector(make_mimood_pipeline(preset="tiny"))
-    >>> maps = detector.fit("healthy/").decision_function(["patient.nii.gz"])  # doctest: +SKIP
+    >>> detector = ScanDetector(make_mimood_pipeline(preset="tiny")).fit("healthy/")  # doctest: +SKIP
+    >>> maps = detector.decision_function(["patient.nii.gz"])  # doctest: +SKIP
     """
 
     def __init__(
         self,
         pipeline: Pipeline,
         *,
-        plane: str = "axial",
+        plane: Plane = "axial",
         spacing: float | None = None,
         size: int | tuple[int, int] = 128,
         mask: str = "auto",
@@ -151,8 +150,8 @@ class ScanDetector(BaseEstimator):
         X : folder, glob, path, nibabel image, or list of paths and images
             Healthy scans; at least 3 that can be used.
         y : suffix, folder, glob, or list of paths, images and None, optional
-            Lesion masks, as `score` takes them. Slices that hold a lesion are neither learned from nor used for
-            the thresholds.
+            Lesion masks, as `score` takes them. Slices that hold a lesion are neither learned from nor used
+            for the thresholds.
 
         Returns
         -------
@@ -161,27 +160,32 @@ class ScanDetector(BaseEstimator):
         Raises
         ------
         InputError
-            If a parameter is wrong, there are too few usable scans, or no slice has enough foreground. A single
-            scan that cannot be used does not raise: it is warned about and listed in ``fit_status_``.
+            If a parameter is wrong, there are too few usable scans, or no slice has enough foreground. A scan
+            that cannot be used does not raise: it is warned about and listed in ``fit_status_``.
         """
         check_parameters(self)
         for name in [name for name in vars(self) if name.endswith("_")]:
             delattr(self, name)  # a fit that fails must not leave half of the last one
-        sources = find_scans(X, suffix=self.modality, exclude=self._mask_suffixes(y))
+        sources = find_scans(X, **self._choice(y))
         rng = np.random.default_rng(draw_seed(self.random_state))
         candidates, rejected = self._screen(sources, y)
         training, held_out = split(candidates, len(rejected), self.calibration_fraction, rng)
 
         self.size_ = as_pair(self.size)
-        self.spacing_ = learn_spacing(training, self.plane, self.spacing, self.size_)
-        self._learn_domain(training, held_out)
-        reservoir = SliceReservoir(self.max_slices, self.size_, rng)
-        used = collect_slices(self._progress(training, "slicing"), self._reader(), self._frame(), self.min_foreground, reservoir)
+        self.spacing_ = choose_frame(training, self.plane, self.spacing, self.size_).spacing
+        features = [{one.id: one.features for one in part} for part in (training, held_out)]
+        domain, self.suspects_ = learn_domain(*features)
+        self.intensity_histogram_, self.intensity_limit_ = domain.histogram, domain.distance_limit
+        self.foreground_range_ = domain.volume_range
+        limits = self.min_foreground, self.max_slices
+        slices, used = collect_slices(training, self._reader(), self._frame(), *limits, rng, self._progress)
         self.pipeline_ = clone(self.pipeline).fit(slices)
         self.n_scans_, self.n_slices_ = sum(line.status == "used" for line in used), len(slices)
         del slices  # up to a gigabyte that the calibration can do without
 
-        reference, calibrated, scores = self._refer(held_out)
+        reference, calibrated, scores = refer(
+            held_out, self._reader(), self._frame(), self.pipeline_, self._progress
+        )
         self.suspects_ |= find_high_scores(scores)
         if self.suspects_:
             odd = listing(f"{name} ({reason})" for name, reason in self.suspects_.items())
@@ -210,14 +214,15 @@ class ScanDetector(BaseEstimator):
         Raises
         ------
         InputError
-            If a rate is not in (0, 1) or no scan can be used. A single scan that cannot be used is warned about.
+            If a rate is not in (0, 1) or no scan can be used. One that cannot be used is warned about.
         """
         check_is_fitted(self)
-        rates = {"fpr": self.fpr if fpr is None else fpr, "scan_fpr": self.scan_fpr if scan_fpr is None else scan_fpr}
-        raise_faults(check_rate(name, rate) for name, rate in rates.items())
-        sources = find_scans(X, suffix=self.modality, exclude=self._mask_suffixes(y))
+        fpr, scan_fpr = self.fpr if fpr is None else fpr, self.scan_fpr if scan_fpr is None else scan_fpr
+        raise_faults([check_rate("fpr", fpr), check_rate("scan_fpr", scan_fpr)])
+        sources = find_scans(X, **self._choice(y))
         candidates, _ = self._screen(sources, y)
-        self._set_thresholds(self._refer(candidates)[0], **rates)
+        reference, _, _ = refer(candidates, self._reader(), self._frame(), self.pipeline_, self._progress)
+        self._set_thresholds(reference, fpr, scan_fpr)
         return self
 
     def detect_scan(self, source: Source, index: int = 0) -> ScanResult:
@@ -266,23 +271,24 @@ class ScanDetector(BaseEstimator):
         Parameters
         ----------
         X : folder, glob, path, nibabel image, or list of paths and images
-            The scans. ``modality`` and the endings of masks choose among the files of folders and globs only.
+            The scans. ``modality`` and the endings of masks choose among files of folders and globs only.
 
         Returns
         -------
         iterator of ScanResult
-            It raises `ScanReadError` at a scan that cannot be read; to go on with the others, use `detect_scan`.
+            Raises `ScanReadError` at a scan that cannot be read; use `detect_scan` to go on with others.
         """
         check_is_fitted(self)
-        sources = self._find(X)
-        return (self.detect_scan(source, k) for k, source in self._progress(list(enumerate(sources)), "scoring"))
+        sources = find_named_or_chosen(X, **self._choice())
+        numbered = self._progress(list(enumerate(sources)), "scoring")
+        return (self.detect_scan(source, index) for index, source in numbered)
 
     def decision_function(self, X: Any) -> list[Nifti1Image]:
         """Return a float32 anomaly map on the grid of each scan of ``X``; see `detect`."""
         return [result.anomaly for result in self._detect_loudly(X)]
 
     def predict(self, X: Any) -> list[Nifti1Image]:
-        """Return a uint8 mask on the grid of each scan of ``X``: 1 where its map exceeds ``pixel_threshold_``."""
+        """Return a uint8 mask on the grid of each scan of ``X``: map above ``pixel_threshold_``."""
         return [result.mask for result in self._detect_loudly(X)]
 
     def score_samples(self, X: Any) -> np.ndarray:
@@ -297,17 +303,17 @@ class ScanDetector(BaseEstimator):
         X : folder, glob, path, nibabel image, or list of paths and images
             The scans.
         y : suffix, folder, glob, or list of paths, images and None
-            Their lesion masks, above 0 in lesions. A suffix such as ``"_seg"`` names files beside the scans. A
-            list is in the order of the scans, with None for a scan without lesions. The files of a folder or glob
-            belong to the scans of the same name, or of the same name up to the last underscore.
+            Their lesion masks, above 0 in lesions. A suffix such as ``"_seg"`` names files beside the scans.
+            A list is in the order of the scans, with None for a scan without lesions. The files of a folder
+            or glob belong to the scans of the same name, or of the same name up to the last underscore.
 
         Returns
         -------
         float
-            In [0, 1]; NaN, with a warning, if no mask holds a lesion. Values within 0.05 % may count as tied.
+            In [0, 1]; NaN with a warning if no mask holds a lesion. Values within 0.05 % may be tied.
         """
         check_is_fitted(self)
-        sources = self._find(X, y)
+        sources = find_named_or_chosen(X, **self._choice(y))
         pairs = list(zip(sources, pair_masks(y, sources), strict=True))
         healthy, diseased = ScoreHistogram(), ScoreHistogram()
         for index, (source, mask) in enumerate(self._progress(pairs, "scoring")):
@@ -318,20 +324,18 @@ class ScanDetector(BaseEstimator):
             anomaly = self._frame().map(replace(prepared, lesions=None), self.pipeline_).anomaly
             diseased.add(anomaly[truth])
             healthy.add(anomaly[~truth])
-        return average_precision(diseased, healthy)
+        return average_precision_of_counts(diseased, healthy)
 
-    def save(self, path: str | os.PathLike) -> None:
-        """Save the fitted detector as a folder of safetensors and JSON, the ids in ``fit_status_`` included.
+    def save(self, path: str | os.PathLike, *, overwrite: bool = False) -> None:
+        """Save the detector as a folder of safetensors and JSON, with the ids in ``fit_status_``.
 
-        Parameters
-        ----------
-        path : str or path
-            The folder.
+        Raises
+        ------
+        ModelSaveError
+            If the folder exists and ``overwrite`` is False, or if it cannot be written.
         """
-        from skmimood._state import save_estimator
-
         check_is_fitted(self)
-        save_estimator(self, path)
+        save_model(self, path, overwrite=overwrite)
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> ScanDetector:
@@ -342,11 +346,10 @@ class ScanDetector(BaseEstimator):
         ModelLoadError
             If the model is damaged, of another version, or not a ScanDetector.
         """
-        from skmimood._state import load_estimator
-
-        loaded = load_estimator(path)
+        loaded = load_model(path)
         if not isinstance(loaded, cls):
-            raise ModelLoadError(f"this is a saved {type(loaded).__name__}, not a {cls.__name__}. Load it as such.")
+            kind = type(loaded).__name__
+            raise ModelLoadError(f"this is a saved {kind}, not a {cls.__name__}. Load it with {kind}.load.")
         return loaded
 
     def __sklearn_is_fitted__(self) -> bool:
@@ -358,21 +361,11 @@ class ScanDetector(BaseEstimator):
 
     def __skmimood_restore__(self, arrays: Mapping[str, np.ndarray], values: Mapping[str, Any]) -> None:
         """Set the fitted attributes from `__skmimood_state__`; nothing is set if one of them is wrong."""
-        vars(self).update(unpack(arrays, values))
+        self.__dict__.update(unpack(arrays, values))
 
-    def _mask_suffixes(self, y: Any) -> tuple[str, ...]:
-        """Endings of files that are masks, not scans."""
-        named = [suffix for suffix in (self.mask, y) if suffix not in ("auto", "none") and is_suffix(suffix)]
-        return (*named, *(_MASK_SUFFIXES if self.modality is None else ()))
-
-    def _find(self, X: Any, y: Any = None) -> list[Source]:
-        """List scans to be scored: files that are named one by one stay, whatever they are called."""
-        found: list[Source] = []
-        for entry in X if isinstance(X, Iterable) and not isinstance(X, (str, os.PathLike)) else [X]:
-            is_choice = isinstance(entry, (str, os.PathLike)) and not Path(entry).expanduser().is_file()
-            choice = {"suffix": self.modality, "exclude": self._mask_suffixes(y)} if is_choice else {}
-            found += find_scans(entry, **choice)
-        return find_scans(found)  # once more together: two of one name are refused
+    def _choice(self, y: Any = None) -> dict[str, Any]:
+        """Return by what ending scans are told from masks and other modalities."""
+        return {"suffix": self.modality, "exclude": mask_suffixes(self.mask, y, self.modality)}
 
     def _reader(self) -> ScanReader:
         return ScanReader(self.mask, self.max_bytes, self.volume)
@@ -389,20 +382,6 @@ class ScanDetector(BaseEstimator):
         triples = list(zip(range(len(sources)), sources, pair_masks(y, sources), strict=True))
         return screen(self._progress(triples, "reading"), self._reader(), self.plane)
 
-    def _refer(
-        self, healthy: Sequence[Candidate]
-    ) -> tuple[HealthyReference, list[ScanStatus], dict[str, float]]:
-        items = self._progress(healthy, "calibrating")
-        return refer(items, self._reader(), self._frame(), self.pipeline_)
-
-    def _learn_domain(self, training: Sequence[Candidate], held_out: Sequence[Candidate]) -> None:
-        self.suspects_ = find_suspects({one.id: one.features for one in (*training, *held_out)})
-        sound = [[one.features for one in part if one.id not in self.suspects_] for part in (training, held_out)]
-        domain = Domain.learn(sound[0] or [one.features for one in training], sound[1])
-        self.intensity_histogram_ = domain.histogram
-        self.intensity_limit_ = domain.distance_limit
-        self.foreground_range_ = domain.volume_range
-
     def _set_thresholds(self, reference: HealthyReference, fpr: float, scan_fpr: float) -> None:
         self.reference_ = reference
         self.scan_threshold_ = reference.scan_threshold(scan_fpr)
@@ -411,13 +390,7 @@ class ScanDetector(BaseEstimator):
     def _flags(self, prepared: PreparedScan) -> tuple[str, ...]:
         features = measure(prepared, self.plane)
         domain = Domain(self.intensity_histogram_, self.intensity_limit_, self.foreground_range_)
-        flags = [*prepared.scan.warnings, *domain.remarks(features)]
-        if self._frame().crops(features.extent):
-            height, width = features.extent
-            flags.append(
-                f"foreground of {height:.0f} x {width:.0f} mm is larger than the network's frame; the map is 0 outside it"
-            )
-        return tuple(flags)
+        return (*prepared.scan.warnings, *domain.remarks(features), *self._frame().remarks(features.extent))
 
     def _detect_loudly(self, X: Any) -> Iterator[ScanResult]:
         """Map scans, and warn where the caller will not see the flags."""

@@ -178,7 +178,7 @@ def paint_lesion(
     if lesion.kind == "bright":
         value = high + rng.uniform(0.18, 0.34) + 0.04 * uneven
     elif lesion.kind == "dark":
-        value = low - rng.uniform(0.35, 0.7) * low + 0.03 * uneven
+        value = np.maximum(low - rng.uniform(0.35, 0.7) * low + 0.03 * uneven, 0.05)
     elif lesion.kind == "texture":
         value = _scrambled(image, mask, rng, grain=2.2 / frame.pixel)
     elif lesion.kind == "mass":

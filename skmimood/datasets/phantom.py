@@ -63,9 +63,9 @@ def make_brain_phantom(
 
         - ``"bright"`` and ``"dark"``: brighter or darker than grey and white matter
         - ``"texture"``: a coarse texture of the intensities of the tissue that it replaces
-        - ``"ring"``: a core of fluid, a solid rim, and oedema in the white matter around it; all are in the mask
-        - ``"mass"``: a solid mass of an intensity between grey and white matter that displaces its surroundings.
-          The mask is the mass itself, without what it displaced.
+        - ``"ring"``: a core of fluid, a solid rim, and oedema in the white matter around it, all in the mask
+        - ``"mass"``: a solid mass of an intensity between grey and white matter that displaces its
+          surroundings; the mask is the mass itself, without what it displaced
     n_slices : int, optional
         Make volumes with this number of axial slices, from the cerebellum to the vertex, with
         three-dimensional anatomy and lesions. By default single slices at random levels are made.

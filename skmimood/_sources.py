@@ -1,15 +1,38 @@
-"""Which lesion mask belongs to which scan."""
+"""Which files are scans, which are masks, and which mask belongs to which scan."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
+from skmimood._wording import listing
 from skmimood.exceptions import InputError
 from skmimood.nifti import Source, find_companion, find_scans, scan_id
 
-_NAMED = 5  # how many scans a message names before it says "and n more"
+# Without a modality to choose by, files of these endings are taken for masks.
+_MASK_SUFFIXES = ("_mask", "_brainmask", "_seg", "_label", "_labels")
+
+
+def mask_suffixes(mask: str, y: Any, modality: str | None) -> tuple[str, ...]:
+    """Return the endings of files in a folder that are masks, not scans."""
+    named = [suffix for suffix in (mask, y) if suffix not in ("auto", "none") and is_suffix(suffix)]
+    return (*named, *(_MASK_SUFFIXES if modality is None else ()))
+
+
+def find_named_or_chosen(X: Any, *, suffix: str | None, exclude: Sequence[str]) -> list[Source]:
+    """List scans to be scored, choosing among the files of folders and globs only.
+
+    Files that are named one by one stay, whatever they are called: their results must line up with them.
+    """
+    found: list[Source] = []
+    for entry in X if isinstance(X, Iterable) and not isinstance(X, (str, os.PathLike)) else [X]:
+        if isinstance(entry, (str, os.PathLike)) and not Path(entry).expanduser().is_file():
+            found += find_scans(entry, suffix=suffix, exclude=exclude)
+        else:
+            found += find_scans(entry)
+    return find_scans(found)  # once more together: two of one name are refused
 
 
 def pair_masks(y: Any, sources: Sequence[Source]) -> list[Source | None]:
@@ -18,9 +41,9 @@ def pair_masks(y: Any, sources: Sequence[Source]) -> list[Source | None]:
     Parameters
     ----------
     y : None, suffix, folder, glob, or list of paths, images and None
-        A suffix such as ``"_seg"`` names files beside the scans. A list has one entry a scan, in the scans' order; None
-        stands for a scan without lesions. The masks of a folder or glob belong to the scans of the same name, or
-        of the same name up to the last underscore.
+        A suffix such as ``"_seg"`` names files beside the scans. A list has one entry a scan, in the scans'
+        order; None stands for a scan without lesions. The masks of a folder or glob belong to the scans of
+        the same name, or of the same name up to the last underscore.
     sources : list of str, path or image
         The scans.
 
@@ -39,8 +62,8 @@ def pair_masks(y: Any, sources: Sequence[Source]) -> list[Source | None]:
     if isinstance(y, (list, tuple)):
         if len(y) != len(sources):
             raise InputError(
-                f"y must have one lesion mask for each of the {len(sources)} scans; got {len(y)}. Use None for a scan "
-                "that has no lesion."
+                f"y must have one lesion mask for each of the {len(sources)} scans; got {len(y)}. "
+                "Use None for a scan that has no lesion."
             )
         return [None if mask is None else find_scans(mask)[0] for mask in y]
     found = find_scans(y)
@@ -66,16 +89,9 @@ def is_suffix(y: Any) -> bool:
     )
 
 
-def listing(names: Iterable[str]) -> str:
-    """Join names for a message, the first five in full."""
-    names = list(names)
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return ", ".join(names[:_NAMED]) + more
-
-
 def _check_complete(masks: Sequence[Source | None], ids: Sequence[str], fault: str) -> None:
     missing = [name for name, mask in zip(ids, masks, strict=True) if mask is None]
     if missing:
         raise InputError(
-            f"{fault} {listing(missing)}. Add the masks, or pass a list with None for the scans without lesions."
+            f"{fault} {listing(missing)}. Add the masks, or pass a list with None for scans without lesions."
         )

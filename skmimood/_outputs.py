@@ -1,0 +1,110 @@
+"""Results on disk: written whole or not at all, never over an input, and safe to show in a terminal."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import secrets
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from skmimood.exceptions import InputError, ScanWriteError
+
+PathLike = str | os.PathLike[str]
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace ``path`` by ``text`` in UTF-8 at once: a reader never sees half of it.
+
+    Raises
+    ------
+    ScanWriteError
+        If it cannot be written; what stood there before is still there.
+    """
+    write_chunks(path, [text])
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write bytes as `write_text` writes text."""
+    _write(path, [content])
+
+
+def write_chunks(path: Path, chunks: Iterable[str]) -> None:
+    """Write as `write_text` does a text that is too long to be held as one string."""
+    # File names may hold bytes that are no text at all; they must not stop a job.
+    _write(path, (chunk.encode("utf-8", "backslashreplace") for chunk in chunks))
+
+
+def _write(path: Path, chunks: Iterable[bytes]) -> None:
+    temporary = path.with_name(f".skmimood-{secrets.token_hex(8)}.tmp")
+    try:
+        with open(temporary, "xb") as stream:
+            for chunk in chunks:
+                stream.write(chunk)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise ScanWriteError(f"Cannot write {path.name}: {_reason(error)}. Check the folder and its space.") from None
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON as `write_text` does; a number that is not finite becomes null."""
+    write_text(path, to_json(content) + "\n")
+
+
+def to_json(content: Any) -> str:
+    """Return strict, indented JSON, in which a number that is not finite is null."""
+    return json.dumps(_finite(content), indent=1, allow_nan=False)
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it, and prove that files can be written into it.
+
+    Raises
+    ------
+    ScanWriteError
+        If that is not possible.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        probe = path / f".skmimood-{secrets.token_hex(8)}.tmp"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise ScanWriteError(f"Cannot write to {str(path)!r}: {_reason(error)}. Choose another folder.") from None
+
+
+def refuse_inputs_within(folder: Path, inputs: Iterable[PathLike]) -> None:
+    """Raise `InputError` if one of the inputs is ``folder`` or lies in it, where results would mix with it."""
+    for given in inputs:
+        if is_within(given, folder):
+            raise InputError(
+                f"The output {str(folder)!r} is, or holds, the input {os.fspath(given)!r}. Choose another output."
+            )
+
+
+def is_within(path: PathLike, folder: PathLike) -> bool:
+    """Tell whether ``path`` is ``folder`` or lies below it, links resolved."""
+    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
+
+
+def printable(text: str) -> str:
+    """Return ``text`` on one line, with characters that could steer a terminal escaped."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def _finite(content: Any) -> Any:
+    if isinstance(content, dict):
+        return {str(key): _finite(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_finite(value) for value in content]
+    if isinstance(content, float) and not math.isfinite(content):
+        return None
+    return content
+
+
+def _reason(error: OSError) -> str:
+    return error.strerror or type(error).__name__

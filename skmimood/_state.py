@@ -1,0 +1,219 @@
+"""Fitted estimators as a folder of safetensors and JSON; no pickle, and no class outside a closed registry."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+from sklearn.base import BaseEstimator, clone
+from sklearn.pipeline import Pipeline
+from sklearn.utils.validation import check_is_fitted
+
+import skmimood
+from skmimood.exceptions import ModelLoadError, ModelSaveError
+
+FORMAT_VERSION = 1
+_MANIFEST, _ARRAYS = "manifest.json", "arrays.safetensors"
+_MAX_MANIFEST_BYTES = 2**24
+
+# What a file may name, and where it is defined. A manifest never names a module.
+_REGISTRY = {
+    "AnomalousTokenDetector": "skmimood.detector",
+    "MaskedTokenInpainter": "skmimood.inpainter",
+    "ScanDetector": "skmimood.volumes",
+    "VQTokenizer": "skmimood.tokenizer",
+}
+# Where and how visibly an estimator runs is no part of a model; a saved path would tell of its machine.
+_RUNTIME = {"memory", "device", "verbose", "checkpoint_dir", "resume"}
+
+
+def save_model(estimator: BaseEstimator, path: str | os.PathLike, *, overwrite: bool = False) -> None:
+    """Save a fitted estimator or pipeline as a folder.
+
+    Parameters
+    ----------
+    estimator : fitted estimator of skmimood, or Pipeline of such
+    path : str or path
+        The folder. It appears complete or not at all.
+    overwrite : bool, default=False
+        Replace what is there.
+
+    Raises
+    ------
+    ModelSaveError
+        If the folder exists, cannot be written, or a parameter (a callable) cannot be stored.
+    NotFittedError
+        If the estimator is not fitted.
+    """
+    path = Path(path)
+    if path.exists() and not overwrite:
+        raise ModelSaveError(f"{path.name} exists already. Choose another path or pass overwrite=True.")
+    arrays: dict[str, np.ndarray] = {}
+    node = _pack(estimator, "", arrays)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name[:40]}-", dir=path.parent))
+        try:
+            save_file({k: np.array(v, order="C") for k, v in arrays.items()}, temporary / _ARRAYS)
+            _write_manifest(temporary, node)
+            temporary.chmod(0o755)
+            if path.exists():
+                shutil.rmtree(path)
+            os.replace(temporary, path)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    except OSError as error:
+        raise ModelSaveError(f"{path.name} cannot be written: {error.strerror or error}. Nothing was saved.") from error
+
+
+def load_model(path: str | os.PathLike) -> Any:
+    """Load what `save_model` has written, onto whatever machine this is.
+
+    Returns
+    -------
+    estimator
+        Fitted, with ``device="auto"``.
+
+    Raises
+    ------
+    ModelLoadError
+        If the folder is missing, incomplete, damaged, of a newer version, or holds NaN weights.
+    """
+    path = Path(path)
+    content = _read_manifest(path)
+    arrays = _read_arrays(path, content)
+    try:
+        return _unpack(content["estimator"], "", arrays)
+    except ModelLoadError as error:
+        raise ModelLoadError(f"{path.name}: {error}") from error
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise ModelLoadError(f"{path.name}: the manifest does not describe a model ({error}).") from error
+
+
+def _write_manifest(folder: Path, node: dict[str, Any]) -> None:
+    content = {
+        "format": "skmimood-model",
+        "format_version": FORMAT_VERSION,
+        "skmimood_version": skmimood.__version__,
+        "arrays_sha256": _file_hash(folder / _ARRAYS),
+        "estimator": node,
+    }
+    manifest = {"sha256": _content_hash(content), **content}
+    (folder / _MANIFEST).write_text(json.dumps(manifest, indent=1, ensure_ascii=False), encoding="utf-8")
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    """Return the verified content of the manifest in ``path``."""
+    if not path.is_dir():
+        raise ModelLoadError(f"{path.name} is not a model: there is no folder of that name.")
+    file = path / _MANIFEST
+    try:
+        if file.stat().st_size > _MAX_MANIFEST_BYTES:
+            raise ModelLoadError(f"{path.name}: {_MANIFEST} is larger than {_MAX_MANIFEST_BYTES} bytes.")
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ModelLoadError(f"{path.name} is not a model: it has no {_MANIFEST}.") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise ModelLoadError(f"{path.name}: {_MANIFEST} cannot be read ({type(error).__name__}).") from error
+    if not isinstance(content, dict) or content.get("format") != "skmimood-model":
+        raise ModelLoadError(f"{path.name}: {_MANIFEST} is not that of an skmimood model.")
+    version = content.get("format_version")
+    if version != FORMAT_VERSION:
+        raise ModelLoadError(
+            f"{path.name} has format version {version!r}, written by skmimood {content.get('skmimood_version')!r}; this "
+            f"is skmimood {skmimood.__version__}, which reads version {FORMAT_VERSION}. Install the version that wrote it."
+        )
+    if content.pop("sha256", None) != _content_hash(content):
+        raise ModelLoadError(f"{path.name}: {_MANIFEST} is damaged (checksum). Copy the model again.")
+    return content
+
+
+def _read_arrays(path: Path, content: dict[str, Any]) -> dict[str, np.ndarray]:
+    file = path / _ARRAYS
+    try:
+        if _file_hash(file) != content.get("arrays_sha256"):
+            raise ModelLoadError(f"{path.name}: {_ARRAYS} is damaged or incomplete (checksum). Copy the model again.")
+        return load_file(file)
+    except FileNotFoundError:
+        raise ModelLoadError(f"{path.name} is incomplete: it has no {_ARRAYS}.") from None
+    except (OSError, SafetensorError) as error:
+        raise ModelLoadError(f"{path.name}: {_ARRAYS} cannot be read ({error}).") from error
+
+
+def _content_hash(content: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _file_hash(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else (
+            hashlib.sha256(stream.read()).hexdigest()
+        )  # fmt: skip
+
+
+def _pack(estimator: Any, prefix: str, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
+    """Describe ``estimator`` as JSON and put its arrays into ``arrays`` under ``prefix``."""
+    if type(estimator) is Pipeline:
+        steps = [[name, _pack(step, f"{prefix}{name}/", arrays)] for name, step in estimator.steps]
+        return {"class": "Pipeline", "steps": steps}
+    name = type(estimator).__name__
+    if name not in _REGISTRY or type(estimator).__module__ != _REGISTRY[name]:
+        raise ModelSaveError(f"A {name} cannot be saved; only {sorted(_REGISTRY)} and pipelines of them can.")
+    check_is_fitted(estimator)
+    own_arrays, values = estimator.__skmimood_state__()
+    arrays |= {f"{prefix}{key}": array for key, array in own_arrays.items()}
+    node = {"class": name, "params": dict(_parameters(estimator)), "fitted": values}
+    if hasattr(estimator, "pipeline_"):
+        node["pipeline_"] = _pack(estimator.pipeline_, f"{prefix}pipeline_/", arrays)
+    return node
+
+
+def _parameters(estimator: BaseEstimator) -> Iterator[tuple[str, Any]]:
+    for name, value in estimator.get_params(deep=False).items():
+        if name in _RUNTIME or name == "pipeline":
+            continue
+        if name == "random_state" and not isinstance(value, int | np.integer | None):
+            value = None  # a generator object; the seed that was drawn from it is a fitted attribute
+        if isinstance(value, np.generic):
+            value = value.item()
+        try:
+            json.dumps(value, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise ModelSaveError(
+                f"{type(estimator).__name__}: the parameter {name}={value!r} cannot be stored. Use a named choice."
+            ) from error
+        yield name, list(value) if isinstance(value, tuple) else value
+
+
+def _unpack(node: dict[str, Any], prefix: str, arrays: dict[str, np.ndarray]) -> Any:
+    name = node["class"]
+    if name == "Pipeline":
+        return Pipeline([(str(step), _unpack(child, f"{prefix}{step}/", arrays)) for step, child in node["steps"]])
+    if name not in _REGISTRY:
+        raise ModelLoadError(f"the class {name!r} is not known to skmimood {skmimood.__version__}.")
+    estimator_class = getattr(importlib.import_module(_REGISTRY[name]), name)
+    parameters = {key: _as_tuple(value) for key, value in node["params"].items() if key not in _RUNTIME}
+    own = {key.removeprefix(prefix): array for key, array in arrays.items() if key.startswith(prefix)}
+    if "pipeline_" in node:
+        pipeline = _unpack(node["pipeline_"], f"{prefix}pipeline_/", arrays)
+        estimator = estimator_class(clone(pipeline), **parameters)
+        estimator.pipeline_ = pipeline
+        own = {key: array for key, array in own.items() if not key.startswith("pipeline_/")}
+    else:
+        estimator = estimator_class(**parameters)
+    estimator.__skmimood_restore__(own, node["fitted"])
+    return estimator
+
+
+def _as_tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value

@@ -1,0 +1,202 @@
+"""Metrics over pooled pixels."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, overload
+
+import numpy as np
+
+from skmimood.exceptions import InputError
+from skmimood.metrics._checks import check_binary, warn_undefined
+
+
+@overload
+def best_dice(
+    y_true: Any, y_score: Any, *, where: Any = ..., return_threshold: Literal[False] = ...
+) -> float: ...
+@overload
+def best_dice(
+    y_true: Any, y_score: Any, *, where: Any = ..., return_threshold: Literal[True]
+) -> tuple[float, float]: ...
+def best_dice(
+    y_true: Any, y_score: Any, *, where: Any = None, return_threshold: bool = False
+) -> float | tuple[float, float]:
+    """Compute the best Dice coefficient that any one threshold can reach ([DICE] in [1]_).
+
+    The threshold is chosen with the labels, so this is a property of the ranking and an upper bound of what
+    a threshold fixed beforehand reaches. It is exact: every distinct score is tried as a threshold, after
+    one sort.
+
+    Parameters
+    ----------
+    y_true : array-like of bool, any shape
+        Lesion masks.
+    y_score : array-like of float, same shape
+        Anomaly scores.
+    where : array-like of bool, same shape, optional
+        Pixels to count, for instance those of the brain. All by default.
+    return_threshold : bool, default=False
+        Whether to return the threshold too.
+
+    Returns
+    -------
+    dice : float
+        In [0, 1]; nan, with an `UndefinedMetricWarning`, if there is no lesion.
+    threshold : float
+        The highest threshold that reaches it; ``y_score >= threshold`` is the mask. Only if
+        `return_threshold`.
+
+    Raises
+    ------
+    InputError
+        If shapes differ, labels are not binary, or scores are not finite.
+
+    References
+    ----------
+    .. [1] S. Naval Marimont, V. Siomos, G. Tarroni, "MIM-OOD: Generative masked image modelling for
+       out-of-distribution detection in medical images", DGM4MICCAI 2023, section 4.
+    """
+    labels, scores = _pooled(y_true, y_score, where)
+    n_lesion = int(labels.sum())
+    if n_lesion == 0:
+        warn_undefined("The best Dice coefficient")
+        return (np.nan, np.nan) if return_threshold else np.nan
+    order = np.argsort(-scores)
+    scores, labels = scores[order], labels[order]
+    # Equal scores fall on one side of every threshold: only the last of each run of ties is a possible cut.
+    cuts = np.append(np.flatnonzero(np.diff(scores)), len(scores) - 1)
+    hits = np.cumsum(labels, dtype=np.int64)[cuts]
+    dice = 2 * hits / (cuts + 1 + n_lesion)
+    best = int(np.argmax(dice))
+    value = float(dice[best])
+    return (value, float(scores[cuts[best]])) if return_threshold else value
+
+
+def average_precision(y_true: Any, y_score: Any, *, where: Any = None) -> float:
+    """Compute the average precision over pooled pixels, without interpolation.
+
+    Parameters
+    ----------
+    y_true, y_score, where
+        As in `best_dice`.
+
+    Returns
+    -------
+    float
+        In [0, 1], by chance the share of lesion pixels; nan, with an `UndefinedMetricWarning`, without
+        lesions.
+    """
+    from sklearn.metrics import average_precision_score
+
+    labels, scores = _pooled(y_true, y_score, where)
+    if not labels.any():
+        warn_undefined("Average precision")
+        return np.nan
+    return float(average_precision_score(labels, scores))
+
+
+def auroc(y_true: Any, y_score: Any, *, where: Any = None) -> float:
+    """Compute the area under the receiver operating characteristic over pooled pixels.
+
+    Background that every method scores 0 inflates it: pass the brain as `where`, or say that all pixels
+    count.
+
+    Parameters
+    ----------
+    y_true, y_score, where
+        As in `best_dice`.
+
+    Returns
+    -------
+    float
+        In [0, 1], by chance 0.5; nan, with an `UndefinedMetricWarning`, if all pixels have the same label.
+    """
+    from sklearn.metrics import roc_auc_score
+
+    labels, scores = _pooled(y_true, y_score, where)
+    if not labels.any():
+        warn_undefined("AUROC")
+        return np.nan
+    if labels.all():
+        warn_undefined("AUROC", missing="healthy")
+        return np.nan
+    return float(roc_auc_score(labels, scores))
+
+
+def dice_at_threshold(y_true: Any, y_score: Any, threshold: float, *, where: Any = None) -> float:
+    """Compute the Dice coefficient of ``y_score >= threshold`` with the lesions, over pooled pixels.
+
+    Parameters
+    ----------
+    y_true, y_score, where
+        As in `best_dice`.
+    threshold : float
+        Lowest score that counts as a detection; may be infinite.
+
+    Returns
+    -------
+    float
+        In [0, 1]; nan, with an `UndefinedMetricWarning`, without lesions.
+    """
+    labels, scores = _pooled(y_true, y_score, where)
+    detected = scores >= _check_threshold(threshold)
+    if not labels.any():
+        warn_undefined("The Dice coefficient")
+        return np.nan
+    return float(2 * np.sum(labels & detected) / (labels.sum() + detected.sum()))
+
+
+def false_positive_rate(y_true: Any, y_score: Any, threshold: float, *, where: Any = None) -> float:
+    """Compute the share of healthy pixels that score `threshold` or more.
+
+    Parameters
+    ----------
+    y_true, y_score, where
+        As in `best_dice`.
+    threshold : float
+        Lowest score that counts as a detection; may be infinite.
+
+    Returns
+    -------
+    float
+        In [0, 1]; nan, with an `UndefinedMetricWarning`, if all pixels are lesion.
+    """
+    labels, scores = _pooled(y_true, y_score, where)
+    detected = scores >= _check_threshold(threshold)
+    if labels.all():
+        warn_undefined("The false-positive rate", missing="healthy")
+        return np.nan
+    return float(np.mean(detected[~labels]))
+
+
+def _pooled(y_true: Any, y_score: Any, where: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Return labels (bool) and scores (float) of all pixels that count, both of shape (n_pixels,)."""
+    labels, scores = check_binary("y_true", y_true), np.asarray(y_score)
+    if labels.shape != scores.shape:
+        raise InputError(
+            f"y_true and y_score must have the same shape; got {labels.shape} and {scores.shape}."
+        )
+    if not np.issubdtype(scores.dtype, np.number) and scores.dtype != bool:
+        raise InputError(f"y_score must be numeric; got dtype {scores.dtype}.")
+    if where is not None:
+        chosen = check_binary("where", where)
+        if chosen.shape != labels.shape:
+            raise InputError(f"where must have the shape of y_true, {labels.shape}; got {chosen.shape}.")
+        labels, scores = labels[chosen], scores[chosen]
+    labels, scores = labels.ravel(), scores.ravel()
+    if labels.size == 0:
+        raise InputError(
+            "There are no pixels to evaluate. Pass non-empty arrays and a `where` that is true somewhere."
+        )
+    if not np.isfinite(scores).all():
+        bad = int(np.sum(~np.isfinite(scores)))
+        raise InputError(
+            f"y_score must be finite; got {bad} NaN or infinite values. Leave those pixels out with `where`."
+        )
+    return labels, scores if scores.dtype.kind == "f" else scores.astype(np.float64)
+
+
+def _check_threshold(threshold: float) -> float:
+    if np.isnan(threshold):
+        raise InputError("threshold must be a number; got NaN.")
+    return float(threshold)

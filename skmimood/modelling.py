@@ -1,0 +1,306 @@
+"""Model folders: fit one on a set of healthy scans, and tell what is in one."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+import skmimood
+from skmimood._outputs import is_within, make_folder, printable, refuse_inputs_within
+from skmimood._sources import find_named_or_chosen, mask_suffixes
+from skmimood.exceptions import InputError
+from skmimood.nifti import Source
+from skmimood.splits import select_split
+
+if TYPE_CHECKING:
+    from sklearn.pipeline import Pipeline
+
+    from skmimood.volumes import ScanDetector
+
+Say = Callable[[str], None]
+
+_MANIFEST = "manifest.json"
+_LAST_STEPS = 50  # whose mean is the final loss
+
+
+@dataclass(frozen=True)
+class FitJob:
+    """What to learn from, and how.
+
+    Parameters
+    ----------
+    preset : {"tiny", "small", "paper"}, default="tiny"
+    parameters : mapping, default={}
+        Parameters of the pipeline that differ from the preset, such as ``{"tokenizer__max_iter": 100}``.
+    plane, spacing, size, mask, modality, fpr, scan_fpr, calibration_fraction
+        As in :class:`skmimood.ScanDetector`; ``size`` None is the preset's.
+    lesions : str, optional
+        Ending of the lesion masks beside the scans.
+    split : str, optional
+        Learn only from the subjects of this split in ``splits.csv``.
+    seed : int, default=0
+    device : str, default="auto"
+    cache : path, optional
+        Folder that keeps trained networks for later equal fits.
+    resume : bool, default=False
+        Go on with an unfinished training of the same output.
+    overwrite : bool, default=False
+        Replace a model.
+    verbose : bool, default=False
+        Show progress bars.
+    """
+
+    preset: str = "tiny"
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    plane: str = "axial"
+    spacing: float | None = None
+    size: int | None = None
+    mask: str = "auto"
+    modality: str | None = None
+    lesions: str | None = None
+    split: str | None = None
+    fpr: float = 0.01
+    scan_fpr: float = 0.05
+    calibration_fraction: float = 0.1
+    seed: int = 0
+    device: str = "auto"
+    cache: Path | None = None
+    resume: bool = False
+    overwrite: bool = False
+    verbose: bool = False
+
+
+def fit_model(paths: Sequence[str | os.PathLike], output: Path, job: FitJob, say: Say) -> ScanDetector:
+    """Fit a detector on healthy scans and save it.
+
+    What an interrupted training has learned stays in a hidden folder beside ``output`` until a fit with ``resume``
+    has finished.
+
+    Parameters
+    ----------
+    paths : sequence of paths
+        Folders, globs and files.
+    output : Path
+        Where the model goes; checked before anything is learned.
+    job : FitJob
+    say : callable
+        Receives lines of text for the user.
+
+    Returns
+    -------
+    ScanDetector
+
+    Raises
+    ------
+    SkmimoodError
+        If the scans, the parameters or the output cannot be worked with.
+    """
+    from skmimood._state import save_model
+    from skmimood.volumes import ScanDetector
+
+    unfinished = output.with_name(f".{output.name[:200]}.checkpoints")
+    _check_output(output, paths, job, unfinished)
+    pipeline = _pipeline(job, unfinished)
+    detector = ScanDetector(
+        pipeline,
+        plane=job.plane,
+        spacing=job.spacing,
+        size=_preset_size(job),
+        mask=job.mask,
+        modality=job.modality,
+        fpr=job.fpr,
+        scan_fpr=job.scan_fpr,
+        calibration_fraction=job.calibration_fraction,
+        random_state=job.seed,
+        verbose=job.verbose,
+    )
+    make_folder(unfinished)
+    try:
+        sources = healthy_sources(paths, job)
+        say(f"Learning from {len(sources)} scans with preset {job.preset!r}.")
+        started = time.monotonic()
+        detector.fit(sources, job.lesions)
+        save_model(detector, output, overwrite=job.overwrite)
+        shutil.rmtree(unfinished, ignore_errors=True)
+    finally:
+        _remove_if_untouched(unfinished)
+    _say_summary(detector, output, time.monotonic() - started, say)
+    return detector
+
+
+def healthy_sources(paths: Sequence[str | os.PathLike], job: FitJob) -> list[Source]:
+    """List the scans that a job learns from."""
+    choice = {"suffix": job.modality, "exclude": mask_suffixes(job.mask, job.lesions, job.modality)}
+    if job.split is None:
+        return find_named_or_chosen(paths, **choice)
+    return select_split(paths, job.split, **choice)
+
+
+def describe(detector: ScanDetector) -> dict[str, Any]:
+    """Return what there is to know about a fitted detector, as JSON values (None for an infinite threshold)."""
+    counts = Counter(line.status for line in detector.fit_status_)
+    return {
+        "class": type(detector).__name__,
+        "skmimood_version": skmimood.__version__,
+        "plane": detector.plane,
+        "size": list(detector.size_),
+        "spacing_mm": detector.spacing_,
+        "mask": detector.mask,
+        "modality": detector.modality,
+        "n_training_scans": counts["used"],
+        "n_calibration_scans": detector.reference_.n_scans,
+        "n_left_out_scans": counts["skipped"] + counts["duplicate"],
+        "n_training_slices": detector.n_slices_,
+        "pixel_threshold": _finite(detector.pixel_threshold_),
+        "pixel_false_positive_rate": detector.fpr,
+        "scan_threshold": _finite(detector.scan_threshold_),
+        "scan_false_positive_rate": detector.scan_fpr,
+        "suspects": dict(detector.suspects_),
+        "steps": {name: _describe_step(step) for name, step in detector.pipeline_.steps},
+    }
+
+
+def facts(detector: ScanDetector, *, are_thresholds_set: tuple[bool, bool] = (False, False)) -> dict[str, str]:
+    """Return what there is to know about a fitted detector, as a few lines for people."""
+    about = describe(detector)
+    height, width = detector.size_
+    pixel = "set by hand" if are_thresholds_set[0] else f"false-positive rate {detector.fpr:g} among healthy pixels"
+    scan = "set by hand" if are_thresholds_set[1] else f"false-positive rate {detector.scan_fpr:g} among healthy scans"
+    n_parameters = sum(step["n_parameters"] for step in about["steps"].values())
+    return {
+        "Model": f"{about['class']} of skmimood {about['skmimood_version']}, {n_parameters:,} parameters",
+        "Slices": f"{detector.plane}, {height} x {width} pixels of {detector.spacing_:.3g} mm",
+        "Foreground": _FOREGROUNDS.get(detector.mask, f"masks named {detector.mask}"),
+        "Learned from": f"{about['n_training_scans']} healthy scans, {detector.n_slices_:,} slices",
+        "Calibrated on": f"{detector.reference_.n_scans} held-out healthy scans",
+        "Pixel threshold": f"{_threshold(detector.pixel_threshold_)} ({pixel})",
+        "Scan threshold": f"{_threshold(detector.scan_threshold_)} ({scan})",
+    }
+
+
+_FOREGROUNDS = {"auto": "found from the intensities", "none": "every voxel"}
+
+
+def describe_lines(detector: ScanDetector) -> list[str]:
+    """Return what ``skmimood info`` prints."""
+    lines = [f"{name + ':':<17} {value}" for name, value in facts(detector).items()]
+    for name, step in describe(detector)["steps"].items():
+        line = f"{name + ':':<17} {step['class']}, {step['n_parameters']:,} parameters"
+        if step["n_training_steps"]:
+            line += f", {step['n_training_steps']:,} training steps, loss {step['final_loss']:.4g}"
+        if step["validation_loss"] is not None:
+            line += f", validation loss {step['validation_loss']:.4g}"
+        if step["perplexity"] is not None:
+            line += f", codebook perplexity {step['perplexity']:.1f} of {step['n_codes']} codes"
+        lines.append(line)
+    lines += [f"{'stands out:':<17} {printable(scan)} ({reason})" for scan, reason in detector.suspects_.items()]
+    return lines
+
+
+def _describe_step(step: Any) -> dict[str, Any]:
+    history = getattr(step, "history_", {})
+    losses, validation = (np.asarray(history.get(key, ())) for key in ("loss", "validation_loss"))
+    perplexity = getattr(step, "perplexity_", None)
+    return {
+        "class": type(step).__name__,
+        "n_parameters": int(sum(array.size for array in getattr(step, "state_", {}).values())),
+        "n_training_steps": int(getattr(step, "n_iter_", 0)),
+        "final_loss": float(losses[-_LAST_STEPS:].mean()) if losses.size else None,
+        "validation_loss": float(validation.min()) if validation.size else None,
+        "perplexity": None if perplexity is None else float(perplexity),
+        "n_codes": getattr(step, "n_codes", None),
+    }
+
+
+def _pipeline(job: FitJob, unfinished: Path) -> Pipeline:
+    from skmimood.pipeline import make_mimood_pipeline
+
+    # A finished step of an interrupted fit comes from the cache, the one it was in from its checkpoint.
+    memory = job.cache if job.cache is not None else unfinished / "cache"
+    pipeline = make_mimood_pipeline(
+        job.preset, random_state=job.seed, device=job.device, memory=str(memory), verbose=job.verbose
+    )
+    for name in pipeline.named_steps:
+        pipeline.set_params(**{f"{name}__checkpoint_dir": str(unfinished), f"{name}__resume": job.resume})
+    return pipeline.set_params(**job.parameters)
+
+
+def _preset_size(job: FitJob) -> int:
+    from skmimood.pipeline import PRESET_IMAGE_SIZE
+
+    return PRESET_IMAGE_SIZE[job.preset] if job.size is None else job.size
+
+
+def _check_output(output: Path, paths: Sequence[str | os.PathLike], job: FitJob, unfinished: Path) -> None:
+    """Find out now whether the model can be saved, not after hours of training."""
+    refuse_inputs_within(output, paths)
+    if job.cache is not None and is_within(job.cache, output):
+        raise InputError(f"The cache {str(job.cache)!r} lies in the model's folder. Choose another cache.")
+    is_empty = output.is_dir() and not any(output.iterdir())
+    if os.path.lexists(output) and not is_empty:
+        if not job.overwrite:
+            raise InputError(f"{str(output)!r} exists already. Choose another output, or pass --overwrite.")
+        if not (output / _MANIFEST).is_file():
+            raise InputError(f"{str(output)!r} is no model, so it is not overwritten. Choose another output.")
+    if is_empty:
+        output.rmdir()
+    if unfinished.is_dir() and any(unfinished.iterdir()) and not job.resume:
+        if not job.overwrite:
+            raise InputError(
+                f"An unfinished training of {output.name!r} lies in {unfinished.name!r}. Pass --resume to finish it, or "
+                "--overwrite to start anew."
+            )
+        shutil.rmtree(unfinished)
+
+
+def _remove_if_untouched(folder: Path) -> None:
+    """Remove a folder of checkpoints that holds none, so that a failed start leaves nothing behind."""
+    is_of_use = any(path.suffix == ".safetensors" or path.name == "output.pkl" for path in folder.rglob("*"))
+    if not is_of_use:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _say_summary(detector: ScanDetector, output: Path, seconds: float, say: Say) -> None:
+    counts = Counter(line.status for line in detector.fit_status_)
+    n_left_out = counts["skipped"] + counts["duplicate"]
+    say(f"Saved {str(output)!r} after {minutes(seconds)}.")
+    say(
+        f"{len(detector.fit_status_)} scans: {counts['used']} learned from, {counts['calibration']} for calibration, "
+        f"{n_left_out} left out."
+    )
+    for line in detector.fit_status_:
+        if line.status in ("skipped", "duplicate"):
+            say(f"  {line.status} {line.id}: {line.reason}")
+    for line_of_text in describe_lines(detector):
+        say(f"  {line_of_text}")
+
+
+def minutes(seconds: float) -> str:
+    """Return a duration as people say it."""
+    return f"{seconds:.1f} s" if seconds < 100 else f"{seconds / 60:.1f} min"
+
+
+def fingerprint(model: Path) -> str:
+    """Return a checksum that tells one saved model from another; it covers the networks too."""
+    import hashlib
+
+    # The manifest carries a checksum of the arrays.
+    return hashlib.sha256((model / _MANIFEST).read_bytes()).hexdigest()[:16]
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _threshold(value: float) -> str:
+    return f"{value:.4g}" if math.isfinite(value) else "infinite: nothing is called anomalous"

@@ -1,0 +1,170 @@
+"""The report: one self-contained HTML file about a folder of scored scans."""
+
+from __future__ import annotations
+
+import base64
+import importlib.util
+import io
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+import skmimood
+from skmimood._outputs import write_bytes, write_chunks
+from skmimood.outcomes import ScanOutcome
+from skmimood.plotting import COLUMNS, ColourScale, colour_ramp, gallery_tiles
+
+if TYPE_CHECKING:
+    from skmimood.volumes import Gallery
+
+MAX_PICTURED = 200
+"""Number of scans, those of the highest scores, that a report shows pictures of: a browser must still open it."""
+
+MISSING = 'No report.html: it needs matplotlib and jinja2. Install them with: pip install "skmimood[report]"'
+
+_GAP = 4  # white pixels between the pictures of one slice
+_MIN_PICTURE_PIXELS = 180  # smaller pictures are enlarged, so that browsers need not blur them
+
+
+@dataclass(frozen=True)
+class _Strip:
+    """One slice in the report: its number and its pictures side by side as a data URI."""
+
+    index: int
+    picture: str
+
+
+@dataclass(frozen=True)
+class _Card:
+    """One scan in the report; ``strips`` is None if its pictures are lost."""
+
+    outcome: ScanOutcome
+    strips: list[_Strip] | None
+
+
+def can_report() -> bool:
+    """Tell whether the optional packages that a report needs are installed."""
+    return all(importlib.util.find_spec(name) is not None for name in ("matplotlib", "jinja2"))
+
+
+def write_report(
+    path: Path,
+    outcomes: Sequence[ScanOutcome],
+    *,
+    scale: ColourScale,
+    facts: Mapping[str, str],
+    galleries: Callable[[str], Gallery | None],
+) -> None:
+    """Write the report.
+
+    Parameters
+    ----------
+    path : Path
+        The HTML file; replaced if it exists.
+    outcomes : sequence of ScanOutcome
+        In the order in which they are shown.
+    scale : ColourScale
+        Of all maps.
+    facts : mapping of str to str
+        What to say of the model, by name.
+    galleries : callable
+        Returns the most anomalous slices of the scan of a given id, or None if they are lost. It is called for
+        one scan at a time, so that the report of any number of scans needs the memory of one.
+
+    Raises
+    ------
+    ScanWriteError
+        If the file cannot be written.
+    """
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("skmimood", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    finished = [outcome for outcome in outcomes if outcome.status == "ok"]
+    chunks = environment.get_template("report.html").generate(
+        version=skmimood.__version__,
+        outcomes=outcomes,
+        n_failed=len(outcomes) - len(finished),
+        n_anomalous=sum(bool(outcome.is_anomalous) for outcome in finished),
+        cards=_cards(finished[:MAX_PICTURED], scale, galleries),
+        n_not_pictured=max(0, len(finished) - MAX_PICTURED),
+        columns=COLUMNS,
+        facts=facts,
+        scale=scale,
+        ramp=_data_uri(colour_ramp()),
+    )
+    write_chunks(path, chunks)
+
+
+def save_gallery(path: Path, gallery: Gallery) -> None:
+    """Keep the slices of one scan for a report that is written later, in a small file."""
+    buffer = io.BytesIO()
+    np.savez_compressed(
+        buffer,
+        images=_as_bytes(gallery.images),
+        healed=_as_bytes(gallery.healed),
+        maps=gallery.maps.astype(np.float32),
+        masks=gallery.masks,
+        indices=gallery.indices,
+    )
+    write_bytes(path, buffer.getvalue())
+
+
+def load_gallery(path: Path) -> Gallery | None:
+    """Read what `save_gallery` wrote; None if it is missing or damaged."""
+    from skmimood.volumes import Gallery
+
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            images, healed = (arrays[name].astype(np.float32) / 255 for name in ("images", "healed"))
+            gallery = Gallery(images, healed, arrays["maps"], arrays["masks"], arrays["indices"])
+    except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile, zlib.error):
+        return None
+    shapes = {part.shape for part in (images, healed, gallery.maps, gallery.masks)}
+    is_whole = len(shapes) == 1 and images.ndim == 3 and gallery.indices.shape == images.shape[:1]
+    return gallery if is_whole else None
+
+
+def _cards(
+    outcomes: Iterable[ScanOutcome], scale: ColourScale, galleries: Callable[[str], Gallery | None]
+) -> Iterator[_Card]:
+    for outcome in outcomes:
+        gallery = galleries(outcome.id)
+        yield _Card(outcome, None if gallery is None else _strips(gallery, scale))
+
+
+def _strips(gallery: Gallery, scale: ColourScale) -> list[_Strip]:
+    tiles = gallery_tiles(gallery, scale)
+    factor = -(-_MIN_PICTURE_PIXELS // max(tiles.shape[2:4]))
+    tiles = tiles.repeat(factor, axis=2).repeat(factor, axis=3)
+    k, n, height, width = tiles.shape[:4]
+    strips = np.full((k, height, n * (width + _GAP) - _GAP, 3), 255, dtype=np.uint8)
+    for column in range(n):
+        left = column * (width + _GAP)
+        strips[:, :, left : left + width] = tiles[:, column]
+    return [_Strip(int(i), _data_uri(strip)) for i, strip in zip(gallery.indices, strips, strict=True)]
+
+
+def _data_uri(pixels: np.ndarray) -> str:
+    """Return pixels (H, W, 3), uint8, as a PNG that stands in the page itself."""
+    from matplotlib.image import imsave
+
+    stream = io.BytesIO()
+    # Without metadata the same pictures give the same report.
+    metadata: dict[str, Any] = {"Software": None}
+    imsave(stream, np.ascontiguousarray(pixels), format="png", metadata=metadata)
+    return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode("ascii")
+
+
+def _as_bytes(images: np.ndarray) -> np.ndarray:
+    return (255 * np.clip(images, 0, 1)).round().astype(np.uint8)

@@ -1,0 +1,244 @@
+"""Score the scans of a folder: one line a scan, failures recorded, finished scans kept when interrupted."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from skmimood._outputs import is_within, make_folder, printable, refuse_inputs_within
+from skmimood._sources import find_named_or_chosen, mask_suffixes
+from skmimood.exceptions import InputError, ScanReadError, SkmimoodError
+from skmimood.modelling import facts, fingerprint, minutes
+from skmimood.nifti import Source, scan_id, write_image
+from skmimood.outcomes import ScanOutcome, StatusTable, output_stem
+from skmimood.plotting import ColourScale
+from skmimood.report import MISSING, can_report, load_gallery, save_gallery, write_report
+from skmimood.splits import select_split
+
+if TYPE_CHECKING:
+    from skmimood.volumes import ScanDetector
+
+Say = Callable[[str], None]
+
+_PICTURES = ".report"  # folder inside the output: what the report needs of each scan
+
+
+@dataclass(frozen=True)
+class ScoreJob:
+    """How scans are scored.
+
+    Parameters
+    ----------
+    modality : str, optional
+        Ending of the files to take from a folder; by default the model's.
+    split : str, optional
+        Score only the subjects of this split in ``splits.csv``.
+    pixel_threshold, scan_threshold : float, optional
+        Instead of the model's.
+    device : str, default="auto"
+    resume : bool, default=False
+        Keep the results of an earlier run and do the rest.
+    overwrite : bool, default=False
+        Replace the results of an earlier run.
+    report : bool, default=True
+        Write ``report.html``.
+    """
+
+    modality: str | None = None
+    split: str | None = None
+    pixel_threshold: float | None = None
+    scan_threshold: float | None = None
+    device: str = "auto"
+    resume: bool = False
+    overwrite: bool = False
+    report: bool = True
+
+
+def score_scans(
+    paths: Sequence[str | os.PathLike], model: Path, output: Path, job: ScoreJob, say: Say
+) -> StatusTable:
+    """Score scans and write maps, p-value maps, masks, ``scores.csv``, ``status.json`` and ``report.html``.
+
+    Parameters
+    ----------
+    paths : sequence of paths
+        Folders, globs and files.
+    model : Path
+        What ``fit_model`` or ``ScanDetector.save`` wrote.
+    output : Path
+        Folder for the results; it must not hold any of the scans.
+    job : ScoreJob
+    say : callable
+        Receives lines of text for the user.
+
+    Returns
+    -------
+    StatusTable
+        With the scans of earlier runs too if the job resumes.
+
+    Raises
+    ------
+    SkmimoodError
+        If the job as a whole cannot be done. A scan that fails does not raise.
+    """
+    from skmimood.volumes import ScanDetector
+
+    refuse_inputs_within(output, [*paths, model])
+    detector = ScanDetector.load(model)
+    _adjust(detector, job)
+    sources = _sources(paths, output, detector, job)
+    settings = {
+        "model": fingerprint(model),
+        "pixel_threshold": detector.pixel_threshold_,
+        "scan_threshold": detector.scan_threshold_,
+    }
+    table = _open(output, sources, settings, job)
+    say(f"Scoring {len(sources)} scans.")
+    n_scans = len({scan_id(source) for source in sources} | {outcome.id for outcome in table.outcomes})
+    state = "interrupted"
+    try:
+        _score_all(detector, sources, table, say, n_scans)
+        state = "done"
+    finally:
+        table.write(state, n_scans=n_scans)
+        table.write_scores()
+    if job.report:
+        _report(detector, table, job, say)
+    say(f"{len(table) - table.n_failed} scans scored, {table.n_failed} failed. Results are in {str(output)!r}.")
+    return table
+
+
+def pictures_of(output: Path, scan: str) -> Path:
+    """Return the file that keeps the most anomalous slices of a scan."""
+    return output / _PICTURES / (output_stem(scan) + ".npz")
+
+
+def _adjust(detector: ScanDetector, job: ScoreJob) -> None:
+    if job.modality is not None:
+        detector.modality = job.modality
+    if job.pixel_threshold is not None:
+        detector.pixel_threshold_ = job.pixel_threshold
+    if job.scan_threshold is not None:
+        detector.scan_threshold_ = job.scan_threshold
+    for _, step in detector.pipeline_.steps:
+        if "device" in step.get_params(deep=False):
+            step.set_params(device=job.device)
+
+
+def _sources(
+    paths: Sequence[str | os.PathLike], output: Path, detector: ScanDetector, job: ScoreJob
+) -> list[Source]:
+    """List the scans, without the results of earlier runs if the output lies in a folder of scans."""
+    modality = detector.modality
+    choice: Mapping[str, Any] = {"suffix": modality, "exclude": mask_suffixes(detector.mask, None, modality)}
+    if job.split is None:
+        found = find_named_or_chosen(paths, **choice)
+    else:
+        found = select_split(paths, job.split, **choice)
+    scans = [source for source in found if not is_within(str(source), output)]
+    if not scans:
+        raise InputError(f"There are only results in {output.name!r}, no scans. Pass the folder of the scans.")
+    return scans
+
+
+def _open(output: Path, sources: Sequence[Source], settings: dict[str, Any], job: ScoreJob) -> StatusTable:
+    """Make the output folder ready, or refuse to replace what is in it."""
+    make_folder(output)
+    make_folder(output / _PICTURES)
+    if job.resume:
+        return StatusTable.resume(output, settings)
+    table = StatusTable(output, settings)
+    results = [output / name for name in ("status.json", "scores.csv", "report.html")]
+    results += [image for source in sources for image in table.images(scan_id(source))]
+    existing = [path.name for path in results if os.path.lexists(path)]
+    if existing and not job.overwrite:
+        raise InputError(
+            f"{str(output)!r} holds results already, such as {existing[0]!r}. Pass --resume to do the scans that are "
+            "missing, --overwrite to start anew, or choose another folder."
+        )
+    return table
+
+
+def _score_all(
+    detector: ScanDetector, sources: Sequence[Source], table: StatusTable, say: Say, n_scans: int
+) -> None:
+    n_kept = 0
+    for number, source in enumerate(sources, start=1):
+        scan = scan_id(source)
+        if table.is_finished(scan):
+            n_kept += 1
+            continue
+        outcome = _score_one(detector, source, table)
+        table.record(outcome, n_scans=n_scans)
+        say(f"[{number:>{len(str(len(sources)))}}/{len(sources)}] {_status_line(outcome)}")
+    if n_kept:
+        say(f"{n_kept} scans were finished before and are kept.")
+
+
+def _score_one(detector: ScanDetector, source: Source, table: StatusTable) -> ScanOutcome:
+    """Score one scan and write its results; whatever is wrong with it becomes its outcome."""
+    scan, started = scan_id(source), time.monotonic()
+    images = table.images(scan)
+    try:
+        result = detector.detect_scan(source)
+        for image, path in zip((result.anomaly, result.pvalues, result.mask), images, strict=True):
+            write_image(image, path, overwrite=True)  # what must not be replaced was found before
+        save_gallery(pictures_of(table.folder, scan), result.gallery)
+    except ScanReadError as error:
+        reason = error.reason
+    except SkmimoodError as error:
+        reason = str(error)
+    except MemoryError:
+        reason = "the computer ran out of memory. Close other programs, or resample the scan to fewer voxels."
+    except Exception as error:  # a fault in one scan must not cost the others
+        reason = f"unexpected {type(error).__name__}: {error}"
+    except BaseException:  # interrupted
+        _discard(scan, table)
+        raise
+    else:
+        return ScanOutcome(
+            id=scan,
+            status="ok",
+            score=result.score,
+            pvalue=result.pvalue,
+            is_anomalous=result.is_anomalous,
+            seconds=round(time.monotonic() - started, 3),
+            flags=result.flags,
+        )
+    _discard(scan, table)
+    return ScanOutcome(
+        id=scan, status="failed", seconds=round(time.monotonic() - started, 3), reason=reason
+    )
+
+
+def _discard(scan: str, table: StatusTable) -> None:
+    """Leave no results of a scan rather than a part of them."""
+    for path in (*table.images(scan), pictures_of(table.folder, scan)):
+        path.unlink(missing_ok=True)
+
+
+def _status_line(outcome: ScanOutcome) -> str:
+    name = printable(outcome.id)
+    if outcome.status != "ok" or outcome.score is None:
+        return f"{name}  FAILED: {printable(outcome.reason)}"
+    verdict = "anomalous" if outcome.is_anomalous else "not anomalous"
+    line = f"{name}  score {outcome.score:.4f}  p {outcome.pvalue:.3g}  {verdict}  {minutes(outcome.seconds)}"
+    return line + "".join(f"\n    note: {printable(flag)}" for flag in outcome.flags)
+
+
+def _report(detector: ScanDetector, table: StatusTable, job: ScoreJob, say: Say) -> None:
+    if not can_report():
+        say(MISSING)
+        return
+    are_set = (job.pixel_threshold is not None, job.scan_threshold is not None)
+    write_report(
+        table.folder / "report.html",
+        table.outcomes,
+        scale=ColourScale.of(detector),
+        facts=facts(detector, are_thresholds_set=are_set),
+        galleries=lambda scan: load_gallery(pictures_of(table.folder, scan)),
+    )

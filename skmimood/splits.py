@@ -1,0 +1,92 @@
+"""Which scans of a folder belong to a named split, such as "train", of its ``splits.csv``."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from skmimood._sources import find_named_or_chosen
+from skmimood.exceptions import InputError
+from skmimood.nifti import Source, find_scans, scan_id
+
+_TABLE = "splits.csv"
+_MAX_BYTES = 2**26
+
+
+def select_split(
+    paths: Sequence[str | os.PathLike], split: str, *, suffix: str | None, exclude: Sequence[str]
+) -> list[Source]:
+    """List the scans of the subjects of one split.
+
+    A scan belongs to the subject that its name, or the name of a folder that it lies in, starts with.
+
+    Parameters
+    ----------
+    paths : sequence of folders
+        Each with a ``splits.csv`` that has the columns subject and split.
+    split : str
+        Name of the split.
+    suffix, exclude
+        As in :func:`skmimood.nifti.find_scans`.
+
+    Returns
+    -------
+    list of path
+
+    Raises
+    ------
+    InputError
+        If a table is missing or unusable, or there is no such split or no scan of it.
+    """
+    found: list[Source] = []
+    for path in paths:
+        folder = Path(path).expanduser()
+        subjects = _subjects(folder)
+        if split not in subjects.values():
+            names = ", ".join(sorted(set(subjects.values())))
+            raise InputError(f"{_TABLE} of {folder.name!r} has no split {split!r}; it has {names}. Choose one of them.")
+        for source in find_named_or_chosen(folder, suffix=suffix, exclude=exclude):
+            subject = _subject_of(source, folder, subjects)
+            if subject is not None and subjects[subject] == split:
+                found.append(source)
+    if not found:
+        raise InputError(f"No scan belongs to a subject of split {split!r}. Compare {_TABLE} with the file names.")
+    return find_scans(found)  # together: two of one name are refused
+
+
+def _subjects(folder: Path) -> dict[str, str]:
+    """Read the split of each subject."""
+    table = folder / _TABLE
+    if not table.is_file():
+        raise InputError(
+            f"There is no {_TABLE} in {str(folder)!r}. Pass a folder with such a table, or leave out --split."
+        )
+    try:
+        if table.stat().st_size > _MAX_BYTES:
+            raise ValueError("it is too large")
+        with table.open(newline="", encoding="utf-8-sig") as stream:
+            rows = [(row["subject"].strip(), row["split"].strip()) for row in csv.DictReader(stream)]
+    except (OSError, ValueError, csv.Error, AttributeError) as error:
+        raise InputError(f"{_TABLE} of {folder.name!r} cannot be read: {error}. Write it anew as CSV.") from None
+    except KeyError as error:
+        raise InputError(f"{_TABLE} of {folder.name!r} has no column {error}. It needs subject and split.") from None
+    subjects = dict(rows)
+    twice = [subject for subject, name in rows if subjects[subject] != name]
+    if twice or "" in subjects:
+        fault = f"two splits for {twice[0]!r}" if twice else "a row without a subject"
+        raise InputError(f"{_TABLE} of {folder.name!r} has {fault}. Correct it.")
+    return subjects
+
+
+def _subject_of(source: Source, folder: Path, subjects: dict[str, str]) -> str | None:
+    path = Path(str(source))
+    inside = path.parent.relative_to(folder).parts if path.is_relative_to(folder) else ()
+    for name in (scan_id(path), *reversed(inside)):
+        # The longest first: "sub-1" must not take the scans of "sub-1_b".
+        parts = [name[:end] for end in range(len(name), 0, -1) if end == len(name) or name[end] in "_-."]
+        for part in parts:
+            if part in subjects:
+                return part
+    return None

@@ -1,0 +1,60 @@
+"""Shared fixtures: simple healthy slices, and a small pipeline fitted on them once."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sklearn.pipeline import Pipeline
+
+from skmimood import AnomalousTokenDetector, MaskedTokenInpainter, VQTokenizer
+
+IMAGE_SIZE = 32
+
+
+def make_slices(n_samples: int, seed: int = 0, size: int = IMAGE_SIZE) -> np.ndarray:
+    """Ellipses with a dark centre and a bright rim: simple healthy anatomy, (n, size, size) in [0, 1]."""
+    rng = np.random.default_rng(seed)
+    rows, columns = np.mgrid[:size, :size] / size - 0.5
+    slices = []
+    for _ in range(n_samples):
+        radius = (rows / rng.uniform(0.38, 0.44)) ** 2 + (columns / rng.uniform(0.3, 0.36)) ** 2
+        image = np.where(radius < 1, 0.45 + 0.25 * radius, 0.0)
+        image[radius < 0.08] = 0.15
+        slices.append(image * rng.uniform(0.95, 1.05))
+    return np.clip(slices, 0, 1).astype(np.float32)
+
+
+def plant_lesions(slices: np.ndarray, value: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+    """Plant a square lesion into a copy of each slice; return the slices and the masks."""
+    masks = np.zeros(slices.shape, bool)
+    masks[:, 8:15, 17:23] = True
+    return np.where(masks, np.float32(value), slices), masks
+
+
+def small_steps(**common) -> list[tuple]:
+    """Return the three steps with networks that train in seconds."""
+    common = {"random_state": 0, "warmup_iter": 10, "learning_rate": 2e-3, **common}
+    transformer = {"depth": 2, "width": 32, "n_heads": 2, "batch_size": 16, **common}
+    tokenizer = {"n_codes": 32, "code_dim": 8, "channels": 8, "channel_multipliers": (1, 2, 2), **common}
+    return [
+        ("tokenizer", VQTokenizer(**tokenizer)),
+        ("detector", AnomalousTokenDetector(threshold=0.2, **transformer)),
+        ("inpainter", MaskedTokenInpainter(n_steps=2, n_restorations=2, **transformer)),
+    ]
+
+
+@pytest.fixture
+def quick_pipeline() -> Pipeline:
+    """Return an unfitted pipeline that makes 3 training steps a network: for contracts, not for quality."""
+    return Pipeline(small_steps(max_iter=3))
+
+
+@pytest.fixture(scope="session")
+def healthy() -> np.ndarray:
+    return make_slices(48)
+
+
+@pytest.fixture(scope="session")
+def fitted(healthy) -> Pipeline:
+    """Return a pipeline trained enough to tell a lesion from its surroundings. Do not change it."""
+    return Pipeline(small_steps(max_iter=250)).fit(healthy)

@@ -1,0 +1,72 @@
+import numpy as np
+import pytest
+from conftest import make_slices, plant_lesions
+from sklearn.metrics import roc_auc_score
+
+from skmimood import AnomalousTokenDetector
+from skmimood.exceptions import InputError
+from skmimood.metrics import token_labels
+
+
+def test_tokens_of_a_planted_lesion_score_higher_than_their_surroundings(fitted):
+    lesions, masks = plant_lesions(make_slices(12, seed=2))
+    scores = fitted[1].decision_function(fitted[0].transform(lesions))
+    assert roc_auc_score(token_labels(masks, 4, rule="half").ravel(), scores.ravel()) > 0.7
+
+
+def test_scores_are_probabilities_of_each_token(fitted, healthy):
+    scores = fitted[1].decision_function(fitted[0].transform(healthy))
+    assert scores.shape == (len(healthy), 8, 8)
+    assert scores.dtype == np.float32
+    assert 0 <= scores.min() <= scores.max() <= 1
+
+
+def test_transform_hands_on_the_scores_and_the_detector(fitted, healthy):
+    scans = fitted[0].transform(healthy[:3])
+    detected = fitted[1].transform(scans)
+    assert detected.detector is fitted[1]
+    np.testing.assert_array_equal(detected.anomaly, fitted[1].decision_function(scans))
+
+
+@pytest.mark.parametrize("corruption", ["foreign", "constant", {"random": 0.5, "foreign": 0.5}])
+@pytest.mark.parametrize("mask_generator", ["boxes", {"brush": 0.7, "maskgit_cosine": 0.3}])
+def test_the_law_of_corruption_and_the_mask_generator_can_be_chosen(quick_pipeline, healthy, corruption, mask_generator):
+    scans = quick_pipeline[0].fit_transform(healthy)
+    detector = quick_pipeline[1].set_params(corruption=corruption, mask_generator=mask_generator).fit(scans)
+    assert np.isfinite(detector.history_["loss"]).all()
+
+
+def test_callables_serve_as_laws(quick_pipeline, healthy):
+    seen = []
+
+    def next_code(tokens, n_codes, rng):
+        seen.append(tokens.shape)
+        return (tokens + 1) % n_codes
+
+    scans = quick_pipeline[0].fit_transform(healthy)
+    quick_pipeline[1].set_params(corruption=next_code).fit(scans)
+    assert seen
+    assert all(shape[1:] == (8, 8) for shape in seen)
+
+
+@pytest.mark.parametrize("law", ["brushes", {}, {"brush": -1.0}])
+def test_an_unknown_law_is_refused_with_the_choices(quick_pipeline, healthy, law):
+    scans = quick_pipeline[0].fit_transform(healthy)
+    with pytest.raises(InputError, match="mask_generator must be one of"):
+        quick_pipeline[1].set_params(mask_generator=law).fit(scans)
+
+
+def test_plain_images_are_refused_with_a_way_out(healthy):
+    with pytest.raises(InputError, match="output of VQTokenizer"):
+        AnomalousTokenDetector().fit(healthy)
+
+
+def test_width_must_be_a_multiple_of_the_heads(quick_pipeline, healthy):
+    scans = quick_pipeline[0].fit_transform(healthy)
+    with pytest.raises(InputError, match="multiple of n_heads"):
+        quick_pipeline[1].set_params(width=30, n_heads=4).fit(scans)
+
+
+def test_a_threshold_that_is_no_probability_is_refused(quick_pipeline, healthy):
+    with pytest.raises(InputError, match="probability"):
+        quick_pipeline.set_params(detector__threshold=1.5).fit(healthy)

@@ -1,0 +1,148 @@
+import dataclasses
+import json
+import pickle
+
+import numpy as np
+import pytest
+from sklearn.base import clone
+from toy_scans import MedianRestorer, image, make, write_healthy_scans
+
+from skmimood import _state
+from skmimood.calibration import HealthyReference
+from skmimood.exceptions import ModelLoadError, ModelSaveError
+from skmimood.volumes import ScanDetector
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return write_healthy_scans(tmp_path_factory.mktemp("healthy scans"))
+
+
+@pytest.fixture(scope="module")
+def fitted(folder):
+    return make(calibration_fraction=0.3).fit(folder)
+
+
+@pytest.fixture
+def detector(fitted):
+    return pickle.loads(pickle.dumps(fitted))
+
+
+def test_it_behaves_as_a_scikit_learn_estimator(folder):
+    detector = make(fpr=0.2)
+    copy = clone(detector)
+    assert copy.get_params()["fpr"] == 0.2
+    assert "pipeline__restorer" in copy.get_params()
+    pipeline = detector.pipeline
+    detector.fit(folder)
+    assert detector.pipeline is pipeline
+    assert not hasattr(pipeline[-1], "median_")
+    assert not [name for name in vars(clone(detector)) if name.endswith("_")]
+    assert "ScanDetector" in repr(detector)
+
+
+def test_fitted_attributes_are_plain(fitted):
+    learned = {name: value for name, value in vars(fitted).items() if name.endswith("_")}
+    assert set(learned) == {
+        *(
+            "pipeline_",
+            "spacing_",
+            "size_",
+            "reference_",
+            "pixel_threshold_",
+            "scan_threshold_",
+            "fit_status_",
+        ),
+        *(
+            "n_scans_",
+            "n_slices_",
+            "intensity_histogram_",
+            "intensity_limit_",
+            "foreground_range_",
+            "suspects_",
+        ),
+    }
+    assert type(fitted.pixel_threshold_) is type(fitted.scan_threshold_) is type(fitted.spacing_) is float
+    assert isinstance(fitted.reference_, HealthyReference)
+
+
+def test_the_state_survives_json_and_gives_the_same_maps(fitted):
+    arrays, values = fitted.__skmimood_state__()
+    assert all(isinstance(array, np.ndarray) for array in arrays.values())
+    restored = clone(fitted)
+    restored.pipeline_ = fitted.pipeline_
+    restored.__skmimood_restore__(arrays, json.loads(json.dumps(values, allow_nan=False)))
+    assert restored.fit_status_ == fitted.fit_status_
+    first, second = (one.detect_scan(image(9, lesion=True)) for one in (fitted, restored))
+    np.testing.assert_array_equal(first.pvalues.get_fdata(), second.pvalues.get_fdata())
+    assert (first.score, first.pvalue, first.is_anomalous) == (
+        second.score,
+        second.pvalue,
+        second.is_anomalous,
+    )
+    assert restored.pixel_threshold_ == fitted.pixel_threshold_
+
+
+def test_a_saved_detector_comes_back_with_its_thresholds(detector, tmp_path, monkeypatch):
+    monkeypatch.setitem(_state._REGISTRY, "MedianRestorer", MedianRestorer.__module__)
+    detector.pixel_threshold_, detector.scan_threshold_ = 0.125, np.inf
+    detector.save(tmp_path / "model")
+    loaded = ScanDetector.load(tmp_path / "model")
+    assert (loaded.pixel_threshold_, loaded.scan_threshold_) == (0.125, np.inf)
+    assert loaded.get_params()["size"] == 24
+    first, second = (one.detect_scan(image(9, lesion=True)) for one in (detector, loaded))
+    np.testing.assert_array_equal(first.mask.get_fdata(), second.mask.get_fdata())
+    np.testing.assert_array_equal(first.anomaly.get_fdata(), second.anomaly.get_fdata())
+    assert first.pvalue == second.pvalue
+    with pytest.raises(ModelSaveError, match="exists already"):
+        detector.save(tmp_path / "model")
+    detector.save(tmp_path / "model", overwrite=True)
+
+
+def test_a_saved_model_of_another_class_is_refused(detector, tmp_path, monkeypatch):
+    monkeypatch.setitem(_state._REGISTRY, "MedianRestorer", MedianRestorer.__module__)
+    _state.save_model(detector.pipeline_, tmp_path / "pipeline")
+    with pytest.raises(ModelLoadError, match="saved Pipeline, not a ScanDetector"):
+        ScanDetector.load(tmp_path / "pipeline")
+
+
+def test_an_infinite_threshold_survives_saving(detector):
+    detector.scan_threshold_ = np.inf
+    arrays, values = detector.__skmimood_state__()
+    detector.scan_threshold_ = 0.0
+    detector.__skmimood_restore__(arrays, values)
+    assert detector.scan_threshold_ == np.inf
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("spacing_", np.array(-1.0)),
+        ("pixel_threshold_", np.array(np.nan)),
+        ("pixel_threshold_", np.zeros(2)),
+        ("intensity_histogram_", np.zeros(3)),
+        ("intensity_histogram_", np.full(64, np.nan)),
+        ("foreground_range_", np.array([2.0, 1.0])),
+        ("reference_.pixel_counts", np.array([-1])),
+        ("size_", [128]),
+        ("size_", ["a", "b"]),
+        ("n_slices_", -3),
+        ("fit_status_", [{"id": "a", "status": "hacked"}]),
+        ("suspects_", None),
+    ],
+)
+def test_a_damaged_state_is_refused_and_nothing_is_set(fitted, name, value):
+    arrays, values = fitted.__skmimood_state__()
+    (arrays if name in arrays else values)[name] = value
+    blank = clone(fitted)
+    with pytest.raises(ModelLoadError):
+        blank.__skmimood_restore__(arrays, values)
+    del (arrays if name in arrays else values)[name]
+    with pytest.raises(ModelLoadError):
+        blank.__skmimood_restore__(arrays, values)
+    assert not [attribute for attribute in vars(blank) if attribute.endswith("_")]
+
+
+def test_status_lines_and_results_cannot_be_changed(fitted):
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        fitted.fit_status_[0].status = "used"

@@ -1,0 +1,160 @@
+import numpy as np
+import pytest
+from conftest import make_slices, plant_lesions
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+from skmimood.exceptions import InputError, SkmimoodWarning
+
+
+@pytest.fixture(scope="module")
+def lesions():
+    return plant_lesions(make_slices(12, seed=3))
+
+
+def test_a_planted_lesion_scores_higher_than_its_surroundings(fitted, lesions):
+    slices, masks = lesions
+    maps = fitted.decision_function(slices)
+    assert roc_auc_score(masks.ravel(), maps.ravel()) > 0.9
+    assert average_precision_score(masks.ravel(), maps.ravel()) > 5 * masks.mean()
+
+
+def test_healing_brings_a_lesion_back_towards_healthy_tissue(fitted, lesions):
+    slices, masks = lesions
+    healthy = make_slices(12, seed=3)
+    healed = fitted.transform(slices)
+    assert np.abs(healed - healthy)[masks].mean() < 0.5 * np.abs(slices - healthy)[masks].mean()
+
+
+def test_maps_lie_between_0_and_1_in_float32(fitted, lesions):
+    maps = fitted.decision_function(lesions[0])
+    assert maps.dtype == np.float32
+    assert maps.shape == lesions[0].shape
+    assert 0 <= maps.min() <= maps.max() <= 1
+
+
+def test_predict_marks_about_fpr_of_healthy_pixels(fitted):
+    masks = fitted.predict(make_slices(40, seed=4))
+    assert masks.dtype == bool
+    assert masks.mean() < 0.03
+
+
+def test_predict_finds_the_lesion(fitted, lesions):
+    slices, truth = lesions
+    masks = fitted.predict(slices)
+    assert masks[truth].mean() > 5 * masks[~truth].mean()
+
+
+def test_score_is_the_average_precision_over_pixels(fitted, lesions):
+    slices, masks = lesions
+    expected = average_precision_score(masks.ravel(), fitted.decision_function(slices).ravel())
+    assert fitted.score(slices, masks) == pytest.approx(expected)
+
+
+def test_restore_returns_every_restoration(fitted, lesions):
+    scans = fitted[:-1].transform(lesions[0])
+    restored = fitted[-1].restore(scans)
+    assert restored.shape == (12, 2, 8, 8)
+    changed = (restored != scans.tokens[:, None]).any(1)
+    assert (scans.anomaly[changed] > 0).all()
+    assert changed.any()
+
+
+def test_fewer_restorations_are_a_prefix_of_more(fitted, lesions):
+    scans, inpainter = fitted[:-1].transform(lesions[0]), fitted[-1]
+    try:
+        two = inpainter.restore(scans)
+        four = inpainter.set_params(n_restorations=4).restore(scans)
+    finally:
+        inpainter.set_params(n_restorations=2)
+    np.testing.assert_array_equal(two, four[:, :2])
+
+
+def test_nothing_changes_when_no_token_exceeds_the_threshold(fitted, lesions):
+    try:
+        fitted.set_params(detector__threshold=1.0)
+        scans = fitted[:-1].transform(lesions[0])
+        restored = fitted[-1].restore(scans)
+        fitted.set_params(inpainter__residual_reference="reconstruction")
+        maps = fitted.decision_function(lesions[0])
+    finally:
+        fitted.set_params(detector__threshold=0.2, inpainter__residual_reference="image")
+    np.testing.assert_array_equal(restored, np.repeat(scans.tokens[:, None], 2, axis=1))
+    assert maps.max() == 0
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 7, 32])
+def test_no_result_depends_on_the_batch_size(fitted, lesions, batch_size):
+    expected = fitted.decision_function(lesions[0])
+    original = {name: fitted.get_params()[name] for name in fitted.get_params() if name.endswith("batch_size")}
+    try:
+        maps = fitted.set_params(**dict.fromkeys(original, batch_size)).decision_function(lesions[0])
+    finally:
+        fitted.set_params(**original)
+    np.testing.assert_array_equal(maps, expected)
+
+
+def test_no_result_depends_on_the_neighbours_of_a_sample(fitted, lesions):
+    slices = lesions[0]
+    together = fitted.decision_function(slices)
+    alone = np.concatenate([fitted.decision_function(slices[i : i + 1]) for i in range(len(slices))])
+    np.testing.assert_array_equal(together, alone)
+    np.testing.assert_array_equal(together[::-1], fitted.decision_function(slices[::-1]))
+
+
+@pytest.mark.parametrize("combination", ["similarity", "mean", "median", "min"])
+def test_every_combination_of_restorations_finds_the_lesion(fitted, lesions, combination):
+    slices, masks = lesions
+    try:
+        maps = fitted.set_params(inpainter__combination=combination).decision_function(slices)
+    finally:
+        fitted.set_params(inpainter__combination="similarity")
+    assert roc_auc_score(masks.ravel(), maps.ravel()) > 0.85
+
+
+@pytest.mark.parametrize(
+    ("parameter", "value"),
+    [
+        ("combination", "best"), ("residual_reference", "token"), ("min_filter", 2), ("mean_filter", 0),
+        ("n_steps", 0), ("n_restorations", 1.5), ("temperature", 0.0), ("fpr", 1.0),
+    ],
+)  # fmt: skip
+def test_an_inference_parameter_out_of_range_is_refused_by_name(fitted, lesions, parameter, value):
+    original = fitted[-1].get_params()[parameter]
+    try:
+        fitted[-1].set_params(**{parameter: value})
+        with pytest.raises(InputError, match=parameter):
+            fitted.decision_function(lesions[0])
+    finally:
+        fitted[-1].set_params(**{parameter: original})
+
+
+def test_predict_warns_when_the_threshold_belongs_to_other_parameters(fitted, lesions):
+    try:
+        fitted.set_params(inpainter__n_steps=1)
+        with pytest.warns(SkmimoodWarning, match="calibrated with other"):
+            fitted.predict(lesions[0])
+    finally:
+        fitted.set_params(inpainter__n_steps=2)
+
+
+def test_scans_that_passed_no_detector_are_refused(fitted, healthy):
+    with pytest.raises(InputError, match="has not passed a token detector"):
+        fitted[-1].restore(fitted[0].transform(healthy))
+
+
+def test_the_last_score_is_never_anomalous_when_a_restoration_ended_early(fitted, lesions):
+    """A restoration leaves the batch only once no token exceeds the threshold."""
+    try:
+        fitted.set_params(inpainter__n_steps=30)
+        scans = fitted[:-1].transform(lesions[0])
+        more = fitted[-1].restore(scans)
+        fitted.set_params(inpainter__n_steps=31)
+        most = fitted[-1].restore(scans)
+    finally:
+        fitted.set_params(inpainter__n_steps=2)
+    import torch
+
+    scores = fitted[1].score_tensor(torch.from_numpy(more).flatten(0, 1)).unflatten(0, (12, 2)).numpy()
+    settled = (scores <= 0.2).all((2, 3))
+    assert settled.any()
+    np.testing.assert_array_equal(more[settled], most[settled])

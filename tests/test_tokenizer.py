@@ -1,0 +1,136 @@
+import warnings
+
+import numpy as np
+import pytest
+from conftest import make_slices, plant_lesions
+from sklearn.exceptions import NotFittedError
+
+from skmimood import TokenizedScans, VQTokenizer
+from skmimood.exceptions import CodebookCollapseWarning, InputError
+
+
+@pytest.fixture
+def tokenizer(quick_pipeline):
+    return quick_pipeline[0]
+
+
+def test_healthy_slices_survive_tokenisation(fitted, healthy):
+    tokenizer = fitted[0]
+    error = -tokenizer.score(healthy)
+    blank = np.abs(healthy - healthy.mean((1, 2), keepdims=True)).mean()
+    assert error < 0.35 * blank
+
+
+def test_training_lowers_the_validation_loss(fitted):
+    losses = fitted[0].history_["validation_loss"]
+    assert losses[-1] < 0.5 * losses[0]
+
+
+def test_transform_gives_a_grid_of_code_indices(fitted, healthy):
+    scans = fitted[0].transform(healthy)
+    assert isinstance(scans, TokenizedScans)
+    assert scans.tokens.shape == (len(healthy), 8, 8)
+    assert scans.tokens.min() >= 0
+    assert scans.tokens.max() < fitted[0].n_codes
+
+
+def test_inverse_transform_of_scans_and_of_their_tokens_is_the_same(fitted, healthy):
+    scans = fitted[0].transform(healthy[:4])
+    images = fitted[0].inverse_transform(scans)
+    assert images.dtype == np.float32
+    assert images.shape == healthy[:4].shape
+    np.testing.assert_array_equal(images, fitted[0].inverse_transform(scans.tokens))
+
+
+@pytest.mark.parametrize("tokens", [np.full((1, 8, 8), 99), np.zeros((1, 4, 4), int), np.zeros((1, 8, 8))])
+def test_tokens_that_cannot_be_are_refused(fitted, tokens):
+    with pytest.raises(InputError, match="Tokens must"):
+        fitted[0].inverse_transform(tokens)
+
+
+def test_sizes_that_are_no_multiple_of_a_token_are_padded_and_cropped_back(tokenizer):
+    images = make_slices(6, size=37)[:, :, :30]
+    scans = tokenizer.fit(images).transform(images)
+    assert scans.tokens.shape == (6, 10, 8)
+    assert tokenizer.inverse_transform(scans).shape == images.shape
+
+
+def test_samples_with_a_lesion_are_dropped_from_fit(tokenizer, healthy):
+    lesions, masks = plant_lesions(make_slices(4, seed=1))
+    mixed, y = np.concatenate([healthy, lesions]), np.concatenate([np.zeros_like(healthy, bool), masks])
+    with_lesions = tokenizer.fit(mixed, y).state_
+    without = tokenizer.fit(healthy).state_
+    for name, array in without.items():
+        np.testing.assert_array_equal(with_lesions[name], array)
+
+
+def test_a_set_without_any_healthy_sample_is_refused(tokenizer):
+    lesions, masks = plant_lesions(make_slices(4))
+    with pytest.raises(InputError, match="Every one of the 4 samples has a lesion"):
+        tokenizer.fit(lesions, masks)
+
+
+def test_a_collapsed_codebook_is_warned_about_with_its_figure(tokenizer):
+    with pytest.warns(CodebookCollapseWarning, match=r"perplexity [\d.]+, \d+ of 256 codes"):
+        tokenizer.set_params(n_codes=256).fit(np.zeros((8, 8, 8), np.float32))
+
+
+def test_code_usage_is_reported(fitted):
+    assert 1 < fitted[0].perplexity_ <= fitted[0].n_active_codes_ <= 32
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (np.zeros((32, 32)), r"For one image pass X\[np.newaxis\]"),
+        (np.zeros((2, 32, 32, 1)), "must have shape"),
+        (np.zeros((0, 32, 32)), "0 samples"),
+        (np.zeros((2, 4, 32)), "at least 8 pixels"),
+        (np.full((2, 32, 32), np.nan), "2048 NaN or infinite"),
+        (np.full((2, 32, 32), np.inf), "NaN or infinite"),
+        (np.full((2, 32, 32), 255.0), "Clip each scan"),
+        (np.zeros((2, 32, 32), complex), "real numbers"),
+        (np.array([["a"]]), "real numbers"),
+        ([np.zeros((8, 8)), np.zeros((9, 9))], "one size"),
+    ],
+)
+def test_images_that_cannot_be_learnt_from_are_refused_in_image_words(tokenizer, images, message):
+    with pytest.raises(InputError, match=message):
+        tokenizer.fit(images)
+
+
+def test_another_image_size_than_in_fit_is_refused(fitted):
+    with pytest.raises(InputError, match="32 x 32 pixels as in fit; got 40 x 32"):
+        fitted[0].transform(np.zeros((1, 40, 32), np.float32))
+
+
+def test_transform_before_fit_says_so(tokenizer, healthy):
+    with pytest.raises(NotFittedError):
+        tokenizer.transform(healthy)
+
+
+def test_a_mask_of_another_length_is_refused(tokenizer, healthy):
+    with pytest.raises(InputError, match="one mask"):
+        tokenizer.fit(healthy, np.zeros((3, 32, 32)))
+
+
+@pytest.mark.parametrize("parameter", ["n_codes", "channels", "max_iter", "batch_size"])
+def test_a_size_that_is_no_positive_integer_is_refused_by_name(healthy, parameter):
+    with pytest.raises(InputError, match=f"{parameter} must be a positive integer"):
+        VQTokenizer(**{parameter: 0}).fit(healthy)
+
+
+def test_intensities_a_little_outside_the_range_are_only_warned_about(tokenizer, healthy):
+    with pytest.warns(UserWarning, match="expected in"):
+        tokenizer.fit(healthy * 1.5)
+
+
+def test_fit_leaves_the_global_generators_alone(tokenizer, healthy):
+    import torch
+
+    before = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        tokenizer.fit(healthy)
+    assert torch.equal(before[0], torch.get_rng_state())
+    np.testing.assert_array_equal(before[1], np.random.get_state()[1])  # noqa: NPY002

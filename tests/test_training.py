@@ -1,0 +1,188 @@
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from skmimood import VQTokenizer
+from skmimood._training import Recipe, Runtime, split_validation, train
+from skmimood.exceptions import InputError, TrainingDivergedError
+
+RECIPE = Recipe(
+    max_iter=60, batch_size=8, learning_rate=0.05, weight_decay=0.0, warmup_iter=5, gradient_clip=1.0,
+    validation_fraction=0.25, n_iter_no_change=None, precision="float32",
+)  # fmt: skip
+POINTS = torch.linspace(-1, 1, 40)[:, None]
+
+
+def line() -> nn.Linear:
+    network = nn.Linear(1, 1)
+    nn.init.zeros_(network.weight)
+    nn.init.zeros_(network.bias)
+    return network
+
+
+def distance_to_line(network, indices, streams, training):
+    x = POINTS[indices]
+    noise = 0.01 * torch.randn(x.shape, generator=streams.torch) if training else 0
+    return (network(x) - 3 * x + 1 + noise).square().mean()
+
+
+def run(loss=distance_to_line, runtime=None, **changes):
+    recipe = Recipe(**{**vars(RECIPE), **changes})
+    return train(line(), loss, len(POINTS), recipe, runtime or Runtime("test"), seed=0)
+
+
+class Interrupted(Exception):
+    pass
+
+
+def interrupted_at(step: int, loss=distance_to_line):
+    calls = iter(range(10**6))
+
+    def wrapped(network, indices, streams, training):
+        if training and next(calls) == step:
+            raise Interrupted
+        return loss(network, indices, streams, training)
+
+    return wrapped
+
+
+def test_training_finds_the_minimum():
+    trained = run(max_iter=400)
+    assert trained["state"]["weight"].item() == pytest.approx(3, abs=0.1)
+    assert trained["state"]["bias"].item() == pytest.approx(-1, abs=0.1)
+
+
+def test_the_history_holds_every_step_and_validation():
+    history = run()["history"]
+    assert history["loss"].shape == (60,)
+    assert history["validation_step"].tolist() == list(range(3, 61, 3))
+    assert history["validation_loss"].shape == (20,)
+
+
+def test_the_last_share_of_the_samples_validates():
+    training, validation = split_validation(40, 0.25)
+    assert training.tolist() == list(range(30))
+    assert validation.tolist() == list(range(30, 40))
+
+
+def test_a_single_sample_is_never_held_out():
+    training, validation = split_validation(1, 0.5)
+    assert (len(training), len(validation)) == (1, 0)
+
+
+def test_the_best_weights_are_kept_not_the_last():
+    calls = iter(range(10**6))
+
+    def worse_later(network, indices, streams, training):
+        if training:
+            return distance_to_line(network, indices, streams, training)
+        return torch.tensor(float(next(calls)))
+
+    first = run(worse_later, max_iter=60)["state"]["weight"]
+    # With the first validation the best, the weights are those after three steps.
+    assert abs(first.item()) < 0.2
+
+
+def test_training_stops_early_when_nothing_improves():
+    def flat(network, indices, streams, training):
+        return distance_to_line(network, indices, streams, training) if training else torch.tensor(1.0)
+
+    history = run(flat, n_iter_no_change=9)["history"]
+    assert len(history["loss"]) == 12
+
+
+def test_a_resumed_training_ends_with_the_weights_of_an_unbroken_one(tmp_path):
+    unbroken = run()
+    path = tmp_path / "checkpoint.safetensors"
+    with pytest.raises(Interrupted):
+        run(interrupted_at(31), Runtime("test", checkpoint=path))
+    assert path.exists()
+    resumed = run(runtime=Runtime("test", checkpoint=path, resume=True))
+    for group in ("state", "history"):
+        for name, array in unbroken[group].items():
+            np.testing.assert_array_equal(array, resumed[group][name], err_msg=name)
+
+
+def test_a_finished_training_leaves_no_checkpoint(tmp_path):
+    run(runtime=Runtime("test", checkpoint=tmp_path / "checkpoint.safetensors"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_damaged_checkpoint_is_refused(tmp_path):
+    path = tmp_path / "checkpoint.safetensors"
+    path.write_bytes(b"nothing")
+    with pytest.raises(InputError, match="not a readable checkpoint"):
+        run(runtime=Runtime("test", checkpoint=path, resume=True))
+
+
+def test_a_single_nan_goes_back_and_lowers_the_learning_rate():
+    calls = iter(range(10**6))
+
+    def once_nan(network, indices, streams, training):
+        loss = distance_to_line(network, indices, streams, training)
+        return loss * float("nan") if training and next(calls) == 20 else loss
+
+    trained = run(once_nan)
+    assert np.isfinite(trained["history"]["loss"]).all()
+    assert len(trained["history"]["loss"]) == 60
+    assert np.isfinite(trained["state"]["weight"]).all()
+
+
+def test_a_loss_that_stays_nan_is_an_error_with_a_remedy():
+    def always_nan(network, indices, streams, training):
+        return distance_to_line(network, indices, streams, training) * float("nan")
+
+    with pytest.raises(TrainingDivergedError, match="lower learning_rate"):
+        run(always_nan)
+
+
+def test_an_interrupted_fit_resumes_to_the_same_tokenizer(tmp_path, healthy, monkeypatch):
+    parameters = {
+        "n_codes": 16, "code_dim": 4, "channels": 4, "channel_multipliers": (1, 2), "max_iter": 40, "random_state": 0,
+    }  # fmt: skip
+    unbroken = VQTokenizer(**parameters).fit(healthy)
+    broken = VQTokenizer(**parameters, checkpoint_dir=str(tmp_path), resume=True)
+    from skmimood import _training
+
+    original, calls = _training._Trainer._step, iter(range(10**6))
+
+    def step(self):
+        if next(calls) == 25:
+            raise KeyboardInterrupt
+        return original(self)
+
+    monkeypatch.setattr(_training._Trainer, "_step", step)
+    with pytest.raises(KeyboardInterrupt):
+        broken.fit(healthy)
+    assert len(list(tmp_path.iterdir())) == 1
+    monkeypatch.setattr(_training._Trainer, "_step", original)
+    broken.fit(healthy)
+    for name, array in unbroken.state_.items():
+        np.testing.assert_array_equal(array, broken.state_[name])
+
+
+def test_a_checkpoint_is_not_taken_for_another_training(tmp_path, healthy, monkeypatch):
+    parameters = {"n_codes": 16, "code_dim": 4, "channels": 4, "channel_multipliers": (1, 2), "random_state": 0}
+    from skmimood import _training
+
+    original, calls = _training._Trainer._step, iter(range(10**6))
+
+    def step(self):
+        if next(calls) == 5:
+            raise KeyboardInterrupt
+        return original(self)
+
+    monkeypatch.setattr(_training._Trainer, "_step", step)
+    with pytest.raises(KeyboardInterrupt):
+        VQTokenizer(**parameters, max_iter=10, checkpoint_dir=str(tmp_path)).fit(healthy)
+    monkeypatch.setattr(_training._Trainer, "_step", original)
+    other = VQTokenizer(**{**parameters, "random_state": 1}, max_iter=10)
+    fresh = other.fit(healthy).state_
+    resumed = other.set_params(checkpoint_dir=str(tmp_path), resume=True).fit(healthy).state_
+    np.testing.assert_array_equal(fresh["to_image.weight"], resumed["to_image.weight"])
+
+
+def test_verbose_shows_a_progress_bar(capsys):
+    run(runtime=Runtime("codebook", verbose=True))
+    assert "codebook" in capsys.readouterr().err

@@ -1,0 +1,74 @@
+"""Toy scans, and a restorer that needs no training, for the tests of ScanDetector."""
+
+import nibabel as nib
+import numpy as np
+from sklearn.base import BaseEstimator
+from sklearn.pipeline import Pipeline
+
+from skmimood.nifti import write_image
+from skmimood.volumes import ScanDetector
+
+RAS = np.diag([2.0, 2.0, 2.0, 1.0])
+
+
+class MedianRestorer(BaseEstimator):
+    """Restores every slice to the median of the training slices."""
+
+    def fit(self, X, y=None):
+        self.seen_ = X.copy()
+        self.median_ = np.median(X, axis=0)
+        return self
+
+    def detect(self, X):
+        assert X.dtype == np.float32
+        assert X.ndim == 3
+        assert len(X) <= 16
+        healed = np.broadcast_to(self.median_, X.shape).astype(np.float32)
+        return np.abs(X - healed), healed
+
+    def __sklearn_is_fitted__(self):
+        return hasattr(self, "median_")
+
+    def __skmimood_state__(self):
+        return {"median_": self.median_}, {}
+
+    def __skmimood_restore__(self, arrays, values):
+        self.median_ = arrays["median_"]
+
+
+class Unchanged(BaseEstimator):
+    def fit(self, X, y=None):
+        self.fitted_ = True
+        return self
+
+    def transform(self, X):
+        return X
+
+
+def head(seed=0, shape=(30, 36, 20), lesion=False, scale=1000.0, radius=0.42):
+    """A noisy upright column of two tissues on a dark ground; the lesion is a brighter cube."""
+    rng = np.random.default_rng(seed)
+    x, y, z = np.meshgrid(*(np.linspace(-0.5, 0.5, side) for side in shape), indexing="ij")
+    distance = np.hypot(x, y) / radius + (abs(z) > 0.46)
+    data = np.where(distance < 1, np.where(distance < 0.6, 0.5, 0.8), 0.0)
+    data = np.where(distance < 1, data + rng.normal(0, 0.02, shape), 0.0)
+    mask = np.zeros(shape, dtype=np.uint8)
+    mask[tuple(slice(side // 2 - 2, side // 2 + 2) for side in shape)] = 1
+    if lesion:
+        data[mask > 0] = 1.0
+    return (data * scale).astype(np.float32), mask
+
+
+def image(seed=0, affine=RAS, **options):
+    return nib.Nifti1Image(head(seed, **options)[0], affine)
+
+
+def make(**options):
+    options = {"size": 24, "fpr": 0.01, "scan_fpr": 0.5} | options
+    return ScanDetector(Pipeline([("restorer", MedianRestorer())]), **options)
+
+
+def write_healthy_scans(folder):
+    for seed in range(6):
+        write_image(image(seed), folder / f"sub-{seed}_T1.nii.gz")
+    return folder
