@@ -106,6 +106,8 @@ class ScanReader:
         ------
         ScanReadError
             If the scan or one of its masks cannot be read, or if there is nothing in it.
+        InputError
+            If masks lie beside the scans but this one is an image in memory.
         """
         scan = read_scan(source, max_bytes=self.max_bytes, volume=self.volume, index=index)
         if float(scan.data.min()) == float(scan.data.max()):

@@ -50,7 +50,8 @@ def _brush_walks(n: int, grid: tuple[int, int], rng: np.random.Generator) -> np.
     points = rng.uniform(0, 1, (n, strokes, 1, 2)) * (np.array(grid) - 1) + walk
     # Two flat axes, one compare a cell: the distance of each cell of the grid to each point of the walk.
     rows, columns = np.arange(grid[0]), np.arange(grid[1])
-    points = points.reshape(n, -1, 2).astype(np.float32)
+    # Rounded to cells, so that the narrowest brush leaves no gaps.
+    points = np.rint(points).reshape(n, -1, 2).astype(np.float32)
     radius2 = (np.repeat(half_width, steps, axis=2).reshape(n, -1) + 0.5).astype(np.float32) ** 2
     radius2[~np.repeat(exists, steps, axis=2).reshape(n, -1)] = -1
     distance2 = (points[..., 0, None] - rows)[..., None] ** 2 + ((points[..., 1, None] - columns) ** 2)[..., None, :]

@@ -45,7 +45,9 @@ def _write(path: Path, chunks: Iterable[bytes]) -> None:
                 stream.write(chunk)
         os.replace(temporary, path)
     except OSError as error:
-        raise ScanWriteError(f"Cannot write {path.name}: {_reason(error)}. Check the folder and its space.") from None
+        raise ScanWriteError(
+            f"Cannot write {path.name}: {_reason(error)}. Check the folder and its space."
+        ) from None
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -74,15 +76,18 @@ def make_folder(path: Path) -> None:
         probe.touch()
         probe.unlink()
     except OSError as error:
-        raise ScanWriteError(f"Cannot write to {str(path)!r}: {_reason(error)}. Choose another folder.") from None
+        raise ScanWriteError(
+            f"Cannot write to {str(path)!r}: {_reason(error)}. Choose another folder."
+        ) from None
 
 
 def refuse_inputs_within(folder: Path, inputs: Iterable[PathLike]) -> None:
-    """Raise `InputError` if one of the inputs is ``folder`` or lies in it, where results would mix with it."""
+    """Raise `InputError` if one of the inputs is ``folder`` or lies in it."""
     for given in inputs:
         if is_within(given, folder):
             raise InputError(
-                f"The output {str(folder)!r} is, or holds, the input {os.fspath(given)!r}. Choose another output."
+                f"The output {str(folder)!r} is, or holds, the input {os.fspath(given)!r}. "
+                "Choose another output."
             )
 
 

@@ -52,7 +52,7 @@ def check_images(X: Any, image_shape: tuple[int, int] | None = None) -> np.ndarr
             f"Images must be {image_shape[0]} x {image_shape[1]} pixels as in fit; got "
             f"{array.shape[1]} x {array.shape[2]}. Resample, crop or pad them to that size."
         )
-    array = np.ascontiguousarray(array, np.float32)
+    array = np.require(array, np.float32, ["C_CONTIGUOUS", "WRITEABLE"])  # what torch can share
     _check_range(array)
     return array
 

@@ -1,9 +1,8 @@
-"""Model folders: fit one on a set of healthy scans, and tell what is in one."""
+"""Fit a model on healthy scans and save it, so that an interruption costs little."""
 
 from __future__ import annotations
 
-import json
-import math
+import hashlib
 import os
 import shutil
 import time
@@ -13,13 +12,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-import skmimood
-from skmimood._outputs import is_within, make_folder, printable, refuse_inputs_within
+from skmimood._outputs import is_within, make_folder, refuse_inputs_within
 from skmimood._sources import find_named_or_chosen, mask_suffixes
+from skmimood.description import describe_lines, minutes
 from skmimood.exceptions import InputError
 from skmimood.nifti import Source
+from skmimood.preprocessing import Plane
 from skmimood.splits import select_split
 
 if TYPE_CHECKING:
@@ -30,7 +28,6 @@ if TYPE_CHECKING:
 Say = Callable[[str], None]
 
 _MANIFEST = "manifest.json"
-_LAST_STEPS = 50  # whose mean is the final loss
 
 
 @dataclass(frozen=True)
@@ -62,7 +59,7 @@ class FitJob:
 
     preset: str = "tiny"
     parameters: Mapping[str, Any] = field(default_factory=dict)
-    plane: str = "axial"
+    plane: Plane = "axial"
     spacing: float | None = None
     size: int | None = None
     mask: str = "auto"
@@ -83,8 +80,8 @@ class FitJob:
 def fit_model(paths: Sequence[str | os.PathLike], output: Path, job: FitJob, say: Say) -> ScanDetector:
     """Fit a detector on healthy scans and save it.
 
-    What an interrupted training has learned stays in a hidden folder beside ``output`` until a fit with ``resume``
-    has finished.
+    What an interrupted training has learned stays in a hidden folder beside ``output`` until a fit with
+    ``resume`` has finished.
 
     Parameters
     ----------
@@ -140,86 +137,10 @@ def fit_model(paths: Sequence[str | os.PathLike], output: Path, job: FitJob, say
 
 def healthy_sources(paths: Sequence[str | os.PathLike], job: FitJob) -> list[Source]:
     """List the scans that a job learns from."""
-    choice = {"suffix": job.modality, "exclude": mask_suffixes(job.mask, job.lesions, job.modality)}
+    exclude = mask_suffixes(job.mask, job.lesions, job.modality)
     if job.split is None:
-        return find_named_or_chosen(paths, **choice)
-    return select_split(paths, job.split, **choice)
-
-
-def describe(detector: ScanDetector) -> dict[str, Any]:
-    """Return what there is to know about a fitted detector, as JSON values (None for an infinite threshold)."""
-    counts = Counter(line.status for line in detector.fit_status_)
-    return {
-        "class": type(detector).__name__,
-        "skmimood_version": skmimood.__version__,
-        "plane": detector.plane,
-        "size": list(detector.size_),
-        "spacing_mm": detector.spacing_,
-        "mask": detector.mask,
-        "modality": detector.modality,
-        "n_training_scans": counts["used"],
-        "n_calibration_scans": detector.reference_.n_scans,
-        "n_left_out_scans": counts["skipped"] + counts["duplicate"],
-        "n_training_slices": detector.n_slices_,
-        "pixel_threshold": _finite(detector.pixel_threshold_),
-        "pixel_false_positive_rate": detector.fpr,
-        "scan_threshold": _finite(detector.scan_threshold_),
-        "scan_false_positive_rate": detector.scan_fpr,
-        "suspects": dict(detector.suspects_),
-        "steps": {name: _describe_step(step) for name, step in detector.pipeline_.steps},
-    }
-
-
-def facts(detector: ScanDetector, *, are_thresholds_set: tuple[bool, bool] = (False, False)) -> dict[str, str]:
-    """Return what there is to know about a fitted detector, as a few lines for people."""
-    about = describe(detector)
-    height, width = detector.size_
-    pixel = "set by hand" if are_thresholds_set[0] else f"false-positive rate {detector.fpr:g} among healthy pixels"
-    scan = "set by hand" if are_thresholds_set[1] else f"false-positive rate {detector.scan_fpr:g} among healthy scans"
-    n_parameters = sum(step["n_parameters"] for step in about["steps"].values())
-    return {
-        "Model": f"{about['class']} of skmimood {about['skmimood_version']}, {n_parameters:,} parameters",
-        "Slices": f"{detector.plane}, {height} x {width} pixels of {detector.spacing_:.3g} mm",
-        "Foreground": _FOREGROUNDS.get(detector.mask, f"masks named {detector.mask}"),
-        "Learned from": f"{about['n_training_scans']} healthy scans, {detector.n_slices_:,} slices",
-        "Calibrated on": f"{detector.reference_.n_scans} held-out healthy scans",
-        "Pixel threshold": f"{_threshold(detector.pixel_threshold_)} ({pixel})",
-        "Scan threshold": f"{_threshold(detector.scan_threshold_)} ({scan})",
-    }
-
-
-_FOREGROUNDS = {"auto": "found from the intensities", "none": "every voxel"}
-
-
-def describe_lines(detector: ScanDetector) -> list[str]:
-    """Return what ``skmimood info`` prints."""
-    lines = [f"{name + ':':<17} {value}" for name, value in facts(detector).items()]
-    for name, step in describe(detector)["steps"].items():
-        line = f"{name + ':':<17} {step['class']}, {step['n_parameters']:,} parameters"
-        if step["n_training_steps"]:
-            line += f", {step['n_training_steps']:,} training steps, loss {step['final_loss']:.4g}"
-        if step["validation_loss"] is not None:
-            line += f", validation loss {step['validation_loss']:.4g}"
-        if step["perplexity"] is not None:
-            line += f", codebook perplexity {step['perplexity']:.1f} of {step['n_codes']} codes"
-        lines.append(line)
-    lines += [f"{'stands out:':<17} {printable(scan)} ({reason})" for scan, reason in detector.suspects_.items()]
-    return lines
-
-
-def _describe_step(step: Any) -> dict[str, Any]:
-    history = getattr(step, "history_", {})
-    losses, validation = (np.asarray(history.get(key, ())) for key in ("loss", "validation_loss"))
-    perplexity = getattr(step, "perplexity_", None)
-    return {
-        "class": type(step).__name__,
-        "n_parameters": int(sum(array.size for array in getattr(step, "state_", {}).values())),
-        "n_training_steps": int(getattr(step, "n_iter_", 0)),
-        "final_loss": float(losses[-_LAST_STEPS:].mean()) if losses.size else None,
-        "validation_loss": float(validation.min()) if validation.size else None,
-        "perplexity": None if perplexity is None else float(perplexity),
-        "n_codes": getattr(step, "n_codes", None),
-    }
+        return find_named_or_chosen(paths, suffix=job.modality, exclude=exclude)
+    return select_split(paths, job.split, suffix=job.modality, exclude=exclude)
 
 
 def _pipeline(job: FitJob, unfinished: Path) -> Pipeline:
@@ -257,8 +178,8 @@ def _check_output(output: Path, paths: Sequence[str | os.PathLike], job: FitJob,
     if unfinished.is_dir() and any(unfinished.iterdir()) and not job.resume:
         if not job.overwrite:
             raise InputError(
-                f"An unfinished training of {output.name!r} lies in {unfinished.name!r}. Pass --resume to finish it, or "
-                "--overwrite to start anew."
+                f"An unfinished training of {output.name!r} lies in {unfinished.name!r}. Pass --resume to "
+                "finish it, or --overwrite to start anew."
             )
         shutil.rmtree(unfinished)
 
@@ -275,8 +196,8 @@ def _say_summary(detector: ScanDetector, output: Path, seconds: float, say: Say)
     n_left_out = counts["skipped"] + counts["duplicate"]
     say(f"Saved {str(output)!r} after {minutes(seconds)}.")
     say(
-        f"{len(detector.fit_status_)} scans: {counts['used']} learned from, {counts['calibration']} for calibration, "
-        f"{n_left_out} left out."
+        f"{len(detector.fit_status_)} scans: {counts['used']} learned from, {counts['calibration']} for "
+        f"calibration, {n_left_out} left out."
     )
     for line in detector.fit_status_:
         if line.status in ("skipped", "duplicate"):
@@ -285,22 +206,7 @@ def _say_summary(detector: ScanDetector, output: Path, seconds: float, say: Say)
         say(f"  {line_of_text}")
 
 
-def minutes(seconds: float) -> str:
-    """Return a duration as people say it."""
-    return f"{seconds:.1f} s" if seconds < 100 else f"{seconds / 60:.1f} min"
-
-
 def fingerprint(model: Path) -> str:
     """Return a checksum that tells one saved model from another; it covers the networks too."""
-    import hashlib
-
     # The manifest carries a checksum of the arrays.
     return hashlib.sha256((model / _MANIFEST).read_bytes()).hexdigest()[:16]
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
-
-
-def _threshold(value: float) -> str:
-    return f"{value:.4g}" if math.isfinite(value) else "infinite: nothing is called anomalous"

@@ -1,4 +1,4 @@
-"""What became of each scan of a scoring job: the table behind ``status.json``, ``scores.csv`` and the report."""
+"""What became of each scan of a scoring job: the table behind ``status.json`` and ``scores.csv``."""
 
 from __future__ import annotations
 
@@ -102,13 +102,14 @@ class StatusTable:
             earlier, outcomes = content["settings"], [_outcome(line) for line in content["scans"]]
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise InputError(
-                f"{file.name} in {folder.name!r} cannot be resumed from ({error}). Use --overwrite to start anew."
+                f"{file.name} in {folder.name!r} cannot be resumed from ({error}). "
+                "Use --overwrite to start anew."
             ) from None
         table = cls(folder, settings, outcomes)
         if earlier != table.settings:
             raise InputError(
-                f"The results in {folder.name!r} come from another model or other thresholds. Score into another "
-                "folder, or use --overwrite to start anew."
+                f"The results in {folder.name!r} come from another model or other thresholds. Score into "
+                "another folder, or use --overwrite to start anew."
             )
         return table
 
@@ -118,7 +119,9 @@ class StatusTable:
     @property
     def outcomes(self) -> list[ScanOutcome]:
         """The outcomes by falling score, those without one last."""
-        return sorted(self._outcomes.values(), key=lambda one: (one.score is None, -(one.score or 0.0), one.id))
+        return sorted(
+            self._outcomes.values(), key=lambda one: (one.score is None, -(one.score or 0.0), one.id)
+        )
 
     @property
     def n_failed(self) -> int:

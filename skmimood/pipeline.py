@@ -27,7 +27,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     "tiny": {"tokenizer": {}, "detector": {}, "inpainter": {}},
     "small": {
         "tokenizer": {
-            "channels": 32, "channel_multipliers": (1, 2, 4, 8), "n_res_blocks": 2, "max_iter": 20_000,
+            "channels": 64, "channel_multipliers": (1, 2, 4), "n_res_blocks": 2, "max_iter": 20_000,
             "batch_size": 32, "learning_rate": 5e-4, "warmup_iter": 500,
         },
         "detector": {**_SMALL_TRANSFORMER},
@@ -35,7 +35,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     },
     "paper": {
         "tokenizer": {
-            "n_codes": 256, "code_dim": 256, "channels": 128, "channel_multipliers": (1, 1, 2, 4),
+            "n_codes": 256, "code_dim": 256, "patch_size": 1, "channels": 128, "channel_multipliers": (1, 1, 2, 4),
             "n_res_blocks": 2, "max_iter": 300_000, "batch_size": 16, "warmup_iter": 2000, **_PAPER_OPTIMISER,
         },
         "detector": {"threshold": 0.005, "corruption": "random", **_PAPER_TRANSFORMER},

@@ -64,8 +64,8 @@ class ColourScale:
     def of(cls, detector: Any) -> ColourScale:
         """Return the scale of a fitted :class:`skmimood.ScanDetector`.
 
-        It follows from the calibrated pixel threshold alone, never from the scans that are shown. If that threshold
-        is infinite or not positive, half the highest score of a healthy pixel takes its place.
+        It follows from the pixel threshold alone, never from the scans that are shown. If that threshold is
+        infinite or not positive, half the highest score of a healthy pixel takes its place.
         """
         threshold = float(detector.pixel_threshold_)
         if math.isfinite(threshold) and threshold > 0:
@@ -139,7 +139,7 @@ def plot_gallery(
     n_rows, n_columns, height, width = tiles.shape[:4]
     tall = _SLICE_INCHES * height / width
     figure = Figure(
-        figsize=(_SLICE_INCHES * n_columns + 1.1, tall * max(n_rows, 1) + 0.7), layout="constrained"
+        figsize=(_SLICE_INCHES * n_columns + 1.9, tall * max(n_rows, 1) + 0.5), layout="constrained"
     )
     axes = figure.subplots(max(n_rows, 1), n_columns, squeeze=False)
     for row in range(n_rows):

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from skmimood.volumes import Gallery
 
 MAX_PICTURED = 200
-"""Number of scans, those of the highest scores, that a report shows pictures of: a browser must still open it."""
+"""Number of scans, those of the highest scores, that a report shows pictures of, so that browsers open it."""
 
 MISSING = 'No report.html: it needs matplotlib and jinja2. Install them with: pip install "skmimood[report]"'
 
@@ -73,8 +73,8 @@ def write_report(
     facts : mapping of str to str
         What to say of the model, by name.
     galleries : callable
-        Returns the most anomalous slices of the scan of a given id, or None if they are lost. It is called for
-        one scan at a time, so that the report of any number of scans needs the memory of one.
+        Returns the most anomalous slices of the scan of a given id, or None if they are lost. It is called
+        for one scan at a time, so that the report of any number of scans needs the memory of one.
 
     Raises
     ------
@@ -125,7 +125,7 @@ def load_gallery(path: Path) -> Gallery | None:
     from skmimood.volumes import Gallery
 
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as arrays:
             images, healed = (arrays[name].astype(np.float32) / 255 for name in ("images", "healed"))
             gallery = Gallery(images, healed, arrays["maps"], arrays["masks"], arrays["indices"])
     except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile, zlib.error):

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from skmimood._outputs import is_within, make_folder, printable, refuse_inputs_within
 from skmimood._sources import find_named_or_chosen, mask_suffixes
+from skmimood.description import facts, minutes
 from skmimood.exceptions import InputError, ScanReadError, SkmimoodError
-from skmimood.modelling import facts, fingerprint, minutes
+from skmimood.modelling import fingerprint
 from skmimood.nifti import Source, scan_id, write_image
 from skmimood.outcomes import ScanOutcome, StatusTable, output_stem
 from skmimood.plotting import ColourScale
@@ -108,7 +109,8 @@ def score_scans(
         table.write_scores()
     if job.report:
         _report(detector, table, job, say)
-    say(f"{len(table) - table.n_failed} scans scored, {table.n_failed} failed. Results are in {str(output)!r}.")
+    n_scored = len(table) - table.n_failed
+    say(f"{n_scored} scans scored, {table.n_failed} failed. Results are in {str(output)!r}.")
     return table
 
 
@@ -133,15 +135,16 @@ def _sources(
     paths: Sequence[str | os.PathLike], output: Path, detector: ScanDetector, job: ScoreJob
 ) -> list[Source]:
     """List the scans, without the results of earlier runs if the output lies in a folder of scans."""
-    modality = detector.modality
-    choice: Mapping[str, Any] = {"suffix": modality, "exclude": mask_suffixes(detector.mask, None, modality)}
+    exclude = mask_suffixes(detector.mask, None, detector.modality)
     if job.split is None:
-        found = find_named_or_chosen(paths, **choice)
+        found = find_named_or_chosen(paths, suffix=detector.modality, exclude=exclude)
     else:
-        found = select_split(paths, job.split, **choice)
+        found = select_split(paths, job.split, suffix=detector.modality, exclude=exclude)
     scans = [source for source in found if not is_within(str(source), output)]
     if not scans:
-        raise InputError(f"There are only results in {output.name!r}, no scans. Pass the folder of the scans.")
+        raise InputError(
+            f"There are only results in {output.name!r}, no scans. Pass the folder of the scans."
+        )
     return scans
 
 
@@ -157,8 +160,8 @@ def _open(output: Path, sources: Sequence[Source], settings: dict[str, Any], job
     existing = [path.name for path in results if os.path.lexists(path)]
     if existing and not job.overwrite:
         raise InputError(
-            f"{str(output)!r} holds results already, such as {existing[0]!r}. Pass --resume to do the scans that are "
-            "missing, --overwrite to start anew, or choose another folder."
+            f"{str(output)!r} holds results already, such as {existing[0]!r}. Pass --resume to do the scans "
+            "that are missing, --overwrite to start anew, or choose another folder."
         )
     return table
 
@@ -210,9 +213,7 @@ def _score_one(detector: ScanDetector, source: Source, table: StatusTable) -> Sc
             flags=result.flags,
         )
     _discard(scan, table)
-    return ScanOutcome(
-        id=scan, status="failed", seconds=round(time.monotonic() - started, 3), reason=reason
-    )
+    return ScanOutcome(id=scan, status="failed", seconds=round(time.monotonic() - started, 3), reason=reason)
 
 
 def _discard(scan: str, table: StatusTable) -> None:

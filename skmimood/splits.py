@@ -46,13 +46,17 @@ def select_split(
         subjects = _subjects(folder)
         if split not in subjects.values():
             names = ", ".join(sorted(set(subjects.values())))
-            raise InputError(f"{_TABLE} of {folder.name!r} has no split {split!r}; it has {names}. Choose one of them.")
+            raise InputError(
+                f"{_TABLE} of {folder.name!r} has no split {split!r}; it has {names}. Choose one of them."
+            )
         for source in find_named_or_chosen(folder, suffix=suffix, exclude=exclude):
             subject = _subject_of(source, folder, subjects)
             if subject is not None and subjects[subject] == split:
                 found.append(source)
     if not found:
-        raise InputError(f"No scan belongs to a subject of split {split!r}. Compare {_TABLE} with the file names.")
+        raise InputError(
+            f"No scan belongs to a subject of split {split!r}. Compare {_TABLE} with the file names."
+        )
     return find_scans(found)  # together: two of one name are refused
 
 
@@ -69,9 +73,13 @@ def _subjects(folder: Path) -> dict[str, str]:
         with table.open(newline="", encoding="utf-8-sig") as stream:
             rows = [(row["subject"].strip(), row["split"].strip()) for row in csv.DictReader(stream)]
     except (OSError, ValueError, csv.Error, AttributeError) as error:
-        raise InputError(f"{_TABLE} of {folder.name!r} cannot be read: {error}. Write it anew as CSV.") from None
+        raise InputError(
+            f"{_TABLE} of {folder.name!r} cannot be read: {error}. Write it anew as CSV."
+        ) from None
     except KeyError as error:
-        raise InputError(f"{_TABLE} of {folder.name!r} has no column {error}. It needs subject and split.") from None
+        raise InputError(
+            f"{_TABLE} of {folder.name!r} has no column {error}. It needs subject and split."
+        ) from None
     subjects = dict(rows)
     twice = [subject for subject, name in rows if subjects[subject] != name]
     if twice or "" in subjects:

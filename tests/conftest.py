@@ -35,7 +35,7 @@ def small_steps(**common) -> list[tuple]:
     """Return the three steps with networks that train in seconds."""
     common = {"random_state": 0, "warmup_iter": 10, "learning_rate": 2e-3, **common}
     transformer = {"depth": 2, "width": 32, "n_heads": 2, "batch_size": 16, **common}
-    tokenizer = {"n_codes": 32, "code_dim": 8, "channels": 8, "channel_multipliers": (1, 2, 2), **common}
+    tokenizer = {"n_codes": 32, "code_dim": 8, "channels": 16, "channel_multipliers": (1, 2), **common}
     return [
         ("tokenizer", VQTokenizer(**tokenizer)),
         ("detector", AnomalousTokenDetector(threshold=0.2, **transformer)),

@@ -8,7 +8,9 @@ from sklearn.exceptions import NotFittedError
 from sklearn.pipeline import Pipeline
 from toy_scans import RAS, Unchanged, head, image, make, write_healthy_scans
 
-from skmimood import _fitting
+from skmimood._cohort import Candidate
+from skmimood._domain import find_high_scores
+from skmimood._fitting import SliceReservoir
 from skmimood.exceptions import InputError, ScanReadError, SkmimoodWarning
 from skmimood.nifti import write_image
 
@@ -229,8 +231,8 @@ def test_a_scan_that_vanishes_during_fit_is_skipped(folder, tmp_path, monkeypatc
             raise ScanReadError("sub-2_T1.nii.gz", "is gone")
         return read(candidate, reader)
 
-    read = _fitting.Candidate.read
-    monkeypatch.setattr(_fitting.Candidate, "read", vanish)
+    read = Candidate.read
+    monkeypatch.setattr(Candidate, "read", vanish)
     with pytest.warns(SkmimoodWarning, match="is gone"):
         detector = make(random_state=1).fit(folder)
     assert {line.id: line.status for line in detector.fit_status_}["sub-2_T1"] == "skipped"
@@ -303,3 +305,69 @@ def test_a_scan_that_stands_out_of_the_healthy_set_is_named(folder):
 def test_thick_slices_are_remarked_on(detector):
     thick = image(3, np.diag([2.0, 2.0, 12.0, 1.0]), shape=(30, 36, 8))
     assert any("anisotropic" in flag for flag in detector.detect_scan(thick).flags)
+
+
+def test_a_held_out_scan_with_an_outstanding_score_is_named():
+    scores = {f"scan-{k}": 0.1 + 0.001 * k for k in range(8)}
+    assert find_high_scores(scores) == {}
+    assert list(find_high_scores(scores | {"odd": 0.4})) == ["odd"]
+    assert find_high_scores({"a": 0.1, "b": 0.9}) == {}  # too few to tell
+
+
+def test_a_held_out_scan_that_is_full_of_lesions_or_vanishes_is_left_out(folder, monkeypatch):
+    names = [
+        line.id
+        for line in make(calibration_fraction=0.5).fit(folder).fit_status_
+        if line.status == "calibration"
+    ]
+    everywhere = nib.Nifti1Image(np.ones(head()[0].shape, np.uint8), RAS)
+    masks = [everywhere if f"sub-{seed}_T1" == names[0] else None for seed in range(6)]
+    read = Candidate.read
+
+    def vanish_late(candidate, reader):
+        if candidate.id == names[1]:
+            raise ScanReadError(candidate.id, "is gone")
+        return read(candidate, reader)
+
+    monkeypatch.setattr(Candidate, "read", vanish_late)
+    with pytest.warns(SkmimoodWarning, match="every slice holds a lesion"):
+        detector = make(calibration_fraction=0.5).fit(folder, masks)
+    status = {line.id: line for line in detector.fit_status_}
+    assert status[names[0]].reason == "every slice holds a lesion"
+    assert status[names[1]].reason == "is gone"
+    assert detector.reference_.n_scans == 1
+
+
+def test_an_empty_brain_mask_is_an_empty_scan(tmp_path):
+    for seed in range(4):
+        write_image(image(seed), tmp_path / f"s{seed}_T1.nii.gz")
+        brain = np.full(head()[0].shape, seed != 2, dtype=np.uint8)
+        write_image(nib.Nifti1Image(brain, RAS), tmp_path / f"s{seed}_mask.nii.gz")
+    with pytest.warns(SkmimoodWarning, match=r"s2_T1 \(empty: no foreground"):
+        make(mask="_mask").fit(tmp_path)
+
+
+def test_one_volume_of_4d_scans_can_be_chosen():
+    scans = [nib.Nifti1Image(np.stack([head(k)[0], head(k + 10)[0]], axis=-1), RAS) for k in range(4)]
+    with pytest.warns(SkmimoodWarning), pytest.raises(InputError, match="got 0 of 4"):
+        make().fit(scans)
+    assert make(volume=1).fit(scans).n_scans_ == 3
+
+
+def test_oddities_of_the_files_are_warned_about_once_with_the_scans_named():
+    thick = [image(k, np.diag([2.0, 2.0, 12.0, 1.0])) for k in range(3)]
+    with pytest.warns(SkmimoodWarning, match="anisotropic.*scan-000, scan-001, scan-002") as caught:
+        make().fit(thick)
+    assert len(caught) == 1
+
+
+def test_the_reservoir_draws_from_the_whole_stream_evenly():
+    kept = np.zeros(40)
+    for seed in range(300):
+        reservoir = SliceReservoir(10, (1, 1), np.random.default_rng(seed))
+        for start in range(0, 40, 8):
+            reservoir.add(np.arange(start, start + 8, dtype=np.float32).reshape(-1, 1, 1))
+        kept[reservoir.slices.ravel().astype(int)] += 1
+    assert kept.sum() == 3000
+    assert kept.min() > 45
+    assert kept.max() < 105

@@ -72,7 +72,7 @@ def test_the_paper_preset_has_every_value_that_the_paper_states():
 
 def test_the_paper_preset_makes_400_tokens_of_160_pixels():
     tokenizer = make_mimood_pipeline("paper")[0]
-    assert (160 // 2 ** (len(tokenizer.channel_multipliers) - 1)) ** 2 == 400
+    assert (160 // (tokenizer.patch_size * 2 ** (len(tokenizer.channel_multipliers) - 1))) ** 2 == 400
 
 
 @pytest.mark.parametrize("preset", sorted(PRESETS))

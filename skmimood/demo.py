@@ -1,0 +1,221 @@
+"""The whole main job on artificial brains: make scans, fit, score, compare with the truth, report."""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from skmimood._outputs import make_folder, write_bytes, write_json
+from skmimood.demo_metrics import evaluate_phantoms, metrics_table
+from skmimood.description import minutes
+from skmimood.exceptions import InputError
+from skmimood.modelling import FitJob, fit_model
+from skmimood.nifti import read_labels, read_scan
+from skmimood.plotting import ColourScale, plot_gallery
+from skmimood.preprocessing import GridPlan, foreground_mask, scale_intensity
+from skmimood.report import can_report
+from skmimood.scoring import ScoreJob, score_scans
+
+if TYPE_CHECKING:
+    from skmimood.datasets import PhantomDataset
+    from skmimood.volumes import ScanDetector
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class DemoSettings:
+    """The sizes of the demo, chosen so that it ends within 5 minutes on two CPU cores.
+
+    Parameters
+    ----------
+    n_fit : int
+        Healthy scans for `fit`, calibration included.
+    n_healthy : int
+        Healthy scans to score.
+    n_patients : int
+        Scans with lesions to score; the kinds of lesions take turns.
+    image_size : int
+        Pixels along each side of a slice, of the scans and of the networks.
+    n_slices : int
+        Slices of a scan.
+    modality : {"t2", "t1", "flair"}
+    preset : str
+        Of the pipeline.
+    parameters : mapping
+        Parameters of the pipeline that differ from the preset.
+    fpr, scan_fpr, calibration_fraction : float
+        As in :class:`skmimood.ScanDetector`; few scans allow for no small ``scan_fpr``.
+    """
+
+    n_fit: int = 40
+    n_healthy: int = 8
+    n_patients: int = 10
+    image_size: int = 96
+    n_slices: int = 24
+    modality: str = "t2"
+    preset: str = "tiny"
+    parameters: Mapping[str, Any] = field(
+        default_factory=lambda: {
+            "tokenizer__max_iter": 700,
+            "detector__max_iter": 500,
+            "inpainter__max_iter": 500,
+        }
+    )
+    fpr: float = 0.01
+    scan_fpr: float = 0.1
+    calibration_fraction: float = 0.25
+
+
+_CREATED = ("scans", "model", "results", "metrics.json", "overview.png")
+_SETTINGS = "demo.json"  # also the sign that a folder is a demo's, and may be overwritten
+
+
+def run_demo(
+    output: Path,
+    *,
+    settings: DemoSettings | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    overwrite: bool = False,
+    verbose: bool = False,
+    say: Say = print,
+) -> dict[str, Any]:
+    """Run the main job on artificial brains.
+
+    Parameters
+    ----------
+    output : Path
+        Folder for ``scans/``, ``model/``, ``results/``, ``metrics.json`` and ``overview.png``.
+    settings : DemoSettings, optional
+    seed : int, default=0
+    device : str, default="auto"
+    overwrite : bool, default=False
+        Replace an earlier demo in the folder.
+    verbose : bool, default=False
+        Show progress bars.
+    say : callable
+        Receives lines of text for the user.
+
+    Returns
+    -------
+    dict
+        What ``metrics.json`` holds.
+
+    Raises
+    ------
+    SkmimoodError
+        If the folder holds something already or cannot be written.
+    """
+    from skmimood.datasets import write_phantom_dataset
+
+    settings = settings or DemoSettings()
+    started = time.monotonic()
+    _prepare(output, settings, seed, overwrite)
+    n_healthy = settings.n_fit + settings.n_healthy
+    say(f"Making {n_healthy} healthy artificial brains and {settings.n_patients} with lesions.")
+    cohort = write_phantom_dataset(
+        output / "scans",
+        n_healthy=n_healthy,
+        n_lesions=settings.n_patients,
+        size=settings.image_size,
+        n_slices=settings.n_slices,
+        modality=settings.modality,
+        random_state=seed,
+    )
+    detector = fit_model(
+        cohort.healthy[: settings.n_fit], output / "model", _fit_job(settings, seed, device, verbose), say
+    )
+    healthy = cohort.healthy[settings.n_fit :]
+    table = score_scans(
+        (*healthy, *cohort.scans), output / "model", output / "results", ScoreJob(device=device), say
+    )
+    metrics = evaluate_phantoms(cohort, healthy, table)
+    metrics["seconds"] = round(time.monotonic() - started, 1)
+    write_json(output / "metrics.json", metrics)
+    if can_report():
+        _draw_overview(output / "overview.png", cohort, detector)
+    say("\n" + "\n".join(metrics_table(metrics)))
+    say(f"\nThe demo took {minutes(metrics['seconds'])}. Look at overview.png and results/report.html there.")
+    return metrics
+
+
+def _prepare(output: Path, settings: DemoSettings, seed: int, overwrite: bool) -> None:
+    existing = [name for name in (*_CREATED, _SETTINGS) if os.path.lexists(output / name)]
+    if existing and not overwrite:
+        raise InputError(
+            f"{str(output)!r} holds {existing[0]!r} already. Pass --overwrite to replace an earlier demo, "
+            "or choose another folder."
+        )
+    if existing and not (output / _SETTINGS).is_file():
+        raise InputError(f"{str(output)!r} is not from an earlier demo. Choose another folder.")
+    for name in existing:
+        path = output / name
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+    make_folder(output)
+    write_json(output / _SETTINGS, {"seed": seed, **asdict(settings)})
+
+
+def _fit_job(settings: DemoSettings, seed: int, device: str, verbose: bool) -> FitJob:
+    return FitJob(
+        preset=settings.preset,
+        parameters=settings.parameters,
+        size=settings.image_size,
+        fpr=settings.fpr,
+        scan_fpr=settings.scan_fpr,
+        calibration_fraction=settings.calibration_fraction,
+        seed=seed,
+        device=device,
+        overwrite=True,  # of a demo that was interrupted
+        verbose=verbose,
+    )
+
+
+def _draw_overview(path: Path, cohort: PhantomDataset, detector: ScanDetector) -> None:
+    """Draw the slice that holds most of the lesion, for one patient of each kind of lesion."""
+    from skmimood.datasets import LESION_KINDS
+    from skmimood.volumes import Gallery
+
+    pairs = zip(cohort.scans, cohort.masks, strict=True)
+    rows = [_lesion_slice(*pair, detector) for pair, _ in zip(pairs, LESION_KINDS, strict=False)]
+    figure = plot_gallery(
+        Gallery(**{name: np.concatenate([row[name] for row in rows]) for name in rows[0] if name != "truth"}),
+        ColourScale.of(detector),
+        row_labels=LESION_KINDS[: len(rows)],
+        truth=np.concatenate([row["truth"] for row in rows]),
+    )
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png", dpi=120)
+    write_bytes(path, stream.getvalue())
+
+
+def _lesion_slice(path: Path, mask: Path, detector: ScanDetector) -> dict[str, np.ndarray]:
+    """Return what a gallery holds, and the known lesion, of the slice with most of the lesion: (1, H, W) each."""
+    scan = read_scan(path)
+    foreground = foreground_mask(scan.data)
+    plan = GridPlan.for_scan(
+        scan, foreground, plane=detector.plane, spacing=detector.spacing_, size=detector.size_
+    )
+    truth = plan.forward(read_labels(mask, scan).astype(np.float32), order=0) > 0.5
+    index = int(np.argmax(truth.sum(axis=(1, 2))))
+    images = plan.forward(scale_intensity(scan.data, foreground))[index : index + 1]
+    inside = plan.forward(foreground.astype(np.float32), order=0)[index : index + 1] > 0.5
+    pipeline = detector.pipeline_
+    maps, healed = pipeline[-1].detect(pipeline[:-1].transform(images))
+    maps = np.where(inside, maps, 0)
+    return {
+        "images": images,
+        "healed": healed,
+        "maps": maps,
+        "masks": maps > detector.pixel_threshold_,
+        "indices": np.asarray([index]),
+        "truth": truth[index : index + 1],
+    }

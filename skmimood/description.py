@@ -1,0 +1,116 @@
+"""What there is to know about a fitted detector, for people and for programs."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+import skmimood
+from skmimood._outputs import printable
+
+if TYPE_CHECKING:
+    from skmimood.volumes import ScanDetector
+
+_LAST_STEPS = 50  # of a training; their mean is the final loss
+_FOREGROUNDS = {"auto": "found from the intensities", "none": "every voxel"}
+
+
+def describe(detector: ScanDetector) -> dict[str, Any]:
+    """Return what there is to know about a fitted detector, as JSON values; None is an infinite threshold."""
+    counts = Counter(line.status for line in detector.fit_status_)
+    return {
+        "class": type(detector).__name__,
+        "skmimood_version": skmimood.__version__,
+        "plane": detector.plane,
+        "size": list(detector.size_),
+        "spacing_mm": detector.spacing_,
+        "mask": detector.mask,
+        "modality": detector.modality,
+        "n_training_scans": counts["used"],
+        "n_calibration_scans": detector.reference_.n_scans,
+        "n_left_out_scans": counts["skipped"] + counts["duplicate"],
+        "n_training_slices": detector.n_slices_,
+        "pixel_threshold": _finite(detector.pixel_threshold_),
+        "pixel_false_positive_rate": detector.fpr,
+        "scan_threshold": _finite(detector.scan_threshold_),
+        "scan_false_positive_rate": detector.scan_fpr,
+        "suspects": dict(detector.suspects_),
+        "steps": {name: _describe_step(step) for name, step in detector.pipeline_.steps},
+    }
+
+
+def facts(
+    detector: ScanDetector, *, are_thresholds_set: tuple[bool, bool] = (False, False)
+) -> dict[str, str]:
+    """Return what there is to know about a fitted detector, as a few lines for people."""
+    about = describe(detector)
+    height, width = detector.size_
+    pixel = (
+        "set by hand"
+        if are_thresholds_set[0]
+        else f"false-positive rate {detector.fpr:g} among healthy pixels"
+    )
+    scan = (
+        "set by hand"
+        if are_thresholds_set[1]
+        else f"false-positive rate {detector.scan_fpr:g} among healthy scans"
+    )
+    n_parameters = sum(step["n_parameters"] for step in about["steps"].values())
+    return {
+        "Model": f"{about['class']} of skmimood {about['skmimood_version']}, {n_parameters:,} parameters",
+        "Slices": f"{detector.plane}, {height} x {width} pixels of {detector.spacing_:.3g} mm",
+        "Foreground": _FOREGROUNDS.get(detector.mask, f"masks named {detector.mask}"),
+        "Learned from": f"{about['n_training_scans']} healthy scans, {detector.n_slices_:,} slices",
+        "Calibrated on": f"{detector.reference_.n_scans} held-out healthy scans",
+        "Pixel threshold": f"{_threshold(detector.pixel_threshold_)} ({pixel})",
+        "Scan threshold": f"{_threshold(detector.scan_threshold_)} ({scan})",
+    }
+
+
+def describe_lines(detector: ScanDetector) -> list[str]:
+    """Return what ``skmimood info`` prints."""
+    lines = [f"{name + ':':<17} {value}" for name, value in facts(detector).items()]
+    for name, step in describe(detector)["steps"].items():
+        line = f"{name + ':':<17} {step['class']}, {step['n_parameters']:,} parameters"
+        if step["n_training_steps"]:
+            line += f", {step['n_training_steps']:,} training steps, loss {step['final_loss']:.4g}"
+        if step["validation_loss"] is not None:
+            line += f", validation loss {step['validation_loss']:.4g}"
+        if step["perplexity"] is not None:
+            line += f", codebook perplexity {step['perplexity']:.1f} of {step['n_codes']} codes"
+        lines.append(line)
+    lines += [
+        f"{'stands out:':<17} {printable(scan)} ({reason})" for scan, reason in detector.suspects_.items()
+    ]
+    return lines
+
+
+def _describe_step(step: Any) -> dict[str, Any]:
+    history = getattr(step, "history_", {})
+    losses, validation = (np.asarray(history.get(key, ())) for key in ("loss", "validation_loss"))
+    perplexity = getattr(step, "perplexity_", None)
+    return {
+        "class": type(step).__name__,
+        "n_parameters": int(sum(array.size for array in getattr(step, "state_", {}).values())),
+        "n_training_steps": int(getattr(step, "n_iter_", 0)),
+        "final_loss": float(losses[-_LAST_STEPS:].mean()) if losses.size else None,
+        "validation_loss": float(validation.min()) if validation.size else None,
+        "perplexity": None if perplexity is None else float(perplexity),
+        "n_codes": getattr(step, "n_codes", None),
+    }
+
+
+def minutes(seconds: float) -> str:
+    """Return a duration as people say it."""
+    return f"{seconds:.1f} s" if seconds < 100 else f"{seconds / 60:.1f} min"
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _threshold(value: float) -> str:
+    return f"{value:.4g}" if math.isfinite(value) else "infinite: nothing is called anomalous"

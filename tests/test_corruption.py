@@ -1,0 +1,71 @@
+import numpy as np
+import pytest
+from scipy.ndimage import label
+
+from skmimood._corruption import CORRUPTIONS, MASK_GENERATORS, draw_masks, draw_replacements
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+@pytest.mark.parametrize("grid", [(20, 20), (8, 12), (2, 2), (1, 5)])
+@pytest.mark.parametrize("name", sorted(MASK_GENERATORS))
+def test_every_mask_masks_something(rng, name, grid):
+    masks = draw_masks(name, 50, grid, rng)
+    assert masks.shape == (50, *grid)
+    assert masks.dtype == bool
+    assert masks.any((1, 2)).all()
+
+
+def test_brush_masks_cover_1_to_70_percent(rng):
+    coverage = draw_masks("brush", 500, (20, 20), rng).mean((1, 2))
+    assert 0.01 <= coverage.min()
+    assert coverage.max() <= 0.7
+    assert coverage.std() > 0.05
+
+
+def test_brush_masks_are_strokes_not_scattered_tokens(rng):
+    parts = [label(mask, np.ones((3, 3)))[1] for mask in draw_masks("brush", 100, (20, 20), rng)]
+    scattered = [label(mask, np.ones((3, 3)))[1] for mask in draw_masks("uniform_ratio", 100, (20, 20), rng)]
+    assert np.mean(parts) < 2.5 < np.mean(scattered)
+
+
+def test_brush_strokes_change_their_width(rng):
+    widths = [mask.sum(1)[mask.any(1)] for mask in draw_masks("brush", 100, (20, 20), rng)]
+    assert np.mean([len(set(rows)) > 1 for rows in widths]) > 0.9
+
+
+def test_the_share_of_maskgit_masks_follows_the_cosine(rng):
+    coverage = draw_masks("maskgit_cosine", 2000, (20, 20), rng).mean((1, 2))
+    assert coverage.mean() == pytest.approx(2 / np.pi, abs=0.02)
+
+
+@pytest.mark.parametrize("name", sorted(CORRUPTIONS))
+def test_replacements_are_codes_of_every_position(rng, name):
+    tokens = rng.integers(0, 50, (16, 8, 8))
+    wrong = draw_replacements(name, tokens, 50, rng)
+    assert wrong.shape == tokens.shape
+    assert wrong.min() >= 0
+    assert wrong.max() < 50
+    assert (wrong != tokens).mean() > 0.5
+
+
+def test_foreign_tokens_are_those_of_another_sample(rng):
+    tokens = np.repeat(np.arange(16), 64).reshape(16, 8, 8)
+    wrong = draw_replacements("foreign", tokens, 16, rng)
+    assert all(len(np.unique(sample)) == 1 for sample in wrong)
+    assert (wrong[:, 0, 0] != np.arange(16)).all()
+
+
+def test_a_mixture_draws_its_laws_by_weight(rng):
+    tokens = np.zeros((4000, 4, 4), int)
+    mixture = {lambda t, n, r: t + 1: 3.0, lambda t, n, r: t + 2: 1.0}
+    wrong = draw_replacements(mixture, tokens, 9, rng)
+    assert (wrong[:, 0, 0] == 1).mean() == pytest.approx(0.75, abs=0.03)
+
+
+def test_the_same_generator_state_draws_the_same_masks():
+    first, second = (draw_masks("brush", 5, (9, 9), np.random.default_rng(3)) for _ in range(2))
+    np.testing.assert_array_equal(first, second)

@@ -1,0 +1,159 @@
+import json
+
+import numpy as np
+import pytest
+from conftest import small_steps
+from sklearn.base import BaseEstimator
+from sklearn.exceptions import NotFittedError
+from sklearn.pipeline import Pipeline
+
+from skmimood import load_model, save_model
+from skmimood._state import _content_hash
+from skmimood.exceptions import ModelLoadError, ModelSaveError
+
+
+@pytest.fixture
+def model(fitted, tmp_path):
+    save_model(fitted, tmp_path / "model")
+    return tmp_path / "model"
+
+
+def rewrite_manifest(model, change) -> None:
+    """Change the manifest and give it a valid checksum again, as an attacker would."""
+    content = json.loads((model / "manifest.json").read_text())
+    content.pop("sha256")
+    change(content)
+    (model / "manifest.json").write_text(json.dumps({"sha256": _content_hash(content), **content}))
+
+
+def step(content, index) -> dict:
+    return content["estimator"]["steps"][index][1]
+
+
+def test_a_loaded_model_gives_the_same_maps_masks_and_parameters(fitted, healthy, model):
+    loaded = load_model(model)
+    np.testing.assert_array_equal(loaded.decision_function(healthy), fitted.decision_function(healthy))
+    np.testing.assert_array_equal(loaded.predict(healthy), fitted.predict(healthy))
+    assert loaded[1].get_params() == fitted[1].get_params()
+    np.testing.assert_array_equal(loaded[2].history_["loss"], fitted[2].history_["loss"])
+
+
+def test_a_model_is_a_manifest_and_arrays_and_nothing_else(model):
+    assert sorted(path.name for path in model.iterdir()) == ["arrays.safetensors", "manifest.json"]
+
+
+def test_a_model_tells_nothing_of_the_machine_that_made_it(healthy, tmp_path):
+    pipeline = Pipeline(small_steps(max_iter=1, memory=str(tmp_path / "cache"))).fit(healthy)
+    save_model(pipeline, tmp_path / "model")
+    assert str(tmp_path) not in (tmp_path / "model" / "manifest.json").read_text()
+
+
+def test_a_model_made_on_another_device_opens_here(fitted, healthy, model):
+    rewrite_manifest(model, lambda content: step(content, 0)["params"].update(device="cuda:7"))
+    loaded = load_model(model)
+    assert loaded[0].device == "auto"
+    np.testing.assert_array_equal(loaded.decision_function(healthy[:1]), fitted.decision_function(healthy[:1]))
+
+
+def test_an_existing_folder_is_kept_unless_overwriting(fitted, model):
+    with pytest.raises(ModelSaveError, match="exists already"):
+        save_model(fitted, model)
+    save_model(fitted, model, overwrite=True)
+    load_model(model)
+
+
+def test_what_is_not_fitted_is_not_saved(tmp_path, quick_pipeline):
+    with pytest.raises(NotFittedError):
+        save_model(quick_pipeline, tmp_path / "model")
+    assert not (tmp_path / "model").exists()
+
+
+def test_a_callable_parameter_cannot_be_saved(fitted, tmp_path):
+    original = fitted[1].corruption
+    try:
+        fitted[1].corruption = len
+        with pytest.raises(ModelSaveError, match="corruption="):
+            save_model(fitted, tmp_path / "model")
+    finally:
+        fitted[1].corruption = original
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_strange_estimator_is_not_saved(tmp_path):
+    class VQTokenizer(BaseEstimator):
+        pass
+
+    with pytest.raises(ModelSaveError, match="cannot be saved"):
+        save_model(VQTokenizer(), tmp_path / "model")
+
+
+def test_an_unwritable_place_is_an_error_and_leaves_nothing(fitted, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ModelSaveError, match="cannot be written"):
+        save_model(fitted, tmp_path / "file" / "model")
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "arrays.safetensors"])
+@pytest.mark.parametrize("damage", ["delete", "truncate", "flip a bit", "empty"])
+def test_a_damaged_model_is_refused_whole(model, name, damage):
+    file = model / name
+    content = bytearray(file.read_bytes())
+    if damage == "delete":
+        file.unlink()
+    elif damage == "truncate":
+        file.write_bytes(content[: len(content) // 2])
+    elif damage == "flip a bit":
+        content[len(content) * 2 // 3] ^= 1
+        file.write_bytes(content)
+    else:
+        file.write_bytes(b"")
+    with pytest.raises(ModelLoadError):
+        load_model(model)
+
+
+def test_what_is_no_model_is_refused(tmp_path):
+    with pytest.raises(ModelLoadError, match="no folder"):
+        load_model(tmp_path / "nothing")
+    with pytest.raises(ModelLoadError, match=r"no manifest\.json"):
+        load_model(tmp_path)
+
+
+def test_a_model_of_a_newer_version_names_the_version(model):
+    rewrite_manifest(model, lambda content: content.update(format_version=99, skmimood_version="9.9"))
+    with pytest.raises(ModelLoadError, match=r"99, written by skmimood '9\.9'"):
+        load_model(model)
+
+
+def test_no_class_outside_the_registry_is_ever_imported(model):
+    rewrite_manifest(model, lambda content: step(content, 0).update({"class": "os.system"}))
+    with pytest.raises(ModelLoadError, match=r"'os\.system' is not known"):
+        load_model(model)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda content: step(content, 1)["fitted"]["config_"].update(width=64),
+        lambda content: step(content, 1)["fitted"]["config_"].update(depth=3),
+        lambda content: step(content, 1)["fitted"]["config_"].update(depth=10**12),
+        lambda content: step(content, 1)["fitted"].pop("config_"),
+        lambda content: step(content, 1)["params"].update(colour="red"),
+        lambda content: content["estimator"].pop("steps"),
+        lambda content: content.update(estimator=[1, 2]),
+    ],
+)
+def test_a_manifest_that_does_not_fit_the_weights_is_refused(model, change):
+    rewrite_manifest(model, change)
+    with pytest.raises(ModelLoadError):
+        load_model(model)
+
+
+def test_weights_that_are_nan_are_refused(fitted, tmp_path):
+    from sklearn.base import clone
+
+    broken = clone(fitted[0])
+    vars(broken).update({name: value for name, value in vars(fitted[0]).items() if name != "_loaded"})
+    broken.state_ = {name: np.full_like(array, np.nan) if "weight" in name else array for name, array in broken.state_.items()}
+    save_model(broken, tmp_path / "model")
+    with pytest.raises(ModelLoadError, match="NaN"):
+        load_model(tmp_path / "model")
