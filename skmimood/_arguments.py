@@ -63,7 +63,7 @@ examples:
   skmimood demo -o /tmp/demo --seed 1
 
 Makes artificial brain scans, some with lesions, fits on the healthy ones, scores the others, compares their
-maps with the known lesions, and writes pictures and a report. Minutes on two CPU cores; no data and no download.
+maps with the known lesions, and writes pictures and a report. Minutes on two CPU cores; no data, no download.
 """
 
 

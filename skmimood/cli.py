@@ -85,10 +85,15 @@ def _score(arguments: Namespace) -> int:
 
 def _info(arguments: Namespace) -> int:
     from skmimood.description import describe, describe_lines
+    from skmimood.modelling import saved_by
     from skmimood.volumes import ScanDetector
 
     detector = ScanDetector.load(arguments.model)
-    print(to_json(describe(detector)) if arguments.json else "\n".join(describe_lines(detector)))
+    version = saved_by(arguments.model)
+    if arguments.json:
+        print(to_json({"skmimood_version": version, **describe(detector)}))
+    else:
+        print("\n".join([*describe_lines(detector), f"{'Saved by:':<17} skmimood {version}"]))
     return OK
 
 

@@ -198,7 +198,7 @@ def _draw_overview(path: Path, cohort: PhantomDataset, detector: ScanDetector) -
 
 
 def _lesion_slice(path: Path, mask: Path, detector: ScanDetector) -> dict[str, np.ndarray]:
-    """Return what a gallery holds, and the known lesion, of the slice with most of the lesion: (1, H, W) each."""
+    """Return what a gallery holds, and the known lesion, of the slice with most of the lesion."""
     scan = read_scan(path)
     foreground = foreground_mask(scan.data)
     plan = GridPlan.for_scan(

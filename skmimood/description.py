@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-import skmimood
 from skmimood._outputs import printable
 
 if TYPE_CHECKING:
@@ -23,7 +22,6 @@ def describe(detector: ScanDetector) -> dict[str, Any]:
     counts = Counter(line.status for line in detector.fit_status_)
     return {
         "class": type(detector).__name__,
-        "skmimood_version": skmimood.__version__,
         "plane": detector.plane,
         "size": list(detector.size_),
         "spacing_mm": detector.spacing_,
@@ -45,28 +43,26 @@ def describe(detector: ScanDetector) -> dict[str, Any]:
 def facts(
     detector: ScanDetector, *, are_thresholds_set: tuple[bool, bool] = (False, False)
 ) -> dict[str, str]:
-    """Return what there is to know about a fitted detector, as a few lines for people."""
+    """Return what there is to know about a fitted detector, as a few lines for people.
+
+    Parameters
+    ----------
+    detector : ScanDetector
+    are_thresholds_set : (bool, bool), default=(False, False)
+        Whether the pixel and the scan threshold were set by hand and not calibrated.
+    """
     about = describe(detector)
     height, width = detector.size_
-    pixel = (
-        "set by hand"
-        if are_thresholds_set[0]
-        else f"false-positive rate {detector.fpr:g} among healthy pixels"
-    )
-    scan = (
-        "set by hand"
-        if are_thresholds_set[1]
-        else f"false-positive rate {detector.scan_fpr:g} among healthy scans"
-    )
+    is_pixel_set, is_scan_set = are_thresholds_set
     n_parameters = sum(step["n_parameters"] for step in about["steps"].values())
     return {
-        "Model": f"{about['class']} of skmimood {about['skmimood_version']}, {n_parameters:,} parameters",
+        "Model": f"{about['class']}, {n_parameters:,} parameters",
         "Slices": f"{detector.plane}, {height} x {width} pixels of {detector.spacing_:.3g} mm",
         "Foreground": _FOREGROUNDS.get(detector.mask, f"masks named {detector.mask}"),
         "Learned from": f"{about['n_training_scans']} healthy scans, {detector.n_slices_:,} slices",
         "Calibrated on": f"{detector.reference_.n_scans} held-out healthy scans",
-        "Pixel threshold": f"{_threshold(detector.pixel_threshold_)} ({pixel})",
-        "Scan threshold": f"{_threshold(detector.scan_threshold_)} ({scan})",
+        "Pixel threshold": _threshold(detector.pixel_threshold_, detector.fpr, "pixels", is_pixel_set),
+        "Scan threshold": _threshold(detector.scan_threshold_, detector.scan_fpr, "scans", is_scan_set),
     }
 
 
@@ -112,5 +108,10 @@ def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _threshold(value: float) -> str:
-    return f"{value:.4g}" if math.isfinite(value) else "infinite: nothing is called anomalous"
+def _threshold(value: float, fpr: float, what: str, is_set: bool) -> str:
+    number = f"{value:.4g}" if math.isfinite(value) else "infinite"
+    if is_set:
+        return f"{number} (set by hand)"
+    if value == math.inf:
+        return f"infinite (too few healthy {what} to calibrate on for a false-positive rate of {fpr:g})"
+    return f"{number} (false-positive rate {fpr:g} among healthy {what})"

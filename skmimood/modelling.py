@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import time
@@ -204,6 +205,11 @@ def _say_summary(detector: ScanDetector, output: Path, seconds: float, say: Say)
             say(f"  {line.status} {line.id}: {line.reason}")
     for line_of_text in describe_lines(detector):
         say(f"  {line_of_text}")
+
+
+def saved_by(model: Path) -> str:
+    """Return the version of skmimood that wrote a model, which has been loaded before and thus is sound."""
+    return str(json.loads((model / _MANIFEST).read_text(encoding="utf-8"))["skmimood_version"])
 
 
 def fingerprint(model: Path) -> str:

@@ -36,7 +36,7 @@ class ScanOutcome:
     score, pvalue : float or None
         As in :class:`skmimood.volumes.ScanResult`; None if it failed.
     is_anomalous : bool or None
-        Whether the score exceeded the scan threshold.
+        Whether the score exceeded the scan threshold; None if it failed or that threshold is infinite.
     seconds : float
         Time from reading to writing.
     flags : tuple of str
@@ -53,6 +53,15 @@ class ScanOutcome:
     seconds: float = 0.0
     flags: tuple[str, ...] = ()
     reason: str = ""
+
+    @property
+    def verdict(self) -> str:
+        """What to say of the scan in two words."""
+        if self.status != "ok":
+            return "failed"
+        if self.is_anomalous is None:
+            return "no verdict"
+        return "anomalous" if self.is_anomalous else "not anomalous"
 
 
 def output_stem(scan: str) -> str:

@@ -7,6 +7,7 @@ import importlib.util
 import io
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,8 +95,7 @@ def write_report(
     chunks = environment.get_template("report.html").generate(
         version=skmimood.__version__,
         outcomes=outcomes,
-        n_failed=len(outcomes) - len(finished),
-        n_anomalous=sum(bool(outcome.is_anomalous) for outcome in finished),
+        verdicts=Counter(outcome.verdict for outcome in outcomes),
         cards=_cards(finished[:MAX_PICTURED], scale, galleries),
         n_not_pictured=max(0, len(finished) - MAX_PICTURED),
         columns=COLUMNS,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -169,7 +170,7 @@ def _open(output: Path, sources: Sequence[Source], settings: dict[str, Any], job
 def _score_all(
     detector: ScanDetector, sources: Sequence[Source], table: StatusTable, say: Say, n_scans: int
 ) -> None:
-    n_kept = 0
+    n_kept, noted = 0, set()
     for number, source in enumerate(sources, start=1):
         scan = scan_id(source)
         if table.is_finished(scan):
@@ -178,6 +179,10 @@ def _score_all(
         outcome = _score_one(detector, source, table)
         table.record(outcome, n_scans=n_scans)
         say(f"[{number:>{len(str(len(sources)))}}/{len(sources)}] {_status_line(outcome)}")
+        for flag in outcome.flags:
+            if flag not in noted:  # a remark on every scan of a folder is read once
+                say(f"    note: {printable(flag)}")
+                noted.add(flag)
     if n_kept:
         say(f"{n_kept} scans were finished before and are kept.")
 
@@ -208,7 +213,7 @@ def _score_one(detector: ScanDetector, source: Source, table: StatusTable) -> Sc
             status="ok",
             score=result.score,
             pvalue=result.pvalue,
-            is_anomalous=result.is_anomalous,
+            is_anomalous=None if detector.scan_threshold_ == math.inf else result.is_anomalous,
             seconds=round(time.monotonic() - started, 3),
             flags=result.flags,
         )
@@ -226,9 +231,8 @@ def _status_line(outcome: ScanOutcome) -> str:
     name = printable(outcome.id)
     if outcome.status != "ok" or outcome.score is None:
         return f"{name}  FAILED: {printable(outcome.reason)}"
-    verdict = "anomalous" if outcome.is_anomalous else "not anomalous"
-    line = f"{name}  score {outcome.score:.4f}  p {outcome.pvalue:.3g}  {verdict}  {minutes(outcome.seconds)}"
-    return line + "".join(f"\n    note: {printable(flag)}" for flag in outcome.flags)
+    numbers = f"score {outcome.score:.4f}  p {outcome.pvalue:.3g}"
+    return f"{name}  {numbers}  {outcome.verdict}  {minutes(outcome.seconds)}"
 
 
 def _report(detector: ScanDetector, table: StatusTable, job: ScoreJob, say: Say) -> None:

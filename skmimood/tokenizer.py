@@ -63,7 +63,7 @@ class VQTokenizer(TransformerMixin, TrainedStep):
     n_augmentations : int, default=2
         Flipped and rotated copies of each healthy slice that the token models see in training besides
         the slice itself (paper: random flips and rotations).
-    max_iter : int, default=2500
+    max_iter : int, default=1200
         Training steps (paper: 300,000).
     batch_size : int, default=16
         Slices a step (paper silent). In inference it bounds memory and never changes a result.
@@ -129,7 +129,7 @@ class VQTokenizer(TransformerMixin, TrainedStep):
         restart_below: float = 1.0,
         augment: bool = True,
         n_augmentations: int = 2,
-        max_iter: int = 2500,
+        max_iter: int = 1200,
         batch_size: int = 16,
         learning_rate: float = 1e-3,
         weight_decay: float = 1e-5,

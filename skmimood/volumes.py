@@ -54,12 +54,12 @@ class ScanDetector(BaseEstimator):
         in ``_mask``, ``_brainmask``, ``_seg``, ``_label`` or ``_labels``. Needs a refit.
     min_foreground : float, default=0.05
         Share of the frame that foreground must fill for a slice to be learned from. Needs a refit.
-    calibration_fraction : float, default=0.1
+    calibration_fraction : float, default=0.15
         Share of the healthy scans, at least one, that is held out for the thresholds. Needs a refit.
     fpr : float, default=0.01
         False-positive rate among healthy foreground voxels, for ``pixel_threshold_``. Needs no refit:
         ``detector.pixel_threshold_ = detector.reference_.pixel_threshold(0.001)``.
-    scan_fpr : float, default=0.05
+    scan_fpr : float, default=0.1
         False-positive rate among healthy scans, for ``scan_threshold_``; takes 1 / scan_fpr - 1 scans to
         calibrate on, else the threshold is infinite. Needs no refit, likewise.
     max_slices : int, default=20000
@@ -117,9 +117,9 @@ class ScanDetector(BaseEstimator):
         mask: str = "auto",
         modality: str | None = None,
         min_foreground: float = 0.05,
-        calibration_fraction: float = 0.1,
+        calibration_fraction: float = 0.15,
         fpr: float = 0.01,
-        scan_fpr: float = 0.05,
+        scan_fpr: float = 0.1,
         max_slices: int = 20000,
         max_bytes: int = DEFAULT_MAX_BYTES,
         random_state: Any = 0,

@@ -1,48 +1,17 @@
-import csv
 import json
-import os
-import re
 import subprocess
 import sys
-import warnings
 from pathlib import Path
 
-import nibabel as nib
-import numpy as np
 import pytest
-from toy_scans import MedianRestorer, image, make, write_healthy_scans
+from command_line import assert_mistake, content, rows, run
+from toy_scans import write_healthy_scans
 
-from skmimood import __version__, _state, _training
+from skmimood import __version__, _training
 from skmimood._arguments import _PRESETS
 from skmimood.cli import main
-from skmimood.exceptions import SkmimoodWarning
-from skmimood.nifti import write_image
 from skmimood.pipeline import PRESETS
 from skmimood.volumes import ScanDetector
-
-HOSTILE = "a'b\"<script>alert(1)</script>=é \x1b[31m".replace("/", "")
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    """Return a saved model that needs no training."""
-    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
-        warnings.simplefilter("ignore", SkmimoodWarning)
-        patch.setitem(_state._REGISTRY, "MedianRestorer", MedianRestorer.__module__)
-        folder = tmp_path_factory.mktemp("model")
-        make(calibration_fraction=0.3).fit(write_healthy_scans(folder)).save(folder / "model")
-        yield folder / "model"
-
-
-@pytest.fixture
-def scans(tmp_path):
-    """Return a folder with a healthy scan and two with a lesion."""
-    folder = tmp_path / "scans"
-    folder.mkdir()
-    write_image(image(20), folder / "healthy_T1.nii.gz")
-    write_image(image(21, lesion=True), folder / "patient-1_T1.nii.gz")
-    write_image(image(22, lesion=True), folder / "patient-2_T1.nii.gz")
-    return folder
 
 
 @pytest.fixture
@@ -50,33 +19,6 @@ def healthy(tmp_path):
     folder = tmp_path / "healthy"
     folder.mkdir()
     return write_healthy_scans(folder)
-
-
-def run(*arguments):
-    return main([str(argument) for argument in arguments])
-
-
-def rows(folder):
-    with open(folder / "scores.csv", newline="", encoding="utf-8") as stream:
-        return {row["id"]: row for row in csv.DictReader(stream)}
-
-
-def status(folder):
-    return json.loads((folder / "status.json").read_text())
-
-
-def content(folder):
-    """Return every file below a folder with its bytes and time."""
-    return {p: (p.read_bytes(), p.stat().st_mtime_ns) for p in sorted(folder.rglob("*")) if p.is_file()}
-
-
-def assert_mistake(capsys, *arguments, says):
-    assert run(*arguments) == 2
-    errors = capsys.readouterr().err
-    assert re.search(says, errors)
-    assert errors.startswith("skmimood: error: ")
-    assert errors.count("\n") == 1
-    assert "Traceback" not in errors
 
 
 # What can be asked
@@ -131,281 +73,6 @@ def test_wrong_usage_exits_with_2_and_says_why(arguments, capsys):
     assert "error: " in capsys.readouterr().err
 
 
-# score
-
-
-def test_score_writes_three_images_a_scan_and_the_tables(model, scans, tmp_path, capsys):
-    out = tmp_path / "out"
-    assert run("score", scans, "-m", model, "-o", out) == 0
-    for scan in ("healthy_T1", "patient-1_T1", "patient-2_T1"):
-        given = nib.load(scans / f"{scan}.nii.gz")
-        for ending, dtype in (("anomaly", np.float32), ("pvalue", np.float32), ("mask", np.uint8)):
-            written = nib.load(out / f"{scan}_{ending}.nii.gz")
-            assert written.shape == given.shape
-            assert np.array_equal(written.affine, given.affine)
-            assert written.get_data_dtype() == dtype
-    table = rows(out)
-    assert list(table["healthy_T1"]) == [
-        "id", "status", "score", "pvalue", "is_anomalous", "seconds", "flags", "reason"
-    ]  # fmt: skip
-    assert float(table["patient-1_T1"]["score"]) > float(table["healthy_T1"]["score"])
-    assert table["patient-1_T1"]["is_anomalous"] == "1"
-    assert status(out)["state"] == "done"
-    assert (status(out)["n_ok"], status(out)["n_failed"]) == (3, 0)
-    assert "patient-2_T1" in (out / "report.html").read_text()
-    assert "[2/3] patient-1_T1  score" in capsys.readouterr().out
-
-
-def test_a_scan_that_fails_is_recorded_and_the_others_go_on(model, scans, tmp_path, capsys):
-    (scans / "broken_T1.nii.gz").write_bytes(b"not an image")
-    out = tmp_path / "out"
-    assert run("score", scans, "-m", model, "-o", out) == 1
-    table = rows(out)
-    assert table["broken_T1"]["status"] == "failed"
-    assert table["broken_T1"]["score"] == ""
-    assert table["broken_T1"]["reason"]
-    assert [table[scan]["status"] for scan in ("healthy_T1", "patient-1_T1")] == ["ok", "ok"]
-    assert not list(out.glob("broken*"))
-    assert status(out)["n_failed"] == 1
-    assert table["broken_T1"]["reason"] in (out / "report.html").read_text().replace("&#39;", "'")
-    printed = capsys.readouterr()
-    assert "broken_T1  FAILED: " in printed.out
-    assert "Traceback" not in printed.err
-
-
-def test_a_fault_in_the_program_costs_one_scan_only(model, scans, tmp_path, monkeypatch):
-    detect_scan = ScanDetector.detect_scan
-
-    def faulty(self, source, index=0):
-        if "patient-1" in str(source):
-            raise ZeroDivisionError("oh")
-        return detect_scan(self, source, index)
-
-    monkeypatch.setattr(ScanDetector, "detect_scan", faulty)
-    assert run("score", scans, "-m", model, "-o", tmp_path / "out", "--quiet") == 1
-    assert rows(tmp_path / "out")["patient-1_T1"]["reason"] == "unexpected ZeroDivisionError: oh"
-
-
-def test_a_scan_whose_last_image_cannot_be_written_leaves_none(model, scans, tmp_path, monkeypatch):
-    from skmimood import scoring
-
-    def full_disk(picture, path, **options):
-        if path.name == "patient-1_T1_mask.nii.gz":
-            raise scoring.SkmimoodError("Cannot write: no space left.")
-        write_image(picture, path, **options)
-
-    monkeypatch.setattr(scoring, "write_image", full_disk)
-    assert run("score", scans, "-m", model, "-o", tmp_path / "out", "--quiet") == 1
-    assert not list((tmp_path / "out").glob("patient-1*"))
-    assert len(list((tmp_path / "out").glob("patient-2*"))) == 3
-
-
-def test_resume_does_what_is_missing_and_keeps_the_rest(model, scans, tmp_path, capsys):
-    out = tmp_path / "out"
-    (scans / "broken_T1.nii.gz").write_bytes(b"not an image")
-    run("score", scans, "-m", model, "-o", out)
-    write_image(image(23), scans / "broken_T1.nii.gz", overwrite=True)
-    (out / "patient-1_T1_mask.nii.gz").unlink()
-    kept = content(out)
-    capsys.readouterr()
-
-    assert run("score", scans, "-m", model, "-o", out, "--resume") == 0
-    printed = capsys.readouterr().out
-    assert "broken_T1  score" in printed
-    assert "patient-1_T1  score" in printed
-    assert "patient-2_T1  score" not in printed
-    assert "2 scans were finished before and are kept." in printed
-    now = content(out)
-    assert all(now[path] == kept[path] for path in kept if path.name.startswith(("healthy", "patient-2")))
-    assert set(rows(out)) == {"healthy_T1", "patient-1_T1", "patient-2_T1", "broken_T1"}
-    assert (out / "report.html").read_text().count("<figure>") == 4 * 4
-
-
-def test_resume_covers_the_scans_of_earlier_runs(model, scans, tmp_path):
-    out = tmp_path / "out"
-    run("score", scans / "healthy_T1.nii.gz", "-m", model, "-o", out, "--quiet")
-    run("score", scans / "patient-1_T1.nii.gz", "-m", model, "-o", out, "--quiet", "--resume")
-    assert set(rows(out)) == {"healthy_T1", "patient-1_T1"}
-    assert status(out)["n_scans"] == 2
-
-
-def test_resume_refuses_results_of_other_thresholds(model, scans, tmp_path, capsys):
-    out = tmp_path / "out"
-    command = ("score", scans, "-m", model, "-o", out, "--no-report", "--quiet")
-    run(*command)
-    assert_mistake(capsys, *command, "--resume", "--pixel-threshold", "0.5", says="other thresholds")
-
-
-def test_a_damaged_status_is_a_clear_error(model, scans, tmp_path, capsys):
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "status.json").write_text('{"format": "skmimood-status", "scans"')
-    assert_mistake(
-        capsys, "score", scans, "-m", model, "-o", tmp_path / "out", "--resume", says="cannot be resumed from"
-    )
-
-
-def test_an_interrupt_keeps_finished_results_and_a_valid_status(model, scans, tmp_path, capsys, monkeypatch):
-    out = tmp_path / "out"
-    detect_scan = ScanDetector.detect_scan
-
-    def interrupted(self, source, index=0):
-        if "patient-1" in str(source):
-            raise KeyboardInterrupt
-        return detect_scan(self, source, index)
-
-    monkeypatch.setattr(ScanDetector, "detect_scan", interrupted)
-    assert run("score", scans, "-m", model, "-o", out) == 130
-    assert "--resume" in capsys.readouterr().err
-    assert status(out)["state"] == "interrupted"
-    assert [line["id"] for line in status(out)["scans"]] == ["healthy_T1"]
-    assert (out / "healthy_T1_mask.nii.gz").is_file()
-    assert not list(out.glob("patient*"))
-
-    monkeypatch.undo()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(_state._REGISTRY, "MedianRestorer", MedianRestorer.__module__)
-        assert run("score", scans, "-m", model, "-o", out, "--resume") == 0
-    assert status(out)["n_ok"] == 3
-
-
-def test_results_are_not_replaced_unless_asked(model, scans, tmp_path, capsys):
-    out = tmp_path / "out"
-    command = ("score", scans, "-m", model, "-o", out, "--quiet")
-    assert run(*command) == 0
-    before = content(out)
-    assert_mistake(capsys, *command, says="holds results already.*--resume.*--overwrite")
-    assert content(out) == before
-    assert run(*command, "--overwrite") == 0
-
-
-def test_maps_are_the_same_bytes_in_every_run(model, scans, tmp_path):
-    for out in ("one", "two"):
-        run("score", scans, "-m", model, "-o", tmp_path / out, "--quiet")
-    for path in (tmp_path / "one").glob("*.nii.gz"):
-        assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes()
-
-
-def test_the_output_must_not_hold_the_scans(model, scans, tmp_path, capsys):
-    before = content(scans)
-    for output in (scans, tmp_path):
-        assert_mistake(
-            capsys, "score", scans, "-m", model, "-o", output, says="holds, the input.*another output"
-        )
-    assert content(scans) == before
-
-
-def test_results_below_the_scans_are_not_taken_for_scans(model, scans):
-    out = scans / "results"
-    assert run("score", scans, "-m", model, "-o", out, "--quiet") == 0
-    assert run("score", scans, "-m", model, "-o", out, "--quiet", "--resume") == 0
-    assert len(rows(out)) == 3
-
-
-def test_thresholds_can_be_given(model, scans, tmp_path):
-    out = tmp_path / "out"
-    run("score", scans, "-m", model, "-o", out, "--quiet", "--pixel-threshold", "inf", "--scan-threshold", 0)
-    assert all(row["is_anomalous"] == "1" for row in rows(out).values())
-    assert not nib.load(out / "patient-1_T1_mask.nii.gz").get_fdata().any()
-    assert status(out)["settings"]["pixel_threshold"] is None
-    assert "set by hand" in (out / "report.html").read_text()
-
-
-def test_only_the_scans_of_a_split_are_scored(model, scans, tmp_path, capsys):
-    (scans / "splits.csv").write_text("subject,split\nhealthy,train\npatient-1,test\npatient-2,val\n")
-    out = tmp_path / "out"
-    assert run("score", scans, "-m", model, "-o", out, "--split", "test", "--quiet") == 0
-    assert set(rows(out)) == {"patient-1_T1"}
-    command = ("score", scans, "-m", model, "-o", tmp_path / "none", "--split", "dev")
-    assert_mistake(capsys, *command, says="no split 'dev'; it has test, train, val")
-
-
-def test_a_subject_is_found_by_its_folder_and_never_by_half_its_name(model, tmp_path):
-    for name in ("sub-1/flair", "sub-1_b/t1", "sub-12_t2", "sub-1_t2w"):
-        path = tmp_path / "scans" / f"{name}.nii.gz"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_image(image(len(name)), path)
-    (tmp_path / "scans" / "splits.csv").write_text(
-        "split,subject,age\ntest,sub-1,3\ntrain,sub-1_b,4\ntrain,sub-12,5\n"
-    )
-    run("score", tmp_path / "scans", "-m", model, "-o", tmp_path / "out", "--split", "test", "--quiet")
-    assert set(rows(tmp_path / "out")) == {"flair", "sub-1_t2w"}
-
-
-@pytest.mark.parametrize(
-    ("table", "says"),
-    [
-        (None, "no splits.csv"),
-        ("subject;split\na;train\n", "no column"),
-        ("subject,split\na\n", "cannot be read"),
-        ("subject,split\na,train\na,test\n", "two splits for 'a'"),
-        ("subject,split\nother,test\n", "No scan belongs"),
-    ],
-)
-def test_a_faulty_split_table_is_a_clear_error(table, says, model, scans, tmp_path, capsys):
-    if table is not None:
-        (scans / "splits.csv").write_text(table)
-    command = ("score", scans, "-m", model, "-o", tmp_path / "out", "--split", "test")
-    assert_mistake(capsys, *command, says=says)
-
-
-def test_names_of_any_kind_work_and_cannot_steer_a_terminal(model, tmp_path, capsys):
-    scans, out = tmp_path / "scans", tmp_path / "out"
-    scans.mkdir()
-    longest = "x" * (255 - len(".nii.gz"))
-    undecodable = os.fsdecode(b"byte-\xff")
-    for name in (HOSTILE, longest, undecodable):
-        write_image(image(20), scans / "plain.nii.gz", overwrite=True)
-        (scans / "plain.nii.gz").rename(scans / f"{name}.nii.gz")
-    assert run("score", scans, "-m", model, "-o", out) == 0
-    assert "\x1b" not in capsys.readouterr().out
-    assert len(list(out.glob("*_anomaly.nii.gz"))) == 3
-    assert {line["id"] for line in status(out)["scans"]} == {HOSTILE, longest, undecodable}
-    assert run("score", scans, "-m", model, "-o", out, "--resume", "--quiet") == 0
-    report = (out / "report.html").read_text()
-    assert "<script" not in report
-    assert report.count("<figure>") == 3 * 4
-
-
-def test_a_model_that_is_none_is_a_clear_error(scans, tmp_path, capsys):
-    assert_mistake(
-        capsys, "score", scans, "-m", tmp_path / "nowhere", "-o", tmp_path / "out", says="not a model"
-    )
-    assert not (tmp_path / "out").exists()
-
-
-def test_paths_that_are_not_there_are_a_clear_error(model, tmp_path, capsys):
-    nowhere = tmp_path / "nowhere"
-    assert_mistake(capsys, "score", nowhere, "-m", model, "-o", tmp_path / "out", says="No such file")
-    assert_mistake(capsys, "fit", nowhere, "-o", tmp_path / "new", says="No such file")
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize("command", ["score", "fit"])
-def test_an_output_that_is_a_file_is_a_clear_error(command, model, scans, tmp_path, capsys):
-    (tmp_path / "taken").write_text("mine")
-    extra = ("-m", model) if command == "score" else ()
-    for output in (tmp_path / "taken", tmp_path / "taken" / "below"):
-        assert_mistake(capsys, command, scans, *extra, "-o", output, says="taken")
-    assert (tmp_path / "taken").read_text() == "mine"
-
-
-def test_without_the_optional_packages_all_but_the_report_is_written(
-    model, scans, tmp_path, capsys, monkeypatch
-):
-    from skmimood import report
-
-    monkeypatch.setattr(report.importlib.util, "find_spec", lambda name: None)
-    assert run("score", scans, "-m", model, "-o", tmp_path / "out") == 0
-    assert 'pip install "skmimood[report]"' in capsys.readouterr().out
-    assert len(list((tmp_path / "out").glob("*.nii.gz"))) == 9
-    assert not (tmp_path / "out" / "report.html").exists()
-
-
-def test_no_report_is_written_if_none_is_wanted(model, scans, tmp_path):
-    assert run("score", scans, "-m", model, "-o", tmp_path / "out", "--no-report", "--quiet") == 0
-    assert not (tmp_path / "out" / "report.html").exists()
-
-
 # fit
 
 
@@ -448,13 +115,14 @@ def test_info_tells_what_a_model_is_made_of_and_changes_nothing(fitted, capsys):
     assert run("info", model, "--json") == 0
     about = json.loads(capsys.readouterr().out)
     assert about["n_calibration_scans"] == 1
+    assert about["skmimood_version"] == __version__
     assert about["steps"]["tokenizer"]["n_training_steps"] == 2
     assert about["steps"]["inpainter"]["n_parameters"] > 1000
     assert content(model) == before
 
 
-def test_info_of_something_else_is_a_clear_error(scans, capsys):
-    assert_mistake(capsys, "info", scans, says="not a model")
+def test_info_of_something_else_is_a_clear_error(healthy, capsys):
+    assert_mistake(capsys, "info", healthy, says="not a model")
 
 
 def test_an_existing_model_is_refused_before_anything_is_learned(healthy, tmp_path, capsys, monkeypatch):

@@ -100,8 +100,15 @@ def test_scans_are_shown_by_falling_score_and_failed_ones_with_their_reason(tmp_
     text = Page(report(tmp_path / "report.html", table.outcomes)).text
     assert text.index("high") < text.index("low") < text.index("broken")
     assert "it is truncated" in text
-    assert "2 called anomalous, 0 not, 1 failed" in text
+    assert "2 anomalous, 1 failed." in text
     assert "Research use only" in text
+
+
+def test_without_a_scan_threshold_there_are_no_verdicts(tmp_path):
+    outcome = ScanOutcome("a", "ok", 0.5, 0.25)
+    text = Page(report(tmp_path / "report.html", [outcome])).text
+    assert "1 no verdict" in text
+    assert "the scan threshold is infinite" in text
 
 
 def test_all_scans_share_one_colour_scale_whatever_their_values(tmp_path):

@@ -1,0 +1,39 @@
+# `make demo` and `make test` work on a fresh machine: they set up .venv with what constraints.txt pins.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+INSTALL := PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+.PHONY: demo test lint format bench clean
+
+demo: $(VENV)/.installed
+	$(BIN)/skmimood demo -o demo --overwrite
+
+test: $(VENV)/.installed
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/.installed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# On real scans (see benchmarks/README.md); takes about two hours on two CPU cores.
+bench: $(VENV)/.installed
+	$(BIN)/python -m benchmarks lgg
+	$(BIN)/python -m benchmarks ixi --model runs/ixi
+	$(BIN)/python -m benchmarks volume --model runs/ixi
+
+# torch first and alone: its pin decides whether a CPU build or one with CUDA is taken.
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(INSTALL) torch
+	$(INSTALL) --editable '.[dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) demo runs build dist .pytest_cache .ruff_cache .mypy_cache

@@ -1,0 +1,22 @@
+"""``python -m benchmarks {lgg,ixi,volume} --help``."""
+
+from __future__ import annotations
+
+import argparse
+
+from benchmarks import ixi, lgg, volume
+
+COMMANDS = {"lgg": lgg, "ixi": ixi, "volume": volume}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, module in COMMANDS.items():
+        module.add_arguments(commands.add_parser(name, help=module.__doc__, description=module.__doc__))
+    arguments = parser.parse_args()
+    COMMANDS[arguments.command].run(arguments)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,63 @@
+"""The command line on real healthy scans: time of fit on the training subjects of ixi/ and of scoring one test subject."""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks import records
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--root", help="folder that holds ixi/ (default: $SKMIMOOD_DATA, else ../shared/data)")
+    parser.add_argument("--preset", default="tiny", choices=["tiny", "small", "paper"])
+    parser.add_argument("--model", help="keep the model in this folder (must not exist)")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    import nibabel
+
+    folder = records.data_root(arguments.root) / "ixi"
+    subject = records.subjects(folder, "test")[0]
+    scan = folder / f"{subject}_T1.nii.gz"
+    with tempfile.TemporaryDirectory() as temporary:
+        model = Path(arguments.model or f"{temporary}/model")
+        output = Path(temporary) / "out"
+        fit = _skmimood(
+            "fit", str(folder), "-o", str(model), "--split", "train", "--modality", "T1", "--mask-suffix", "brainmask",
+            "--preset", arguments.preset,
+        )  # fmt: skip
+        score = _skmimood("score", str(scan), "-m", str(model), "-o", str(output))
+        reference = nibabel.load(scan)
+        maps = {kind: nibabel.load(output / f"{subject}_T1_{kind}.nii.gz") for kind in ("anomaly", "pvalue", "mask")}
+        same = {
+            kind: image.shape == reference.shape and np.array_equal(image.affine, reference.affine)
+            for kind, image in maps.items()
+        }
+        anomaly = np.asarray(maps["anomaly"].dataobj)
+        mask = np.asarray(maps["mask"].dataobj) > 0
+        brain = np.asarray(nibabel.load(folder / f"{subject}_brainmask.nii.gz").dataobj) > 0
+    records.write(
+        f"ixi_{arguments.preset}",
+        {
+            "data": "ixi (T1, 2 mm)",
+            "preset": arguments.preset,
+            "seconds": {"fit": round(fit, 1), "score_one_scan_with_report": round(score, 1)},
+            "shape_and_affine_equal_input": same,
+            "map_is_finite": bool(np.isfinite(anomaly).all()),
+            "false_positive_rate_in_brain_of_one_healthy_test_scan": round(float(mask[brain].mean()), 4),
+        },
+    )
+
+
+def _skmimood(*arguments: str) -> float:
+    """Run the program and return its seconds, start included."""
+    start = time.perf_counter()
+    subprocess.run([sys.executable, "-m", "skmimood", *arguments], check=True)
+    return time.perf_counter() - start

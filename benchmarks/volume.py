@@ -1,0 +1,48 @@
+"""Limits: peak memory of scoring a 240x240x155 volume, and the time of `import skmimood`."""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import subprocess
+import sys
+import time
+
+import numpy as np
+
+from benchmarks import records
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", required=True, help="a model that `skmimood fit` has written")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    import nibabel
+
+    from skmimood import ScanDetector
+
+    detector = ScanDetector.load(arguments.model)
+    rows, columns, slices = np.mgrid[-1:1:240j, -1:1:240j, -1:1:155j]
+    head = np.where(rows**2 + columns**2 + slices**2 < 0.8, 100 + 20 * np.sin(9 * rows), 0).astype(np.float32)
+    image = nibabel.Nifti1Image(head, np.eye(4))
+    start = time.perf_counter()
+    if detector.mask not in ("auto", "none"):
+        detector.set_params(mask="auto")  # the volume has no brain mask beside it
+    result = detector.detect_scan(image)
+    records.write(
+        "volume",
+        {
+            "shape": list(result.anomaly.shape),
+            "seconds": {"score": round(time.perf_counter() - start, 1), "import": round(_import_seconds(), 3)},
+            # Linux counts in kB. The peak covers making the volume too.
+            "peak_memory_gb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9, 2),
+        },
+    )
+
+
+def _import_seconds() -> float:
+    """Return the median of five imports, each in a fresh interpreter, without the interpreter's own start."""
+    code = "import time; start = time.perf_counter(); import skmimood; print(time.perf_counter() - start)"
+    times = [float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout) for _ in range(5)]
+    return float(np.median(times))
