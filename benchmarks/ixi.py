@@ -1,4 +1,4 @@
-"""The command line on real healthy scans: time of fit on the training subjects of ixi/ and of scoring one test subject."""
+"""The command line on real healthy scans: fit on the training subjects of ixi/, score a test subject."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -15,13 +16,18 @@ from benchmarks import records
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--root", help="folder that holds ixi/ (default: $SKMIMOOD_DATA, else ../shared/data)")
+    parser.add_argument(
+        "--root", help="folder that holds ixi/ (default: $SKMIMOOD_DATA, else ../shared/data)"
+    )
     parser.add_argument("--preset", default="tiny", choices=["tiny", "small", "paper"])
     parser.add_argument("--model", help="keep the model in this folder (must not exist)")
 
 
 def run(arguments: argparse.Namespace) -> None:
     import nibabel
+
+    def load(path: Path) -> Any:
+        return nibabel.load(path)
 
     folder = records.data_root(arguments.root) / "ixi"
     subject = records.subjects(folder, "test")[0]
@@ -34,15 +40,15 @@ def run(arguments: argparse.Namespace) -> None:
             "--preset", arguments.preset,
         )  # fmt: skip
         score = _skmimood("score", str(scan), "-m", str(model), "-o", str(output))
-        reference = nibabel.load(scan)
-        maps = {kind: nibabel.load(output / f"{subject}_T1_{kind}.nii.gz") for kind in ("anomaly", "pvalue", "mask")}
+        reference = load(scan)
+        maps = {kind: load(output / f"{subject}_T1_{kind}.nii.gz") for kind in ("anomaly", "pvalue", "mask")}
         same = {
             kind: image.shape == reference.shape and np.array_equal(image.affine, reference.affine)
             for kind, image in maps.items()
         }
         anomaly = np.asarray(maps["anomaly"].dataobj)
         mask = np.asarray(maps["mask"].dataobj) > 0
-        brain = np.asarray(nibabel.load(folder / f"{subject}_brainmask.nii.gz").dataobj) > 0
+        brain = np.asarray(load(folder / f"{subject}_brainmask.nii.gz").dataobj) > 0
     records.write(
         f"ixi_{arguments.preset}",
         {

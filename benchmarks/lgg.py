@@ -12,13 +12,17 @@ from benchmarks import records
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--root", help="folder that holds lgg/ (default: $SKMIMOOD_DATA, else ../shared/data)")
+    parser.add_argument(
+        "--root", help="folder that holds lgg/ (default: $SKMIMOOD_DATA, else ../shared/data)"
+    )
     parser.add_argument("--preset", default="tiny", choices=["tiny", "small", "paper"])
     parser.add_argument("--split", default="val", help="patients to score")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--cache", help="folder that keeps trained networks from run to run")
-    parser.add_argument("--search", action="store_true", help="score a grid of lambda and T, and write no record")
+    parser.add_argument(
+        "--search", action="store_true", help="score a grid of lambda and T, and write no record"
+    )
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -32,7 +36,11 @@ def run(arguments: argparse.Namespace) -> None:
         memory=arguments.cache or "session", verbose=True,
     )  # fmt: skip
     detector = ScanDetector(
-        pipeline, modality="flair", size=PRESET_IMAGE_SIZE[arguments.preset], random_state=arguments.seed, verbose=True
+        pipeline,
+        modality="flair",
+        size=PRESET_IMAGE_SIZE[arguments.preset],
+        random_state=arguments.seed,
+        verbose=True,
     )
     start = time.perf_counter()
     detector.fit(training, "_seg")
@@ -84,7 +92,9 @@ def _score(detector: Any, folder: Any, patients: list[str]) -> dict[str, Any]:
     }
 
 
-def _figures(metrics: Any, truth: np.ndarray, scores: np.ndarray, threshold: float | None) -> dict[str, float]:
+def _figures(
+    metrics: Any, truth: np.ndarray, scores: np.ndarray, threshold: float | None
+) -> dict[str, float]:
     figures = {
         "best_dice": metrics.best_dice(truth, scores),
         "ap": metrics.average_precision(truth, scores),

@@ -34,7 +34,10 @@ def run(arguments: argparse.Namespace) -> None:
         "volume",
         {
             "shape": list(result.anomaly.shape),
-            "seconds": {"score": round(time.perf_counter() - start, 1), "import": round(_import_seconds(), 3)},
+            "seconds": {
+                "score": round(time.perf_counter() - start, 1),
+                "import": round(_import_seconds(), 3),
+            },
             # Linux counts in kB. The peak covers making the volume too.
             "peak_memory_gb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9, 2),
         },
@@ -44,5 +47,8 @@ def run(arguments: argparse.Namespace) -> None:
 def _import_seconds() -> float:
     """Return the median of five imports, each in a fresh interpreter, without the interpreter's own start."""
     code = "import time; start = time.perf_counter(); import skmimood; print(time.perf_counter() - start)"
-    times = [float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout) for _ in range(5)]
+    times = [
+        float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout)
+        for _ in range(5)
+    ]
     return float(np.median(times))

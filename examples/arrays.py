@@ -22,5 +22,7 @@ maps = pipe.decision_function(scans)  # (n, H, W), higher is more anomalous
 masks = pipe.predict(scans)  # (n, H, W) bool, at a threshold from held-out healthy slices
 healed = pipe.transform(scans)  # (n, H, W), what the slices would look like without their lesions
 
-print(f"pixels: {lesions.mean():.1%} lesion, {masks.mean():.1%} marked; healed differ by {np.abs(healed - scans).mean():.3f}")
-print(f"AUROC {auroc(lesions, maps):.3f}   AP {average_precision(lesions, maps):.3f}   best Dice {best_dice(lesions, maps):.3f}")
+print(f"{lesions.mean():.1%} of the pixels are lesion, {masks.mean():.1%} are marked")
+print(f"healing changes a lesion pixel by {np.abs(healed - scans)[lesions].mean():.3f} on average")
+print(f"AUROC {auroc(lesions, maps):.3f}")
+print(f"AP {average_precision(lesions, maps):.3f}, best Dice {best_dice(lesions, maps):.3f}")

@@ -32,6 +32,8 @@ search = GridSearchCV(
 )
 search.fit(slices, masks)
 
-for parameters, score in zip(search.cv_results_["params"], search.cv_results_["mean_test_score"], strict=True):
+for parameters, score in zip(
+    search.cv_results_["params"], search.cv_results_["mean_test_score"], strict=True
+):
     print(f"{score:.3f}", parameters)
 print("best:", search.best_params_)

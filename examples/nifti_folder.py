@@ -16,10 +16,14 @@ from skmimood.datasets import write_phantom_dataset
 
 def main(healthy, scans, output) -> None:
     pipe = make_mimood_pipeline(preset="tiny", random_state=0, verbose=True)
-    pipe.set_params(tokenizer__max_iter=400, detector__max_iter=400, inpainter__max_iter=400)  # drop this for real work
+    pipe.set_params(
+        tokenizer__max_iter=400, detector__max_iter=400, inpainter__max_iter=400
+    )  # drop this for real work
     # mask="_brainmask" would strip the skull with a mask beside each scan; modality="T1" would choose among files.
     detector = ScanDetector(pipe, plane="axial", size=64, verbose=True).fit(healthy)
-    print(f"pixels above {detector.pixel_threshold_:.3f} are called anomalous, scans above {detector.scan_threshold_:.3f}")
+    print(
+        f"pixels above {detector.pixel_threshold_:.3f} are called anomalous, scans above {detector.scan_threshold_:.3f}"
+    )
 
     output = Path(output)
     output.mkdir(parents=True, exist_ok=True)
@@ -38,5 +42,7 @@ if __name__ == "__main__":
         main(*sys.argv[1:])
     else:
         with tempfile.TemporaryDirectory() as folder:
-            cohort = write_phantom_dataset(f"{folder}/cohort", n_healthy=16, n_lesions=4, size=64, random_state=0)
+            cohort = write_phantom_dataset(
+                f"{folder}/cohort", n_healthy=16, n_lesions=4, size=64, random_state=0
+            )
             main(cohort.healthy, cohort.scans, f"{folder}/out")

@@ -20,7 +20,7 @@ _PUBLIC = {
 }
 _SUBMODULES = ("datasets", "exceptions", "metrics")
 
-__all__ = ["__version__", *_PUBLIC, *_SUBMODULES]  # noqa: PLE0604
+__all__ = ["__version__", *_PUBLIC, *_SUBMODULES]
 
 
 def __getattr__(name: str) -> Any:

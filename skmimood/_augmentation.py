@@ -20,9 +20,7 @@ def vary_intensity(images: Tensor, generator: torch.Generator) -> Tensor:
 
     def uniform(low: float, high: float, *shape: int) -> Tensor:
         shape = shape or (1, 1, 1)
-        return low + (high - low) * torch.rand(
-            len(images), *shape, generator=generator, device=images.device
-        )
+        return low + (high - low) * torch.rand(len(images), *shape, generator=generator, device=images.device)
 
     foreground = images > 0
     varied = images.clamp(0, 1) ** torch.exp(uniform(-math.log(2), math.log(2)))
@@ -55,8 +53,9 @@ def flip_and_rotate(images: Tensor, generator: torch.Generator, max_degrees: flo
     cosine, sine, zero = torch.cos(angle), torch.sin(angle), torch.zeros_like(angle)
     # affine_grid works in coordinates that run from -1 to 1 along each axis, whatever its length.
     aspect = height / width
-    rows = torch.stack([cosine * sign, -sine * aspect, zero], 1), torch.stack(
-        [sine * sign / aspect, cosine, zero], 1
+    rows = (
+        torch.stack([cosine * sign, -sine * aspect, zero], 1),
+        torch.stack([sine * sign / aspect, cosine, zero], 1),
     )
     grid = F.affine_grid(torch.stack(rows, 1), list(images.shape), align_corners=False)
     return F.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)

@@ -69,7 +69,9 @@ class TrainedStep(BaseEstimator):
     def _recipe(self) -> Recipe:
         return Recipe(**{name: getattr(self, name) for name in Recipe.__dataclass_fields__})
 
-    def _fit_network(self, train: Callable[..., dict[str, Any]], config: dict[str, Any], **arguments: Any) -> None:
+    def _fit_network(
+        self, train: Callable[..., dict[str, Any]], config: dict[str, Any], **arguments: Any
+    ) -> None:
         """Call ``train(config=, seed=, runtime=, **arguments)`` through the cache and keep what it learnt."""
         arguments |= {"config": config, "recipe": self._recipe(), "seed": self.seed_}
         checkpoint = None
@@ -126,7 +128,9 @@ class TrainedStep(BaseEstimator):
 
     def __skmimood_state__(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Return what was learnt as arrays and JSON values, for `skmimood.save_model`."""
-        arrays = {f"{group}{name}": array for group in _ARRAY_GROUPS for name, array in getattr(self, group).items()}
+        arrays = {
+            f"{group}{name}": array for group in _ARRAY_GROUPS for name, array in getattr(self, group).items()
+        }
         values = {k: v for k, v in vars(self).items() if k.endswith("_") and k not in _ARRAY_GROUPS}
         return arrays, values
 
@@ -138,7 +142,8 @@ class TrainedStep(BaseEstimator):
             groups[group][key.removeprefix(group)] = array
         self._check_state(values["config_"], groups["state_"])
         learnt = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
-        vars(self).update(learnt | groups)
+        for name, value in (learnt | groups).items():
+            setattr(self, name, value)
 
     def _check_state(self, config: dict[str, Any], state: dict[str, np.ndarray]) -> None:
         """Raise `ModelLoadError` unless ``state`` holds finite weights of the network that ``config`` builds."""
@@ -146,7 +151,8 @@ class TrainedStep(BaseEstimator):
         if not ((numbers >= 0) & (numbers <= _MAX_SIZE)).all() or len(state) > _MAX_SIZE:
             raise ModelLoadError(f"the sizes of {type(self).__name__} are out of range: {config}.")
         expected = {
-            name: tuple(tensor.shape) for name, tensor in empty_network(self._network_class, config).state_dict().items()
+            name: tuple(tensor.shape)
+            for name, tensor in empty_network(self._network_class, config).state_dict().items()
         }
         if {name: array.shape for name, array in state.items()} != expected:
             raise ModelLoadError(f"the weights of {type(self).__name__} do not fit its architecture.")
@@ -180,9 +186,7 @@ def run_in_batches(
     return torch.cat(results)
 
 
-def run_convolutions(
-    function: Callable[[Tensor], Tensor], rows: Tensor, batch_size: int
-) -> Tensor:
+def run_convolutions(function: Callable[[Tensor], Tensor], rows: Tensor, batch_size: int) -> Tensor:
     """Apply a convolutional network to ``rows`` in batches, on a CPU to the same bits whatever ``batch_size``.
 
     A CPU's convolution kernels round differently for different batch shapes, where those of the
@@ -193,16 +197,22 @@ def run_convolutions(
     return run_in_batches(function, rows, batch_size)
 
 
-def check_tokenized(X: Any, detected: bool = False) -> TokenizedScans:
+def check_tokenized(X: Any) -> TokenizedScans:
     """Return ``X`` if it is what the step before produces, else raise `InputError`."""
     if not isinstance(X, TokenizedScans):
         raise InputError(
             f"X must be TokenizedScans, the output of VQTokenizer.transform; got {type(X).__name__}. "
             "Use the steps in a Pipeline, as make_mimood_pipeline builds it."
         )
-    if detected and X.detector is None:
-        raise InputError("X has not passed a token detector; transform it with one first.")
     return X
+
+
+def detector_of(X: Any) -> BaseTokenDetector:
+    """Return the detector that ``X`` has passed, else raise `InputError`."""
+    detector = check_tokenized(X).detector
+    if detector is None:
+        raise InputError("X has not passed a token detector; transform it with one first.")
+    return detector
 
 
 class BaseTokenDetector(TransformerMixin, TrainedStep):
@@ -346,7 +356,9 @@ class BaseRestorer(TrainedStep):
         held_out = split_validation(len(X), self.validation_fraction)[1]
         if len(held_out) == 0:
             held_out = np.arange(len(X))
-        spread = np.linspace(0, len(held_out) - 1, min(len(held_out), self._max_calibration_slices)).astype(int)
+        spread = np.linspace(0, len(held_out) - 1, min(len(held_out), self._max_calibration_slices)).astype(
+            int
+        )
         X = X[held_out[spread]]
         self.threshold_ = float(np.quantile(self.decision_function(X), 1 - self.fpr))
         self.calibrated_with_ = self._inference_parameters(X)
@@ -355,11 +367,12 @@ class BaseRestorer(TrainedStep):
         if self.combination not in COMBINATIONS:
             raise InputError(f"combination must be one of {sorted(COMBINATIONS)}; got {self.combination!r}.")
         if self.residual_reference not in REFERENCES:
-            raise InputError(f"residual_reference must be one of {REFERENCES}; got {self.residual_reference!r}.")
+            raise InputError(
+                f"residual_reference must be one of {REFERENCES}; got {self.residual_reference!r}."
+            )
         for name in ("min_filter", "mean_filter"):
             size = getattr(self, name)
             if size < 1 or size % 2 == 0:
                 raise InputError(f"{name} must be an odd number of pixels, 1 for no filter; got {size!r}.")
         if not 0 < self.fpr < 1:
             raise InputError(f"fpr must lie in (0, 1); got {self.fpr!r}.")
-

@@ -22,14 +22,13 @@ def run_cached(
     ``runtime`` does not count for equality. A lock makes concurrent workers that want the same
     result wait for the first instead of computing it again.
     """
-    if not isinstance(memory, joblib.Memory):
-        memory = joblib.Memory(memory, verbose=0)
-    if memory.location is None:
+    store = memory if isinstance(memory, joblib.Memory) else joblib.Memory(memory, verbose=0)
+    if store.location is None:
         return function(runtime=runtime, **arguments)
-    locks = Path(memory.location) / "locks"
+    locks = Path(store.location) / "locks"
     locks.mkdir(parents=True, exist_ok=True)
     with FileLock(locks / f"{function.__name__}-{joblib.hash(arguments)}"):
-        return memory.cache(function, ignore=["runtime"])(runtime=runtime, **arguments)
+        return store.cache(function, ignore=["runtime"])(runtime=runtime, **arguments)
 
 
 @functools.cache

@@ -54,7 +54,9 @@ def _brush_walks(n: int, grid: tuple[int, int], rng: np.random.Generator) -> np.
     points = np.rint(points).reshape(n, -1, 2).astype(np.float32)
     radius2 = (np.repeat(half_width, steps, axis=2).reshape(n, -1) + 0.5).astype(np.float32) ** 2
     radius2[~np.repeat(exists, steps, axis=2).reshape(n, -1)] = -1
-    distance2 = (points[..., 0, None] - rows)[..., None] ** 2 + ((points[..., 1, None] - columns) ** 2)[..., None, :]
+    distance2 = (points[..., 0, None] - rows)[..., None] ** 2 + ((points[..., 1, None] - columns) ** 2)[
+        ..., None, :
+    ]
     return (distance2 <= radius2[..., None, None]).any(1)
 
 
@@ -76,11 +78,12 @@ def _scattered(share: np.ndarray, grid: tuple[int, int], rng: np.random.Generato
 
 def box_masks(n: int, grid: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
     """One to three boxes with sides of up to half the grid."""
-    rows, columns = np.arange(grid[0])[:, None], np.arange(grid[1])
+    rows = np.arange(grid[0])[:, None]
+    columns = np.arange(grid[1])
     masks = np.zeros((n, *grid), bool)
     for box in range(3):
         drawn = rng.integers(1, 4, n) > box if box else np.ones(n, bool)
-        height, width = (rng.integers(1, max(2, side // 2 + 1), n)[:, None, None] for side in grid)
+        height, width = (rng.integers(1, max(2, side // 2 + 1), (n, 1, 1)) for side in grid)
         top, left = (
             (rng.random((n, 1, 1)) * (side - extent + 1)).astype(int)
             for side, extent in zip(grid, (height, width), strict=True)
@@ -102,9 +105,8 @@ def foreign_tokens(tokens: np.ndarray, n_codes: int, rng: np.random.Generator) -
     """
     n, h, w = tokens.shape
     other = tokens[(np.arange(n) + rng.integers(1, max(2, n), n)) % n]
-    row_shift, column_shift = rng.integers(0, h, n), rng.integers(0, w, n)
-    rows = (np.arange(h) + row_shift[:, None]) % h  # (n, h)
-    columns = (np.arange(w) + column_shift[:, None]) % w  # (n, w)
+    rows = (np.arange(h) + rng.integers(0, h, (n, 1))) % h  # (n, h)
+    columns = (np.arange(w) + rng.integers(0, w, (n, 1))) % w  # (n, w)
     return other[np.arange(n)[:, None, None], rows[:, :, None], columns[:, None, :]]
 
 

@@ -26,7 +26,9 @@ def resolve_device(device: str | torch.device) -> torch.device:
     try:
         resolved = torch.device(device)
     except (RuntimeError, TypeError) as error:
-        raise DeviceError(f"device={device!r} is not a device; use 'auto', 'cpu', 'cuda' or 'cuda:0'.") from error
+        raise DeviceError(
+            f"device={device!r} is not a device; use 'auto', 'cpu', 'cuda' or 'cuda:0'."
+        ) from error
     if resolved.type == "cuda" and (resolved.index or 0) >= torch.cuda.device_count():
         raise DeviceError(
             f"device={str(device)!r} is not there: torch sees {torch.cuda.device_count()} CUDA device(s). "

@@ -42,9 +42,7 @@ class Streams:
         return cls(np.random.default_rng(sequence), generator)
 
 
-def sampling_uniforms(
-    seed: int, n_restorations: int, n_steps: int, grid: tuple[int, int]
-) -> np.ndarray:
+def sampling_uniforms(seed: int, n_restorations: int, n_steps: int, grid: tuple[int, int]) -> np.ndarray:
     """Draw the uniforms of every restoration and step, shape (R, T, h, w), float32 in [0, 1).
 
     Restoration r draws from the r-th child of ``seed`` and its steps in order, so that the draws of

@@ -73,7 +73,9 @@ def save_model(estimator: BaseEstimator, path: str | os.PathLike, *, overwrite: 
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
     except OSError as error:
-        raise ModelSaveError(f"{path.name} cannot be written: {error.strerror or error}. Nothing was saved.") from error
+        raise ModelSaveError(
+            f"{path.name} cannot be written: {error.strerror or error}. Nothing was saved."
+        ) from error
 
 
 def load_model(path: str | os.PathLike) -> Any:
@@ -130,8 +132,9 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     version = content.get("format_version")
     if version != FORMAT_VERSION:
         raise ModelLoadError(
-            f"{path.name} has format version {version!r}, written by skmimood {content.get('skmimood_version')!r}; this "
-            f"is skmimood {skmimood.__version__}, which reads version {FORMAT_VERSION}. Install the version that wrote it."
+            f"{path.name} has format version {version!r}, written by skmimood "
+            f"{content.get('skmimood_version')!r}; this is skmimood {skmimood.__version__}, which reads version "
+            f"{FORMAT_VERSION}. Install the version that wrote it."
         )
     if content.pop("sha256", None) != _content_hash(content):
         raise ModelLoadError(f"{path.name}: {_MANIFEST} is damaged (checksum). Copy the model again.")
@@ -142,7 +145,9 @@ def _read_arrays(path: Path, content: dict[str, Any]) -> dict[str, np.ndarray]:
     file = path / _ARRAYS
     try:
         if _file_hash(file) != content.get("arrays_sha256"):
-            raise ModelLoadError(f"{path.name}: {_ARRAYS} is damaged or incomplete (checksum). Copy the model again.")
+            raise ModelLoadError(
+                f"{path.name}: {_ARRAYS} is damaged or incomplete (checksum). Copy the model again."
+            )
         return load_file(file)
     except FileNotFoundError:
         raise ModelLoadError(f"{path.name} is incomplete: it has no {_ARRAYS}.") from None
@@ -198,7 +203,9 @@ def _parameters(estimator: BaseEstimator) -> Iterator[tuple[str, Any]]:
 def _unpack(node: dict[str, Any], prefix: str, arrays: dict[str, np.ndarray]) -> Any:
     name = node["class"]
     if name == "Pipeline":
-        return Pipeline([(str(step), _unpack(child, f"{prefix}{step}/", arrays)) for step, child in node["steps"]])
+        return Pipeline(
+            [(str(step), _unpack(child, f"{prefix}{step}/", arrays)) for step, child in node["steps"]]
+        )
     if name not in _REGISTRY:
         raise ModelLoadError(f"the class {name!r} is not known to skmimood {skmimood.__version__}.")
     estimator_class = getattr(importlib.import_module(_REGISTRY[name]), name)

@@ -121,7 +121,9 @@ class _Trainer:
             while self.progress.step < self.recipe.max_iter and not self._is_stale():
                 self._advance()
                 bar.update(self.progress.step - bar.n)
-                bar.set_postfix(loss=f"{np.mean(self.progress.losses[-50:] or [math.nan]):.4f}", refresh=False)
+                bar.set_postfix(
+                    loss=f"{np.mean(self.progress.losses[-50:] or [math.nan]):.4f}", refresh=False
+                )
         self.network.load_state_dict(self.best["network"])
         if self.runtime.checkpoint is not None:
             self.runtime.checkpoint.unlink(missing_ok=True)
@@ -241,7 +243,9 @@ class _Trainer:
                 progress = json.loads(file.metadata()["progress"])
             tensors = load_file(path)
         except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-            raise InputError(f"{path.name} is not a readable checkpoint: {error}. Delete it to start anew.") from error
+            raise InputError(
+                f"{path.name} is not a readable checkpoint: {error}. Delete it to start anew."
+            ) from error
         parts: dict[str, dict[str, Tensor]] = {"network": {}, "best": {}, "optimizer": {}}
         for name, tensor in tensors.items():
             part, _, rest = name.partition("/")

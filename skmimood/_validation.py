@@ -29,11 +29,15 @@ def check_images(X: Any, image_shape: tuple[int, int] | None = None) -> np.ndarr
         NaN or infinite values, intensities far outside [0, 1], or another image size.
     """
     if hasattr(X, "toarray"):
-        raise InputError("X is sparse; images must be dense. Pass X.toarray() reshaped to (n_samples, height, width).")
+        raise InputError(
+            "X is sparse; images must be dense. Pass X.toarray() reshaped to (n_samples, height, width)."
+        )
     try:
         array = np.asarray(X)
     except ValueError as error:
-        raise InputError(f"X cannot be made into one array: {error}. All images must have one size.") from error
+        raise InputError(
+            f"X cannot be made into one array: {error}. All images must have one size."
+        ) from error
     if array.dtype.kind not in "fiub":
         raise InputError(f"X must hold real numbers; got dtype {array.dtype}. Convert it to float32 first.")
     if array.ndim != 3:
@@ -61,7 +65,9 @@ def _check_range(array: np.ndarray) -> None:
     low, high = float(array.min()), float(array.max())
     if not np.isfinite([low, high]).all():
         n_bad = int((~np.isfinite(array)).sum())
-        raise InputError(f"X contains {n_bad} NaN or infinite pixels. Replace them, for example by 0 (background).")
+        raise InputError(
+            f"X contains {n_bad} NaN or infinite pixels. Replace them, for example by 0 (background)."
+        )
     if low < -10 or high > 10:
         raise InputError(
             f"Intensities must lie in [0, 1]; got [{low:g}, {high:g}]. Clip each scan at its 98th percentile "

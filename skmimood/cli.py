@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import warnings
 from argparse import Namespace
@@ -32,6 +33,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         advice = " The same command with --resume goes on from here." if hasattr(arguments, "resume") else ""
         _complain(f"error: interrupted.{advice}")
         return INTERRUPTED
+    except BrokenPipeError:  # whoever read the output has gone; Python must not complain at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return JOB_FAILED
     except (SkmimoodError, OSError) as error:
         _complain(f"error: {error}")
         return JOB_FAILED

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from skmimood._base import BaseRestorer, check_tokenized
+from skmimood._base import BaseRestorer, check_tokenized, detector_of
 from skmimood._corruption import MASK_GENERATORS, check_law, draw_masks
 from skmimood._random import Streams, sampling_uniforms
 from skmimood._sampling import restore_tokens
@@ -73,8 +73,8 @@ class MaskedTokenInpainter(BaseRestorer):
 
     References
     ----------
-    Naval Marimont et al., MIM-OOD, DGM4MICCAI 2023, sections 3.3, 3.4 and 4. Naval Marimont & Tarroni, Anomaly detection
-    through latent space restoration using VQ-VAEs, ISBI 2021 (combination and filters).
+    Naval Marimont et al., MIM-OOD, DGM4MICCAI 2023, sections 3.3, 3.4 and 4. Naval Marimont & Tarroni,
+    Anomaly detection through latent space restoration using VQ-VAEs, ISBI 2021 (combination and filters).
     """
 
     _network_class = TokenTransformer
@@ -97,7 +97,7 @@ class MaskedTokenInpainter(BaseRestorer):
         n_heads: int = 4,
         mlp_ratio: float = 4.0,
         drop_path: float = 0.1,
-        max_iter: int = 1500,
+        max_iter: int = 1200,
         batch_size: int = 32,
         learning_rate: float = 1e-3,
         weight_decay: float = 1e-5,
@@ -157,7 +157,8 @@ class MaskedTokenInpainter(BaseRestorer):
         -------
         MaskedTokenInpainter
         """
-        healthy = drop_lesions(check_tokenized(X, detected=True), y)
+        detector_of(X)  # refuses what has not been scored, before the training
+        healthy = drop_lesions(check_tokenized(X), y)
         self._check_inference_parameters()
         check_law(self.mask_generator, MASK_GENERATORS, "mask_generator")
         self._draw_seed()
@@ -171,7 +172,7 @@ class MaskedTokenInpainter(BaseRestorer):
         return self
 
     def _restore_chunk(self, X: TokenizedScans) -> Tensor:
-        detector = check_tokenized(X, detected=True).detector
+        detector = detector_of(X)
         device, network, mask_token = self._torch_device, self._network(), self.config_["n_outputs"]
         uniforms = sampling_uniforms(self.seed_, self.n_restorations, self.n_steps, self.grid_)
 
@@ -188,7 +189,7 @@ class MaskedTokenInpainter(BaseRestorer):
     def _inference_parameters(self, X: TokenizedScans) -> dict[str, Any]:
         names = ("n_steps", "n_restorations", "temperature")
         own = {name: getattr(self, name) for name in names}
-        return super()._inference_parameters(X) | own | {"detector_threshold": X.detector.threshold}
+        return super()._inference_parameters(X) | own | {"detector_threshold": detector_of(X).threshold}
 
     def _check_inference_parameters(self) -> None:
         super()._check_inference_parameters()
@@ -200,7 +201,13 @@ class MaskedTokenInpainter(BaseRestorer):
 
 
 def train_token_inpainter(
-    *, tokens: np.ndarray, config: dict[str, Any], mask_generator: Any, recipe: Recipe, seed: int, runtime: Runtime
+    *,
+    tokens: np.ndarray,
+    config: dict[str, Any],
+    mask_generator: Any,
+    recipe: Recipe,
+    seed: int,
+    runtime: Runtime,
 ) -> dict[str, dict[str, np.ndarray]]:
     """Train an MVTM; a pure function of everything but ``runtime``, cached by `MaskedTokenInpainter.fit`.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -63,7 +63,7 @@ class VQTokenizer(TransformerMixin, TrainedStep):
     n_augmentations : int, default=2
         Flipped and rotated copies of each healthy slice that the token models see in training besides
         the slice itself (paper: random flips and rotations).
-    max_iter : int, default=1200
+    max_iter : int, default=1000
         Training steps (paper: 300,000).
     batch_size : int, default=16
         Slices a step (paper silent). In inference it bounds memory and never changes a result.
@@ -129,7 +129,7 @@ class VQTokenizer(TransformerMixin, TrainedStep):
         restart_below: float = 1.0,
         augment: bool = True,
         n_augmentations: int = 2,
-        max_iter: int = 1200,
+        max_iter: int = 1000,
         batch_size: int = 16,
         learning_rate: float = 1e-3,
         weight_decay: float = 1e-5,
@@ -240,7 +240,9 @@ class VQTokenizer(TransformerMixin, TrainedStep):
                 f"{tokens.shape}."
             )
         if tokens.size and (tokens.min() < 0 or tokens.max() >= self.n_codes):
-            raise InputError(f"Tokens must lie in [0, {self.n_codes - 1}]; got {tokens.min()} to {tokens.max()}.")
+            raise InputError(
+                f"Tokens must lie in [0, {self.n_codes - 1}]; got {tokens.min()} to {tokens.max()}."
+            )
         return self.decode_tensor(torch.from_numpy(tokens.astype(np.int64))).cpu().numpy()
 
     def score(self, X: Any, y: Any = None) -> float:
@@ -251,7 +253,7 @@ class VQTokenizer(TransformerMixin, TrainedStep):
     def decode_tensor(self, tokens: Tensor) -> Tensor:
         """Decode tokens (n, h, w) on any device to images (n, H, W) on this estimator's device, in [0, 1]."""
         height, width = self.image_shape_
-        network, context = self._network(), self._autocast()
+        network, context = cast(VQVAE, self._network()), self._autocast()
 
         def decode(batch: Tensor) -> Tensor:
             with context:
@@ -283,7 +285,8 @@ class VQTokenizer(TransformerMixin, TrainedStep):
         return torch.float32  # autocast chooses layer by layer; codes and the last layer stay exact
 
     def _encode(self, images: np.ndarray) -> np.ndarray:
-        return encode_images(self._network(), images, self._torch_device, self._autocast(), self.batch_size)
+        network = cast(VQVAE, self._network())
+        return encode_images(network, images, self._torch_device, self._autocast(), self.batch_size)
 
     def _measure_usage(self, images: np.ndarray) -> None:
         chosen = np.linspace(0, len(images) - 1, min(len(images), _MAX_USAGE_IMAGES)).astype(int)
@@ -299,7 +302,15 @@ class VQTokenizer(TransformerMixin, TrainedStep):
             )  # fmt: skip
 
     def _check_parameters(self) -> None:
-        for name in ("n_codes", "code_dim", "patch_size", "channels", "n_res_blocks", "max_iter", "batch_size"):
+        for name in (
+            "n_codes",
+            "code_dim",
+            "patch_size",
+            "channels",
+            "n_res_blocks",
+            "max_iter",
+            "batch_size",
+        ):
             if not isinstance(getattr(self, name), int | np.integer) or getattr(self, name) < 1:
                 raise InputError(f"{name} must be a positive integer; got {getattr(self, name)!r}.")
         if len(self.channel_multipliers) < 1:
@@ -310,6 +321,7 @@ def encode_images(
     network: VQVAE, images: np.ndarray, device: torch.device, context: torch.autocast, batch_size: int
 ) -> np.ndarray:
     """Return the tokens (n, h, w), int64, of images (n, H, W), padded with 0 to whole tokens."""
+
     def encode(batch: Tensor) -> Tensor:
         with context:
             return network.encode(_pad(batch[:, None], network.downsampling))
@@ -321,7 +333,7 @@ def tokenize_augmented(
     *, images: np.ndarray, config: dict[str, Any], state: dict[str, np.ndarray], n_augmentations: int, seed: int,
     precision: str, batch_size: int, runtime: Runtime,
 ) -> np.ndarray:  # fmt: skip
-    """Tokenise each image and ``n_augmentations`` flipped and rotated copies of it; see `VQTokenizer.training_tokens`."""
+    """Tokenise each image and flipped and rotated copies of it; see `VQTokenizer.training_tokens`."""
     from skmimood._device import resolve_device
 
     device = resolve_device(runtime.device)

@@ -30,7 +30,9 @@ def test_transform_hands_on_the_scores_and_the_detector(fitted, healthy):
 
 @pytest.mark.parametrize("corruption", ["foreign", "constant", {"random": 0.5, "foreign": 0.5}])
 @pytest.mark.parametrize("mask_generator", ["boxes", {"brush": 0.7, "maskgit_cosine": 0.3}])
-def test_the_law_of_corruption_and_the_mask_generator_can_be_chosen(quick_pipeline, healthy, corruption, mask_generator):
+def test_the_law_of_corruption_and_the_mask_generator_can_be_chosen(
+    quick_pipeline, healthy, corruption, mask_generator
+):
     scans = quick_pipeline[0].fit_transform(healthy)
     detector = quick_pipeline[1].set_params(corruption=corruption, mask_generator=mask_generator).fit(scans)
     assert np.isfinite(detector.history_["loss"]).all()

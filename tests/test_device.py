@@ -11,7 +11,7 @@ def test_auto_is_a_device_that_is_there():
 
 @pytest.mark.parametrize("name", ["cuda:99", "gpu"])
 def test_a_device_that_is_not_there_is_an_error_with_a_way_out(name):
-    with pytest.raises(DeviceError, match="[Uu]se"):
+    with pytest.raises(DeviceError, match=r"[Uu]se"):
         resolve_device(name)
 
 

@@ -85,7 +85,9 @@ def test_nothing_changes_when_no_token_exceeds_the_threshold(fitted, lesions):
 @pytest.mark.parametrize("batch_size", [1, 3, 7, 32])
 def test_no_result_depends_on_the_batch_size(fitted, lesions, batch_size):
     expected = fitted.decision_function(lesions[0])
-    original = {name: fitted.get_params()[name] for name in fitted.get_params() if name.endswith("batch_size")}
+    original = {
+        name: fitted.get_params()[name] for name in fitted.get_params() if name.endswith("batch_size")
+    }
     try:
         maps = fitted.set_params(**dict.fromkeys(original, batch_size)).decision_function(lesions[0])
     finally:

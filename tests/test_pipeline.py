@@ -96,7 +96,12 @@ def test_a_grid_search_trains_each_network_once(cohort, tmp_path, n_jobs):
     X, y, fold = cohort
     pipeline = Pipeline(small_steps(max_iter=3, memory=str(tmp_path)))
     search = GridSearchCV(
-        pipeline, GRID, cv=PredefinedSplit(fold), scoring=pixel_average_precision_scorer, n_jobs=n_jobs, refit=True
+        pipeline,
+        GRID,
+        cv=PredefinedSplit(fold),
+        scoring=pixel_average_precision_scorer,
+        n_jobs=n_jobs,
+        refit=True,
     )
     search.fit(X, y)
     assert len(search.cv_results_["params"]) == 8
@@ -126,7 +131,10 @@ def test_folds_of_healthy_slices_train_once_a_fold(cohort, tmp_path):
 
 def test_the_default_cache_lasts_as_long_as_the_process(healthy):
     pipeline = make_mimood_pipeline("tiny")
-    assert pipeline.get_params()["detector__memory"] == make_mimood_pipeline("tiny").get_params()["tokenizer__memory"]
+    assert (
+        pipeline.get_params()["detector__memory"]
+        == make_mimood_pipeline("tiny").get_params()["tokenizer__memory"]
+    )
 
 
 def test_lesions_are_dropped_from_every_step(cohort, healthy):

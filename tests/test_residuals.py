@@ -17,7 +17,8 @@ def test_the_mean_combination_is_the_mean_residual():
 
 def test_similarity_without_sharpness_is_the_mean():
     torch.testing.assert_close(
-        residual_maps(REFERENCE, HEALED, "similarity", 0.0)[0], residual_maps(REFERENCE, HEALED, "mean", 0.0)[0]
+        residual_maps(REFERENCE, HEALED, "similarity", 0.0)[0],
+        residual_maps(REFERENCE, HEALED, "mean", 0.0)[0],
     )
 
 

@@ -9,7 +9,9 @@ from skmimood.exceptions import InputError
 @pytest.fixture
 def scans():
     return TokenizedScans(
-        np.arange(5 * 64, dtype=np.float32).reshape(5, 8, 8), np.arange(5 * 4).reshape(5, 2, 2), tokenizer=None
+        np.arange(5 * 64, dtype=np.float32).reshape(5, 8, 8),
+        np.arange(5 * 4).reshape(5, 2, 2),
+        tokenizer=None,
     )
 
 
@@ -18,7 +20,9 @@ def test_length_and_shape_are_those_of_the_images(scans):
     assert scans.shape == (5, 8, 8)
 
 
-@pytest.mark.parametrize("key", [slice(1, 3), [4, 0], np.array([True, False, True, False, False]), (slice(2, 4), ...)])
+@pytest.mark.parametrize(
+    "key", [slice(1, 3), [4, 0], np.array([True, False, True, False, False]), (slice(2, 4), ...)]
+)
 def test_indexing_takes_images_and_tokens_together(scans, key):
     part = scans[key]
     index = key[0] if isinstance(key, tuple) else key

@@ -52,7 +52,9 @@ def test_a_model_made_on_another_device_opens_here(fitted, healthy, model):
     rewrite_manifest(model, lambda content: step(content, 0)["params"].update(device="cuda:7"))
     loaded = load_model(model)
     assert loaded[0].device == "auto"
-    np.testing.assert_array_equal(loaded.decision_function(healthy[:1]), fitted.decision_function(healthy[:1]))
+    np.testing.assert_array_equal(
+        loaded.decision_function(healthy[:1]), fitted.decision_function(healthy[:1])
+    )
 
 
 def test_an_existing_folder_is_kept_unless_overwriting(fitted, model):
@@ -153,7 +155,10 @@ def test_weights_that_are_nan_are_refused(fitted, tmp_path):
 
     broken = clone(fitted[0])
     vars(broken).update({name: value for name, value in vars(fitted[0]).items() if name != "_loaded"})
-    broken.state_ = {name: np.full_like(array, np.nan) if "weight" in name else array for name, array in broken.state_.items()}
+    broken.state_ = {
+        name: np.full_like(array, np.nan) if "weight" in name else array
+        for name, array in broken.state_.items()
+    }
     save_model(broken, tmp_path / "model")
     with pytest.raises(ModelLoadError, match="NaN"):
         load_model(tmp_path / "model")

@@ -32,7 +32,7 @@ def run(loss=distance_to_line, runtime=None, **changes):
     return train(line(), loss, len(POINTS), recipe, runtime or Runtime("test"), seed=0)
 
 
-class Interrupted(Exception):
+class InterruptError(Exception):
     pass
 
 
@@ -41,7 +41,7 @@ def interrupted_at(step: int, loss=distance_to_line):
 
     def wrapped(network, indices, streams, training):
         if training and next(calls) == step:
-            raise Interrupted
+            raise InterruptError
         return loss(network, indices, streams, training)
 
     return wrapped
@@ -95,7 +95,7 @@ def test_training_stops_early_when_nothing_improves():
 def test_a_resumed_training_ends_with_the_weights_of_an_unbroken_one(tmp_path):
     unbroken = run()
     path = tmp_path / "checkpoint.safetensors"
-    with pytest.raises(Interrupted):
+    with pytest.raises(InterruptError):
         run(interrupted_at(31), Runtime("test", checkpoint=path))
     assert path.exists()
     resumed = run(runtime=Runtime("test", checkpoint=path, resume=True))

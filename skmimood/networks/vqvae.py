@@ -81,7 +81,10 @@ def _middle(channels: int) -> list[nn.Module]:
 
 
 def _encoder(widths: Sequence[int], n_res_blocks: int, code_dim: int, patch_size: int) -> nn.Sequential:
-    layers: list[nn.Module] = [nn.PixelUnshuffle(patch_size), nn.Conv2d(patch_size**2, widths[0], 3, padding=1)]
+    layers: list[nn.Module] = [
+        nn.PixelUnshuffle(patch_size),
+        nn.Conv2d(patch_size**2, widths[0], 3, padding=1),
+    ]
     current = widths[0]
     for level, width in enumerate(widths):
         if level > 0:
