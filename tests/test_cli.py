@@ -8,8 +8,8 @@ from command_line import assert_mistake, content, rows, run
 from toy_scans import write_healthy_scans
 
 from skmimood import __version__, _training
-from skmimood._arguments import _PRESETS
 from skmimood.cli import main
+from skmimood.cli.arguments import _PRESETS
 from skmimood.pipeline import PRESETS
 from skmimood.volumes import ScanDetector
 
@@ -199,7 +199,7 @@ def test_lesion_and_brain_masks_lie_beside_the_scans(healthy, tmp_path, monkeypa
 
 
 def test_the_demo_runs_the_whole_job(tmp_path, capsys, monkeypatch):
-    from skmimood import demo
+    from skmimood.jobs import demo
 
     small = {"depth": 1, "width": 32, "n_heads": 2}
     settings = demo.DemoSettings(

@@ -8,11 +8,11 @@ from sklearn.exceptions import NotFittedError
 from sklearn.pipeline import Pipeline
 from toy_scans import RAS, Unchanged, head, image, make, write_healthy_scans
 
-from skmimood._cohort import Candidate
-from skmimood._domain import find_high_scores
-from skmimood._fitting import SliceReservoir
 from skmimood.exceptions import InputError, ScanReadError, SkmimoodWarning
 from skmimood.nifti import write_image
+from skmimood.volumes.cohort import Candidate
+from skmimood.volumes.domain import find_high_scores
+from skmimood.volumes.fitting import SliceReservoir
 
 
 @pytest.fixture(scope="module")

@@ -35,7 +35,7 @@ def test_maps_lie_between_0_and_1_in_float32(fitted, lesions):
 def test_predict_marks_about_fpr_of_healthy_pixels(fitted):
     masks = fitted.predict(make_slices(40, seed=4))
     assert masks.dtype == bool
-    assert masks.mean() < 0.03
+    assert masks.mean() < 0.04
 
 
 def test_predict_finds_the_lesion(fitted, lesions):

@@ -8,9 +8,10 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from skmimood._outputs import printable, to_json, write_text
 from skmimood.exceptions import InputError, ScanWriteError
-from skmimood.outcomes import OUTPUTS, ScanOutcome, StatusTable, output_stem
+from skmimood.jobs.outcomes import OUTPUTS, ScanOutcome, StatusTable, output_stem
+from skmimood.jobs.outputs import printable, to_json, write_text
+from skmimood.jobs.report import MAX_PICTURED, load_gallery, save_gallery, write_report
 from skmimood.plotting import (
     COLUMNS,
     ColourScale,
@@ -20,7 +21,6 @@ from skmimood.plotting import (
     plot_gallery,
     plot_scan,
 )
-from skmimood.report import MAX_PICTURED, load_gallery, save_gallery, write_report
 from skmimood.volumes import Gallery, ScanResult
 
 HOSTILE = "\"'><script>alert(1)</script><img src=x onerror=alert(1)>é{{ 7 * 7 }}"
@@ -159,7 +159,7 @@ def test_the_ramp_runs_from_dark_to_bright():
 
 
 def test_a_report_of_many_scans_pictures_those_of_the_highest_scores(tmp_path, monkeypatch):
-    monkeypatch.setattr("skmimood.report.MAX_PICTURED", 3)
+    monkeypatch.setattr("skmimood.jobs.report.MAX_PICTURED", 3)
     assert MAX_PICTURED >= 100
     asked = []
 
@@ -304,7 +304,7 @@ def test_a_text_that_cannot_be_written_leaves_what_was_there(tmp_path, monkeypat
     def full_disk(*paths):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("skmimood._outputs.os.replace", full_disk)
+    monkeypatch.setattr("skmimood.jobs.outputs.os.replace", full_disk)
     with pytest.raises(ScanWriteError, match=r"status\.json: No space left on device"):
         write_text(path, "after")
     monkeypatch.undo()

@@ -90,7 +90,7 @@ def test_a_fault_in_the_program_costs_one_scan_only(model, scans, tmp_path, monk
 
 
 def test_a_scan_whose_last_image_cannot_be_written_leaves_none(model, scans, tmp_path, monkeypatch):
-    from skmimood import scoring
+    from skmimood.jobs import scoring
 
     def full_disk(picture, path, **options):
         if path.name == "patient-1_T1_mask.nii.gz":
@@ -297,7 +297,7 @@ def test_an_output_that_is_a_file_is_a_clear_error(command, model, scans, tmp_pa
 def test_without_the_optional_packages_all_but_the_report_is_written(
     model, scans, tmp_path, capsys, monkeypatch
 ):
-    from skmimood import report
+    from skmimood.jobs import report
 
     monkeypatch.setattr(report.importlib.util, "find_spec", lambda name: None)
     assert run("score", scans, "-m", model, "-o", tmp_path / "out") == 0

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from skmimood._cohort import PreparedScan
 from skmimood.preprocessing import GridPlan, Plane
+from skmimood.volumes.cohort import PreparedScan
 
 if TYPE_CHECKING:
     from nibabel import Nifti1Image

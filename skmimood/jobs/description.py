@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from skmimood._outputs import printable
+from skmimood.jobs.outputs import printable
 
 if TYPE_CHECKING:
     from skmimood.volumes import ScanDetector

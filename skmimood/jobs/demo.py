@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from skmimood._outputs import make_folder, write_bytes, write_json
-from skmimood.demo_metrics import evaluate_phantoms, metrics_table
-from skmimood.description import minutes
 from skmimood.exceptions import InputError
-from skmimood.modelling import FitJob, fit_model
+from skmimood.jobs.demo_metrics import evaluate_phantoms, metrics_table
+from skmimood.jobs.description import minutes
+from skmimood.jobs.fitting import FitJob, fit_model
+from skmimood.jobs.outputs import make_folder, write_bytes, write_json
+from skmimood.jobs.report import can_report
+from skmimood.jobs.scoring import ScoreJob, score_scans
 from skmimood.nifti import read_labels, read_scan
 from skmimood.plotting import ColourScale, plot_gallery
 from skmimood.preprocessing import GridPlan, foreground_mask, scale_intensity
-from skmimood.report import can_report
-from skmimood.scoring import ScoreJob, score_scans
 
 if TYPE_CHECKING:
     from skmimood.datasets import PhantomDataset

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from skmimood._cohort import Candidate, ScanReader, ScanStatus, warn_about_left_out
-from skmimood._mapping import Frame, top_mean
-from skmimood._wording import listing, warn
 from skmimood.calibration import HealthyReference
 from skmimood.exceptions import InputError, ScanReadError
 from skmimood.preprocessing import Plane
+from skmimood.volumes.cohort import Candidate, ScanReader, ScanStatus, warn_about_left_out
+from skmimood.volumes.mapping import Frame, top_mean
+from skmimood.volumes.wording import listing, warn
 
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline

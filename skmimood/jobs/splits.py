@@ -7,9 +7,9 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from skmimood._sources import find_named_or_chosen
 from skmimood.exceptions import InputError
 from skmimood.nifti import Source, find_scans, scan_id
+from skmimood.volumes.sources import find_named_or_chosen
 
 _TABLE = "splits.csv"
 _MAX_BYTES = 2**26

@@ -12,8 +12,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from skmimood._outputs import to_json, write_json, write_text
 from skmimood.exceptions import InputError
+from skmimood.jobs.outputs import to_json, write_json, write_text
 
 OUTPUTS = ("_anomaly.nii.gz", "_pvalue.nii.gz", "_mask.nii.gz")
 """What the three images of a scan are called after its id."""

@@ -10,11 +10,11 @@ from typing import Any, get_args
 import numpy as np
 from sklearn.pipeline import Pipeline
 
-from skmimood._cohort import ScanStatus, StatusName
-from skmimood._domain import N_BINS
 from skmimood.calibration import HealthyReference, check_rate
 from skmimood.exceptions import InputError, ModelLoadError
 from skmimood.preprocessing import Plane
+from skmimood.volumes.cohort import ScanStatus, StatusName
+from skmimood.volumes.domain import N_BINS
 
 _MIN_SIDE = 8
 _NUMBERS = ("spacing_", "pixel_threshold_", "scan_threshold_", "intensity_limit_")

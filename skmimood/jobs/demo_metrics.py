@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from skmimood.jobs.outcomes import StatusTable
 from skmimood.nifti import read_labels, read_scan, scan_id
-from skmimood.outcomes import StatusTable
 
 if TYPE_CHECKING:
     from skmimood.datasets import PhantomDataset

@@ -10,16 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from skmimood._outputs import is_within, make_folder, printable, refuse_inputs_within
-from skmimood._sources import find_named_or_chosen, mask_suffixes
-from skmimood.description import facts, minutes
 from skmimood.exceptions import InputError, ScanReadError, SkmimoodError
-from skmimood.modelling import fingerprint
+from skmimood.jobs.description import facts, minutes
+from skmimood.jobs.fitting import fingerprint
+from skmimood.jobs.outcomes import ScanOutcome, StatusTable, output_stem
+from skmimood.jobs.outputs import is_within, make_folder, printable, refuse_inputs_within
+from skmimood.jobs.report import MISSING, can_report, load_gallery, save_gallery, write_report
+from skmimood.jobs.splits import select_split
 from skmimood.nifti import Source, scan_id, write_image
-from skmimood.outcomes import ScanOutcome, StatusTable, output_stem
 from skmimood.plotting import ColourScale
-from skmimood.report import MISSING, can_report, load_gallery, save_gallery, write_report
-from skmimood.splits import select_split
+from skmimood.volumes.sources import find_named_or_chosen, mask_suffixes
 
 if TYPE_CHECKING:
     from skmimood.volumes import ScanDetector

@@ -15,9 +15,9 @@ from nibabel.nifti1 import Nifti1Header
 from nibabel.nifti2 import Nifti2Header
 from scipy import ndimage
 
-from skmimood._nifti_reading import apply_affine, box_corners, mm_per_unit, read_volume
-from skmimood._scan_files import EXTENSIONS, Source, file_name, find_companion, find_scans, scan_id
 from skmimood.exceptions import InputError, ScanReadError, ScanWriteError
+from skmimood.nifti.files import EXTENSIONS, Source, file_name, find_companion, find_scans, scan_id
+from skmimood.nifti.reading import apply_affine, box_corners, mm_per_unit, read_volume
 
 __all__ = [
     "DEFAULT_MAX_BYTES",

@@ -13,13 +13,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from skmimood._outputs import is_within, make_folder, refuse_inputs_within
-from skmimood._sources import find_named_or_chosen, mask_suffixes
-from skmimood.description import describe_lines, minutes
 from skmimood.exceptions import InputError
+from skmimood.jobs.description import describe_lines, minutes
+from skmimood.jobs.outputs import is_within, make_folder, refuse_inputs_within
+from skmimood.jobs.splits import select_split
 from skmimood.nifti import Source
 from skmimood.preprocessing import Plane
-from skmimood.splits import select_split
+from skmimood.volumes.sources import find_named_or_chosen, mask_suffixes
 
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline

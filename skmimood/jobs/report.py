@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import skmimood
-from skmimood._outputs import write_bytes, write_chunks
-from skmimood.outcomes import ScanOutcome
+from skmimood.jobs.outcomes import ScanOutcome
+from skmimood.jobs.outputs import write_bytes, write_chunks
 from skmimood.plotting import COLUMNS, ColourScale, colour_ramp, gallery_tiles
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def write_report(
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
-        loader=PackageLoader("skmimood", "templates"),
+        loader=PackageLoader("skmimood.jobs", "templates"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

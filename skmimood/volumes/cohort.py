@@ -10,11 +10,11 @@ from typing import Any, Literal
 import numpy as np
 from nibabel.spatialimages import SpatialImage
 
-from skmimood._domain import ScanFeatures, intensity_histogram
-from skmimood._wording import listing, warn
 from skmimood.exceptions import InputError, ScanReadError
 from skmimood.nifti import Scan, Source, find_companion, read_labels, read_scan, scan_id
 from skmimood.preprocessing import Plane, foreground_mask, in_plane_extent, scale_intensity
+from skmimood.volumes.domain import ScanFeatures, intensity_histogram
+from skmimood.volumes.wording import listing, warn
 
 StatusName = Literal["used", "calibration", "skipped", "duplicate"]
 

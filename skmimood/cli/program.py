@@ -10,9 +10,9 @@ from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from skmimood._arguments import build_parser
-from skmimood._outputs import printable, to_json
+from skmimood.cli.arguments import build_parser
 from skmimood.exceptions import SkmimoodError, SkmimoodWarning
+from skmimood.jobs.outputs import printable, to_json
 
 # Only what parsing needs is imported above: --help must not wait for torch.
 
@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _fit(arguments: Namespace) -> int:
-    from skmimood.modelling import FitJob, fit_model
+    from skmimood.jobs.fitting import FitJob, fit_model
 
     _use_threads(arguments.threads)
     steps = {} if arguments.max_iter is None else {f"{step}__max_iter": arguments.max_iter for step in _STEPS}
@@ -70,7 +70,7 @@ def _fit(arguments: Namespace) -> int:
 
 
 def _score(arguments: Namespace) -> int:
-    from skmimood.scoring import ScoreJob, score_scans
+    from skmimood.jobs.scoring import ScoreJob, score_scans
 
     _use_threads(arguments.threads)
     job = ScoreJob(
@@ -88,8 +88,8 @@ def _score(arguments: Namespace) -> int:
 
 
 def _info(arguments: Namespace) -> int:
-    from skmimood.description import describe, describe_lines
-    from skmimood.modelling import saved_by
+    from skmimood.jobs.description import describe, describe_lines
+    from skmimood.jobs.fitting import saved_by
     from skmimood.volumes import ScanDetector
 
     detector = ScanDetector.load(arguments.model)
@@ -102,7 +102,7 @@ def _info(arguments: Namespace) -> int:
 
 
 def _demo(arguments: Namespace) -> int:
-    from skmimood.demo import run_demo
+    from skmimood.jobs.demo import run_demo
 
     _use_threads(arguments.threads)
     run_demo(

@@ -11,19 +11,19 @@ import numpy as np
 from sklearn.base import BaseEstimator, clone
 from sklearn.utils.validation import check_is_fitted
 
-from skmimood._cohort import Candidate, PreparedScan, ScanReader, ScanStatus, measure, screen, split
-from skmimood._detector_state import as_pair, check_parameters, pack, raise_faults, unpack
-from skmimood._domain import Domain, find_high_scores, learn_domain
-from skmimood._fitting import choose_frame, collect_slices, refer
-from skmimood._mapping import Frame, Gallery, ScanResult, top_mean
 from skmimood._random import draw_seed
-from skmimood._sources import find_named_or_chosen, mask_suffixes, pair_masks
 from skmimood._state import load_model, save_model
-from skmimood._wording import listing, warn
 from skmimood.calibration import HealthyReference, ScoreHistogram, average_precision_of_counts, check_rate
 from skmimood.exceptions import ModelLoadError
 from skmimood.nifti import DEFAULT_MAX_BYTES, Source, find_scans, make_image, scan_id
 from skmimood.preprocessing import Plane
+from skmimood.volumes.cohort import Candidate, PreparedScan, ScanReader, ScanStatus, measure, screen, split
+from skmimood.volumes.domain import Domain, find_high_scores, learn_domain
+from skmimood.volumes.fitting import choose_frame, collect_slices, refer
+from skmimood.volumes.mapping import Frame, Gallery, ScanResult, top_mean
+from skmimood.volumes.sources import find_named_or_chosen, mask_suffixes, pair_masks
+from skmimood.volumes.state import as_pair, check_parameters, pack, raise_faults, unpack
+from skmimood.volumes.wording import listing, warn
 
 if TYPE_CHECKING:
     from nibabel import Nifti1Image

@@ -9,9 +9,9 @@ import numpy as np
 from nibabel.orientations import io_orientation
 from scipy import sparse
 
-from skmimood._intensity import foreground_mask, scale_intensity
 from skmimood.exceptions import InputError, ScanReadError
 from skmimood.nifti import Scan
+from skmimood.preprocessing.intensity import foreground_mask, scale_intensity
 
 __all__ = ["GridPlan", "Plane", "foreground_mask", "in_plane_extent", "scale_intensity"]
 

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from skmimood._wording import listing
 from skmimood.exceptions import InputError
 from skmimood.nifti import Source, find_companion, find_scans, scan_id
+from skmimood.volumes.wording import listing
 
 # Without a modality to choose by, files of these endings are taken for masks.
 _MASK_SUFFIXES = ("_mask", "_brainmask", "_seg", "_label", "_labels")

@@ -1,0 +1,1 @@
+"""Whole jobs over files: fit a model, score a folder, write the report, run the demo."""

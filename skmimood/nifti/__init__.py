@@ -1,0 +1,25 @@
+"""Scans from NIfTI files and nibabel images, and maps back into images; the one place where images are opened."""
+
+from skmimood.nifti.files import EXTENSIONS, Source, find_companion, find_scans, scan_id
+from skmimood.nifti.images import (
+    DEFAULT_MAX_BYTES,
+    Scan,
+    make_image,
+    read_labels,
+    read_scan,
+    write_image,
+)
+
+__all__ = [
+    "DEFAULT_MAX_BYTES",
+    "EXTENSIONS",
+    "Scan",
+    "Source",
+    "find_companion",
+    "find_scans",
+    "make_image",
+    "read_labels",
+    "read_scan",
+    "scan_id",
+    "write_image",
+]
