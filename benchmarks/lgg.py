@@ -60,7 +60,7 @@ def run(arguments: argparse.Namespace) -> None:
         "preset": arguments.preset, "seed": arguments.seed, "split": arguments.split, "n_patients": len(patients),
     }  # fmt: skip
     fitted = {"n_training_scans": detector.n_scans_, "n_training_slices": detector.n_slices_}
-    records.write(name, {**protocol, **fitted, **scores, "seconds": seconds})
+    records.write(name, {**protocol, **fitted, **scores, "seconds": seconds}, arguments.device)
 
 
 def _score(detector: Any, folder: Any, patients: list[str]) -> dict[str, Any]:

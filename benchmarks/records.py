@@ -32,31 +32,31 @@ def subjects(folder: Path, split: str) -> list[str]:
         return [row["subject"] for row in csv.DictReader(file) if row["split"] == split]
 
 
-def environment() -> dict[str, Any]:
-    """Describe the machine and the code."""
+def environment(device: str = "auto") -> dict[str, Any]:
+    """Describe the code, and the machine if the run was on ``device``."""
     import torch
 
     commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"],
+        ["git", "describe", "--always", "--dirty"],
         capture_output=True,
         text=True,
         check=False,
         cwd=Path(__file__).parent,
     )
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU ({platform.machine()})"
+    on_gpu = torch.cuda.is_available() and device != "cpu"
     return {
         "command": "python -m benchmarks " + " ".join(sys.argv[1:]),
         "commit": commit.stdout.strip(),
-        "device": device,
+        "device": torch.cuda.get_device_name() if on_gpu else f"CPU ({platform.machine()})",
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         "torch": torch.__version__,
     }
 
 
-def write(name: str, record: dict[str, Any]) -> None:
+def write(name: str, record: dict[str, Any], device: str = "auto") -> None:
     """Write one result as JSON into ``results/`` and print it."""
     RESULTS.mkdir(exist_ok=True)
-    text = json.dumps({**record, **environment()}, indent=2)
+    text = json.dumps({**record, **environment(device)}, indent=2)
     (RESULTS / f"{name}.json").write_text(text + "\n")
     print(text)

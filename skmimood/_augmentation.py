@@ -41,15 +41,18 @@ def _blur(images: Tensor, sigma: float) -> Tensor:
         return F.conv2d(images, kernel.transpose(2, 3), padding=(radius, 0))
 
 
-def flip_and_rotate(images: Tensor, generator: torch.Generator, max_degrees: float = 15.0) -> Tensor:
-    """Flip images (n, 1, H, W) left-right with probability 1/2 and rotate them about their centre.
+def flip_and_rotate(
+    images: Tensor, generator: torch.Generator, *, flip: bool = True, max_degrees: float = 15.0
+) -> Tensor:
+    """Flip images (n, 1, H, W) left-right with probability 1/2, if ``flip``, and rotate them about their centre.
 
     Angles are uniform in [-max_degrees, max_degrees]; the paper gives no range. The flip is
     along the last axis.
     """
     n, _, height, width = images.shape
     angle = (2 * torch.rand(n, generator=generator, device=images.device) - 1) * math.radians(max_degrees)
-    sign = 1 - 2 * (torch.rand(n, generator=generator, device=images.device) < 0.5).to(images.dtype)
+    mirrored = torch.rand(n, generator=generator, device=images.device) < (0.5 if flip else 0.0)
+    sign = 1 - 2 * mirrored.to(images.dtype)
     cosine, sine, zero = torch.cos(angle), torch.sin(angle), torch.zeros_like(angle)
     # affine_grid works in coordinates that run from -1 to 1 along each axis, whatever its length.
     aspect = height / width

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,12 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
 from skmimood._caching import run_cached
-from skmimood._device import out_of_memory_advice, resolve_device, resolve_precision
+from skmimood._corruption import has_callable
+from skmimood._device import PRECISIONS, out_of_memory_advice, resolve_device, resolve_precision
 from skmimood._random import draw_seed
 from skmimood._residuals import COMBINATIONS, REFERENCES, filter_maps, residual_maps
 from skmimood._training import Recipe, Runtime, split_validation
+from skmimood.calibration import HealthyReference
 from skmimood.exceptions import InputError, ModelLoadError, SkmimoodWarning
 from skmimood.networks.weights import empty_network, load_network
 from skmimood.scans import TokenizedScans
@@ -48,9 +51,12 @@ class TrainedStep(BaseEstimator):
         Training steps made.
     seed_ : int
         Seed drawn from ``random_state``.
+    precision_ : {"float32", "bfloat16"}
+        Precision of the training, and of inference where ``precision="auto"``.
     """
 
     _network_class: type[nn.Module]
+    _learnt: tuple[str, ...]  # what a subclass learns besides the attributes below
 
     # Parameters of every trained step; subclasses assign them in __init__.
     batch_size: int
@@ -66,32 +72,85 @@ class TrainedStep(BaseEstimator):
     config_: dict[str, Any]
     history_: dict[str, np.ndarray]
 
-    def _recipe(self) -> Recipe:
-        return Recipe(**{name: getattr(self, name) for name in Recipe.__dataclass_fields__})
+    def _check_parameters(self) -> None:
+        """Raise `InputError` naming every parameter that is wrong, before anything is computed."""
+        faults = list(self._parameter_faults())
+        if faults:
+            raise InputError(f"{type(self).__name__}: {'; '.join(faults)}.")
+
+    def _parameter_faults(self) -> Iterator[str]:
+        """Say what is wrong with each parameter; subclasses add their own."""
+        yield from self._faults("max_iter", is_count, "a positive integer")
+        yield from self._faults("batch_size", is_count, "a positive integer")
+        yield from self._faults("learning_rate", lambda rate: rate > 0, "a positive number")
+        yield from self._faults("weight_decay", lambda decay: decay >= 0, "a number of at least 0")
+        yield from self._faults("warmup_iter", lambda n: n == 0 or is_count(n), "0 or a positive integer")
+        yield from self._faults("gradient_clip", lambda norm: norm > 0, "a positive number")
+        yield from self._faults("validation_fraction", lambda share: 0 <= share < 1, "a number in [0, 1)")
+        yield from self._faults(
+            "n_iter_no_change", lambda n: n is None or is_count(n), "a positive integer or None"
+        )
+        yield from self._faults("precision", lambda name: name in PRECISIONS, f"one of {PRECISIONS}")
+        yield from self._faults(
+            "random_state", lambda seed: not isinstance(seed, int | np.integer) or seed >= 0,
+            "None, a RandomState or an integer of at least 0",
+        )  # fmt: skip
+
+    def _transformer_faults(self) -> Iterator[str]:
+        for name in ("depth", "width", "n_heads"):
+            yield from self._faults(name, is_count, "a positive integer")
+        yield from self._faults("mlp_ratio", lambda ratio: ratio > 0, "a positive number")
+        yield from self._faults("drop_path", lambda rate: 0 <= rate < 1, "a number in [0, 1)")
+        width, n_heads = getattr(self, "width", 1), getattr(self, "n_heads", 1)
+        if is_count(width) and is_count(n_heads) and width % n_heads:
+            yield f"width must be a multiple of n_heads; got {width} and {n_heads}"
+
+    def _faults(self, name: str, is_valid: Callable[[Any], Any], wanted: str) -> Iterator[str]:
+        value = getattr(self, name)
+        try:
+            valid = is_valid(value)
+        except TypeError:
+            valid = False
+        if not valid:
+            yield f"{name} must be {wanted}; got {value!r}"
+
+    def _precision(self) -> str:
+        """Return the precision to compute in; "auto" was decided where the network was trained."""
+        return self.precision if self.precision != "auto" else getattr(self, "precision_", "auto")
 
     def _fit_network(
         self, train: Callable[..., dict[str, Any]], config: dict[str, Any], **arguments: Any
     ) -> None:
-        """Call ``train(config=, seed=, runtime=, **arguments)`` through the cache and keep what it learnt."""
-        arguments |= {"config": config, "recipe": self._recipe(), "seed": self.seed_}
-        checkpoint = None
-        if self.checkpoint_dir is not None:
-            name = f"{type(self).__name__}-{joblib.hash(arguments)[:16]}.safetensors"
-            checkpoint = Path(self.checkpoint_dir) / name
-        runtime = Runtime(type(self).__name__, self.device, bool(self.verbose), checkpoint, self.resume)
-        trained = run_cached(train, self.memory, runtime=runtime, **arguments)
+        """Call ``train(config=, recipe=, seed=, runtime=, **arguments)`` through the cache; keep what it learnt."""
+        seed = draw_seed(self.random_state)
+        precision = str(resolve_precision(self.precision, self._torch_device)).removeprefix("torch.")
+        recipe = Recipe(**{name: getattr(self, name) for name in Recipe.__dataclass_fields__})
+        arguments |= {"config": config, "recipe": replace(recipe, precision=precision), "seed": seed}
+        # A callable cannot be told from another of the same name, so what it trained is not cached.
+        is_named = not any(map(has_callable, arguments.values()))
+        runtime = Runtime(
+            type(self).__name__,
+            self.device,
+            bool(self.verbose),
+            self._checkpoint(arguments, is_named),
+            self.resume,
+        )
+        trained = run_cached(train, self.memory if is_named else None, runtime=runtime, **arguments)
         self.state_, self.history_, self.config_ = trained["state"], trained["history"], config
+        self.seed_, self.precision_ = seed, precision
         self.n_iter_ = len(self.history_["loss"])
         self.__dict__.pop("_loaded", None)
 
+    def _checkpoint(self, arguments: dict[str, Any], is_named: bool) -> Path | None:
+        """Return the checkpoint's path, named after everything that the training depends on."""
+        if self.checkpoint_dir is None:
+            return None
+        if not is_named:
+            raise InputError("A training with a callable law cannot be resumed; set checkpoint_dir=None.")
+        return Path(self.checkpoint_dir) / f"{type(self).__name__}-{joblib.hash(arguments)[:16]}.safetensors"
+
     def _transformer_config(self, X: TokenizedScans, *, n_outputs: int) -> dict[str, Any]:
         """Return the arguments of the `TokenTransformer` over the tokens of ``X``."""
-        for name in ("depth", "width", "n_heads", "max_iter", "batch_size"):
-            value = getattr(self, name)
-            if not isinstance(value, int | np.integer) or value < 1:
-                raise InputError(f"{name} must be a positive integer; got {value!r}.")
-        if self.width % self.n_heads:
-            raise InputError(f"width must be a multiple of n_heads; got {self.width} and {self.n_heads}.")
         n_codes = X.tokenizer.n_codes
         return {
             "n_inputs": n_codes + (n_outputs == n_codes),  # an in-painter has a [MASK] symbol
@@ -103,9 +162,6 @@ class TrainedStep(BaseEstimator):
             "mlp_ratio": self.mlp_ratio,
             "drop_path": self.drop_path,
         }
-
-    def _draw_seed(self) -> None:
-        self.seed_ = draw_seed(self.random_state)
 
     @property
     def _torch_device(self) -> torch.device:
@@ -121,7 +177,7 @@ class TrainedStep(BaseEstimator):
 
     def _inference_dtype(self) -> torch.dtype:
         """Return the dtype that the weights are kept in for inference."""
-        return resolve_precision(self.precision, self._torch_device)
+        return resolve_precision(self._precision(), self._torch_device)
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in super().__getstate__().items() if name != "_loaded"}
@@ -135,11 +191,18 @@ class TrainedStep(BaseEstimator):
         return arrays, values
 
     def __skmimood_restore__(self, arrays: Mapping[str, np.ndarray], values: Mapping[str, Any]) -> None:
-        """Set what was learnt; nothing is set if the arrays do not fit the architecture."""
+        """Set what was learnt; nothing is set unless it is complete and fits the architecture."""
+        expected = {"config_", "n_iter_", "seed_", "precision_", *self._learnt}
+        if set(values) != expected:
+            raise ModelLoadError(
+                f"{type(self).__name__} should have learnt {sorted(expected)}; the file has {sorted(values)}."
+            )
         groups: dict[str, dict[str, np.ndarray]] = {group: {} for group in _ARRAY_GROUPS}
         for key, array in arrays.items():
-            group = next(group for group in _ARRAY_GROUPS if key.startswith(group))
-            groups[group][key.removeprefix(group)] = array
+            group, _, name = key.partition("_")
+            if f"{group}_" not in groups:
+                raise ModelLoadError(f"the array {key!r} belongs to no part of {type(self).__name__}.")
+            groups[f"{group}_"][name] = array
         self._check_state(values["config_"], groups["state_"])
         learnt = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
         for name, value in (learnt | groups).items():
@@ -197,6 +260,11 @@ def run_convolutions(function: Callable[[Tensor], Tensor], rows: Tensor, batch_s
     return run_in_batches(function, rows, batch_size)
 
 
+def is_count(value: Any) -> bool:
+    """Return whether ``value`` is a positive integer."""
+    return isinstance(value, int | np.integer) and not isinstance(value, bool) and bool(value >= 1)
+
+
 def check_tokenized(X: Any) -> TokenizedScans:
     """Return ``X`` if it is what the step before produces, else raise `InputError`."""
     if not isinstance(X, TokenizedScans):
@@ -205,6 +273,15 @@ def check_tokenized(X: Any) -> TokenizedScans:
             "Use the steps in a Pipeline, as make_mimood_pipeline builds it."
         )
     return X
+
+
+def check_grid(X: Any, grid: tuple[int, int]) -> None:
+    """Raise `InputError` unless ``X`` has the token grid seen in fit."""
+    if check_tokenized(X).tokens.shape[1:] != grid:
+        raise InputError(
+            f"X must have {grid[0]} x {grid[1]} tokens a slice as in fit; got {X.tokens.shape[1:]}. Tokenise it "
+            "with the tokenizer that the fit had."
+        )
 
 
 def detector_of(X: Any) -> BaseTokenDetector:
@@ -223,6 +300,7 @@ class BaseTokenDetector(TransformerMixin, TrainedStep):
     """
 
     threshold: float
+    grid_: tuple[int, int]
 
     @abstractmethod
     def _score_tokens(self, tokens: Tensor) -> Tensor: ...
@@ -244,7 +322,8 @@ class BaseTokenDetector(TransformerMixin, TrainedStep):
             Higher is more anomalous.
         """
         check_is_fitted(self)
-        tokens = torch.from_numpy(check_tokenized(X).tokens).to(self._torch_device)
+        check_grid(X, self.grid_)
+        tokens = torch.from_numpy(X.tokens).to(self._torch_device)
         return run_in_batches(self._score_tokens, tokens, self.batch_size).cpu().numpy()
 
     def transform(self, X: TokenizedScans) -> TokenizedScans:
@@ -263,8 +342,10 @@ class BaseRestorer(TrainedStep):
     Attributes
     ----------
     threshold_ : float
-        Map value above which `predict` calls a pixel anomalous: the 1 - ``fpr`` quantile over the
-        pixels of the healthy slices held out of training.
+        Map value above which `predict` calls a pixel anomalous: exceeded by a share ``fpr`` of the foreground
+        (intensity above 0) of the healthy slices whose loss chose the best weights.
+    calibrated_with_ : dict
+        The inference parameters that it belongs to.
     """
 
     combination: str
@@ -275,6 +356,7 @@ class BaseRestorer(TrainedStep):
     sharpness: float
     validation_fraction: float
     threshold_: float
+    grid_: tuple[int, int]
     _max_calibration_slices = 32
 
     @abstractmethod
@@ -282,13 +364,13 @@ class BaseRestorer(TrainedStep):
 
     def _inference_parameters(self, X: TokenizedScans) -> dict[str, Any]:
         """Return every parameter that changes maps but not networks."""
-        names = ["combination", "sharpness", "residual_reference", "min_filter", "mean_filter"]
+        names = ["combination", "sharpness", "residual_reference", "min_filter", "mean_filter", "fpr"]
         return {name: getattr(self, name) for name in names}
 
     def restore(self, X: TokenizedScans) -> np.ndarray:
         """Return the tokens of all restorations, shape (n, R, h, w), int64."""
         check_is_fitted(self)
-        self._check_inference_parameters()
+        self._check_parameters()
         chunks = [self._restore_chunk(chunk).cpu() for chunk in self._chunks(check_tokenized(X))]
         return torch.cat(chunks).numpy()
 
@@ -307,7 +389,7 @@ class BaseRestorer(TrainedStep):
             The restorations, weighted as in the maps.
         """
         check_is_fitted(self)
-        self._check_inference_parameters()
+        self._check_parameters()
         parts = [self._detect_chunk(chunk) for chunk in self._chunks(check_tokenized(X))]
         maps, healed = (torch.cat(list(part)).numpy() for part in zip(*parts, strict=True))
         return maps, healed
@@ -338,8 +420,10 @@ class BaseRestorer(TrainedStep):
         return pixel_average_precision_scorer(self, X, y)
 
     def _chunks(self, X: TokenizedScans) -> Iterator[TokenizedScans]:
-        for start in range(0, len(X), self.batch_size):
-            yield X[start : start + self.batch_size]
+        check_grid(X, self.grid_)
+        with out_of_memory_advice(self.batch_size):
+            for start in range(0, len(X), self.batch_size):
+                yield X[start : start + self.batch_size]
 
     def _detect_chunk(self, X: TokenizedScans) -> tuple[Tensor, Tensor]:
         restored = self._restore_chunk(X)  # (n, R, h, w)
@@ -352,27 +436,34 @@ class BaseRestorer(TrainedStep):
         return filter_maps(maps, self.min_filter, self.mean_filter), healed
 
     def _calibrate(self, X: TokenizedScans) -> None:
-        """Set ``threshold_`` on the healthy slices that the training held out (all, if it held out none)."""
+        """Set ``threshold_`` on the foreground of the healthy slices that chose the best weights."""
         held_out = split_validation(len(X), self.validation_fraction)[1]
         if len(held_out) == 0:
             held_out = np.arange(len(X))
+            warnings.warn(
+                f"threshold_ is calibrated on the {len(X)} training slices themselves, since none were held out, and "
+                "will be too low. Pass more slices or raise validation_fraction.",
+                SkmimoodWarning, stacklevel=4,
+            )  # fmt: skip
         spread = np.linspace(0, len(held_out) - 1, min(len(held_out), self._max_calibration_slices)).astype(
             int
         )
         X = X[held_out[spread]]
-        self.threshold_ = float(np.quantile(self.decision_function(X), 1 - self.fpr))
+        maps = self.decision_function(X)
+        foreground = X.images > 0
+        pixels = maps[foreground] if foreground.any() else maps
+        self.threshold_ = HealthyReference.from_scans([(pixels, 0.0)]).pixel_threshold(self.fpr)
         self.calibrated_with_ = self._inference_parameters(X)
 
-    def _check_inference_parameters(self) -> None:
-        if self.combination not in COMBINATIONS:
-            raise InputError(f"combination must be one of {sorted(COMBINATIONS)}; got {self.combination!r}.")
-        if self.residual_reference not in REFERENCES:
-            raise InputError(
-                f"residual_reference must be one of {REFERENCES}; got {self.residual_reference!r}."
-            )
+    def _parameter_faults(self) -> Iterator[str]:
+        yield from super()._parameter_faults()
+        yield from self._faults("combination", lambda name: name in COMBINATIONS, f"one of {COMBINATIONS}")
+        yield from self._faults("sharpness", lambda value: value >= 0, "a number of at least 0")
+        yield from self._faults("residual_reference", lambda name: name in REFERENCES, f"one of {REFERENCES}")
         for name in ("min_filter", "mean_filter"):
-            size = getattr(self, name)
-            if size < 1 or size % 2 == 0:
-                raise InputError(f"{name} must be an odd number of pixels, 1 for no filter; got {size!r}.")
-        if not 0 < self.fpr < 1:
-            raise InputError(f"fpr must lie in (0, 1); got {self.fpr!r}.")
+            yield from self._faults(
+                name,
+                lambda size: is_count(size) and size % 2 == 1,
+                "an odd number of pixels, 1 for no filter",
+            )
+        yield from self._faults("fpr", lambda rate: 0 < rate < 1, "a number in (0, 1)")

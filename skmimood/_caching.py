@@ -7,11 +7,14 @@ import functools
 import shutil
 import tempfile
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import joblib
 from filelock import FileLock
+
+import skmimood
 
 
 def run_cached(
@@ -19,12 +22,16 @@ def run_cached(
 ) -> Any:
     """Call ``function(runtime=runtime, **arguments)``, or return what an earlier equal call returned.
 
-    ``runtime`` does not count for equality. A lock makes concurrent workers that want the same
-    result wait for the first instead of computing it again.
+    ``runtime`` does not count for equality; the versions of skmimood and torch do. A lock makes concurrent
+    workers that want the same result wait for the first instead of computing it again.
     """
-    store = memory if isinstance(memory, joblib.Memory) else joblib.Memory(memory, verbose=0)
-    if store.location is None:
+    location = memory.location if isinstance(memory, joblib.Memory) else memory
+    if location is None:
         return function(runtime=runtime, **arguments)
+    # joblib notices changed code in the function alone, not in what it calls.
+    store = joblib.Memory(
+        Path(location) / f"skmimood-{skmimood.__version__}-torch-{version('torch')}", verbose=0
+    )
     locks = Path(store.location) / "locks"
     locks.mkdir(parents=True, exist_ok=True)
     with FileLock(locks / f"{function.__name__}-{joblib.hash(arguments)}"):

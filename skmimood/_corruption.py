@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
-
-from skmimood.exceptions import InputError
 
 MaskGenerator = Callable[[int, tuple[int, int], np.random.Generator], np.ndarray]
 """``generator(n, grid, rng) -> (n, h, w) bool``, True where a token is to be masked or replaced."""
@@ -140,15 +138,20 @@ def draw_replacements(law: Any, tokens: np.ndarray, n_codes: int, rng: np.random
     return _mix(parts, law, len(tokens), rng)
 
 
-def check_law(law: Any, choices: Mapping[str, Any], name: str) -> None:
-    """Raise `InputError` unless ``law`` is a known name, a callable, or a mixture ``{law: weight}``."""
+def law_faults(law: Any, choices: Mapping[str, Any], name: str) -> Iterator[str]:
+    """Say what is wrong unless ``law`` is a known name, a callable, or a mixture ``{law: weight}``."""
     members = law if isinstance(law, Mapping) else {law: 1.0}
     unknown = [member for member in members if not callable(member) and member not in choices]
     if not members or unknown or any(weight <= 0 for weight in members.values()):
-        raise InputError(
+        yield (
             f"{name} must be one of {sorted(choices)}, a callable, or a dict of these with positive weights; "
-            f"got {law!r}."
+            f"got {law!r}"
         )
+
+
+def has_callable(law: Any) -> bool:
+    """Return whether ``law`` is a callable or a mixture with one: such laws cannot be told apart by name."""
+    return callable(law) or (isinstance(law, Mapping) and any(map(callable, law)))
 
 
 def _members(law: Any, choices: Mapping[str, Any]) -> list[Any]:

@@ -39,7 +39,7 @@ def residual_maps(
         weights = torch.softmax(sharpness * distance.mean(1, keepdim=True) / distance, dim=1)[..., None, None]
         return (weights * residuals).sum(1), (weights * healed).sum(1)
     if combination == "median":
-        return residuals.median(1).values, healed.mean(1)
+        return residuals.quantile(0.5, dim=1), healed.mean(1)
     if combination == "min":
         return residuals.amin(1), healed.mean(1)
     return residuals.mean(1), healed.mean(1)

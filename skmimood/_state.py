@@ -58,6 +58,10 @@ def save_model(estimator: BaseEstimator, path: str | os.PathLike, *, overwrite: 
     path = Path(path)
     if path.exists() and not overwrite:
         raise ModelSaveError(f"{path.name} exists already. Choose another path or pass overwrite=True.")
+    if path.exists() and not (path / _MANIFEST).is_file():
+        raise ModelSaveError(
+            f"{path.name} exists and is not a model, so it is not replaced. Choose another path."
+        )
     arrays: dict[str, np.ndarray] = {}
     node = _pack(estimator, "", arrays)
     try:
@@ -67,9 +71,7 @@ def save_model(estimator: BaseEstimator, path: str | os.PathLike, *, overwrite: 
             save_file({k: np.array(v, order="C") for k, v in arrays.items()}, temporary / _ARRAYS)
             _write_manifest(temporary, node)
             temporary.chmod(0o755)
-            if path.exists():
-                shutil.rmtree(path)
-            os.replace(temporary, path)
+            _put_in_place(temporary, path)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
     except OSError as error:
@@ -100,6 +102,21 @@ def load_model(path: str | os.PathLike) -> Any:
         raise ModelLoadError(f"{path.name}: {error}") from error
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise ModelLoadError(f"{path.name}: the manifest does not describe a model ({error}).") from error
+
+
+def _put_in_place(new: Path, path: Path) -> None:
+    """Move a folder to ``path``; what stood there is deleted only once the new one stands."""
+    if not path.exists():
+        os.replace(new, path)
+        return
+    old = new.with_name(f"{new.name}-old")
+    os.replace(path, old)
+    try:
+        os.replace(new, path)
+    except OSError:
+        os.replace(old, path)
+        raise
+    shutil.rmtree(old)
 
 
 def _write_manifest(folder: Path, node: dict[str, Any]) -> None:
@@ -177,7 +194,10 @@ def _pack(estimator: Any, prefix: str, arrays: dict[str, np.ndarray]) -> dict[st
     check_is_fitted(estimator)
     own_arrays, values = estimator.__skmimood_state__()
     arrays |= {f"{prefix}{key}": array for key, array in own_arrays.items()}
-    node = {"class": name, "params": dict(_parameters(estimator)), "fitted": values}
+    fitted = json.loads(
+        json.dumps(values, default=lambda number: number.item())
+    )  # numpy's numbers become Python's
+    node = {"class": name, "params": dict(_parameters(estimator)), "fitted": fitted}
     if hasattr(estimator, "pipeline_"):
         node["pipeline_"] = _pack(estimator.pipeline_, f"{prefix}pipeline_/", arrays)
     return node

@@ -6,6 +6,7 @@ import copy
 import json
 import math
 import os
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -26,6 +27,7 @@ from skmimood.networks.weights import network_state
 Loss = Callable[[nn.Module, np.ndarray, Streams, bool], Tensor]
 """``loss(network, indices, streams, training) -> scalar`` over the samples at ``indices``."""
 
+_SECONDS_BETWEEN_CHECKPOINTS = 300.0
 _VALIDATION_STEP = 2**40  # streams of the validation draws, the same at every validation
 
 
@@ -46,7 +48,7 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Runtime:
-    """Where and how visibly the training runs; nothing here changes what is learnt.
+    """Where and how visibly the training runs; of what is learnt only the rounding depends on it.
 
     ``checkpoint`` is a file named after everything that does change it, so that a training
     with other data or parameters never resumes from it.
@@ -81,6 +83,12 @@ def split_validation(n_samples: int, fraction: float) -> tuple[np.ndarray, np.nd
     return np.arange(n_samples - n_validation), np.arange(n_samples - n_validation, n_samples)
 
 
+def pick_copies(tokens: np.ndarray, indices: np.ndarray, streams: Streams, training: bool) -> np.ndarray:
+    """Take of ``tokens`` (n, n_copies, h, w) a random copy of each slice, or in validation the slice itself."""
+    copies = streams.numpy.integers(0, tokens.shape[1], len(indices)) if training else 0
+    return tokens[indices, copies]
+
+
 def train(
     network: nn.Module, loss: Loss, n_samples: int, recipe: Recipe, runtime: Runtime, *, seed: int
 ) -> dict[str, dict[str, np.ndarray]]:
@@ -104,12 +112,13 @@ class _Trainer:
         self.network = network.to(self.device)
         self.loss, self.recipe, self.runtime, self.seed = loss, recipe, runtime, seed
         self.training, self.validation = split_validation(n_samples, recipe.validation_fraction)
-        self.validate_every = max(1, min(recipe.max_iter, recipe.max_iter // 20))
+        self.validate_every = max(1, recipe.max_iter // 20)
         self.optimizer = torch.optim.AdamW(
             network.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay
         )
         self.progress = _Progress()
         self.best = self.last_good = self._snapshot()
+        self.last_save = time.monotonic()
 
     def run(self) -> dict[str, dict[str, np.ndarray]]:
         if self.runtime.resume and self.runtime.checkpoint is not None and self.runtime.checkpoint.exists():
@@ -139,6 +148,8 @@ class _Trainer:
         self.progress.step += 1
         if self.progress.step % self.validate_every == 0 or self.progress.step == self.recipe.max_iter:
             self._validate()
+        elif time.monotonic() - self.last_save > _SECONDS_BETWEEN_CHECKPOINTS:
+            self._save_checkpoint()
 
     def _step(self) -> float:
         """Make one update; return its loss, not finite if the update must not be kept."""
@@ -171,7 +182,6 @@ class _Trainer:
         patience = self.recipe.n_iter_no_change
         return patience is not None and self.progress.n_without_gain * self.validate_every >= patience
 
-    @torch.inference_mode()
     def _validate(self) -> None:
         """Score the held-out share with the same draws as ever; keep the best weights; write a checkpoint."""
         progress = self.progress
@@ -187,9 +197,9 @@ class _Trainer:
             progress.validation_losses.append(loss)
             progress.validation_steps.append(progress.step)
         self.last_good = self._snapshot()
-        if self.runtime.checkpoint is not None:
-            self._save_checkpoint(self.runtime.checkpoint)
+        self._save_checkpoint()
 
+    @torch.no_grad()
     def _validation_loss(self) -> float:
         total = 0.0
         for start in range(0, len(self.validation), self.recipe.batch_size):
@@ -226,7 +236,11 @@ class _Trainer:
             "validation_step": np.array(self.progress.validation_steps, np.int64),
         }
 
-    def _save_checkpoint(self, path: Path) -> None:
+    def _save_checkpoint(self) -> None:
+        """Write everything that the next step depends on, at once; a reader never sees half of it."""
+        path, self.last_save = self.runtime.checkpoint, time.monotonic()
+        if path is None:
+            return
         tensors = {f"network/{k}": v for k, v in self.network.state_dict().items()}
         tensors |= {f"best/{k}": v for k, v in self.best["network"].items()}
         for index, slots in self.optimizer.state_dict()["state"].items():

@@ -79,15 +79,16 @@ def _check_range(array: np.ndarray) -> None:
         )
 
 
-def has_lesion(y: Any, n_samples: int) -> np.ndarray:
-    """Return for each sample whether its mask or label ``y`` is not empty, shape (n_samples,) bool."""
+def has_lesion(y: Any, image_shape: tuple[int, ...]) -> np.ndarray:
+    """Return for each sample of ``image_shape`` (n, H, W) whether its mask or label ``y`` is not empty, (n,) bool."""
+    n_samples = image_shape[0]
     if y is None:
         return np.zeros(n_samples, bool)
     y = np.asarray(y)
-    if y.ndim not in (1, 3) or len(y) != n_samples:
+    if y.shape not in ((n_samples,), image_shape):
         raise InputError(
-            f"y must hold one mask (n_samples, height, width) or label (n_samples,) for each of the {n_samples} "
-            f"samples of X; got shape {y.shape}."
+            f"y must hold one mask for each sample, shape {image_shape}, or one label, shape ({n_samples},); got "
+            f"shape {y.shape}."
         )
     if y.dtype.kind == "f" and not np.isfinite(y).all():
         raise InputError("y contains NaN or infinite values; masks are 0 outside lesions and not 0 inside.")
@@ -96,7 +97,7 @@ def has_lesion(y: Any, n_samples: int) -> np.ndarray:
 
 def drop_lesions(X: Any, y: Any) -> Any:
     """Return the samples of ``X`` whose mask in ``y`` is empty: the healthy ones that may be learnt from."""
-    lesions = has_lesion(y, len(X))
+    lesions = has_lesion(y, X.shape)
     if lesions.all():
         raise InputError(
             f"Every one of the {len(X)} samples has a lesion in y; nothing healthy is left to learn from. "

@@ -167,6 +167,18 @@ class HealthyReference:
         rank = _conformal_rank(self.n_scans, fpr, "scans")
         return math.inf if rank is None else float(self.scan_scores[rank - 1])
 
+    def pixel_fpr(self, threshold: float) -> float:
+        """Rate at which pixels of new healthy scans exceed ``threshold``, at most: the inverse of `pixel_threshold`.
+
+        It is the p-value of a score just above the threshold; 0 for an infinite threshold.
+        """
+        first_above = np.searchsorted(self.pixel_values, np.float32(threshold), side="right")
+        return _rate_above(int(self.pixel_counts[first_above:].sum()), self.n_pixels, threshold)
+
+    def scan_fpr(self, threshold: float) -> float:
+        """Rate at which new healthy scans exceed ``threshold``, at most: the inverse of `scan_threshold`."""
+        return _rate_above(int(np.sum(self.scan_scores > threshold)), self.n_scans, threshold)
+
     def pixel_pvalue(self, scores: np.ndarray) -> np.ndarray:
         """Share of healthy pixels that score at least as high.
 
@@ -269,6 +281,15 @@ def check_rate(name: str, value: object) -> str | None:
     return f"{name} must be a number between 0 and 1, both excluded; got {value!r}"
 
 
+def scores_needed(fpr: float) -> int:
+    """Return the least number of healthy scores for which the threshold at rate ``fpr`` is finite."""
+    return math.ceil(1 / fpr * (1 - 1e-12)) - 1  # undo rounding: 1 / 0.1 must not become 11
+
+
+def _rate_above(n_above: int, n: int, threshold: float) -> float:
+    return 0.0 if threshold == math.inf else (1 + n_above) / (1 + n)
+
+
 def _conformal_rank(n: int, fpr: float, what: str) -> int | None:
     """Rank (from 1, ascending) of the threshold among n healthy scores; None if n is too small."""
     if fault := check_rate("fpr", fpr):
@@ -276,9 +297,8 @@ def _conformal_rank(n: int, fpr: float, what: str) -> int | None:
     allowed = math.floor((n + 1) * fpr * (1 + 1e-12))  # undo rounding: 0.29 * 100 = 28.999...
     if allowed >= 1:
         return n + 1 - allowed
-    needed = math.ceil(1 / fpr * (1 - 1e-12)) - 1
     warnings.warn(
-        f"a false-positive rate of {fpr:g} needs at least {needed} healthy {what} for calibration; there "
+        f"a false-positive rate of {fpr:g} needs at least {scores_needed(fpr)} healthy {what} for calibration; there "
         f"are {n}. The threshold is infinite, so nothing is called anomalous: use more, or a higher rate.",
         SkmimoodWarning,
         stacklevel=3,

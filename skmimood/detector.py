@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -13,14 +14,13 @@ from skmimood._base import BaseTokenDetector, check_tokenized
 from skmimood._corruption import (
     CORRUPTIONS,
     MASK_GENERATORS,
-    check_law,
     draw_masks,
     draw_replacements,
+    law_faults,
 )
 from skmimood._random import Streams
-from skmimood._training import Recipe, Runtime, train
+from skmimood._training import Recipe, Runtime, pick_copies, train
 from skmimood._validation import drop_lesions
-from skmimood.exceptions import InputError
 from skmimood.networks.transformer import TokenTransformer
 from skmimood.networks.weights import new_network
 from skmimood.scans import TokenizedScans
@@ -78,6 +78,7 @@ class AnomalousTokenDetector(BaseTokenDetector):
     """
 
     _network_class = TokenTransformer
+    _learnt = ("grid_",)
 
     def __init__(
         self,
@@ -143,23 +144,26 @@ class AnomalousTokenDetector(BaseTokenDetector):
         -------
         AnomalousTokenDetector
         """
+        self._check_parameters()
         healthy = drop_lesions(check_tokenized(X), y)
-        check_law(self.corruption, CORRUPTIONS, "corruption")
-        check_law(self.mask_generator, MASK_GENERATORS, "mask_generator")
-        self._draw_seed()
-        self.grid_ = healthy.tokens.shape[1:]
         config = self._transformer_config(healthy, n_outputs=1)
         self._fit_network(
             train_token_detector, config, tokens=healthy.tokenizer.training_tokens(healthy),
             corruption=self.corruption, mask_generator=self.mask_generator,
         )  # fmt: skip
+        self.grid_ = healthy.tokens.shape[1:]
         return self
 
     def decision_function(self, X: TokenizedScans) -> np.ndarray:
         """Return P(anomalous) of every token, shape (n, h, w), float32 in [0, 1]."""
-        if not 0 <= self.threshold <= 1:
-            raise InputError(f"threshold is a probability in [0, 1]; got {self.threshold!r}.")
         return super().decision_function(X)
+
+    def _parameter_faults(self) -> Iterator[str]:
+        yield from super()._parameter_faults()
+        yield from self._transformer_faults()
+        yield from self._faults("threshold", lambda p: 0 <= p <= 1, "a probability in [0, 1]")
+        yield from law_faults(self.corruption, CORRUPTIONS, "corruption")
+        yield from law_faults(self.mask_generator, MASK_GENERATORS, "mask_generator")
 
     def _score_tokens(self, tokens: Tensor) -> Tensor:
         return torch.sigmoid(self._network()(tokens)[..., 0].float())
@@ -173,8 +177,8 @@ def train_token_detector(
 
     Parameters
     ----------
-    tokens : ndarray of shape (n, h, w), int64
-        Healthy tokens.
+    tokens : ndarray of shape (n, n_copies, h, w), int64
+        Healthy tokens of n slices and of their augmented copies.
     config : dict
         Arguments of `TokenTransformer`.
     corruption, mask_generator, recipe, seed, runtime
@@ -187,7 +191,7 @@ def train_token_detector(
     n_codes, grid = config["n_inputs"], tuple(config["grid"])
 
     def loss(network: Any, indices: np.ndarray, streams: Streams, training: bool) -> Tensor:
-        batch = tokens[indices]
+        batch = pick_copies(tokens, indices, streams, training)
         masks = draw_masks(mask_generator, len(batch), grid, streams.numpy)
         wrong = draw_replacements(corruption, batch, n_codes, streams.numpy)
         corrupted = torch.from_numpy(np.where(masks, wrong, batch)).to(streams.torch.device)

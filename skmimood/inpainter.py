@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -9,13 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from skmimood._base import BaseRestorer, check_tokenized, detector_of
-from skmimood._corruption import MASK_GENERATORS, check_law, draw_masks
+from skmimood._base import BaseRestorer, check_tokenized, detector_of, is_count
+from skmimood._corruption import MASK_GENERATORS, draw_masks, law_faults
 from skmimood._random import Streams, sampling_uniforms
 from skmimood._sampling import restore_tokens
-from skmimood._training import Recipe, Runtime, train
+from skmimood._training import Recipe, Runtime, pick_copies, train
 from skmimood._validation import drop_lesions
-from skmimood.exceptions import InputError
 from skmimood.networks.transformer import TokenTransformer
 from skmimood.networks.weights import new_network
 from skmimood.scans import TokenizedScans
@@ -78,6 +78,7 @@ class MaskedTokenInpainter(BaseRestorer):
     """
 
     _network_class = TokenTransformer
+    _learnt = ("grid_", "threshold_", "calibrated_with_")
 
     def __init__(
         self,
@@ -157,17 +158,15 @@ class MaskedTokenInpainter(BaseRestorer):
         -------
         MaskedTokenInpainter
         """
+        self._check_parameters()
         detector_of(X)  # refuses what has not been scored, before the training
         healthy = drop_lesions(check_tokenized(X), y)
-        self._check_inference_parameters()
-        check_law(self.mask_generator, MASK_GENERATORS, "mask_generator")
-        self._draw_seed()
-        self.grid_ = healthy.tokens.shape[1:]
         config = self._transformer_config(healthy, n_outputs=healthy.tokenizer.n_codes)
         self._fit_network(
             train_token_inpainter, config, tokens=healthy.tokenizer.training_tokens(healthy),
             mask_generator=self.mask_generator,
         )  # fmt: skip
+        self.grid_ = healthy.tokens.shape[1:]
         self._calibrate(healthy)
         return self
 
@@ -191,13 +190,13 @@ class MaskedTokenInpainter(BaseRestorer):
         own = {name: getattr(self, name) for name in names}
         return super()._inference_parameters(X) | own | {"detector_threshold": detector_of(X).threshold}
 
-    def _check_inference_parameters(self) -> None:
-        super()._check_inference_parameters()
-        for name in ("n_steps", "n_restorations"):
-            if not isinstance(getattr(self, name), int | np.integer) or getattr(self, name) < 1:
-                raise InputError(f"{name} must be a positive integer; got {getattr(self, name)!r}.")
-        if not self.temperature > 0:
-            raise InputError(f"temperature must be positive; got {self.temperature!r}.")
+    def _parameter_faults(self) -> Iterator[str]:
+        yield from super()._parameter_faults()
+        yield from self._transformer_faults()
+        yield from self._faults("n_steps", is_count, "a positive integer")
+        yield from self._faults("n_restorations", is_count, "a positive integer")
+        yield from self._faults("temperature", lambda value: value > 0, "a positive number")
+        yield from law_faults(self.mask_generator, MASK_GENERATORS, "mask_generator")
 
 
 def train_token_inpainter(
@@ -213,8 +212,8 @@ def train_token_inpainter(
 
     Parameters
     ----------
-    tokens : ndarray of shape (n, h, w), int64
-        Healthy tokens.
+    tokens : ndarray of shape (n, n_copies, h, w), int64
+        Healthy tokens of n slices and of their augmented copies.
     config : dict
         Arguments of `TokenTransformer`.
     mask_generator, recipe, seed, runtime
@@ -228,7 +227,7 @@ def train_token_inpainter(
 
     def loss(network: Any, indices: np.ndarray, streams: Streams, training: bool) -> Tensor:
         device = streams.torch.device
-        batch = torch.from_numpy(tokens[indices]).to(device)
+        batch = torch.from_numpy(pick_copies(tokens, indices, streams, training)).to(device)
         masks = torch.from_numpy(draw_masks(mask_generator, len(batch), grid, streams.numpy)).to(device)
         logits = network(batch.masked_fill(masks, mask_token), streams.torch if training else None)
         return F.cross_entropy(logits[masks].float(), batch[masks])

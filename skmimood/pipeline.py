@@ -36,7 +36,8 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     "paper": {
         "tokenizer": {
             "n_codes": 256, "code_dim": 256, "patch_size": 1, "channels": 128, "channel_multipliers": (1, 1, 2, 4),
-            "n_res_blocks": 2, "max_iter": 300_000, "batch_size": 16, "warmup_iter": 2000, **_PAPER_OPTIMISER,
+            "n_res_blocks": 2, "n_augmentations": 7, "max_iter": 300_000, "batch_size": 16,
+            "warmup_iter": 2000, **_PAPER_OPTIMISER,
         },
         "detector": {"threshold": 0.005, "corruption": "random", **_PAPER_TRANSFORMER},
         "inpainter": {"n_steps": 8, "n_restorations": 4, "residual_reference": "image", **_PAPER_TRANSFORMER},
@@ -67,7 +68,9 @@ def make_mimood_pipeline(
         it takes: VQGAN's 128 channels with multipliers (1, 1, 2, 4) and 2 residual blocks (the encoder the paper
         cites, cut to f = 8); width 512 with 8 heads and an MLP of 4 (a transformer of depth 12 that fits the
         paper's GPU); batches of 16 and 64; 2,000 steps of warm-up and gradients clipped at 1, which pre-norm
-        transformers train stably with; EMA updates of the codebook (decay 0.99, commitment 0.25).
+        transformers train stably with; EMA updates of the codebook (decay 0.99, commitment 0.25). One deviation:
+        the flips and rotations that the token models see are 7 fixed copies of each slice, tokenised once, where
+        the paper seems to draw them anew at each step.
     random_state : int, RandomState instance or None, default=0
         Seed of all three steps. With an integer an equal fit is read from the cache.
     device : str, default="auto"

@@ -64,6 +64,8 @@ class TokenizedScans:
         if isinstance(key, tuple):  # scikit-learn indexes arrays as X[key, ...]
             key = key[0]
         if isinstance(key, int | np.integer):
+            if not -len(self) <= key < len(self):
+                raise IndexError(f"sample {key} is out of range for {len(self)} samples")
             key = slice(key, key + 1 or None)
         return replace(
             self,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -14,9 +14,9 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from skmimood._augmentation import flip_and_rotate, vary_intensity
-from skmimood._base import TrainedStep, run_convolutions
+from skmimood._base import TrainedStep, is_count, run_convolutions
 from skmimood._caching import run_cached
-from skmimood._device import autocast, resolve_precision
+from skmimood._device import autocast, resolve_device, resolve_precision
 from skmimood._random import Streams
 from skmimood._training import Recipe, Runtime, train
 from skmimood._validation import check_images, drop_lesions
@@ -25,6 +25,8 @@ from skmimood.networks.vqvae import VQVAE
 from skmimood.networks.weights import load_network, new_network
 from skmimood.scans import TokenizedScans
 
+_MIN_TOKENS = 4
+_AUGMENTATION_BATCH = 64
 _MAX_USAGE_IMAGES = 512
 _COLLAPSED_SHARE = 0.03
 
@@ -63,6 +65,9 @@ class VQTokenizer(TransformerMixin, TrainedStep):
     n_augmentations : int, default=2
         Flipped and rotated copies of each healthy slice that the token models see in training besides
         the slice itself (paper: random flips and rotations).
+    flip : bool, default=True
+        Whether these copies may be mirrored along the last axis: left and right in axial and coronal slices. Turn it
+        off for sagittal ones.
     max_iter : int, default=1000
         Training steps (paper: 300,000).
     batch_size : int, default=16
@@ -114,6 +119,7 @@ class VQTokenizer(TransformerMixin, TrainedStep):
     """
 
     _network_class = VQVAE
+    _learnt = ("image_shape_", "grid_", "perplexity_", "n_active_codes_")
 
     def __init__(
         self,
@@ -129,6 +135,7 @@ class VQTokenizer(TransformerMixin, TrainedStep):
         restart_below: float = 1.0,
         augment: bool = True,
         n_augmentations: int = 2,
+        flip: bool = True,
         max_iter: int = 1000,
         batch_size: int = 16,
         learning_rate: float = 1e-3,
@@ -156,6 +163,7 @@ class VQTokenizer(TransformerMixin, TrainedStep):
         self.restart_below = restart_below
         self.augment = augment
         self.n_augmentations = n_augmentations
+        self.flip = flip
         self.max_iter = max_iter
         self.batch_size = batch_size
         self.learning_rate = learning_rate
@@ -191,12 +199,9 @@ class VQTokenizer(TransformerMixin, TrainedStep):
         InputError
             If X is not a stack of finite images, or no healthy sample is left.
         """
-        healthy = drop_lesions(check_images(X), y)
         self._check_parameters()
-        self._draw_seed()
-        self.image_shape_ = healthy.shape[1:]
-        factor = self._downsampling
-        self.grid_ = tuple(-(-side // factor) for side in self.image_shape_)
+        healthy = drop_lesions(check_images(X), y)
+        grid = self._grid(healthy.shape[1:])
         config = {
             "patch_size": self.patch_size,
             "channels": self.channels,
@@ -210,6 +215,7 @@ class VQTokenizer(TransformerMixin, TrainedStep):
         self._fit_network(
             train_vqvae, config, images=healthy, commitment=self.commitment, augment=self.augment
         )
+        self.image_shape_, self.grid_ = healthy.shape[1:], grid
         self._measure_usage(healthy)
         return self
 
@@ -262,24 +268,31 @@ class VQTokenizer(TransformerMixin, TrainedStep):
         return run_convolutions(decode, tokens.to(self._torch_device), self.batch_size)
 
     def training_tokens(self, X: TokenizedScans) -> np.ndarray:
-        """Return the tokens that a token model trains on, shape (n * (1 + n_augmentations), h, w).
+        """Return the tokens that a token model trains on, shape (n, 1 + n_augmentations, h, w).
 
-        Slice by slice: its own tokens, then those of its flipped and rotated copies. They come from the
+        Of each slice its own tokens, then those of its flipped and rotated copies. They come from the
         cache where there is one, so that they do not depend on who computes them.
         """
         runtime = Runtime("augmented tokens", self.device, bool(self.verbose))
         return run_cached(
             tokenize_augmented, self.memory, runtime=runtime, images=X.images, config=self.config_,
-            state=self.state_, n_augmentations=self.n_augmentations, seed=self.seed_, precision=self.precision,
-            batch_size=self.batch_size,
+            state=self.state_, n_augmentations=self.n_augmentations, flip=self.flip, seed=self.seed_,
+            precision=self._precision(),
         )  # fmt: skip
 
-    @property
-    def _downsampling(self) -> int:
-        return self.patch_size * 2 ** (len(self.channel_multipliers) - 1)
+    def _grid(self, image_shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Return height and width of the token grid of images of this shape."""
+        factor = self.patch_size * 2 ** (len(self.channel_multipliers) - 1)
+        grid = tuple(-(-side // factor) for side in image_shape)
+        if np.prod(grid) < _MIN_TOKENS:
+            raise InputError(
+                f"Images of {image_shape[0]} x {image_shape[1]} pixels make {grid[0]} x {grid[1]} tokens of {factor} "
+                f"pixels; at least {_MIN_TOKENS} are needed. Use larger images, or fewer levels in channel_multipliers."
+            )
+        return grid
 
     def _autocast(self) -> torch.autocast:
-        return autocast(self._torch_device, resolve_precision(self.precision, self._torch_device))
+        return autocast(self._torch_device, resolve_precision(self._precision(), self._torch_device))
 
     def _inference_dtype(self) -> torch.dtype:
         return torch.float32  # autocast chooses layer by layer; codes and the last layer stay exact
@@ -301,20 +314,18 @@ class VQTokenizer(TransformerMixin, TrainedStep):
                 CodebookCollapseWarning, stacklevel=3,
             )  # fmt: skip
 
-    def _check_parameters(self) -> None:
-        for name in (
-            "n_codes",
-            "code_dim",
-            "patch_size",
-            "channels",
-            "n_res_blocks",
-            "max_iter",
-            "batch_size",
-        ):
-            if not isinstance(getattr(self, name), int | np.integer) or getattr(self, name) < 1:
-                raise InputError(f"{name} must be a positive integer; got {getattr(self, name)!r}.")
-        if len(self.channel_multipliers) < 1:
-            raise InputError("channel_multipliers must name at least one level; got none.")
+    def _parameter_faults(self) -> Iterator[str]:
+        yield from super()._parameter_faults()
+        for name in ("n_codes", "code_dim", "patch_size", "channels", "n_res_blocks"):
+            yield from self._faults(name, is_count, "a positive integer")
+        yield from self._faults("n_augmentations", lambda n: n == 0 or is_count(n), "0 or a positive integer")
+        yield from self._faults("codebook_decay", lambda decay: 0 < decay < 1, "a number in (0, 1)")
+        yield from self._faults("commitment", lambda weight: weight >= 0, "a number of at least 0")
+        yield from self._faults("restart_below", lambda uses: uses >= 0, "a number of at least 0")
+        yield from self._faults(
+            "channel_multipliers", lambda widths: len(widths) > 0 and all(map(is_count, widths)),
+            "a sequence of positive integers, one a level",
+        )  # fmt: skip
 
 
 def encode_images(
@@ -330,21 +341,26 @@ def encode_images(
 
 
 def tokenize_augmented(
-    *, images: np.ndarray, config: dict[str, Any], state: dict[str, np.ndarray], n_augmentations: int, seed: int,
-    precision: str, batch_size: int, runtime: Runtime,
+    *, images: np.ndarray, config: dict[str, Any], state: dict[str, np.ndarray], n_augmentations: int, flip: bool,
+    seed: int, precision: str, runtime: Runtime,
 ) -> np.ndarray:  # fmt: skip
     """Tokenise each image and flipped and rotated copies of it; see `VQTokenizer.training_tokens`."""
-    from skmimood._device import resolve_device
-
     device = resolve_device(runtime.device)
     network = load_network(VQVAE, config, state).to(device)
     context = autocast(device, resolve_precision(precision, device))
-    copies = [encode_images(network, images, device, context, batch_size)]
-    for copy in range(n_augmentations):
-        generator = Streams.at(seed, copy).torch
-        turned = flip_and_rotate(torch.from_numpy(images)[:, None], generator)[:, 0].numpy()
-        copies.append(encode_images(network, turned, device, context, batch_size))
-    return np.stack(copies, axis=1).reshape(-1, *copies[0].shape[1:])
+
+    def tokens_of(copy: int, start: int) -> np.ndarray:
+        part = images[start : start + _AUGMENTATION_BATCH]
+        if copy > 0:
+            generator = Streams.at(seed, copy * 2**32 + start).torch
+            part = flip_and_rotate(torch.from_numpy(part)[:, None], generator, flip=flip)[:, 0].numpy()
+        return encode_images(network, part, device, context, _AUGMENTATION_BATCH)
+
+    starts = range(0, len(images), _AUGMENTATION_BATCH)
+    copies = [
+        np.concatenate([tokens_of(copy, start) for start in starts]) for copy in range(1 + n_augmentations)
+    ]
+    return np.stack(copies, axis=1)
 
 
 def train_vqvae(

@@ -139,6 +139,30 @@ def test_predict_warns_when_the_threshold_belongs_to_other_parameters(fitted, le
         fitted.set_params(inpainter__n_steps=2)
 
 
+def test_predict_warns_when_the_threshold_belongs_to_another_rate(fitted, lesions):
+    try:
+        fitted.set_params(inpainter__fpr=0.2)
+        with pytest.warns(SkmimoodWarning, match="calibrated with other"):
+            fitted.predict(lesions[0])
+    finally:
+        fitted.set_params(inpainter__fpr=0.01)
+
+
+def test_calibrating_on_the_training_slices_is_warned_about(quick_pipeline, healthy):
+    with pytest.warns(SkmimoodWarning, match="none were held out"):
+        quick_pipeline.set_params(inpainter__validation_fraction=0.0).fit(healthy)
+
+
+def test_tokens_of_another_grid_are_refused(fitted):
+    scans = fitted[:-1].transform(make_slices(2))
+    import dataclasses
+
+    other = dataclasses.replace(scans, tokens=scans.tokens[:, :4], anomaly=scans.anomaly[:, :4])
+    for step in fitted[1:]:
+        with pytest.raises(InputError, match="8 x 8 tokens a slice as in fit"):
+            step.decision_function(other)
+
+
 def test_scans_that_passed_no_detector_are_refused(fitted, healthy):
     with pytest.raises(InputError, match="has not passed a token detector"):
         fitted[-1].restore(fitted[0].transform(healthy))

@@ -12,7 +12,7 @@ from sklearn.pipeline import Pipeline
 from skmimood import make_mimood_pipeline
 from skmimood.exceptions import InputError
 from skmimood.metrics import pixel_average_precision_scorer
-from skmimood.pipeline import PRESETS
+from skmimood.pipeline import PRESET_IMAGE_SIZE, PRESETS
 
 GRID = {
     "detector__threshold": [0.1, 0.3],
@@ -66,6 +66,7 @@ def test_the_paper_preset_has_every_value_that_the_paper_states():
         "inpainter__weight_decay": 1e-5,
         "inpainter__residual_reference": "image",
     }
+    assert PRESET_IMAGE_SIZE["paper"] == 160
     parameters = pipeline.get_params()
     assert {name: parameters[name] for name in stated} == stated
 

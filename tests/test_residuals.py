@@ -1,4 +1,3 @@
-import pytest
 import torch
 from scipy.ndimage import minimum_filter, uniform_filter
 
@@ -35,10 +34,11 @@ def test_similarity_weights_do_not_depend_on_the_intensity_scale():
     torch.testing.assert_close(residual_maps(REFERENCE / 100, HEALED / 100, "similarity", 3.0)[0], maps / 100)
 
 
-@pytest.mark.parametrize(("combination", "index"), [("min", 0), ("median", 1)])
-def test_min_and_median_act_on_each_pixel(combination, index):
+def test_min_and_median_act_on_each_pixel():
     ordered = (REFERENCE[:, None] - HEALED).abs().sort(1).values
-    torch.testing.assert_close(residual_maps(REFERENCE, HEALED, combination, 3.0)[0], ordered[:, index])
+    torch.testing.assert_close(residual_maps(REFERENCE, HEALED, "min", 3.0)[0], ordered[:, 0])
+    median = (ordered[:, 1] + ordered[:, 2]) / 2
+    torch.testing.assert_close(residual_maps(REFERENCE, HEALED, "median", 3.0)[0], median)
 
 
 def test_equal_images_have_no_residual():

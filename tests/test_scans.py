@@ -36,6 +36,12 @@ def test_one_index_keeps_the_sample_axis(scans, index):
     np.testing.assert_array_equal(scans[index].tokens[0], scans.tokens[index])
 
 
+def test_iterating_ends(scans):
+    assert [len(sample) for sample in scans] == [1] * 5
+    with pytest.raises(IndexError):
+        scans[5]
+
+
 def test_scikit_learn_can_index_it(scans):
     indexable(scans, np.zeros(5))
     np.testing.assert_array_equal(_safe_indexing(scans, np.array([3, 1])).tokens, scans.tokens[[3, 1]])

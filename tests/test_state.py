@@ -64,6 +64,23 @@ def test_an_existing_folder_is_kept_unless_overwriting(fitted, model):
     load_model(model)
 
 
+def test_a_folder_that_is_no_model_is_never_replaced(fitted, tmp_path):
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "thesis.txt").write_text("years of work")
+    with pytest.raises(ModelSaveError, match="is not a model"):
+        save_model(fitted, tmp_path / "notes", overwrite=True)
+    assert (tmp_path / "notes" / "thesis.txt").exists()
+
+
+def test_parameters_from_a_numpy_grid_are_saved(healthy, tmp_path):
+    steps = small_steps(max_iter=1)
+    pipeline = (
+        Pipeline(steps).set_params(inpainter__n_steps=np.int64(2), detector__width=np.int64(32)).fit(healthy)
+    )
+    save_model(pipeline, tmp_path / "model")
+    assert load_model(tmp_path / "model")[-1].n_steps == 2
+
+
 def test_what_is_not_fitted_is_not_saved(tmp_path, quick_pipeline):
     with pytest.raises(NotFittedError):
         save_model(quick_pipeline, tmp_path / "model")
@@ -141,6 +158,9 @@ def test_no_class_outside_the_registry_is_ever_imported(model):
         lambda content: step(content, 1)["fitted"].pop("config_"),
         lambda content: step(content, 1)["params"].update(colour="red"),
         lambda content: content["estimator"].pop("steps"),
+        lambda content: step(content, 2)["fitted"].pop("threshold_"),
+        lambda content: step(content, 2)["fitted"].update(memory="elsewhere"),
+        lambda content: step(content, 2)["fitted"].update(predict="nothing"),
         lambda content: content.update(estimator=[1, 2]),
     ],
 )

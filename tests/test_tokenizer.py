@@ -110,7 +110,7 @@ def test_transform_before_fit_says_so(tokenizer, healthy):
 
 
 def test_a_mask_of_another_length_is_refused(tokenizer, healthy):
-    with pytest.raises(InputError, match="one mask"):
+    with pytest.raises(InputError, match="one mask for each sample"):
         tokenizer.fit(healthy, np.zeros((3, 32, 32)))
 
 
@@ -118,6 +118,47 @@ def test_a_mask_of_another_length_is_refused(tokenizer, healthy):
 def test_a_size_that_is_no_positive_integer_is_refused_by_name(healthy, parameter):
     with pytest.raises(InputError, match=f"{parameter} must be a positive integer"):
         VQTokenizer(**{parameter: 0}).fit(healthy)
+
+
+@pytest.mark.parametrize(
+    ("parameter", "value"),
+    [
+        ("validation_fraction", 1.5), ("gradient_clip", 0), ("codebook_decay", 2), ("warmup_iter", -5),
+        ("n_augmentations", -1), ("channel_multipliers", 3), ("channel_multipliers", ()), ("random_state", -1),
+        ("n_iter_no_change", 0), ("learning_rate", "fast"), ("precision", "float16"),
+    ],
+)  # fmt: skip
+def test_a_training_parameter_out_of_range_is_refused_by_name(healthy, parameter, value):
+    with pytest.raises(InputError, match=f"VQTokenizer: {parameter} must be"):
+        VQTokenizer(**{parameter: value}).fit(healthy)
+
+
+def test_all_faults_are_named_at_once(healthy):
+    with pytest.raises(InputError, match=r"batch_size must be .*; gradient_clip must be"):
+        VQTokenizer(batch_size=0, gradient_clip=-1).fit(healthy)
+
+
+def test_images_of_a_single_token_are_refused_in_image_words():
+    with pytest.raises(InputError, match=r"8 x 8 pixels make 1 x 1 tokens of 8 pixels"):
+        VQTokenizer().fit(np.zeros((4, 8, 8), np.float32))
+
+
+def test_a_mask_of_another_size_is_refused(tokenizer, healthy):
+    with pytest.raises(InputError, match="one mask for each sample"):
+        tokenizer.fit(healthy, np.zeros((len(healthy), 16, 16)))
+
+
+def test_training_tokens_hold_each_slice_and_its_turned_copies(fitted, healthy):
+    scans = fitted[0].transform(healthy)
+    tokens = fitted[0].training_tokens(scans)
+    assert tokens.shape == (len(healthy), 3, 8, 8)
+    np.testing.assert_array_equal(tokens[:, 0], scans.tokens)
+    assert (tokens[:, 1] != scans.tokens).any((1, 2)).mean() > 0.9
+
+
+def test_codes_survive_without_restarts(tokenizer, healthy):
+    tokenizer.set_params(restart_below=0.0, codebook_decay=0.01, max_iter=30).fit(healthy)
+    assert np.isfinite(tokenizer.state_["quantizer.codes"]).all()
 
 
 def test_intensities_a_little_outside_the_range_are_only_warned_about(tokenizer, healthy):

@@ -66,6 +66,18 @@ def test_the_last_share_of_the_samples_validates():
     assert validation.tolist() == list(range(30, 40))
 
 
+def test_the_learning_rate_warms_up_and_falls_to_zero_along_a_cosine():
+    from skmimood._training import _Trainer
+
+    trainer = _Trainer(line(), distance_to_line, 40, RECIPE, Runtime("test"), 0)
+    rates = []
+    for trainer.progress.step in range(61):
+        rates.append(trainer._schedule())
+    assert rates[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
+    assert rates[5 + 55 // 2] == pytest.approx(0.5, abs=0.02)
+    assert rates[60] == pytest.approx(0, abs=1e-9)
+
+
 def test_a_single_sample_is_never_held_out():
     training, validation = split_validation(1, 0.5)
     assert (len(training), len(validation)) == (1, 0)
@@ -127,6 +139,29 @@ def test_a_single_nan_goes_back_and_lowers_the_learning_rate():
     assert np.isfinite(trained["history"]["loss"]).all()
     assert len(trained["history"]["loss"]) == 60
     assert np.isfinite(trained["state"]["weight"]).all()
+
+
+def test_a_nan_in_validation_goes_back_too():
+    calls = iter(range(10**6))
+
+    def once_nan(network, indices, streams, training):
+        loss = distance_to_line(network, indices, streams, training)
+        return loss * float("nan") if not training and next(calls) == 20 else loss
+
+    trained = run(once_nan)
+    assert len(trained["history"]["loss"]) == 60
+    assert np.isfinite(trained["history"]["validation_loss"]).all()
+
+
+def test_a_checkpoint_between_validations_resumes_to_the_same_weights(tmp_path, monkeypatch):
+    from skmimood import _training
+
+    monkeypatch.setattr(_training, "_SECONDS_BETWEEN_CHECKPOINTS", 0.0)
+    path = tmp_path / "checkpoint.safetensors"
+    with pytest.raises(InterruptError):
+        run(interrupted_at(32), Runtime("test", checkpoint=path))
+    resumed = run(runtime=Runtime("test", checkpoint=path, resume=True))
+    np.testing.assert_array_equal(run()["state"]["weight"], resumed["state"]["weight"])
 
 
 def test_a_loss_that_stays_nan_is_an_error_with_a_remedy():

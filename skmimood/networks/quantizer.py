@@ -89,7 +89,9 @@ class EMAQuantizer(nn.Module):
             chosen = torch.randint(len(flat), (int(dead.sum()),), generator=generator, device=flat.device)
             self.counts[dead] = max(self.restart_below, 1.0)
             self.sums[dead] = flat[chosen] * self.counts[dead][:, None]
-        self.codes.copy_(self.sums / self.counts[:, None])
+        # Without restarts the count of a dead code underflows; it then stays where it is.
+        alive = self.counts[:, None] > 1e-5
+        self.codes.copy_(torch.where(alive, self.sums / self.counts[:, None], self.codes))
 
 
 def nearest_code(flat: Tensor, codes: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from nibabel.spatialimages import SpatialImage
 
+from skmimood.calibration import scores_needed
 from skmimood.exceptions import InputError, ScanReadError
 from skmimood.nifti import Scan, Source, find_companion, read_labels, read_scan, scan_id
 from skmimood.preprocessing import Plane, foreground_mask, in_plane_extent, scale_intensity
@@ -192,11 +193,17 @@ def measure(prepared: PreparedScan, plane: Plane) -> ScanFeatures:
 
 
 def split(
-    candidates: Sequence[Candidate], n_rejected: int, calibration_fraction: float, rng: np.random.Generator
+    candidates: Sequence[Candidate],
+    n_rejected: int,
+    calibration_fraction: float,
+    scan_fpr: float,
+    rng: np.random.Generator,
 ) -> tuple[list[Candidate], list[Candidate]]:
     """Draw the scans to learn from and the scans to hold out for calibration; both keep the given order.
 
-    The draw depends on the scans' names and the seed, not on the order in which the scans were given.
+    More than ``calibration_fraction`` are held out if a scan threshold at rate ``scan_fpr`` takes more, unless
+    fewer than half of the scans would be left to learn from. The draw depends on the scans' names and the
+    seed, not on the order in which the scans were given.
 
     Raises
     ------
@@ -209,7 +216,8 @@ def split(
             "fit needs at least 3 different usable scans, 2 to learn from and 1 held out for the thresholds; "
             f"got {n} of {n + n_rejected}. Add healthy scans."
         )
-    n_held_out = min(max(1, round(calibration_fraction * n)), n - 2)
+    wanted, needed = max(1, round(calibration_fraction * n)), scores_needed(scan_fpr)
+    n_held_out = min(max(wanted, needed) if 2 * needed <= n else wanted, n - 2)
     by_name = sorted(range(n), key=lambda k: candidates[k].id)
     held_out = {by_name[k] for k in rng.permutation(n)[:n_held_out]}
     return (

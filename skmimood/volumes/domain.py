@@ -6,10 +6,12 @@ inverted contrast, a skull under a model of bare brains, half a head.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+
+from skmimood.volumes.wording import listing, warn
 
 N_BINS = 64
 _SLACK = 1.5  # a scan may be this much farther from the training data than the farthest healthy scan
@@ -86,7 +88,8 @@ class Domain:
         if distance > self.distance_limit:
             found.append(
                 f"looks unlike the training data: intensity distance {distance:.3f}, limit "
-                f"{self.distance_limit:.3f} (another modality, contrast or scanner?)"
+                f"{self.distance_limit:.3f} (another modality, contrast or scanner?). P-values and thresholds "
+                "may not hold for it; for another scanner, calibrate on healthy scans of that site"
             )
         low, high = self.volume_range
         if not low <= features.volume <= high:
@@ -147,6 +150,13 @@ def find_high_scores(scores: dict[str, float]) -> dict[str, str]:
     )
     odd = deviations[:, 0] > _SUSPECT_DEVIATIONS
     return {scan: "its anomaly score" for scan, is_odd in zip(scores, odd, strict=True) if is_odd}
+
+
+def warn_about_suspects(suspects: Mapping[str, str]) -> None:
+    """Warn about healthy scans that stand out, with the reasons."""
+    if suspects:
+        odd = listing(f"{name} ({reason})" for name, reason in suspects.items())
+        warn(f"{len(suspects)} of the healthy scans stand out: {odd}. Look at them; see suspects_.")
 
 
 def robust_deviations(measures: np.ndarray, floors: np.ndarray) -> np.ndarray:

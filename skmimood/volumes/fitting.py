@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from skmimood.calibration import HealthyReference
 from skmimood.exceptions import InputError, ScanReadError
+from skmimood.nifti import Source, scan_id
+from skmimood.nifti.files import file_name
 from skmimood.preprocessing import Plane
 from skmimood.volumes.cohort import Candidate, ScanReader, ScanStatus, warn_about_left_out
 from skmimood.volumes.mapping import Frame, top_mean
@@ -25,6 +27,8 @@ _MARGIN = 2  # pixels kept free around the largest training foreground
 class SliceReservoir:
     """A uniform random sample of at most ``capacity`` slices from a stream of unknown length, in one array.
 
+    The sample is in the stream's order, so that a share at its end comes from the last scans only.
+
     Parameters
     ----------
     capacity : int
@@ -37,6 +41,7 @@ class SliceReservoir:
 
     def __init__(self, capacity: int, size: tuple[int, int], rng: np.random.Generator) -> None:
         self._slices = np.empty((capacity, *size), dtype=np.float32)
+        self._arrivals = np.empty(capacity, dtype=np.int64)  # place in the stream of each slice kept
         self._rng = rng
         self._seen = 0
 
@@ -46,21 +51,46 @@ class SliceReservoir:
         for one in slices:
             place = self._seen if self._seen < capacity else int(self._rng.integers(self._seen + 1))
             if place < capacity:
-                self._slices[place] = one
+                self._slices[place], self._arrivals[place] = one, self._seen
             self._seen += 1
 
     @property
     def slices(self) -> np.ndarray:
-        """The sample, shape (n, H, W) float32."""
-        return self._slices[: self._seen]
+        """The sample in the order of arrival, shape (n, H, W) float32."""
+        sample, arrivals = self._slices[: self._seen], self._arrivals[: self._seen]
+        _reorder(sample, np.argsort(arrivals))
+        arrivals.sort()
+        return sample
+
+
+def _reorder(slices: np.ndarray, order: np.ndarray) -> None:
+    """Put ``slices[order]`` into ``slices``, without a second copy of them all."""
+    is_placed = order == np.arange(len(order))
+    for start in range(len(order)):
+        if is_placed[start]:
+            continue
+        first, place = slices[start].copy(), start
+        while not is_placed[place]:
+            is_placed[place] = True
+            origin = int(order[place])
+            slices[place] = first if origin == start else slices[origin]
+            place = origin
 
 
 def choose_frame(
-    training: Sequence[Candidate], plane: Plane, spacing: float | None, size: tuple[int, int]
+    training: Sequence[Candidate],
+    suspects: Container[str],
+    plane: Plane,
+    spacing: float | None,
+    size: tuple[int, int],
 ) -> Frame:
-    """Return the frame of given ``spacing``, or of the smallest that crops no training foreground."""
+    """Return the frame of given ``spacing``, or of the smallest that crops no training foreground.
+
+    Scans named in ``suspects`` have no say: one foreground that was not found must not coarsen all scans.
+    """
     if spacing is None:
-        extents = np.asarray([candidate.features.extent for candidate in training])
+        sound = [candidate for candidate in training if candidate.id not in suspects] or training
+        extents = np.asarray([candidate.features.extent for candidate in sound])
         return Frame(plane, float((extents.max(axis=0) / (np.asarray(size) - _MARGIN)).max()), size)
     frame = Frame(plane, float(spacing), size)
     cropped = [candidate.id for candidate in training if frame.crops(candidate.features.extent)]
@@ -109,6 +139,23 @@ def collect_slices(
         )
     warn_about_left_out(lines)
     return reservoir.slices, lines
+
+
+def for_plane(pipeline: Pipeline, plane: Plane) -> Pipeline:
+    """Switch off mirrored training slices where left and right are not the slice's two sides."""
+    flips = [name for name in pipeline.get_params() if name.endswith("__flip")]
+    return pipeline.set_params(**dict.fromkeys(flips, False)) if plane == "sagittal" else pipeline
+
+
+def warn_about_learned(sources: Iterable[Source], fit_status: Iterable[ScanStatus]) -> None:
+    """Warn about scans to calibrate on that were learned from; images without a file have no name to tell."""
+    learned = {line.id for line in fit_status if line.status == "used"}
+    names = [scan_id(source) for source in sources if file_name(source) is not None]
+    if known := [name for name in names if name in learned]:
+        warn(
+            f"Scans of these names were learned from, so they are not held out: {listing(known)}. The "
+            "thresholds will be too low; calibrate on scans that took no part in fit."
+        )
 
 
 def refer(

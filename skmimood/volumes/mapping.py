@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from skmimood.calibration import HealthyReference
+from skmimood.nifti import make_image
 from skmimood.preprocessing import GridPlan, Plane
 from skmimood.volumes.cohort import PreparedScan
 
@@ -167,12 +169,40 @@ class Frame:
         images = plan.forward(prepared.intensities)
         maps, healed = np.zeros_like(images), np.zeros_like(images)
         for chunk in _chunks(np.flatnonzero(has_foreground)):
-            maps[chunk], healed[chunk] = _run_pipeline(pipeline, images[chunk])
+            maps[chunk], healed[chunk] = run_pipeline(pipeline, images[chunk])
         # The native map is cut to the foreground there: cut on this grid, it would fade out along the edge.
         anomaly = plan.inverse(maps)
         anomaly[~scored] = 0.0
         maps[~inside] = 0.0
         return ScanMaps(anomaly, scored, images, healed, maps, has_foreground)
+
+
+def judge(
+    prepared: PreparedScan,
+    maps: ScanMaps,
+    reference: HealthyReference,
+    pixel_threshold: float,
+    scan_threshold: float,
+    flags: tuple[str, ...],
+) -> ScanResult:
+    """Compare the map of a scan with healthy scans and thresholds."""
+    values = maps.values
+    score = top_mean(values)
+    pvalues = np.ones(maps.anomaly.shape, dtype=np.float32)
+    pvalues[maps.scored] = reference.pixel_pvalue(values)
+    mask = np.zeros(maps.anomaly.shape, dtype=np.uint8)
+    mask[maps.scored] = values > pixel_threshold
+    return ScanResult(
+        id=prepared.scan.id,
+        score=score,
+        pvalue=reference.scan_pvalue(score),
+        is_anomalous=bool(score > scan_threshold),
+        anomaly=make_image(maps.anomaly, prepared.scan),
+        pvalues=make_image(pvalues, prepared.scan),
+        mask=make_image(mask, prepared.scan, dtype=np.uint8),
+        flags=flags,
+        gallery=maps.gallery(pixel_threshold),
+    )
 
 
 def top_mean(values: np.ndarray) -> float:
@@ -182,7 +212,7 @@ def top_mean(values: np.ndarray) -> float:
     return float(np.partition(flat, flat.size - n_top)[flat.size - n_top :].mean(dtype=np.float64))
 
 
-def _run_pipeline(pipeline: Pipeline, slices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def run_pipeline(pipeline: Pipeline, slices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return maps and healed slices, each (n, H, W), of slices (n, H, W)."""
     restorer = pipeline[-1]
     return restorer.detect(pipeline[:-1].transform(slices) if len(pipeline) > 1 else slices)

@@ -15,15 +15,16 @@ from skmimood._random import draw_seed
 from skmimood._state import load_model, save_model
 from skmimood.calibration import HealthyReference, ScoreHistogram, average_precision_of_counts, check_rate
 from skmimood.exceptions import ModelLoadError
-from skmimood.nifti import DEFAULT_MAX_BYTES, Source, find_scans, make_image, scan_id
+from skmimood.nifti import DEFAULT_MAX_BYTES, Source, find_scans, scan_id
 from skmimood.preprocessing import Plane
 from skmimood.volumes.cohort import Candidate, PreparedScan, ScanReader, ScanStatus, measure, screen, split
-from skmimood.volumes.domain import Domain, find_high_scores, learn_domain
-from skmimood.volumes.fitting import choose_frame, collect_slices, refer
-from skmimood.volumes.mapping import Frame, Gallery, ScanResult, top_mean
+from skmimood.volumes.domain import Domain, find_high_scores, learn_domain, warn_about_suspects
+from skmimood.volumes.fitting import choose_frame, collect_slices, for_plane, refer, warn_about_learned
+from skmimood.volumes.mapping import Frame, Gallery, ScanResult, judge
+from skmimood.volumes.settings import inference_settings, warn_if_changed
 from skmimood.volumes.sources import find_named_or_chosen, mask_suffixes, pair_masks
 from skmimood.volumes.state import as_pair, check_parameters, pack, raise_faults, unpack
-from skmimood.volumes.wording import listing, warn
+from skmimood.volumes.wording import warn
 
 if TYPE_CHECKING:
     from nibabel import Nifti1Image
@@ -40,9 +41,11 @@ class ScanDetector(BaseEstimator):
     pipeline : sklearn.pipeline.Pipeline
         Steps for slices (n, H, W), as :func:`skmimood.make_mimood_pipeline` returns them. It is cloned.
     plane : {"axial", "coronal", "sagittal"}, default="axial"
-        Direction of the slices in the patient, whatever the file's orientation. Needs a refit.
+        Direction of the slices in the patient, whatever the file's orientation. In the sagittal plane steps
+        that have a parameter ``flip`` get False: front and back are no mirror images. Needs a refit.
     spacing : float, optional
-        Pixel size in mm. By default the smallest that crops no training foreground. Needs a refit.
+        Pixel size in mm. By default the smallest that crops no training foreground, but for scans that stand
+        out (see ``suspects_``). Needs a refit.
     size : int or (int, int), default=128
         Height and width of the slices in pixels. Needs a refit.
     mask : str, default="auto"
@@ -51,17 +54,18 @@ class ScanDetector(BaseEstimator):
         becomes 0. Needs a refit.
     modality : str, optional
         Ending of the files to take (``"T1"``). By default all but those that end as ``mask`` or ``y`` says or
-        in ``_mask``, ``_brainmask``, ``_seg``, ``_label`` or ``_labels``. Needs a refit.
+        in ``_mask``, ``_brainmask``, ``_seg``, ``_label(s)``, ``_anomaly`` or ``_pvalue``. Needs a refit.
     min_foreground : float, default=0.05
         Share of the frame that foreground must fill for a slice to be learned from. Needs a refit.
     calibration_fraction : float, default=0.15
-        Share of the healthy scans, at least one, that is held out for the thresholds. Needs a refit.
+        Share of the healthy scans, at least one, that is held out for the thresholds. More are held out if
+        ``scan_fpr`` takes more, as long as half of the scans are left to learn from. Needs a refit.
     fpr : float, default=0.01
         False-positive rate among healthy foreground voxels, for ``pixel_threshold_``. Needs no refit:
         ``detector.pixel_threshold_ = detector.reference_.pixel_threshold(0.001)``.
     scan_fpr : float, default=0.1
         False-positive rate among healthy scans, for ``scan_threshold_``; takes 1 / scan_fpr - 1 scans to
-        calibrate on, else the threshold is infinite. Needs no refit, likewise.
+        calibrate on (9 for 0.1), else the threshold is infinite. Needs no refit, likewise.
     max_slices : int, default=20000
         Largest number of slices to train on; of more, a random sample is taken. Needs a refit.
     max_bytes : int, default=2 GiB
@@ -83,6 +87,8 @@ class ScanDetector(BaseEstimator):
         Scores of the held-out healthy scans.
     pixel_threshold_, scan_threshold_ : float
         What `predict` and ``ScanResult.is_anomalous`` compare with; may be set to anything.
+    calibrated_with_ : dict
+        Parameters of ``pipeline_`` when both were calibrated; `detect` warns if they have changed since.
     fit_status_ : list of ScanStatus
         What became of each scan given to `fit`.
     n_scans_, n_slices_ : int
@@ -169,17 +175,17 @@ class ScanDetector(BaseEstimator):
         sources = find_scans(X, **self._choice(y))
         rng = np.random.default_rng(draw_seed(self.random_state))
         candidates, rejected = self._screen(sources, y)
-        training, held_out = split(candidates, len(rejected), self.calibration_fraction, rng)
+        training, held_out = split(candidates, len(rejected), self.calibration_fraction, self.scan_fpr, rng)
 
-        self.size_ = as_pair(self.size)
-        self.spacing_ = choose_frame(training, self.plane, self.spacing, self.size_).spacing
         features = [{one.id: one.features for one in part} for part in (training, held_out)]
         domain, self.suspects_ = learn_domain(*features)
+        self.size_ = as_pair(self.size)
+        self.spacing_ = choose_frame(training, self.suspects_, self.plane, self.spacing, self.size_).spacing
         self.intensity_histogram_, self.intensity_limit_ = domain.histogram, domain.distance_limit
         self.foreground_range_ = domain.volume_range
         limits = self.min_foreground, self.max_slices
         slices, used = collect_slices(training, self._reader(), self._frame(), *limits, rng, self._progress)
-        self.pipeline_ = clone(self.pipeline).fit(slices)
+        self.pipeline_ = for_plane(clone(self.pipeline), self.plane).fit(slices)
         self.n_scans_, self.n_slices_ = sum(line.status == "used" for line in used), len(slices)
         del slices  # up to a gigabyte that the calibration can do without
 
@@ -187,9 +193,7 @@ class ScanDetector(BaseEstimator):
             held_out, self._reader(), self._frame(), self.pipeline_, self._progress
         )
         self.suspects_ |= find_high_scores(scores)
-        if self.suspects_:
-            odd = listing(f"{name} ({reason})" for name, reason in self.suspects_.items())
-            warn(f"{len(self.suspects_)} of the healthy scans stand out: {odd}. Look at them; see suspects_.")
+        warn_about_suspects(self.suspects_)
         lines = {line.id: line for line in (*rejected, *used, *calibrated)}
         self.fit_status_ = [lines[scan_id(source, index)] for index, source in enumerate(sources)]
         self._set_thresholds(reference, self.fpr, self.scan_fpr)
@@ -220,6 +224,7 @@ class ScanDetector(BaseEstimator):
         fpr, scan_fpr = self.fpr if fpr is None else fpr, self.scan_fpr if scan_fpr is None else scan_fpr
         raise_faults([check_rate("fpr", fpr), check_rate("scan_fpr", scan_fpr)])
         sources = find_scans(X, **self._choice(y))
+        warn_about_learned(sources, self.fit_status_)
         candidates, _ = self._screen(sources, y)
         reference, _, _ = refer(candidates, self._reader(), self._frame(), self.pipeline_, self._progress)
         self._set_thresholds(reference, fpr, scan_fpr)
@@ -245,25 +250,8 @@ class ScanDetector(BaseEstimator):
             If the scan cannot be read or there is nothing in it.
         """
         check_is_fitted(self)
-        prepared = self._reader().read(source, index)
-        maps = self._frame().map(prepared, self.pipeline_)
-        values = maps.values
-        score = top_mean(values)
-        pvalues = np.ones(maps.anomaly.shape, dtype=np.float32)
-        pvalues[maps.scored] = self.reference_.pixel_pvalue(values)
-        mask = np.zeros(maps.anomaly.shape, dtype=np.uint8)
-        mask[maps.scored] = values > self.pixel_threshold_
-        return ScanResult(
-            id=prepared.scan.id,
-            score=score,
-            pvalue=self.reference_.scan_pvalue(score),
-            is_anomalous=bool(score > self.scan_threshold_),
-            anomaly=make_image(maps.anomaly, prepared.scan),
-            pvalues=make_image(pvalues, prepared.scan),
-            mask=make_image(mask, prepared.scan, dtype=np.uint8),
-            flags=self._flags(prepared),
-            gallery=maps.gallery(self.pixel_threshold_),
-        )
+        warn_if_changed(self.pipeline_, self.calibrated_with_)
+        return self._detect_scan(source, index)
 
     def detect(self, X: Any) -> Iterator[ScanResult]:
         """Map scans one at a time.
@@ -279,9 +267,10 @@ class ScanDetector(BaseEstimator):
             Raises `ScanReadError` at a scan that cannot be read; use `detect_scan` to go on with others.
         """
         check_is_fitted(self)
+        warn_if_changed(self.pipeline_, self.calibrated_with_)
         sources = find_named_or_chosen(X, **self._choice())
         numbered = self._progress(list(enumerate(sources)), "scoring")
-        return (self.detect_scan(source, index) for index, source in numbered)
+        return (self._detect_scan(source, index) for index, source in numbered)
 
     def decision_function(self, X: Any) -> list[Nifti1Image]:
         """Return a float32 anomaly map on the grid of each scan of ``X``; see `detect`."""
@@ -384,8 +373,15 @@ class ScanDetector(BaseEstimator):
 
     def _set_thresholds(self, reference: HealthyReference, fpr: float, scan_fpr: float) -> None:
         self.reference_ = reference
+        self.calibrated_with_ = inference_settings(self.pipeline_)
         self.scan_threshold_ = reference.scan_threshold(scan_fpr)
         self.pixel_threshold_ = reference.pixel_threshold(fpr)
+
+    def _detect_scan(self, source: Source, index: int) -> ScanResult:
+        prepared = self._reader().read(source, index)
+        maps = self._frame().map(prepared, self.pipeline_)
+        thresholds = self.pixel_threshold_, self.scan_threshold_
+        return judge(prepared, maps, self.reference_, *thresholds, self._flags(prepared))
 
     def _flags(self, prepared: PreparedScan) -> tuple[str, ...]:
         features = measure(prepared, self.plane)

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from nibabel.spatialimages import SpatialImage
 
 from skmimood.exceptions import InputError
 from skmimood.nifti import Source, find_companion, find_scans, scan_id
 from skmimood.volumes.wording import listing
 
-# Without a modality to choose by, files of these endings are taken for masks.
-_MASK_SUFFIXES = ("_mask", "_brainmask", "_seg", "_label", "_labels")
+# Without a modality to choose by, files of these endings are taken for masks, or for results of this package.
+_MASK_SUFFIXES = ("_mask", "_brainmask", "_seg", "_label", "_labels", "_anomaly", "_pvalue")
+_NEVER_LESIONS = ("_brainmask",)
 
 
 def mask_suffixes(mask: str, y: Any, modality: str | None) -> tuple[str, ...]:
-    """Return the endings of files in a folder that are masks, not scans."""
+    """Return the endings of files in a folder that are masks or results, not scans."""
     named = [suffix for suffix in (mask, y) if suffix not in ("auto", "none") and is_suffix(suffix)]
     return (*named, *(_MASK_SUFFIXES if modality is None else ()))
 
@@ -43,14 +46,15 @@ def pair_masks(y: Any, sources: Sequence[Source]) -> list[Source | None]:
     y : None, suffix, folder, glob, or list of paths, images and None
         A suffix such as ``"_seg"`` names files beside the scans. A list has one entry a scan, in the scans'
         order; None stands for a scan without lesions. The masks of a folder or glob belong to the scans of
-        the same name, or of the same name up to the last underscore.
+        the same name, or of the same name up to the last underscore; files there that are scans themselves
+        or end in ``_brainmask`` are passed over.
     sources : list of str, path or image
         The scans.
 
     Raises
     ------
     InputError
-        If a scan has no mask, or if the numbers differ.
+        If a scan has no mask or two files fit it, if a scan is given as its own mask, or if the numbers differ.
     """
     if y is None:
         return [None] * len(sources)
@@ -65,16 +69,16 @@ def pair_masks(y: Any, sources: Sequence[Source]) -> list[Source | None]:
                 f"y must have one lesion mask for each of the {len(sources)} scans; got {len(y)}. "
                 "Use None for a scan that has no lesion."
             )
-        return [None if mask is None else find_scans(mask)[0] for mask in y]
-    found = find_scans(y)
+        given = [None if mask is None else find_scans(mask)[0] for mask in y]
+        _refuse_own_masks(given, sources, ids)
+        return given
+    found = find_scans(y, exclude=_NEVER_LESIONS)
     if len(found) == len(sources) == 1:
+        _refuse_own_masks(found, sources, ids)
         return list(found)
-    by_name: dict[str, Source] = {}
-    for source in found:
-        name = scan_id(source)
-        by_name.setdefault(name.rpartition("_")[0], source)
-        by_name[name] = source
-    pairs = [by_name.get(name, by_name.get(name.rpartition("_")[0] or name)) for name in ids]
+    scans = {_real_path(source) for source in sources} - {None}
+    names = {scan_id(source): source for source in found if _real_path(source) not in scans}
+    pairs = [_mask_named_like(name, names) for name in ids]
     _check_complete(pairs, ids, "no lesion mask in y for")
     return pairs
 
@@ -87,6 +91,39 @@ def is_suffix(y: Any) -> bool:
         and not y.lower().endswith((".nii", ".nii.gz"))
         and not os.path.exists(y)
     )
+
+
+def _mask_named_like(scan: str, masks: Mapping[str, Source]) -> Source | None:
+    """Return the mask whose name agrees best with a scan's: whole names first, then up to an underscore."""
+    whole = [name for name in (scan,) if name in masks]
+    extended = [name for name in masks if _stem(name) == scan]
+    shortened = [name for name in (_stem(scan),) if name in masks]
+    siblings = [name for name in masks if _stem(name) == _stem(scan) != ""]
+    best = next((names for names in (whole, extended, shortened, siblings) if names), [])
+    if len(best) > 1:
+        raise InputError(
+            f"{listing(map(repr, sorted(best)))} in y could each be the lesion mask of {scan!r}. Leave only "
+            "one of them there, or pass a suffix or a list."
+        )
+    return masks[best[0]] if best else None
+
+
+def _stem(name: str) -> str:
+    return name.rpartition("_")[0]
+
+
+def _real_path(source: Source) -> str | None:
+    path = source.get_filename() if isinstance(source, SpatialImage) else source
+    return None if path is None else os.path.realpath(Path(path).expanduser())
+
+
+def _refuse_own_masks(masks: Sequence[Source | None], sources: Sequence[Source], ids: Sequence[str]) -> None:
+    for mask, source, name in zip(masks, sources, ids, strict=True):
+        path = None if mask is None else _real_path(mask)
+        if mask is source or (path is not None and path == _real_path(source)):
+            raise InputError(
+                f"{name!r} is given as its own lesion mask. Pass the mask, or None if it has none."
+            )
 
 
 def _check_complete(masks: Sequence[Source | None], ids: Sequence[str], fault: str) -> None:

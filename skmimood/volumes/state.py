@@ -80,6 +80,7 @@ def pack(detector: Any) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         "n_slices_": detector.n_slices_,
         "fit_status_": [asdict(line) for line in detector.fit_status_],
         "suspects_": dict(detector.suspects_),
+        "calibrated_with_": dict(detector.calibrated_with_),
     }
     return arrays, values
 
@@ -101,6 +102,7 @@ def unpack(arrays: Mapping[str, np.ndarray], values: Mapping[str, Any]) -> dict[
         fitted["size_"] = (height, width)
         fitted["n_scans_"], fitted["n_slices_"] = values["n_scans_"], values["n_slices_"]
         fitted["fit_status_"] = [_status(line) for line in values["fit_status_"]]
+        fitted["calibrated_with_"] = dict(values["calibrated_with_"])
         fitted["suspects_"] = {str(name): str(reason) for name, reason in values["suspects_"].items()}
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ModelLoadError(f"the detector's settings are incomplete: {error!r}. Save it again.") from error
