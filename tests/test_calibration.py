@@ -37,6 +37,17 @@ def test_the_threshold_is_the_conformal_order_statistic():
     assert reference.pixel_threshold(0.05) == pytest.approx(95, rel=6e-4)
 
 
+def test_the_rate_of_a_threshold_can_be_looked_up():
+    scans = [(np.arange(1, 100, dtype=np.float32), float(score)) for score in range(1, 20)]
+    reference = HealthyReference.from_scans(scans)
+    for fpr in (0.05, 0.1, 0.5):
+        assert reference.scan_fpr(reference.scan_threshold(fpr)) == pytest.approx(fpr)
+    assert reference.pixel_fpr(reference.pixel_threshold(0.1)) == pytest.approx(0.1, abs=0.02)
+    assert reference.scan_fpr(-1) == reference.pixel_fpr(-1) == 1
+    assert reference.scan_fpr(1000) == pytest.approx(1 / 20)
+    assert reference.scan_fpr(math.inf) == reference.pixel_fpr(math.inf) == 0
+
+
 def test_a_score_is_above_the_threshold_exactly_when_its_p_value_is_at_most_the_rate():
     reference = HealthyReference.from_scans(_scores(2))
     fresh = np.concatenate([pixels for pixels, _ in _scores(3)])

@@ -1,6 +1,10 @@
 import json
+import os
+import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -62,7 +66,9 @@ def test_the_presets_on_offer_are_those_that_exist():
         ["fit", "x", "-o", "y", "--spacing", "nan"],
         ["fit", "x", "-o", "y", "--max-iter", "0"],
         ["fit", "x", "-o", "y", "--seed", "-1"],
-        ["fit", "x", "-o", "y", "--resume", "--overwrite"],
+        ["fit", "x", "-o", "y", "--max-bytes", "4 pounds"],
+        ["fit", "x", "-o", "y", "--volume", "-1"],
+        ["score", "x", "-m", "m", "-o", "y", "--resume", "--overwrite"],
         ["score", "x", "-m", "m", "-o", "y", "--pixel-threshold", "nan"],
     ],
 )
@@ -98,6 +104,7 @@ def test_fit_saves_a_model_and_says_what_became_of_the_scans(fitted):
     assert sorted(path.name for path in folder.iterdir()) == ["healthy", "model"]
     assert "7 scans: 5 learned from, 1 for calibration, 1 left out." in done.stdout
     assert "skipped broken_T1: " in done.stdout
+    assert "Their grids: 30 x 36 x 20 voxels, spacings from 2 to 2 mm; all slices resampled" in done.stdout
     assert "skmimood: warning: " in done.stderr
     assert ".py:" not in done.stderr
     detector = ScanDetector.load(folder / "model")
@@ -195,6 +202,72 @@ def test_lesion_and_brain_masks_lie_beside_the_scans(healthy, tmp_path, monkeypa
     assert [path.name for path in tmp_path.iterdir()] == ["healthy"]
 
 
+def test_the_defaults_are_those_of_the_detector(healthy, tmp_path, capsys, monkeypatch):
+    given = {}
+
+    def spy(self, X, y=None):
+        given.update(self.get_params(deep=False))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ScanDetector, "fit", spy)
+    run("fit", healthy, "-o", tmp_path / "model", "--max-bytes", "4G", "--volume", 0)
+    default = ScanDetector(None)
+    for name in ("fpr", "scan_fpr", "calibration_fraction"):
+        assert given[name] == getattr(default, name)
+    assert (given["max_bytes"], given["volume"]) == (4 * 2**30, 0)
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        run("fit", "--help")
+    shown = " ".join(capsys.readouterr().out.split())
+    assert f"among healthy pixels (default: {default.fpr})" in shown
+    assert f"among healthy scans (default: {default.scan_fpr})" in shown
+
+
+@pytest.mark.parametrize(
+    ("fault", "code", "says"),
+    [(MemoryError(), 2, "not enough memory.*--size"), (signal.SIGTERM, 143, "interrupted.*--resume")],
+)
+def test_a_lack_of_memory_and_a_termination_are_plain_lines(
+    fault, code, says, healthy, tmp_path, capsys, monkeypatch
+):
+    def fail(self, X, y=None):
+        if isinstance(fault, MemoryError):
+            raise fault
+        os.kill(os.getpid(), fault)
+        time.sleep(10)
+
+    monkeypatch.setattr(ScanDetector, "fit", fail)
+    before = signal.getsignal(signal.SIGTERM)
+    assert run("fit", healthy, "-o", tmp_path / "model", *FAST) == code
+    assert re.fullmatch(rf"skmimood: error: .*{says}.*\n", capsys.readouterr().err)
+    assert signal.getsignal(signal.SIGTERM) == before
+    assert [path.name for path in tmp_path.iterdir()] == ["healthy"]
+
+
+def test_an_interrupted_replacement_of_a_model_can_be_resumed(healthy, tmp_path, capsys, monkeypatch):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "manifest.json").write_text("{}")
+    unfinished = tmp_path / ".model.checkpoints"
+    command = ("fit", healthy, "-o", tmp_path / "model", *FAST, "--overwrite")
+
+    def interrupted(self, X, y=None):
+        (unfinished / "step.safetensors").touch()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ScanDetector, "fit", interrupted)
+    assert run(*command) == 130
+    assert "The same command with --resume goes on" in capsys.readouterr().err
+
+    def resumed(self, X, y=None):
+        assert (unfinished / "step.safetensors").exists()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ScanDetector, "fit", resumed)
+    assert run(*command, "--resume") == 130
+    assert "The same command goes on" in capsys.readouterr().err
+    assert (tmp_path / "model" / "manifest.json").read_text() == "{}"
+
+
 # demo
 
 
@@ -223,13 +296,27 @@ def test_the_demo_runs_the_whole_job(tmp_path, capsys, monkeypatch):
     command = ("demo", "-o", tmp_path / "demo")
     assert run(*command) == 0
     printed = capsys.readouterr().out
-    for row in ("pixel AUROC", "AP over the base rate", "best Dice", "scan AUROC", "same", "intensity"):
+    for row in (
+        "all ",
+        "brain ",
+        "AUROC",
+        "AP over the base rate",
+        "best Dice",
+        "scans",
+        "same",
+        "intensity",
+    ):
         assert row in printed
     metrics = json.loads((tmp_path / "demo" / "metrics.json").read_text())
-    assert 0 <= metrics["skmimood"]["auroc"] <= 1
+    assert metrics["all"]["n_pixels"] == 5 * 32 * 32 * 6 > 1.5 * metrics["brain"]["n_pixels"]
+    assert metrics["all"]["base_rate"] < metrics["brain"]["base_rate"]
+    for pixels in ("all", "brain"):
+        assert 0 <= metrics[pixels]["skmimood"]["auroc"] <= 1
+        assert 0 < metrics[pixels]["intensity"]["best_dice"] <= 1
+    assert set(metrics["scan_auroc"]) == {"skmimood", "intensity"}
     assert metrics["n_healthy_scans"] == 2
-    assert metrics["intensity"]["auroc_by_lesion"]["bright"] > 0.8
-    assert metrics["intensity"]["auroc_by_lesion"]["dark"] < 0.2
+    assert metrics["auroc_by_lesion"]["bright"]["intensity"] > 0.8
+    assert metrics["auroc_by_lesion"]["dark"]["intensity"] < 0.2
     assert (tmp_path / "demo" / "overview.png").read_bytes().startswith(b"\x89PNG")
     assert len(rows(tmp_path / "demo" / "results")) == 7
 

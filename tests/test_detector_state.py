@@ -5,11 +5,12 @@ import pickle
 import numpy as np
 import pytest
 from sklearn.base import clone
+from sklearn.pipeline import Pipeline
 from toy_scans import MedianRestorer, image, make, write_healthy_scans
 
 from skmimood import _state
 from skmimood.calibration import HealthyReference
-from skmimood.exceptions import ModelLoadError, ModelSaveError
+from skmimood.exceptions import ModelLoadError, ModelSaveError, SkmimoodWarning
 from skmimood.volumes import ScanDetector
 
 
@@ -60,6 +61,7 @@ def test_fitted_attributes_are_plain(fitted):
             "intensity_limit_",
             "foreground_range_",
             "suspects_",
+            "calibrated_with_",
         ),
     }
     assert type(fitted.pixel_threshold_) is type(fitted.scan_threshold_) is type(fitted.spacing_) is float
@@ -106,6 +108,29 @@ def test_a_saved_model_of_another_class_is_refused(detector, tmp_path, monkeypat
         ScanDetector.load(tmp_path / "pipeline")
 
 
+def test_a_parameter_changed_after_calibration_is_warned_about_until_calibrated_again(folder):
+    class Tunable(MedianRestorer):
+        def __init__(self, sharpness=1.0, batch_size=8):
+            self.sharpness = sharpness
+            self.batch_size = batch_size
+
+    detector = make(pipeline=Pipeline([("restorer", Tunable())])).fit(folder)
+    detector.pipeline_.set_params(restorer__batch_size=1)
+    detector.detect_scan(image(9))
+    detector.pipeline_.set_params(restorer__sharpness=2.0)
+    arrays, values = detector.__skmimood_state__()
+    detector.__skmimood_restore__(arrays, json.loads(json.dumps(values)))
+    with pytest.warns(
+        SkmimoodWarning, match=r"restorer__sharpness of pipeline_ changed.*calibrate"
+    ) as caught:
+        detector.predict([image(9), image(10)])
+    assert len(caught) == 1
+    with pytest.warns(SkmimoodWarning, match="restorer__sharpness"):
+        detector.detect_scan(image(9))
+    detector.calibrate([image(60), image(61)])
+    detector.detect_scan(image(9))
+
+
 def test_an_infinite_threshold_survives_saving(detector):
     detector.scan_threshold_ = np.inf
     arrays, values = detector.__skmimood_state__()
@@ -129,6 +154,7 @@ def test_an_infinite_threshold_survives_saving(detector):
         ("n_slices_", -3),
         ("fit_status_", [{"id": "a", "status": "hacked"}]),
         ("suspects_", None),
+        ("calibrated_with_", None),
     ],
 )
 def test_a_damaged_state_is_refused_and_nothing_is_set(fitted, name, value):

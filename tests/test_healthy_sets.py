@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.exceptions import NotFittedError
 from sklearn.pipeline import Pipeline
-from toy_scans import RAS, Unchanged, head, image, make, write_healthy_scans
+from toy_scans import RAS, MedianRestorer, Unchanged, head, image, make, write_healthy_scans
 
 from skmimood.exceptions import InputError, ScanReadError, SkmimoodWarning
 from skmimood.nifti import write_image
@@ -78,6 +78,36 @@ def test_no_training_foreground_is_cropped():
         assert border.max() < 0.2
 
 
+def test_a_scan_that_stands_out_does_not_coarsen_the_others(folder):
+    usual = make().fit(folder)
+    odd = image(77, np.diag([4.0, 4.0, 2.0, 1.0]))  # as if the foreground had not been found
+    with pytest.warns(SkmimoodWarning, match="stand out: scan-006"):
+        detector = make().fit([folder, odd])
+    assert detector.spacing_ == pytest.approx(usual.spacing_, rel=0.05)
+    assert any("larger than the frame" in flag for flag in detector.detect_scan(odd).flags)
+
+
+def test_enough_scans_are_held_out_for_the_scan_threshold_if_half_remain(tmp_path):
+    scans = [image(seed) for seed in range(10)]
+    detector = make(scan_fpr=0.2, calibration_fraction=0.1).fit(scans)
+    assert detector.reference_.n_scans == 4
+    assert np.isfinite(detector.scan_threshold_)
+    with pytest.warns(SkmimoodWarning, match="at least 4 healthy scans"):
+        assert make(scan_fpr=0.2, calibration_fraction=0.1).fit(scans[:7]).reference_.n_scans == 1
+
+
+@pytest.mark.parametrize(("plane", "flip"), [("axial", True), ("sagittal", False)])
+def test_sagittal_slices_are_not_mirrored_for_training(folder, plane, flip):
+    class Flipping(Unchanged):
+        def __init__(self, flip=True):
+            self.flip = flip
+
+    pipeline = Pipeline([("first", Flipping()), ("restorer", MedianRestorer())])
+    detector = make(plane=plane, pipeline=pipeline).fit(folder)
+    assert detector.pipeline_["first"].flip is flip
+    assert pipeline["first"].flip
+
+
 def test_a_given_pixel_size_that_crops_is_warned_about(folder):
     with pytest.warns(SkmimoodWarning, match="crop the foreground of sub-"):
         detector = make(spacing=1.0).fit(folder)
@@ -96,52 +126,6 @@ def test_at_most_max_slices_are_learned_from_and_the_draw_is_seeded(folder):
     first, second = (make(max_slices=10).fit(folder) for _ in range(2))
     assert first.n_slices_ == len(first.pipeline_[-1].seen_) == 10
     np.testing.assert_array_equal(first.pipeline_[-1].seen_, second.pipeline_[-1].seen_)
-
-
-def test_slices_that_hold_a_lesion_are_dropped_from_training_and_calibration(tmp_path):
-    for seed in range(5):
-        data, mask = head(seed, lesion=True)
-        write_image(nib.Nifti1Image(data, RAS), tmp_path / f"sub-{seed}_flair.nii.gz")
-        write_image(nib.Nifti1Image(mask, RAS), tmp_path / f"sub-{seed}_seg.nii.gz")
-    lesions_in = make(modality="flair").fit(tmp_path)
-    lesions_out = make(modality="flair").fit(tmp_path, "_seg")
-    assert lesions_out.n_slices_ == lesions_in.n_slices_ - 4 * 4  # 4 training scans, 4 slices each
-    assert lesions_in.pipeline_[-1].seen_.max() > lesions_out.pipeline_[-1].seen_.max()
-    assert lesions_in.reference_.n_pixels > lesions_out.reference_.n_pixels
-    assert lesions_in.reference_.pixel_threshold(0.001) > 2 * lesions_out.reference_.pixel_threshold(0.001)
-
-
-def test_a_lesion_of_one_voxel_drops_its_slice_at_coarse_resolution():
-    scans, masks = [], []
-    for seed in range(4):
-        data, _ = head(seed, shape=(60, 72, 20))
-        mask = np.zeros(data.shape, np.uint8)
-        mask[31, 33, 9] = 1
-        scans.append(nib.Nifti1Image(data, np.diag([1.0, 1.0, 2.0, 1.0])))
-        masks.append(nib.Nifti1Image(mask, scans[-1].affine))
-    with_all = make(size=8).fit(scans)
-    assert make(size=8).fit(scans, masks).n_slices_ == with_all.n_slices_ - with_all.n_scans_
-
-
-def test_masks_are_paired_by_list_folder_and_name(tmp_path):
-    scans, masks = tmp_path / "scans", tmp_path / "masks"
-    scans.mkdir(), masks.mkdir()
-    for seed in range(4):
-        data, mask = head(seed, lesion=True)
-        write_image(nib.Nifti1Image(data, RAS), scans / f"p{seed}_t1.nii.gz")
-        write_image(nib.Nifti1Image(mask, RAS), masks / f"p{seed}_lesion.nii.gz")
-    by_folder = make().fit(scans, masks)
-    by_list = make().fit(sorted(scans.iterdir()), sorted(masks.iterdir()))
-    by_image = make().fit(scans, [nib.load(path) for path in sorted(masks.iterdir())])
-    assert by_folder.n_slices_ == by_list.n_slices_ == by_image.n_slices_
-    assert by_folder.n_slices_ < make().fit(scans, [None] * 4).n_slices_ == make().fit(scans).n_slices_
-    with pytest.raises(InputError, match="one lesion mask for each of the 4 scans; got 3"):
-        make().fit(scans, sorted(masks.iterdir())[:3])
-    (masks / "p2_lesion.nii.gz").unlink()
-    with pytest.raises(InputError, match="no lesion mask in y for p2_t1"):
-        make().fit(scans, masks)
-    with pytest.raises(InputError, match='no file "_seg" beside p0_t1'):
-        make().fit(scans, "_seg")
 
 
 def test_a_brain_mask_beside_the_scans_strips_the_skull(tmp_path):
@@ -260,6 +244,7 @@ def test_use_before_fit_is_refused(call):
         *[("mask", value) for value in ("", None)],
         *[("min_foreground", value) for value in (-0.1, 1)],
         *[("max_slices", value) for value in (0, 2.5)],
+        *[("volume", value) for value in (-1, 0.5, "1")],
         ("pipeline", "tiny"),
         ("pipeline", Pipeline([("first", Unchanged())])),
     ],
@@ -280,6 +265,7 @@ def test_a_scan_of_another_contrast_is_flagged_and_a_healthy_one_is_not(detector
     inverted = np.where(data > 0, 1000 - data, 0).astype(np.float32)
     (flag,) = detector.detect_scan(nib.Nifti1Image(inverted, RAS)).flags
     assert "unlike the training data" in flag
+    assert "thresholds may not hold for it; for another scanner, calibrate" in flag
     with pytest.warns(SkmimoodWarning, match="unlike the training data"):
         detector.decision_function(nib.Nifti1Image(inverted, RAS))
 
@@ -359,6 +345,17 @@ def test_oddities_of_the_files_are_warned_about_once_with_the_scans_named():
     with pytest.warns(SkmimoodWarning, match="anisotropic.*scan-000, scan-001, scan-002") as caught:
         make().fit(thick)
     assert len(caught) == 1
+
+
+def test_the_reservoir_keeps_the_order_of_the_stream():
+    reservoir = SliceReservoir(10, (2, 2), np.random.default_rng(0))
+    for start in (0, 50, 100):
+        reservoir.add(np.arange(start, start + 50, dtype=np.float32).reshape(-1, 1, 1) * np.ones((1, 2, 2)))
+        kept = reservoir.slices
+        assert len(np.unique(kept)) == 10
+        assert np.all(np.diff(kept[:, 0, 0]) > 0)
+        assert np.all(kept == kept[:, :1, :1])
+    assert kept.max() > 50
 
 
 def test_the_reservoir_draws_from_the_whole_stream_evenly():

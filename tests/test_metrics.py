@@ -45,10 +45,12 @@ def test_best_dice_is_the_maximum_over_all_thresholds(levels):
     for seed in range(150):
         labels, scores = _random_case(seed, levels)
         dice, threshold = best_dice(labels, scores, return_threshold=True)
-        brute = {t: _dice(labels, scores >= t) for t in np.unique(scores)}
+        brute = {t: _dice(labels, scores >= t) for t in np.unique(scores)}  # every cut, from below
         assert dice == pytest.approx(max(brute.values()), abs=1e-12)
         assert dice == pytest.approx(dice_at_threshold(labels, scores, threshold), abs=1e-12)
-        assert threshold == max(t for t, value in brute.items() if value >= dice - 1e-12)
+        highest = max(t for t, value in brute.items() if value >= dice - 1e-12)
+        assert not np.any((scores < highest) & (scores > threshold))
+        assert threshold < highest
 
 
 def test_best_dice_does_not_depend_on_the_order_of_tied_pixels():
@@ -58,7 +60,8 @@ def test_best_dice_does_not_depend_on_the_order_of_tied_pixels():
 
 def test_best_dice_keeps_float32_scores_apart():
     scores = np.nextafter(np.float32(1), np.float32([2, 0]))
-    assert best_dice([True, False], scores) == 1
+    dice, threshold = best_dice([True, False], scores, return_threshold=True)
+    assert dice == dice_at_threshold([True, False], scores, threshold) == 1
 
 
 def test_perfect_and_inverted_scores_reach_the_bounds():
@@ -97,10 +100,11 @@ def test_only_pixels_in_where_count():
     assert dice_at_threshold(*padded, 0.1, where=where) == dice_at_threshold(labels, scores, 0.1)
 
 
-def test_the_false_positive_rate_is_the_share_of_healthy_pixels_at_or_above_the_threshold():
+def test_the_false_positive_rate_is_the_share_of_healthy_pixels_above_the_threshold():
     labels = np.array([0, 0, 0, 0, 1])
     scores = np.array([0.1, 0.2, 0.3, 0.4, 0.9])
-    assert false_positive_rate(labels, scores, 0.3) == 0.5
+    assert false_positive_rate(labels, scores, 0.3) == 0.25
+    assert dice_at_threshold(labels, scores, 0.4) == 1
     assert false_positive_rate(labels, scores, np.inf) == 0
     assert dice_at_threshold(labels, scores, np.inf) == 0
 
@@ -265,6 +269,16 @@ def test_on_a_fold_without_lesions_a_scorer_warns_once_and_returns_nan(scorer):
         warnings.simplefilter("always")
         assert np.isnan(scorer(_Contrast(), images[4:], masks[4:]))
     assert [warning.category for warning in caught] == [UndefinedMetricWarning]
+
+
+@pytest.mark.parametrize("scorer", SCORERS)
+def test_whatever_is_not_0_is_lesion_to_a_scorer(scorer):
+    images, masks = _images()
+    expected = scorer(_Contrast(), images, masks)
+    assert scorer(_Contrast(), images, masks * np.uint8(255)) == expected
+    assert scorer(_Contrast(), images, masks * 0.5) == expected
+    with pytest.raises(InputError, match="y must hold numbers"):
+        scorer(_Contrast(), images, np.where(masks, np.nan, 0))
 
 
 @pytest.mark.parametrize("scorer", SCORERS)

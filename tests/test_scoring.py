@@ -86,7 +86,9 @@ def test_a_fault_in_the_program_costs_one_scan_only(model, scans, tmp_path, monk
 
     monkeypatch.setattr(ScanDetector, "detect_scan", faulty)
     assert run("score", scans, "-m", model, "-o", tmp_path / "out", "--quiet") == 1
-    assert rows(tmp_path / "out")["patient-1_T1"]["reason"] == "unexpected ZeroDivisionError: oh"
+    assert rows(tmp_path / "out")["patient-1_T1"]["reason"] == (
+        "unexpected ZeroDivisionError, a fault in the program. Please report it."
+    )
 
 
 def test_a_scan_whose_last_image_cannot_be_written_leaves_none(model, scans, tmp_path, monkeypatch):
@@ -181,6 +183,32 @@ def test_results_are_not_replaced_unless_asked(model, scans, tmp_path, capsys):
     assert run(*command, "--overwrite") == 0
 
 
+def test_overwriting_removes_the_results_of_scans_that_are_not_scored_again(model, scans, tmp_path):
+    out = tmp_path / "out"
+    run("score", scans, "-m", model, "-o", out, "--quiet")
+    (out / "notes_mask.nii.gz").write_text("mine")
+    (tmp_path / "x_mask.nii.gz").write_text("mine too")
+    (out / "status.json").write_text((out / "status.json").read_text().replace("patient-2_T1", "../x"))
+    command = ("score", scans / "healthy_T1.nii.gz", "-m", model, "-o", out, "--quiet", "--no-report")
+    assert run(*command, "--overwrite") == 0
+    assert not list(out.glob("patient-1*"))
+    assert not (out / "report.html").exists()
+    assert len(list(out.glob("healthy_T1_*"))) == 3
+    assert (out / "notes_mask.nii.gz").read_text() == "mine"
+    assert (tmp_path / "x_mask.nii.gz").read_text() == "mine too"
+
+
+def test_a_volume_and_a_larger_size_can_be_asked_for(model, tmp_path):
+    (tmp_path / "scans").mkdir()
+    both = nib.Nifti1Image(np.stack([image(0).get_fdata(), image(1).get_fdata()], axis=-1), image(0).affine)
+    nib.save(both, tmp_path / "scans" / "series.nii.gz")
+    command = ("score", tmp_path / "scans", "-m", model, "-o", tmp_path / "out", "--quiet")
+    assert run(*command) == 1
+    assert run(*command, "--overwrite", "--volume", 1) == 0
+    assert run(*command, "--overwrite", "--volume", 1, "--max-bytes", "10K") == 1
+    assert run(*command, "--overwrite", "--volume", 1, "--max-bytes", "1m") == 0
+
+
 def test_maps_are_the_same_bytes_in_every_run(model, scans, tmp_path):
     for out in ("one", "two"):
         run("score", scans, "-m", model, "-o", tmp_path / out, "--quiet")
@@ -212,7 +240,7 @@ def test_thresholds_can_be_given(model, scans, tmp_path):
     assert status(out)["settings"]["pixel_threshold"] is None
     run("score", scans, "-m", model, "-o", out, "--quiet", "--scan-threshold", "inf", "--overwrite")
     assert all(row["is_anomalous"] == "" for row in rows(out).values())
-    assert "infinite (set by hand)" in (out / "report.html").read_text()
+    assert "infinite (set by hand; nothing is called anomalous" in (out / "report.html").read_text()
 
 
 def test_only_the_scans_of_a_split_are_scored(model, scans, tmp_path, capsys):

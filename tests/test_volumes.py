@@ -167,6 +167,12 @@ def test_calibrate_sets_both_thresholds_from_the_given_scans(detector):
     assert detector.scan_threshold_ == detector.reference_.scan_scores[1]
 
 
+def test_calibrating_on_scans_that_were_learned_from_is_warned_about(detector, folder):
+    learned = next(line.id for line in detector.fit_status_ if line.status == "used")
+    with pytest.warns(SkmimoodWarning, match=f"not held out: {learned}. The thresholds will be too low"):
+        detector.calibrate([folder / f"{learned}.nii.gz", image(60)])
+
+
 def test_calibrate_leaves_out_scans_that_cannot_be_used(detector):
     empty = nib.Nifti1Image(np.zeros((30, 36, 20), np.float32), RAS)
     with pytest.warns(SkmimoodWarning, match=r"scan-001 \(empty"):
@@ -205,6 +211,12 @@ def test_detect_yields_one_result_a_scan_in_order(detector, folder):
     assert [result.id for result in detector.detect(folder)] == [f"sub-{k}_T1" for k in range(6)]
     mixed = [image(1), folder / "sub-3_T1.nii.gz", str(folder / "sub-2*")]
     assert [result.id for result in detector.detect(mixed)] == ["scan-000", "sub-3_T1", "sub-2_T1"]
+
+
+def test_results_in_a_folder_of_scans_are_not_taken_for_scans(detector, folder, tmp_path):
+    for name in ("a_T1", "a_T1_anomaly", "a_T1_pvalue", "a_T1_mask"):
+        write_image(image(0), tmp_path / f"{name}.nii.gz")
+    assert [result.id for result in detector.detect(tmp_path)] == ["a_T1"]
 
 
 def test_a_file_that_is_named_is_scored_whatever_its_name(detector, tmp_path):

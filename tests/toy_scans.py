@@ -65,7 +65,8 @@ def image(seed=0, affine=RAS, **options):
 
 def make(**options):
     options = {"size": 24, "fpr": 0.01, "scan_fpr": 0.5} | options
-    return ScanDetector(Pipeline([("restorer", MedianRestorer())]), **options)
+    pipeline = options.pop("pipeline", None) or Pipeline([("restorer", MedianRestorer())])
+    return ScanDetector(pipeline, **options)
 
 
 def write_healthy_scans(folder):

@@ -13,6 +13,7 @@ from skmimood import __version__
 # Nothing heavy is imported here: --help must not wait for torch.
 
 _PRESETS = ("tiny", "small", "paper")
+_UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 _PLANES = ("axial", "coronal", "sagittal")
 
 _DESCRIPTION = """\
@@ -27,7 +28,8 @@ examples:
   skmimood score scans/ -m model/ -o out/    map what is abnormal in others
   skmimood info model/                       what a model is made of
 
-exit status: 0 all done, 1 some scans failed, 2 nothing could be done, 130 interrupted
+exit status: 0 all done, 1 some scans failed, 2 nothing could be done, 130 interrupted,
+143 ended from outside
 """
 
 _FIT_EXAMPLES = """\
@@ -111,6 +113,20 @@ def _add_fit(commands: Any) -> None:
     group.add_argument(
         "--size", type=_count, metavar="N", help="pixels along each side of a slice (default: the preset's)"
     )
+    _add_training(parser)
+    group = _add_running(parser)
+    _add_overwrite(group)
+    group.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on with an interrupted training; with --overwrite if it is to replace a model",
+    )
+    parser.add_argument(
+        "--cache", type=Path, metavar="DIR", help="keep trained networks here for later equal fits"
+    )
+
+
+def _add_training(parser: Any) -> None:
     group = parser.add_argument_group("training and thresholds")
     group.add_argument(
         "--max-iter", type=_count, metavar="N", help="training steps of each network (default: the preset's)"
@@ -118,23 +134,17 @@ def _add_fit(commands: Any) -> None:
     group.add_argument(
         "--fpr",
         type=_rate,
-        default=0.01,
         metavar="F",
         help="false-positive rate among healthy pixels (default: 0.01)",
     )
     group.add_argument(
         "--scan-fpr",
         type=_rate,
-        default=0.05,
         metavar="F",
-        help="false-positive rate among healthy scans (default: 0.05)",
+        help="false-positive rate among healthy scans (default: 0.1)",
     )
     group.add_argument(
         "--seed", type=_seed, default=0, metavar="N", help="seed of everything random (default: 0)"
-    )
-    _add_running(parser, resumable="go on with an interrupted training")
-    parser.add_argument(
-        "--cache", type=Path, metavar="DIR", help="keep trained networks here for later equal fits"
     )
 
 
@@ -151,7 +161,9 @@ def _add_score(commands: Any) -> None:
     group.add_argument(
         "--scan-threshold", type=_number, metavar="X", help="for the verdicts (default: the model's)"
     )
-    _add_running(parser, resumable="keep finished scans and do the rest")
+    existing = _add_running(parser).add_mutually_exclusive_group()
+    existing.add_argument("--resume", action="store_true", help="keep finished scans and do the rest")
+    _add_overwrite(existing)
     parser.add_argument("--no-report", action="store_true", help="write no report.html")
 
 
@@ -171,7 +183,7 @@ def _add_demo(commands: Any) -> None:
     parser.add_argument(
         "--seed", type=_seed, default=0, metavar="N", help="seed of everything random (default: 0)"
     )
-    _add_running(parser)
+    _add_overwrite(_add_running(parser))
 
 
 def _add_choice(group: Any) -> None:
@@ -183,17 +195,25 @@ def _add_choice(group: Any) -> None:
         metavar="NAME",
         help="only subjects of this split in the folder's splits.csv (columns subject, split)",
     )
+    group.add_argument("--volume", type=_index, metavar="N", help="volume of 4-D scans to take, from 0")
+    group.add_argument(
+        "--max-bytes",
+        type=_n_bytes,
+        metavar="N",
+        help="refuse scans of more bytes, such as 4G (fit: 2G by default; score: the model's)",
+    )
 
 
-def _add_running(parser: Any, resumable: str | None = None) -> None:
+def _add_running(parser: Any) -> Any:
     group = parser.add_argument_group("running")
     group.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:1 (default: auto)")
     group.add_argument("--threads", type=_count, metavar="N", help="CPU threads (default: torch's choice)")
-    existing = group.add_mutually_exclusive_group() if resumable else group
-    if resumable:
-        existing.add_argument("--resume", action="store_true", help=resumable)
-    existing.add_argument("--overwrite", action="store_true", help="replace what is in the output folder")
     group.add_argument("--quiet", action="store_true", help="print warnings and errors only")
+    return group
+
+
+def _add_overwrite(group: Any) -> None:
+    group.add_argument("--overwrite", action="store_true", help="replace what is in the output folder")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -221,6 +241,19 @@ def _rate(text: str) -> float:
 
 def _count(text: str) -> int:
     return _checked(text, int, lambda value: value >= 1, "a whole number of at least 1")
+
+
+def _index(text: str) -> int:
+    return _checked(text, int, lambda value: value >= 0, "a whole number of at least 0")
+
+
+def _n_bytes(text: str) -> int:
+    return _checked(text, _bytes_of, lambda value: value >= 1, "a number of bytes, such as 500M or 4G")
+
+
+def _bytes_of(text: str) -> int:
+    unit = _UNITS.get(text[-1:].upper(), 1)
+    return int(text[:-1]) * unit if unit > 1 else int(text)
 
 
 def _seed(text: str) -> int:

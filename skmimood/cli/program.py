@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import sys
+import threading
 import warnings
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
@@ -16,7 +18,7 @@ from skmimood.jobs.outputs import printable, to_json
 
 # Only what parsing needs is imported above: --help must not wait for torch.
 
-OK, SCANS_FAILED, JOB_FAILED, INTERRUPTED = 0, 1, 2, 130
+OK, SCANS_FAILED, JOB_FAILED, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
 _STEPS = ("tokenizer", "detector", "inpainter")
 
 
@@ -27,14 +29,16 @@ def main(argv: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")  # file names need not be text
     arguments = build_parser().parse_args(argv)
     try:
-        with _shown_warnings():
+        with _shown_warnings(), _tidy_termination():
             return _COMMANDS[arguments.command](arguments)
-    except KeyboardInterrupt:
-        advice = " The same command with --resume goes on from here." if hasattr(arguments, "resume") else ""
-        _complain(f"error: interrupted.{advice}")
-        return INTERRUPTED
+    except KeyboardInterrupt as interrupt:
+        _complain(f"error: interrupted.{_advice(arguments)}")
+        return TERMINATED if isinstance(interrupt, _Terminated) else INTERRUPTED
     except BrokenPipeError:  # whoever read the output has gone; Python must not complain at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return JOB_FAILED
+    except MemoryError:
+        _complain("error: not enough memory. Close other programs, or lower --size or --preset of fit.")
         return JOB_FAILED
     except (SkmimoodError, OSError) as error:
         _complain(f"error: {error}")
@@ -56,6 +60,8 @@ def _fit(arguments: Namespace) -> int:
         modality=arguments.modality,
         lesions=arguments.lesion_suffix,
         split=arguments.split,
+        volume=arguments.volume,
+        max_bytes=arguments.max_bytes,
         fpr=arguments.fpr,
         scan_fpr=arguments.scan_fpr,
         seed=arguments.seed,
@@ -78,6 +84,8 @@ def _score(arguments: Namespace) -> int:
         split=arguments.split,
         pixel_threshold=arguments.pixel_threshold,
         scan_threshold=arguments.scan_threshold,
+        volume=arguments.volume,
+        max_bytes=arguments.max_bytes,
         device=arguments.device,
         resume=arguments.resume,
         overwrite=arguments.overwrite,
@@ -128,6 +136,36 @@ def _use_threads(n_threads: int | None) -> None:
         import torch
 
         torch.set_num_threads(n_threads)
+
+
+def _advice(arguments: Namespace) -> str:
+    """Say how an interrupted command is resumed."""
+    if not hasattr(arguments, "resume"):
+        return ""
+    if arguments.resume:
+        return " The same command goes on from here."
+    is_replaced = arguments.command == "score" and arguments.overwrite
+    how = "with --resume in place of --overwrite" if is_replaced else "with --resume"
+    return f" The same command {how} goes on from here."
+
+
+class _Terminated(KeyboardInterrupt):
+    """The process was asked to end: it tidies up as after Ctrl-C."""
+
+
+@contextlib.contextmanager
+def _tidy_termination() -> Iterator[None]:
+    def terminate(number: int, frame: Any) -> None:
+        raise _Terminated
+
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may say what a signal does
+        return
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
 
 
 @contextlib.contextmanager

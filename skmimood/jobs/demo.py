@@ -20,9 +20,10 @@ from skmimood.jobs.fitting import FitJob, fit_model
 from skmimood.jobs.outputs import make_folder, write_bytes, write_json
 from skmimood.jobs.report import can_report
 from skmimood.jobs.scoring import ScoreJob, score_scans
-from skmimood.nifti import read_labels, read_scan
+from skmimood.nifti import read_labels
 from skmimood.plotting import ColourScale, plot_gallery
-from skmimood.preprocessing import GridPlan, foreground_mask, scale_intensity
+from skmimood.volumes.cohort import ScanReader
+from skmimood.volumes.mapping import Frame, run_pipeline
 
 if TYPE_CHECKING:
     from skmimood.datasets import PhantomDataset
@@ -199,23 +200,16 @@ def _draw_overview(path: Path, cohort: PhantomDataset, detector: ScanDetector) -
 
 def _lesion_slice(path: Path, mask: Path, detector: ScanDetector) -> dict[str, np.ndarray]:
     """Return what a gallery holds, and the known lesion, of the slice with most of the lesion."""
-    scan = read_scan(path)
-    foreground = foreground_mask(scan.data)
-    plan = GridPlan.for_scan(
-        scan, foreground, plane=detector.plane, spacing=detector.spacing_, size=detector.size_
-    )
-    truth = plan.forward(read_labels(mask, scan).astype(np.float32), order=0) > 0.5
-    index = int(np.argmax(truth.sum(axis=(1, 2))))
-    images = plan.forward(scale_intensity(scan.data, foreground))[index : index + 1]
-    inside = plan.forward(foreground.astype(np.float32), order=0)[index : index + 1] > 0.5
-    pipeline = detector.pipeline_
-    maps, healed = pipeline[-1].detect(pipeline[:-1].transform(images))
-    maps = np.where(inside, maps, 0)
+    reader = ScanReader(detector.mask, detector.max_bytes, detector.volume)
+    prepared = reader.read(path)
+    plan = Frame(detector.plane, detector.spacing_, detector.size_).plan(prepared)
+    truth = plan.forward(read_labels(mask, prepared.scan), order=0) > 0.5
+    indices = truth.sum(axis=(1, 2)).argmax(keepdims=True)
+    images = plan.forward(prepared.intensities)[indices]
+    maps, healed = run_pipeline(detector.pipeline_, images)
+    maps = np.where(plan.forward(prepared.foreground, order=0)[indices] > 0.5, maps, 0)
+    masks = maps > detector.pixel_threshold_
+    truth = truth[indices]
     return {
-        "images": images,
-        "healed": healed,
-        "maps": maps,
-        "masks": maps > detector.pixel_threshold_,
-        "indices": np.asarray([index]),
-        "truth": truth[index : index + 1],
-    }
+        "images": images, "healed": healed, "maps": maps, "masks": masks, "indices": indices, "truth": truth
+    }  # fmt: skip

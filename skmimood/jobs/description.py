@@ -19,7 +19,7 @@ _FOREGROUNDS = {"auto": "found from the intensities", "none": "every voxel"}
 
 def describe(detector: ScanDetector) -> dict[str, Any]:
     """Return what there is to know about a fitted detector, as JSON values; None is an infinite threshold."""
-    counts = Counter(line.status for line in detector.fit_status_)
+    counts, reference = Counter(line.status for line in detector.fit_status_), detector.reference_
     return {
         "class": type(detector).__name__,
         "plane": detector.plane,
@@ -28,13 +28,13 @@ def describe(detector: ScanDetector) -> dict[str, Any]:
         "mask": detector.mask,
         "modality": detector.modality,
         "n_training_scans": counts["used"],
-        "n_calibration_scans": detector.reference_.n_scans,
+        "n_calibration_scans": reference.n_scans,
         "n_left_out_scans": counts["skipped"] + counts["duplicate"],
         "n_training_slices": detector.n_slices_,
         "pixel_threshold": _finite(detector.pixel_threshold_),
-        "pixel_false_positive_rate": detector.fpr,
+        "pixel_false_positive_rate": reference.pixel_fpr(detector.pixel_threshold_),
         "scan_threshold": _finite(detector.scan_threshold_),
-        "scan_false_positive_rate": detector.scan_fpr,
+        "scan_false_positive_rate": reference.scan_fpr(detector.scan_threshold_),
         "suspects": dict(detector.suspects_),
         "steps": {name: _describe_step(step) for name, step in detector.pipeline_.steps},
     }
@@ -54,15 +54,18 @@ def facts(
     about = describe(detector)
     height, width = detector.size_
     is_pixel_set, is_scan_set = are_thresholds_set
+    pixel = detector.pixel_threshold_, about["pixel_false_positive_rate"]
+    scan = detector.scan_threshold_, about["scan_false_positive_rate"]
+    reference = detector.reference_
     n_parameters = sum(step["n_parameters"] for step in about["steps"].values())
     return {
         "Model": f"{about['class']}, {n_parameters:,} parameters",
         "Slices": f"{detector.plane}, {height} x {width} pixels of {detector.spacing_:.3g} mm",
         "Foreground": _FOREGROUNDS.get(detector.mask, f"masks named {detector.mask}"),
         "Learned from": f"{about['n_training_scans']} healthy scans, {detector.n_slices_:,} slices",
-        "Calibrated on": f"{detector.reference_.n_scans} held-out healthy scans",
-        "Pixel threshold": _threshold(detector.pixel_threshold_, detector.fpr, "pixels", is_pixel_set),
-        "Scan threshold": _threshold(detector.scan_threshold_, detector.scan_fpr, "scans", is_scan_set),
+        "Calibrated on": f"{reference.n_scans} held-out healthy scans",
+        "Pixel threshold": _threshold(*pixel, reference.n_pixels, "pixels", is_pixel_set),
+        "Scan threshold": _threshold(*scan, reference.n_scans, "scans", is_scan_set),
     }
 
 
@@ -108,10 +111,11 @@ def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _threshold(value: float, fpr: float, what: str, is_set: bool) -> str:
+def _threshold(value: float, fpr: float, n_healthy: int, what: str, is_set: bool) -> str:
+    """Say what a threshold is and which share of healthy pixels or scans exceeds it."""
     number = f"{value:.4g}" if math.isfinite(value) else "infinite"
-    if is_set:
-        return f"{number} (set by hand)"
+    by_hand = "set by hand; " if is_set else ""
     if value == math.inf:
-        return f"infinite (too few healthy {what} to calibrate on for a false-positive rate of {fpr:g})"
-    return f"{number} (false-positive rate {fpr:g} among healthy {what})"
+        least = f"{n_healthy} healthy {what} allow for rates of at least {1 / (n_healthy + 1):.2g}"
+        return f"infinite ({by_hand}nothing is called anomalous; {least})"
+    return f"{number} ({by_hand}false-positive rate {fpr:.2g} among healthy {what})"

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 Say = Callable[[str], None]
 
 _MANIFEST = "manifest.json"
+_OPTIONAL = ("fpr", "scan_fpr", "calibration_fraction", "max_bytes")  # the detector has defaults for these
 
 
 @dataclass(frozen=True)
@@ -40,8 +41,12 @@ class FitJob:
     preset : {"tiny", "small", "paper"}, default="tiny"
     parameters : mapping, default={}
         Parameters of the pipeline that differ from the preset, such as ``{"tokenizer__max_iter": 100}``.
-    plane, spacing, size, mask, modality, fpr, scan_fpr, calibration_fraction
-        As in :class:`skmimood.ScanDetector`; ``size`` None is the preset's.
+    plane, spacing, mask, modality, volume
+        As in :class:`skmimood.ScanDetector`.
+    size : int, optional
+        Height and width of the slices; by default the preset's.
+    fpr, scan_fpr, calibration_fraction, max_bytes : optional
+        As in :class:`skmimood.ScanDetector`; by default what they are there.
     lesions : str, optional
         Ending of the lesion masks beside the scans.
     split : str, optional
@@ -53,7 +58,7 @@ class FitJob:
     resume : bool, default=False
         Go on with an unfinished training of the same output.
     overwrite : bool, default=False
-        Replace a model.
+        Replace a model, and without ``resume`` an unfinished training too.
     verbose : bool, default=False
         Show progress bars.
     """
@@ -67,9 +72,11 @@ class FitJob:
     modality: str | None = None
     lesions: str | None = None
     split: str | None = None
-    fpr: float = 0.01
-    scan_fpr: float = 0.05
-    calibration_fraction: float = 0.1
+    volume: int | None = None
+    fpr: float | None = None
+    scan_fpr: float | None = None
+    calibration_fraction: float | None = None
+    max_bytes: int | None = None
     seed: int = 0
     device: str = "auto"
     cache: Path | None = None
@@ -116,11 +123,10 @@ def fit_model(paths: Sequence[str | os.PathLike], output: Path, job: FitJob, say
         size=_preset_size(job),
         mask=job.mask,
         modality=job.modality,
-        fpr=job.fpr,
-        scan_fpr=job.scan_fpr,
-        calibration_fraction=job.calibration_fraction,
+        volume=job.volume,
         random_state=job.seed,
         verbose=job.verbose,
+        **{name: value for name in _OPTIONAL if (value := getattr(job, name)) is not None},
     )
     make_folder(unfinished)
     try:
@@ -171,7 +177,7 @@ def _check_output(output: Path, paths: Sequence[str | os.PathLike], job: FitJob,
     is_empty = output.is_dir() and not any(output.iterdir())
     if os.path.lexists(output) and not is_empty:
         if not job.overwrite:
-            raise InputError(f"{str(output)!r} exists already. Choose another output, or pass --overwrite.")
+            raise InputError(f"{str(output)!r} exists already. Choose another output, or add --overwrite.")
         if not (output / _MANIFEST).is_file():
             raise InputError(f"{str(output)!r} is no model, so it is not overwritten. Choose another output.")
     if is_empty:
@@ -179,7 +185,7 @@ def _check_output(output: Path, paths: Sequence[str | os.PathLike], job: FitJob,
     if unfinished.is_dir() and any(unfinished.iterdir()) and not job.resume:
         if not job.overwrite:
             raise InputError(
-                f"An unfinished training of {output.name!r} lies in {unfinished.name!r}. Pass --resume to "
+                f"An unfinished training of {output.name!r} lies in {unfinished.name!r}. Add --resume to "
                 "finish it, or --overwrite to start anew."
             )
         shutil.rmtree(unfinished)
@@ -200,11 +206,23 @@ def _say_summary(detector: ScanDetector, output: Path, seconds: float, say: Say)
         f"{len(detector.fit_status_)} scans: {counts['used']} learned from, {counts['calibration']} for "
         f"calibration, {n_left_out} left out."
     )
+    say(f"Their grids: {_grids(detector)}.")
     for line in detector.fit_status_:
         if line.status in ("skipped", "duplicate"):
             say(f"  {line.status} {line.id}: {line.reason}")
     for line_of_text in describe_lines(detector):
         say(f"  {line_of_text}")
+
+
+def _grids(detector: ScanDetector) -> str:
+    lines = [line for line in detector.fit_status_ if line.status in ("used", "calibration")]
+    shapes = sorted({line.shape for line in lines})
+    steps = [step for line in lines for step in line.spacing]
+    given = f"{len(shapes)} shapes" if len(shapes) > 1 else " x ".join(map(str, shapes[0])) + " voxels"
+    return (
+        f"{given}, spacings from {min(steps):.3g} to {max(steps):.3g} mm; all slices resampled to pixels of "
+        f"{detector.spacing_:.3g} mm"
+    )
 
 
 def saved_by(model: Path) -> str:

@@ -93,32 +93,43 @@ class StatusTable:
         self._outcomes = {outcome.id: outcome for outcome in outcomes}
 
     @classmethod
-    def resume(cls, folder: Path, settings: dict[str, Any]) -> StatusTable:
+    def read(cls, folder: Path) -> StatusTable:
         """Open the table of an earlier run, an empty one if there was none.
 
         Raises
         ------
         InputError
-            If it is damaged or was written with another model or other thresholds.
+            If it is damaged.
         """
         file = folder / "status.json"
         if not file.exists():
-            return cls(folder, settings)
+            return cls(folder, {})
         try:
             content = json.loads(file.read_text(encoding="utf-8"))
             if content["format"] != _FORMAT:
                 raise ValueError("another format")
-            earlier, outcomes = content["settings"], [_outcome(line) for line in content["scans"]]
+            return cls(folder, content["settings"], [_outcome(line) for line in content["scans"]])
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise InputError(
                 f"{file.name} in {folder.name!r} cannot be resumed from ({error}). "
                 "Use --overwrite to start anew."
             ) from None
-        table = cls(folder, settings, outcomes)
-        if earlier != table.settings:
+
+    @classmethod
+    def resume(cls, folder: Path, settings: dict[str, Any]) -> StatusTable:
+        """Open the table of an earlier run to go on with it, an empty one if there was none.
+
+        Raises
+        ------
+        InputError
+            If it is damaged or was written with another model, thresholds or volume.
+        """
+        earlier = cls.read(folder)
+        table = cls(folder, settings, earlier.outcomes)
+        if (folder / "status.json").exists() and earlier.settings != table.settings:
             raise InputError(
-                f"The results in {folder.name!r} come from another model or other thresholds. Score into "
-                "another folder, or use --overwrite to start anew."
+                f"The results in {folder.name!r} come from another model, other thresholds or another volume. "
+                "Score into another folder, or use --overwrite to start anew."
             )
         return table
 

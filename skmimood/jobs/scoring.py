@@ -39,7 +39,7 @@ class ScoreJob:
         Ending of the files to take from a folder; by default the model's.
     split : str, optional
         Score only the subjects of this split in ``splits.csv``.
-    pixel_threshold, scan_threshold : float, optional
+    pixel_threshold, scan_threshold, volume, max_bytes : optional
         Instead of the model's.
     device : str, default="auto"
     resume : bool, default=False
@@ -54,6 +54,8 @@ class ScoreJob:
     split: str | None = None
     pixel_threshold: float | None = None
     scan_threshold: float | None = None
+    volume: int | None = None
+    max_bytes: int | None = None
     device: str = "auto"
     resume: bool = False
     overwrite: bool = False
@@ -97,6 +99,7 @@ def score_scans(
         "model": fingerprint(model),
         "pixel_threshold": detector.pixel_threshold_,
         "scan_threshold": detector.scan_threshold_,
+        "volume": detector.volume,
     }
     table = _open(output, sources, settings, job)
     say(f"Scoring {len(sources)} scans.")
@@ -123,6 +126,10 @@ def pictures_of(output: Path, scan: str) -> Path:
 def _adjust(detector: ScanDetector, job: ScoreJob) -> None:
     if job.modality is not None:
         detector.modality = job.modality
+    if job.volume is not None:
+        detector.volume = job.volume
+    if job.max_bytes is not None:
+        detector.max_bytes = job.max_bytes
     if job.pixel_threshold is not None:
         detector.pixel_threshold_ = job.pixel_threshold
     if job.scan_threshold is not None:
@@ -155,6 +162,8 @@ def _open(output: Path, sources: Sequence[Source], settings: dict[str, Any], job
     make_folder(output / _PICTURES)
     if job.resume:
         return StatusTable.resume(output, settings)
+    if job.overwrite:
+        _remove_earlier(output)
     table = StatusTable(output, settings)
     results = [output / name for name in ("status.json", "scores.csv", "report.html")]
     results += [image for source in sources for image in table.images(scan_id(source))]
@@ -165,6 +174,20 @@ def _open(output: Path, sources: Sequence[Source], settings: dict[str, Any], job
             "that are missing, --overwrite to start anew, or choose another folder."
         )
     return table
+
+
+def _remove_earlier(output: Path) -> None:
+    """Remove the results that an earlier status lists, so that none stays beside a status without it."""
+    try:
+        earlier = StatusTable.read(output)
+    except InputError:
+        return
+    for outcome in earlier.outcomes:
+        if Path(outcome.id).name == outcome.id:  # an id that leads to another folder is none of ours
+            _discard(outcome.id, earlier)
+    if len(earlier):
+        for name in ("status.json", "scores.csv", "report.html"):
+            (output / name).unlink(missing_ok=True)
 
 
 def _score_all(
@@ -203,7 +226,8 @@ def _score_one(detector: ScanDetector, source: Source, table: StatusTable) -> Sc
     except MemoryError:
         reason = "the computer ran out of memory. Close other programs, or resample the scan to fewer voxels."
     except Exception as error:  # a fault in one scan must not cost the others
-        reason = f"unexpected {type(error).__name__}: {error}"
+        # Its text might hold anything, the paths of this computer for instance.
+        reason = f"unexpected {type(error).__name__}, a fault in the program. Please report it."
     except BaseException:  # interrupted
         _discard(scan, table)
         raise

@@ -20,6 +20,14 @@ def check_binary(name: str, values: Any) -> np.ndarray:
     return labels.astype(bool)
 
 
+def check_masks(name: str, values: Any) -> np.ndarray:
+    """Return masks as bool, any shape: whatever is not 0 is lesion."""
+    masks = np.asarray(values)
+    if masks.dtype.kind not in "biuf" or np.isnan(masks).any():
+        raise InputError(f"{name} must hold numbers, 0 outside of lesions; got {masks.dtype}. Pass masks.")
+    return masks != 0
+
+
 def warn_undefined(what: str, missing: str = "lesion") -> None:
     from sklearn.exceptions import UndefinedMetricWarning
 

@@ -43,8 +43,8 @@ def best_dice(
     dice : float
         In [0, 1]; nan, with an `UndefinedMetricWarning`, if there is no lesion.
     threshold : float
-        The highest threshold that reaches it; ``y_score >= threshold`` is the mask. Only if
-        `return_threshold`.
+        A threshold that reaches it: ``y_score > threshold`` is the mask. It lies in the middle between two
+        scores, the highest two if several pairs do. Only if `return_threshold`.
 
     Raises
     ------
@@ -69,7 +69,7 @@ def best_dice(
     dice = 2 * hits / (cuts + 1 + n_lesion)
     best = int(np.argmax(dice))
     value = float(dice[best])
-    return (value, float(scores[cuts[best]])) if return_threshold else value
+    return (value, _between(scores, cuts[best])) if return_threshold else value
 
 
 def average_precision(y_true: Any, y_score: Any, *, where: Any = None) -> float:
@@ -124,14 +124,14 @@ def auroc(y_true: Any, y_score: Any, *, where: Any = None) -> float:
 
 
 def dice_at_threshold(y_true: Any, y_score: Any, threshold: float, *, where: Any = None) -> float:
-    """Compute the Dice coefficient of ``y_score >= threshold`` with the lesions, over pooled pixels.
+    """Compute the Dice coefficient of ``y_score > threshold`` with the lesions, over pooled pixels.
 
     Parameters
     ----------
     y_true, y_score, where
         As in `best_dice`.
     threshold : float
-        Lowest score that counts as a detection; may be infinite.
+        Higher scores count as detections; may be infinite.
 
     Returns
     -------
@@ -139,7 +139,7 @@ def dice_at_threshold(y_true: Any, y_score: Any, threshold: float, *, where: Any
         In [0, 1]; nan, with an `UndefinedMetricWarning`, without lesions.
     """
     labels, scores = _pooled(y_true, y_score, where)
-    detected = scores >= _check_threshold(threshold)
+    detected = scores > _check_threshold(threshold)
     if not labels.any():
         warn_undefined("The Dice coefficient")
         return np.nan
@@ -147,14 +147,14 @@ def dice_at_threshold(y_true: Any, y_score: Any, threshold: float, *, where: Any
 
 
 def false_positive_rate(y_true: Any, y_score: Any, threshold: float, *, where: Any = None) -> float:
-    """Compute the share of healthy pixels that score `threshold` or more.
+    """Compute the share of healthy pixels that score more than `threshold`.
 
     Parameters
     ----------
     y_true, y_score, where
         As in `best_dice`.
     threshold : float
-        Lowest score that counts as a detection; may be infinite.
+        Higher scores count as detections; may be infinite.
 
     Returns
     -------
@@ -162,11 +162,21 @@ def false_positive_rate(y_true: Any, y_score: Any, threshold: float, *, where: A
         In [0, 1]; nan, with an `UndefinedMetricWarning`, if all pixels are lesion.
     """
     labels, scores = _pooled(y_true, y_score, where)
-    detected = scores >= _check_threshold(threshold)
+    detected = scores > _check_threshold(threshold)
     if labels.all():
         warn_undefined("The false-positive rate", missing="healthy")
         return np.nan
     return float(np.mean(detected[~labels]))
+
+
+def _between(scores: np.ndarray, last: np.intp) -> float:
+    """Return a number below the falling ``scores`` up to ``last`` and not below those after it."""
+    lowest = scores[last]
+    if last + 1 == len(scores):
+        return float(np.nextafter(lowest, -np.inf, dtype=scores.dtype))
+    middle = lowest / 2 + scores[last + 1] / 2
+    # Halves may be rounded up to the higher score, or lie outside where scores are hardly above zero.
+    return float(middle if scores[last + 1] <= middle < lowest else scores[last + 1])
 
 
 def _pooled(y_true: Any, y_score: Any, where: Any) -> tuple[np.ndarray, np.ndarray]:

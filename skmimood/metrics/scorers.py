@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from skmimood.exceptions import InputError
-from skmimood.metrics._checks import check_binary, warn_undefined
+from skmimood.metrics._checks import check_masks, warn_undefined
 from skmimood.metrics.pixels import auroc, average_precision, best_dice
 
 
@@ -21,8 +21,8 @@ def pixel_average_precision_scorer(estimator: Any, X: Any, y: Any) -> float:
         Fitted, with ``decision_function(X)`` returning maps of the shape of `y`.
     X : array-like of shape (n, H, W)
         Images.
-    y : array-like of bool, shape (n, H, W)
-        Lesion masks.
+    y : array-like of numbers, shape (n, H, W)
+        Lesion masks: what is not 0 is lesion, as in `fit`.
 
     Returns
     -------
@@ -52,7 +52,8 @@ def pixel_auroc_scorer(estimator: Any, X: Any, y: Any) -> float:
 def _score_pixels(metric: Callable[..., Any], estimator: Any, X: Any, y: Any) -> float:
     if y is None:
         raise InputError("A pixel scorer needs lesion masks; got y=None. Pass them as y to fit or score.")
-    if not check_binary("y", y).any():  # known before the maps are computed, which may take minutes
+    masks = check_masks("y", y)
+    if not masks.any():  # known before the maps are computed, which may take minutes
         warn_undefined("The score of this fold")
         return np.nan
-    return float(metric(y, estimator.decision_function(X)))
+    return float(metric(masks, estimator.decision_function(X)))

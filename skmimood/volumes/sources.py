@@ -20,7 +20,7 @@ _NEVER_LESIONS = ("_brainmask",)
 
 def mask_suffixes(mask: str, y: Any, modality: str | None) -> tuple[str, ...]:
     """Return the endings of files in a folder that are masks or results, not scans."""
-    named = [suffix for suffix in (mask, y) if suffix not in ("auto", "none") and is_suffix(suffix)]
+    named = [suffix for suffix in (mask, y) if is_suffix(suffix) and suffix not in ("auto", "none")]
     return (*named, *(_MASK_SUFFIXES if modality is None else ()))
 
 
@@ -69,13 +69,14 @@ def pair_masks(y: Any, sources: Sequence[Source]) -> list[Source | None]:
                 f"y must have one lesion mask for each of the {len(sources)} scans; got {len(y)}. "
                 "Use None for a scan that has no lesion."
             )
-        given = [None if mask is None else find_scans(mask)[0] for mask in y]
+        given = [None if mask is None else _only_file(mask) for mask in y]
         _refuse_own_masks(given, sources, ids)
         return given
+    is_path = isinstance(y, (str, os.PathLike))
+    if len(sources) == 1 and (isinstance(y, SpatialImage) or (is_path and Path(y).expanduser().is_file())):
+        _refuse_own_masks([y], sources, ids)
+        return [y]  # the one mask of the one scan, whatever it is called
     found = find_scans(y, exclude=_NEVER_LESIONS)
-    if len(found) == len(sources) == 1:
-        _refuse_own_masks(found, sources, ids)
-        return list(found)
     scans = {_real_path(source) for source in sources} - {None}
     names = {scan_id(source): source for source in found if _real_path(source) not in scans}
     pairs = [_mask_named_like(name, names) for name in ids]
@@ -110,6 +111,13 @@ def _mask_named_like(scan: str, masks: Mapping[str, Source]) -> Source | None:
 
 def _stem(name: str) -> str:
     return name.rpartition("_")[0]
+
+
+def _only_file(mask: Any) -> Source:
+    found = find_scans(mask)
+    if len(found) > 1:
+        raise InputError(f"{mask!r} in y stands for {len(found)} files. Name one lesion mask for each scan.")
+    return found[0]
 
 
 def _real_path(source: Source) -> str | None:

@@ -45,6 +45,9 @@ def check_parameters(detector: Any) -> None:
         if _is_number(share) and 0 <= share < 1
         else f"min_foreground must be a share in [0, 1); got {share!r}",
     ]
+    volume = detector.volume
+    if volume is not None and not (_is_whole(volume) and volume >= 0):
+        faults.append(f"volume must be None or a whole number of at least 0; got {volume!r}")
     for name in ("max_slices", "max_bytes"):
         value = getattr(detector, name)
         if not (_is_whole(value) and value >= 1):
