@@ -66,6 +66,7 @@ def run(arguments: argparse.Namespace) -> None:
     inference = ("detector__threshold", "inpainter__n_steps", "inpainter__n_restorations")
     fitted = {
         **{name: detector.pipeline_.get_params()[name] for name in inference},
+        "training_steps": [step.n_iter_ for _, step in detector.pipeline_.steps],
         "n_training_scans": detector.n_scans_,
         "n_training_slices": detector.n_slices_,
     }

@@ -114,7 +114,7 @@ class _Trainer:
         self.training, self.validation = split_validation(n_samples, recipe.validation_fraction)
         self.validate_every = max(1, recipe.max_iter // 20)
         self.optimizer = torch.optim.AdamW(
-            network.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay
+            network.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
         )
         self.progress = _Progress()
         self.best = self.last_good = self._snapshot()

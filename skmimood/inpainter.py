@@ -98,7 +98,7 @@ class MaskedTokenInpainter(BaseRestorer):
         n_heads: int = 4,
         mlp_ratio: float = 4.0,
         drop_path: float = 0.1,
-        max_iter: int = 1200,
+        max_iter: int = 1000,
         batch_size: int = 32,
         learning_rate: float = 1e-3,
         weight_decay: float = 1e-5,

@@ -68,7 +68,7 @@ class VQTokenizer(TransformerMixin, TrainedStep):
     flip : bool, default=True
         Whether these copies may be mirrored along the last axis: left and right in axial and coronal slices. Turn it
         off for sagittal ones.
-    max_iter : int, default=1000
+    max_iter : int, default=800
         Training steps (paper: 300,000).
     batch_size : int, default=16
         Slices a step (paper silent). In inference it bounds memory and never changes a result.
@@ -136,7 +136,7 @@ class VQTokenizer(TransformerMixin, TrainedStep):
         augment: bool = True,
         n_augmentations: int = 2,
         flip: bool = True,
-        max_iter: int = 1000,
+        max_iter: int = 800,
         batch_size: int = 16,
         learning_rate: float = 1e-3,
         weight_decay: float = 1e-5,

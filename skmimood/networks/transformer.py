@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+
+from skmimood.networks.attention import attend
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention without dropout, so that torch's fused kernels apply."""
+    """Multi-head self-attention without dropout."""
 
     def __init__(self, width: int, n_heads: int) -> None:
         super().__init__()
@@ -21,7 +22,7 @@ class Attention(nn.Module):
         n, length, d = x.shape
         qkv = self.qkv(x).view(n, length, 3, self.n_heads, d // self.n_heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each (n, heads, L, D / heads)
-        attended = F.scaled_dot_product_attention(q, k, v)
+        attended = attend(q, k, v)
         return self.out(attended.transpose(1, 2).reshape(n, length, d))
 
 

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from skmimood.networks.attention import attend
 from skmimood.networks.quantizer import EMAQuantizer, Quantized
 
 
@@ -45,7 +46,7 @@ class SpatialAttention(nn.Module):
         """Map (n, C, h, w) to (n, C, h, w)."""
         n, c, h, w = x.shape
         q, k, v = self.qkv(self.norm(x)).view(n, 3, c, h * w).transpose(2, 3).unbind(1)  # (n, h*w, C)
-        attended = F.scaled_dot_product_attention(q[:, None], k[:, None], v[:, None])[:, 0]
+        attended = attend(q[:, None], k[:, None], v[:, None])[:, 0]
         return x + self.out(attended.transpose(1, 2).reshape(n, c, h, w))
 
 
