@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 from conftest import make_slices, plant_lesions
@@ -8,10 +10,22 @@ from skmimood.exceptions import InputError
 from skmimood.metrics import token_labels
 
 
-def test_tokens_of_a_planted_lesion_score_higher_than_their_surroundings(fitted):
-    lesions, masks = plant_lesions(make_slices(12, seed=2))
-    scores = fitted[1].decision_function(fitted[0].transform(lesions))
-    assert roc_auc_score(token_labels(masks, 4, rule="half").ravel(), scores.ravel()) > 0.7
+def test_replaced_tokens_score_higher_than_those_left_alone(fitted):
+    scans = fitted[0].transform(make_slices(40, seed=2))
+    rng = np.random.default_rng(0)
+    replaced = rng.random(scans.tokens.shape) < 0.1
+    tokens = np.where(replaced, rng.integers(0, 32, scans.tokens.shape), scans.tokens)
+    changed = tokens != scans.tokens
+    scores = fitted[1].decision_function(dataclasses.replace(scans, tokens=tokens))
+    assert roc_auc_score(changed.ravel(), scores.ravel()) > 0.85
+
+
+def test_tokens_of_a_planted_lesion_score_higher_than_those_of_the_healthy_slice(fitted):
+    healthy = make_slices(12, seed=2)
+    lesions, masks = plant_lesions(healthy)
+    inside = token_labels(masks, 4, rule="half")
+    with_lesion, without = (fitted[1].decision_function(fitted[0].transform(X)) for X in (lesions, healthy))
+    assert with_lesion[inside].mean() > 1.5 * without[inside].mean()
 
 
 def test_scores_are_probabilities_of_each_token(fitted, healthy):
