@@ -48,7 +48,8 @@ def run(arguments: argparse.Namespace) -> None:
     )
     start = time.perf_counter()
     detector.fit(training, "_seg")
-    seconds = {"fit": round(time.perf_counter() - start, 1)}
+    fit = "fit_with_cached_networks" if arguments.cache else "fit"
+    seconds = {fit: round(time.perf_counter() - start, 1)}
     patients = records.subjects(folder, arguments.split)
     if arguments.search:
         _search(detector, folder, patients)

@@ -45,13 +45,19 @@ def environment(device: str = "auto") -> dict[str, Any]:
     )
     on_gpu = torch.cuda.is_available() and device != "cpu"
     return {
-        "command": "python -m benchmarks " + " ".join(sys.argv[1:]),
+        "command": "python -m benchmarks " + " ".join(_without_paths(sys.argv[1:])),
         "commit": commit.stdout.strip(),
         "device": torch.cuda.get_device_name() if on_gpu else f"CPU ({platform.machine()})",
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         "torch": torch.__version__,
     }
+
+
+def _without_paths(arguments: list[str]) -> list[str]:
+    """Put a placeholder for folders of this machine."""
+    follows = [False, *(argument in ("--root", "--cache", "--model") for argument in arguments)]
+    return ["DIR" if is_path else argument for argument, is_path in zip(arguments, follows, strict=False)]
 
 
 def write(name: str, record: dict[str, Any], device: str = "auto") -> None:
