@@ -72,7 +72,7 @@ class AnomalousTokenDetector(BaseTokenDetector):
     grid_ : tuple of int
         Height h and width w of the token grid.
     state_, config_, history_, n_iter_, seed_
-        See `skmimood._base.TrainedStep`.
+        See `skmimood._trained_step.TrainedStep`.
 
     References
     ----------

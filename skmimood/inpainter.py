@@ -10,10 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from skmimood._base import BaseRestorer, check_tokenized, detector_of, is_count
+from skmimood._base import BaseRestorer, check_tokenized, detector_of
 from skmimood._corruption import MASK_GENERATORS, draw_masks, law_faults
 from skmimood._random import Streams, sampling_uniforms
 from skmimood._sampling import restore_tokens
+from skmimood._trained_step import is_count
 from skmimood._training import Recipe, Runtime, pick_copies, train
 from skmimood._validation import drop_lesions
 from skmimood.networks.transformer import TokenTransformer
@@ -69,7 +70,7 @@ class MaskedTokenInpainter(BaseRestorer):
     grid_ : tuple of int
         Height h and width w of the token grid.
     state_, config_, history_, n_iter_, seed_
-        See `skmimood._base.TrainedStep`.
+        See `skmimood._trained_step.TrainedStep`.
 
     References
     ----------

@@ -14,10 +14,10 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from skmimood._augmentation import flip_and_rotate, vary_intensity
-from skmimood._base import TrainedStep, is_count, run_convolutions
 from skmimood._caching import run_cached
 from skmimood._device import autocast, resolve_device, resolve_precision
 from skmimood._random import Streams
+from skmimood._trained_step import TrainedStep, is_count, run_convolutions
 from skmimood._training import Recipe, Runtime, train
 from skmimood._validation import check_images, drop_lesions
 from skmimood.exceptions import CodebookCollapseWarning, InputError
@@ -110,7 +110,7 @@ class VQTokenizer(TransformerMixin, TrainedStep):
     n_active_codes_ : int
         Codes used at least once there.
     state_, config_, history_, n_iter_, seed_
-        See `skmimood._base.TrainedStep`.
+        See `skmimood._trained_step.TrainedStep`.
 
     References
     ----------

@@ -1,0 +1,260 @@
+"""The estimators that train one network: parameters checked, trainings cached, pickles of numpy alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import joblib
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator
+from torch import Tensor, nn
+
+from skmimood._caching import run_cached
+from skmimood._corruption import has_callable
+from skmimood._device import PRECISIONS, out_of_memory_advice, resolve_device, resolve_precision
+from skmimood._random import draw_seed
+from skmimood._training import Recipe, Runtime
+from skmimood.exceptions import InputError, ModelLoadError
+from skmimood.networks.weights import empty_network, load_network
+from skmimood.scans import TokenizedScans
+
+_CPU_CONVOLUTION_BATCH = 4
+_ARRAY_GROUPS = ("state_", "history_")
+_MAX_SIZE = 2**16  # of any one dimension of a network that is read from a file
+
+
+class TrainedStep(BaseEstimator):
+    """Base of the estimators that train one network.
+
+    The fitted network is kept as ``state_`` (dict of ndarray) and ``config_`` (dict): such an
+    estimator pickles without a device, and `joblib.hash` of it is stable. The torch module is
+    built when first used and never pickled.
+
+    Attributes
+    ----------
+    state_ : dict of str to ndarray
+        Weights of the network.
+    config_ : dict
+        Arguments that build the network.
+    history_ : dict of str to ndarray
+        ``loss`` of each step; ``validation_loss`` at each ``validation_step``.
+    n_iter_ : int
+        Training steps made.
+    seed_ : int
+        Seed drawn from ``random_state``.
+    precision_ : {"float32", "bfloat16"}
+        Precision of the training, and of inference where ``precision="auto"``.
+    """
+
+    _network_class: type[nn.Module]
+    _learnt: tuple[str, ...]  # what a subclass learns besides the attributes below
+
+    # Parameters of every trained step; subclasses assign them in __init__.
+    batch_size: int
+    checkpoint_dir: str | None
+    device: str
+    memory: str | joblib.Memory | None
+    precision: str
+    random_state: Any
+    resume: bool
+    verbose: bool
+
+    state_: dict[str, np.ndarray]
+    config_: dict[str, Any]
+    history_: dict[str, np.ndarray]
+
+    def _check_parameters(self) -> None:
+        """Raise `InputError` naming every parameter that is wrong, before anything is computed."""
+        faults = list(self._parameter_faults())
+        if faults:
+            raise InputError(f"{type(self).__name__}: {'; '.join(faults)}.")
+
+    def _parameter_faults(self) -> Iterator[str]:
+        """Say what is wrong with each parameter; subclasses add their own."""
+        yield from self._faults("max_iter", is_count, "a positive integer")
+        yield from self._faults("batch_size", is_count, "a positive integer")
+        yield from self._faults("learning_rate", lambda rate: rate > 0, "a positive number")
+        yield from self._faults("weight_decay", lambda decay: decay >= 0, "a number of at least 0")
+        yield from self._faults("warmup_iter", lambda n: n == 0 or is_count(n), "0 or a positive integer")
+        yield from self._faults("gradient_clip", lambda norm: norm > 0, "a positive number")
+        yield from self._faults("validation_fraction", lambda share: 0 <= share < 1, "a number in [0, 1)")
+        yield from self._faults(
+            "n_iter_no_change", lambda n: n is None or is_count(n), "a positive integer or None"
+        )
+        yield from self._faults("precision", lambda name: name in PRECISIONS, f"one of {PRECISIONS}")
+        yield from self._faults(
+            "random_state", lambda seed: not isinstance(seed, int | np.integer) or seed >= 0,
+            "None, a RandomState or an integer of at least 0",
+        )  # fmt: skip
+
+    def _transformer_faults(self) -> Iterator[str]:
+        for name in ("depth", "width", "n_heads"):
+            yield from self._faults(name, is_count, "a positive integer")
+        yield from self._faults("mlp_ratio", lambda ratio: ratio > 0, "a positive number")
+        yield from self._faults("drop_path", lambda rate: 0 <= rate < 1, "a number in [0, 1)")
+        width, n_heads = getattr(self, "width", 1), getattr(self, "n_heads", 1)
+        if is_count(width) and is_count(n_heads) and width % n_heads:
+            yield f"width must be a multiple of n_heads; got {width} and {n_heads}"
+
+    def _faults(self, name: str, is_valid: Callable[[Any], Any], wanted: str) -> Iterator[str]:
+        value = getattr(self, name)
+        try:
+            valid = is_valid(value)
+        except TypeError:
+            valid = False
+        if not valid:
+            yield f"{name} must be {wanted}; got {value!r}"
+
+    def _precision(self) -> str:
+        """Return the precision to compute in; "auto" was decided where the network was trained."""
+        return self.precision if self.precision != "auto" else getattr(self, "precision_", "auto")
+
+    def _fit_network(
+        self, train: Callable[..., dict[str, Any]], config: dict[str, Any], **arguments: Any
+    ) -> None:
+        """Call ``train(config=, recipe=, seed=, runtime=, **arguments)`` through the cache; keep what it learnt."""
+        seed = draw_seed(self.random_state)
+        precision = str(resolve_precision(self.precision, self._torch_device)).removeprefix("torch.")
+        recipe = Recipe(**{name: getattr(self, name) for name in Recipe.__dataclass_fields__})
+        arguments |= {"config": config, "recipe": replace(recipe, precision=precision), "seed": seed}
+        # A callable cannot be told from another of the same name, so what it trained is not cached.
+        is_named = not any(map(has_callable, arguments.values()))
+        runtime = Runtime(
+            type(self).__name__,
+            self.device,
+            bool(self.verbose),
+            self._checkpoint(arguments, is_named),
+            self.resume,
+        )
+        trained = run_cached(train, self.memory if is_named else None, runtime=runtime, **arguments)
+        self.state_, self.history_, self.config_ = trained["state"], trained["history"], config
+        self.seed_, self.precision_ = seed, precision
+        self.n_iter_ = len(self.history_["loss"])
+        self.__dict__.pop("_loaded", None)
+
+    def _checkpoint(self, arguments: dict[str, Any], is_named: bool) -> Path | None:
+        """Return the checkpoint's path, named after everything that the training depends on."""
+        if self.checkpoint_dir is None:
+            return None
+        if not is_named:
+            raise InputError("A training with a callable law cannot be resumed; set checkpoint_dir=None.")
+        return Path(self.checkpoint_dir) / f"{type(self).__name__}-{joblib.hash(arguments)[:16]}.safetensors"
+
+    def _transformer_config(self, X: TokenizedScans, *, n_outputs: int) -> dict[str, Any]:
+        """Return the arguments of the `TokenTransformer` over the tokens of ``X``."""
+        n_codes = X.tokenizer.n_codes
+        return {
+            "n_inputs": n_codes + (n_outputs == n_codes),  # an in-painter has a [MASK] symbol
+            "n_outputs": n_outputs,
+            "grid": list(X.tokens.shape[1:]),
+            "depth": self.depth,
+            "width": self.width,
+            "n_heads": self.n_heads,
+            "mlp_ratio": self.mlp_ratio,
+            "drop_path": self.drop_path,
+        }
+
+    @property
+    def _torch_device(self) -> torch.device:
+        return resolve_device(self.device)
+
+    def _network(self) -> nn.Module:
+        """Return the fitted network on ``device``, built once."""
+        key = (self._torch_device, self._inference_dtype())
+        if self.__dict__.get("_loaded", (None,))[0] != key:
+            network = load_network(self._network_class, self.config_, self.state_)
+            self._loaded = (key, network.to(key[0]).to(key[1]))
+        return self._loaded[1]
+
+    def _inference_dtype(self) -> torch.dtype:
+        """Return the dtype that the weights are kept in for inference."""
+        return resolve_precision(self._precision(), self._torch_device)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in super().__getstate__().items() if name != "_loaded"}
+
+    def __skmimood_state__(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """Return what was learnt as arrays and JSON values, for `skmimood.save_model`."""
+        arrays = {
+            f"{group}{name}": array for group in _ARRAY_GROUPS for name, array in getattr(self, group).items()
+        }
+        values = {k: v for k, v in vars(self).items() if k.endswith("_") and k not in _ARRAY_GROUPS}
+        return arrays, values
+
+    def __skmimood_restore__(self, arrays: Mapping[str, np.ndarray], values: Mapping[str, Any]) -> None:
+        """Set what was learnt; nothing is set unless it is complete and fits the architecture."""
+        expected = {"config_", "n_iter_", "seed_", "precision_", *self._learnt}
+        if set(values) != expected:
+            raise ModelLoadError(
+                f"{type(self).__name__} should have learnt {sorted(expected)}; the file has {sorted(values)}."
+            )
+        groups: dict[str, dict[str, np.ndarray]] = {group: {} for group in _ARRAY_GROUPS}
+        for key, array in arrays.items():
+            group, _, name = key.partition("_")
+            if f"{group}_" not in groups:
+                raise ModelLoadError(f"the array {key!r} belongs to no part of {type(self).__name__}.")
+            groups[f"{group}_"][name] = array
+        self._check_state(values["config_"], groups["state_"])
+        learnt = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+        for name, value in (learnt | groups).items():
+            setattr(self, name, value)
+
+    def _check_state(self, config: dict[str, Any], state: dict[str, np.ndarray]) -> None:
+        """Raise `ModelLoadError` unless ``state`` holds finite weights of the network that ``config`` builds."""
+        numbers = np.concatenate([np.ravel(value) for value in config.values()])
+        if not ((numbers >= 0) & (numbers <= _MAX_SIZE)).all() or len(state) > _MAX_SIZE:
+            raise ModelLoadError(f"the sizes of {type(self).__name__} are out of range: {config}.")
+        expected = {
+            name: tuple(tensor.shape)
+            for name, tensor in empty_network(self._network_class, config).state_dict().items()
+        }
+        if {name: array.shape for name, array in state.items()} != expected:
+            raise ModelLoadError(f"the weights of {type(self).__name__} do not fit its architecture.")
+        if not all(np.isfinite(array).all() for array in state.values()):
+            raise ModelLoadError(f"the weights of {type(self).__name__} hold NaN or infinite values.")
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "state_")
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.two_d_array = False
+        tags.input_tags.three_d_array = True
+        return tags
+
+
+def run_in_batches(
+    function: Callable[[Tensor], Tensor], rows: Tensor, batch_size: int, *, fixed: bool = False
+) -> Tensor:
+    """Apply ``function`` to ``rows`` in batches and join the results.
+
+    ``fixed`` fills the last batch up with copies, so that every call has the same shape.
+    """
+    results = []
+    with torch.inference_mode(), out_of_memory_advice(batch_size):
+        for start in range(0, len(rows), batch_size):
+            batch = rows[start : start + batch_size]
+            missing = batch_size - len(batch) if fixed else 0
+            filled = torch.cat([batch, batch[:1].expand(missing, *batch.shape[1:])]) if missing else batch
+            results.append(function(filled)[: len(batch)])
+    return torch.cat(results)
+
+
+def run_convolutions(function: Callable[[Tensor], Tensor], rows: Tensor, batch_size: int) -> Tensor:
+    """Apply a convolutional network to ``rows`` in batches, on a CPU to the same bits whatever ``batch_size``.
+
+    A CPU's convolution kernels round differently for different batch shapes, where those of the
+    transformer do not; so there the batch is always the same.
+    """
+    if rows.device.type == "cpu":
+        return run_in_batches(function, rows, _CPU_CONVOLUTION_BATCH, fixed=True)
+    return run_in_batches(function, rows, batch_size)
+
+
+def is_count(value: Any) -> bool:
+    """Return whether ``value`` is a positive integer."""
+    return isinstance(value, int | np.integer) and not isinstance(value, bool) and bool(value >= 1)
