@@ -6,6 +6,7 @@ import atexit
 import functools
 import shutil
 import tempfile
+import warnings
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -34,7 +35,9 @@ def run_cached(
     )
     locks = Path(store.location) / "locks"
     locks.mkdir(parents=True, exist_ok=True)
-    with FileLock(locks / f"{function.__name__}-{joblib.hash(arguments)}"):
+    with FileLock(locks / f"{function.__name__}-{joblib.hash(arguments)}"), warnings.catch_warnings():
+        # Of joblib's, when hashing a cohort takes half a second: small beside a training.
+        warnings.filterwarnings("ignore", message="Persisting input arguments")
         return store.cache(function, ignore=["runtime"])(runtime=runtime, **arguments)
 
 
