@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from abc import abstractmethod
 from collections.abc import Iterator
 from typing import Any
@@ -14,11 +13,18 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from skmimood._device import out_of_memory_advice
-from skmimood._residuals import COMBINATIONS, REFERENCES, filter_maps, residual_maps
+from skmimood._pixel_maps import BasePixelDetector
+from skmimood._residuals import (
+    COMBINATIONS,
+    REFERENCES,
+    RESIDUALS,
+    WEIGHTS,
+    filter_maps,
+    residual_maps,
+    upsample,
+)
 from skmimood._trained_step import TrainedStep, is_count, run_in_batches
-from skmimood._training import split_validation
-from skmimood.calibration import HealthyReference
-from skmimood.exceptions import InputError, SkmimoodWarning
+from skmimood.exceptions import InputError
 from skmimood.scans import TokenizedScans
 
 
@@ -89,39 +95,31 @@ class BaseTokenDetector(TransformerMixin, TrainedStep):
         return TokenizedScans(X.images, X.tokens, X.tokenizer, self.decision_function(X), self)
 
 
-class BaseRestorer(TrainedStep):
-    """Base of the last steps: they restore tokens and turn the change into a pixel map.
+class BaseRestorer(BasePixelDetector, TrainedStep):
+    """Base of the last steps that restore tokens and turn the change into a pixel map.
 
     Subclasses implement ``_restore_chunk(X) -> (n, R, h, w) int64 tensor``. The pixel map is
     computed here, once for all restorers: decode the R restorations, take the residual, combine,
-    filter (MIM-OOD section 3.4, step 5).
-
-    Attributes
-    ----------
-    threshold_ : float
-        Map value above which `predict` calls a pixel anomalous: exceeded by a share ``fpr`` of the foreground
-        (intensity above 0) of the healthy slices whose loss chose the best weights.
-    calibrated_with_ : dict
-        The inference parameters that it belongs to.
+    weight, filter (MIM-OOD section 3.4, step 5).
     """
 
     combination: str
-    fpr: float
     mean_filter: int
     min_filter: int
+    residual: str
     residual_reference: str
+    residual_weight: str
     sharpness: float
-    validation_fraction: float
-    threshold_: float
     grid_: tuple[int, int]
-    _max_calibration_slices = 32
 
     @abstractmethod
     def _restore_chunk(self, X: TokenizedScans) -> Tensor: ...
 
     def _inference_parameters(self, X: TokenizedScans) -> dict[str, Any]:
-        """Return every parameter that changes maps but not networks."""
-        names = ["combination", "sharpness", "residual_reference", "min_filter", "mean_filter", "fpr"]
+        names = [
+            "combination", "sharpness", "residual", "residual_reference", "residual_weight", "min_filter",
+            "mean_filter", "fpr",
+        ]  # fmt: skip
         return {name: getattr(self, name) for name in names}
 
     def restore(self, X: TokenizedScans) -> np.ndarray:
@@ -151,31 +149,6 @@ class BaseRestorer(TrainedStep):
         maps, healed = (torch.cat(list(part)).numpy() for part in zip(*parts, strict=True))
         return maps, healed
 
-    def decision_function(self, X: TokenizedScans) -> np.ndarray:
-        """Return the pixel anomaly maps, shape (n, H, W), float32 in [0, 1]; higher is more anomalous."""
-        return self.detect(X)[0]
-
-    def transform(self, X: TokenizedScans) -> np.ndarray:
-        """Return the healed slices, shape (n, H, W), float32 in [0, 1]."""
-        return self.detect(X)[1]
-
-    def predict(self, X: TokenizedScans) -> np.ndarray:
-        """Return masks (n, H, W), bool: map values above ``threshold_``."""
-        maps = self.decision_function(X)
-        if self._inference_parameters(X) != self.calibrated_with_:
-            warnings.warn(
-                "threshold_ was calibrated with other inference parameters; fit again (trained networks come "
-                "from the cache) or set threshold_ yourself.",
-                SkmimoodWarning, stacklevel=2,
-            )  # fmt: skip
-        return maps > self.threshold_
-
-    def score(self, X: TokenizedScans, y: Any) -> float:
-        """Return the average precision over all pixels of masks ``y`` (n, H, W)."""
-        from skmimood.metrics import pixel_average_precision_scorer
-
-        return pixel_average_precision_scorer(self, X, y)
-
     def _chunks(self, X: TokenizedScans) -> Iterator[TokenizedScans]:
         check_grid(X, self.grid_)
         with out_of_memory_advice(self.batch_size):
@@ -186,37 +159,25 @@ class BaseRestorer(TrainedStep):
         restored = self._restore_chunk(X)  # (n, R, h, w)
         n, n_restorations = restored.shape[:2]
         decode = X.tokenizer.decode_tensor
-        images = torch.from_numpy(X.images)
+        images, tokens = torch.from_numpy(X.images), torch.from_numpy(X.tokens)
         healed = decode(restored.flatten(0, 1)).cpu().unflatten(0, (n, n_restorations))  # (n, R, H, W)
-        reference = images if self.residual_reference == "image" else decode(torch.from_numpy(X.tokens)).cpu()
-        maps, healed = residual_maps(reference, healed, self.combination, self.sharpness)
+        reference = images if self.residual_reference == "image" else decode(tokens).cpu()
+        maps, healed = residual_maps(reference, healed, self.residual, self.combination, self.sharpness)
+        if self.residual_weight == "changed":
+            changed = (restored.cpu() != tokens[:, None]).float().mean(1)  # (n, h, w)
+            maps = maps * upsample(changed, X.tokenizer.downsampling, images.shape[1:])
+        elif self.residual_weight == "anomaly":
+            detector_of(X)
+            maps = maps * upsample(torch.from_numpy(X.anomaly), X.tokenizer.downsampling, images.shape[1:])
         return filter_maps(maps, self.min_filter, self.mean_filter), healed
-
-    def _calibrate(self, X: TokenizedScans) -> None:
-        """Set ``threshold_`` on the foreground of the healthy slices that chose the best weights."""
-        held_out = split_validation(len(X), self.validation_fraction)[1]
-        if len(held_out) == 0:
-            held_out = np.arange(len(X))
-            warnings.warn(
-                f"threshold_ is calibrated on the {len(X)} training slices themselves, since none were held out, and "
-                "will be too low. Pass more slices or raise validation_fraction.",
-                SkmimoodWarning, stacklevel=4,
-            )  # fmt: skip
-        spread = np.linspace(0, len(held_out) - 1, min(len(held_out), self._max_calibration_slices)).astype(
-            int
-        )
-        X = X[held_out[spread]]
-        maps = self.decision_function(X)
-        foreground = X.images > 0
-        pixels = maps[foreground] if foreground.any() else maps
-        self.threshold_ = HealthyReference.from_scans([(pixels, 0.0)]).pixel_threshold(self.fpr)
-        self.calibrated_with_ = self._inference_parameters(X)
 
     def _parameter_faults(self) -> Iterator[str]:
         yield from super()._parameter_faults()
         yield from self._faults("combination", lambda name: name in COMBINATIONS, f"one of {COMBINATIONS}")
         yield from self._faults("sharpness", lambda value: value >= 0, "a number of at least 0")
+        yield from self._faults("residual", lambda name: name in RESIDUALS, f"one of {RESIDUALS}")
         yield from self._faults("residual_reference", lambda name: name in REFERENCES, f"one of {REFERENCES}")
+        yield from self._faults("residual_weight", lambda name: name in WEIGHTS, f"one of {WEIGHTS}")
         for name in ("min_filter", "mean_filter"):
             yield from self._faults(
                 name,

@@ -8,10 +8,12 @@ from torch import Tensor
 
 COMBINATIONS = ("similarity", "mean", "median", "min")
 REFERENCES = ("image", "reconstruction")
+RESIDUALS = ("absolute", "positive")
+WEIGHTS = ("none", "changed", "anomaly")
 
 
 def residual_maps(
-    reference: Tensor, healed: Tensor, combination: str, sharpness: float
+    reference: Tensor, healed: Tensor, residual: str, combination: str, sharpness: float
 ) -> tuple[Tensor, Tensor]:
     """Combine the residuals of R restorations.
 
@@ -21,6 +23,8 @@ def residual_maps(
         What the restorations are compared with.
     healed : Tensor of shape (n, R, H, W)
         The decoded restorations.
+    residual : {"absolute", "positive"}
+        ``"positive"`` counts only what is brighter than its restoration (Baur et al. 2021).
     combination : {"similarity", "mean", "median", "min"}
         ``"similarity"`` weights restoration r by softmax(sharpness * mean(d) / d_r), d_r being its mean
         residual over the image: the scale-free form of Naval Marimont & Tarroni (ISBI 2021), whose
@@ -33,9 +37,10 @@ def residual_maps(
     maps, healed : Tensor of shape (n, H, W)
         Combined residuals, and the restorations averaged with the same weights.
     """
-    residuals = (reference[:, None] - healed).abs()
+    difference = reference[:, None] - healed
+    residuals = difference.clamp(min=0) if residual == "positive" else difference.abs()
     if combination == "similarity":
-        distance = residuals.mean((2, 3)).clamp(min=1e-12)  # (n, R)
+        distance = difference.abs().mean((2, 3)).clamp(min=1e-12)  # (n, R)
         weights = torch.softmax(sharpness * distance.mean(1, keepdim=True) / distance, dim=1)[..., None, None]
         return (weights * residuals).sum(1), (weights * healed).sum(1)
     if combination == "median":
@@ -43,6 +48,16 @@ def residual_maps(
     if combination == "min":
         return residuals.amin(1), healed.mean(1)
     return residuals.mean(1), healed.mean(1)
+
+
+def upsample(values: Tensor, factor: int, image_shape: tuple[int, ...]) -> Tensor:
+    """Interpolate values of tokens (n, h, w), ``factor`` pixels a side, bilinearly to pixels (n, H, W).
+
+    Tokens that reach beyond the image, which was padded to whole tokens at the right and bottom, are cut off there.
+    """
+    height, width = image_shape
+    pixels = F.interpolate(values[:, None], scale_factor=factor, mode="bilinear", align_corners=False)
+    return pixels[:, 0, :height, :width]
 
 
 def filter_maps(maps: Tensor, min_filter: int, mean_filter: int) -> Tensor:

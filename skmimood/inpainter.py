@@ -44,6 +44,13 @@ class MaskedTokenInpainter(BaseRestorer):
     sharpness : float >= 0, default=3.0
         Of ``"similarity"``: 0 is the mean, large values take the nearest restoration (paper silent;
         3 is the temperature of Naval Marimont & Tarroni 2021). No refit needed.
+    residual : {"absolute", "positive"}, default="absolute"
+        ``"positive"`` counts only pixels brighter than their restoration, a prior for lesions that are bright, as
+        those of FLAIR are (paper: absolute). No refit needed.
+    residual_weight : {"none", "changed", "anomaly"}, default="none"
+        What the residual is multiplied by, interpolated from tokens to pixels (paper: nothing): the share of
+        restorations that changed the token (the resampling mask of Pinaya et al. 2022), or the detector's score of
+        the slice. No refit needed.
     residual_reference : {"image", "reconstruction"}, default="image"
         What restorations are compared with: the slice x_0 (paper) or its decoded tokens. No refit needed.
     min_filter : int, default=3
@@ -75,7 +82,8 @@ class MaskedTokenInpainter(BaseRestorer):
     References
     ----------
     Naval Marimont et al., MIM-OOD, DGM4MICCAI 2023, sections 3.3, 3.4 and 4. Naval Marimont & Tarroni,
-    Anomaly detection through latent space restoration using VQ-VAEs, ISBI 2021 (combination and filters).
+    Anomaly detection through latent space restoration using VQ-VAEs, ISBI 2021 (combination and filters). Pinaya et
+    al., Unsupervised brain imaging 3D anomaly detection and segmentation with transformers, 2022 (masked residual).
     """
 
     _network_class = TokenTransformer
@@ -89,6 +97,8 @@ class MaskedTokenInpainter(BaseRestorer):
         temperature: float = 1.0,
         combination: str = "similarity",
         sharpness: float = 3.0,
+        residual: str = "absolute",
+        residual_weight: str = "none",
         residual_reference: str = "image",
         min_filter: int = 3,
         mean_filter: int = 7,
@@ -120,6 +130,8 @@ class MaskedTokenInpainter(BaseRestorer):
         self.temperature = temperature
         self.combination = combination
         self.sharpness = sharpness
+        self.residual = residual
+        self.residual_weight = residual_weight
         self.residual_reference = residual_reference
         self.min_filter = min_filter
         self.mean_filter = mean_filter

@@ -256,6 +256,11 @@ class VQTokenizer(TransformerMixin, TrainedStep):
         scans = self.transform(X)
         return -float(np.abs(scans.images - self.inverse_transform(scans)).mean())
 
+    @property
+    def downsampling(self) -> int:
+        """Pixels a side of a token, f."""
+        return self.patch_size * 2 ** (len(self.channel_multipliers) - 1)
+
     def decode_tensor(self, tokens: Tensor) -> Tensor:
         """Decode tokens (n, h, w) on any device to images (n, H, W) on this estimator's device, in [0, 1]."""
         height, width = self.image_shape_
@@ -282,7 +287,7 @@ class VQTokenizer(TransformerMixin, TrainedStep):
 
     def _grid(self, image_shape: tuple[int, ...]) -> tuple[int, ...]:
         """Return height and width of the token grid of images of this shape."""
-        factor = self.patch_size * 2 ** (len(self.channel_multipliers) - 1)
+        factor = self.downsampling
         grid = tuple(-(-side // factor) for side in image_shape)
         if np.prod(grid) < _MIN_TOKENS:
             raise InputError(

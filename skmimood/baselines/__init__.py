@@ -1,0 +1,1 @@
+"""Rivals of MIM-OOD behind the same API."""
