@@ -110,6 +110,7 @@ class BaseRestorer(BasePixelDetector, TrainedStep):
     residual_reference: str
     residual_weight: str
     sharpness: float
+    validation_fraction: float
     grid_: tuple[int, int]
 
     @abstractmethod

@@ -32,7 +32,6 @@ class BasePixelDetector(BaseEstimator):
     """
 
     fpr: float
-    validation_fraction: float
     threshold_: float
     calibrated_with_: dict[str, Any]
 
@@ -70,19 +69,24 @@ class BasePixelDetector(BaseEstimator):
         return pixel_average_precision_scorer(self, X, y)
 
     def _calibrate(self, X: Any) -> None:
-        """Set ``threshold_`` on the foreground of the healthy slices that were held out."""
-        held_out = split_validation(len(X), self.validation_fraction)[1]
-        if len(held_out) == 0:
-            held_out = np.arange(len(X))
-            warnings.warn(
-                f"threshold_ is calibrated on the {len(X)} training slices themselves, since none were held out, and "
-                "will be too low. Pass more slices or raise validation_fraction.",
-                SkmimoodWarning, stacklevel=4,
-            )  # fmt: skip
-        n_slices = min(len(held_out), _MAX_CALIBRATION_SLICES)
-        X = X[held_out[np.linspace(0, len(held_out) - 1, n_slices).astype(int)]]
+        """Set ``threshold_`` on the foreground of healthy slices, which were best held out of the training."""
+        n_slices = min(len(X), _MAX_CALIBRATION_SLICES)
+        X = X[np.linspace(0, len(X) - 1, n_slices).astype(int)]
         maps = self.decision_function(X)
         foreground = (X.images if isinstance(X, TokenizedScans) else X) > 0
         pixels = maps[foreground] if foreground.any() else maps
         self.threshold_ = HealthyReference.from_scans([(pixels, 0.0)]).pixel_threshold(self.fpr)
         self.calibrated_with_ = self._inference_parameters(X)
+
+
+def held_out_slices(X: Any, validation_fraction: float) -> Any:
+    """Return the slices of ``X`` that a training holds out; all of them, with a warning, if it holds out none."""
+    held_out = split_validation(len(X), validation_fraction)[1]
+    if len(held_out):
+        return X[held_out]
+    warnings.warn(
+        f"threshold_ is calibrated on the {len(X)} training slices themselves, since none were held out, and "
+        "will be too low. Pass more slices or raise validation_fraction.",
+        SkmimoodWarning, stacklevel=3,
+    )  # fmt: skip
+    return X

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from skmimood._base import BaseRestorer, check_tokenized, detector_of
 from skmimood._corruption import MASK_GENERATORS, draw_masks, law_faults
+from skmimood._pixel_maps import held_out_slices
 from skmimood._random import Streams, sampling_uniforms
 from skmimood._sampling import restore_tokens
 from skmimood._trained_step import is_count
@@ -180,7 +181,7 @@ class MaskedTokenInpainter(BaseRestorer):
             mask_generator=self.mask_generator,
         )  # fmt: skip
         self.grid_ = healthy.tokens.shape[1:]
-        self._calibrate(healthy)
+        self._calibrate(held_out_slices(healthy, self.validation_fraction))
         return self
 
     def _restore_chunk(self, X: TokenizedScans) -> Tensor:

@@ -72,7 +72,7 @@ def test_a_thin_line_is_removed_and_a_blob_kept():
 
 
 def test_the_positive_residual_ignores_what_is_darker_than_its_restoration():
-    darker = torch.where(HEALED > REFERENCE[:, None], HEALED, REFERENCE[:, None])
+    darker = torch.where(REFERENCE[:, None] < HEALED, HEALED, REFERENCE[:, None])
     assert residual_maps(REFERENCE, darker, "positive", "mean", 0.0)[0].max() == 0
     brighter = REFERENCE[:, None] - 0.1
     torch.testing.assert_close(

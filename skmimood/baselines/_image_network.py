@@ -1,0 +1,65 @@
+"""The baselines that train one network on the slices themselves, without tokens."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.utils.validation import check_is_fitted
+from torch import Tensor
+
+from skmimood._device import out_of_memory_advice
+from skmimood._pixel_maps import BasePixelDetector
+from skmimood._trained_step import TrainedStep
+from skmimood._validation import check_images
+
+
+class BaseImageDetector(BasePixelDetector, TrainedStep):
+    """Base of detectors with one network over slices (n, H, W) in [0, 1].
+
+    Subclasses implement ``_detect_batch(images (n, H, W) tensor) -> (maps, healed)``, whose result for one slice
+    must not depend on its neighbours, and set ``image_shape_`` in `fit`.
+
+    Attributes
+    ----------
+    image_shape_ : tuple of int
+        Height and width seen in fit.
+    """
+
+    image_shape_: tuple[int, int]
+
+    @abstractmethod
+    def _detect_batch(self, images: Tensor) -> tuple[Tensor, Tensor]: ...
+
+    def detect(self, X: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Return the anomaly maps and the reconstructions of slices.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, H, W)
+            Slices in [0, 1] of the size seen in fit.
+
+        Returns
+        -------
+        maps : ndarray of shape (n, H, W), float32
+            Higher is more anomalous.
+        healed : ndarray of shape (n, H, W), float32
+            The reconstructions, in [0, 1].
+        """
+        check_is_fitted(self)
+        self._check_parameters()
+        images = torch.from_numpy(check_images(X, self.image_shape_))
+        parts = []
+        with torch.inference_mode(), out_of_memory_advice(self.batch_size):
+            for start in range(0, len(images), self.batch_size):
+                batch = images[start : start + self.batch_size].to(self._torch_device)
+                parts.append([part.cpu() for part in self._detect_batch(batch)])
+        maps, healed = (torch.cat(list(part)).numpy() for part in zip(*parts, strict=True))
+        return maps, healed
+
+    def _parameter_faults(self) -> Iterator[str]:
+        yield from super()._parameter_faults()
+        yield from self._faults("fpr", lambda rate: 0 < rate < 1, "a number in (0, 1)")
