@@ -1,12 +1,12 @@
-"""``python -m benchmarks {lgg,ixi,volume} --help``."""
+"""``python -m benchmarks {accuracy,report,ixi,volume} --help``."""
 
 from __future__ import annotations
 
 import argparse
 
-from benchmarks import ixi, lgg, volume
+from benchmarks import accuracy, ixi, report, volume
 
-COMMANDS = {"lgg": lgg, "ixi": ixi, "volume": volume}
+COMMANDS = {"accuracy": accuracy, "report": report, "ixi": ixi, "volume": volume}
 
 
 def main() -> None:

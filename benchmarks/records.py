@@ -15,13 +15,12 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def data_root(argument: str | None) -> Path:
-    """Return the folder that holds ``lgg/`` and ``ixi/``: the argument, else $SKMIMOOD_DATA, else ../shared/data."""
+    """Return the folder that holds ``ixi/``: the argument, else $SKMIMOOD_DATA, else ../shared/data."""
     root = Path(argument or os.environ.get("SKMIMOOD_DATA") or "../shared/data")
     if not root.is_dir():
         raise SystemExit(
-            f"{root} is not a folder. Pass --root DIR or set SKMIMOOD_DATA to a folder with lgg/ (TCGA-LGG FLAIR: "
-            "<subject>/<subject>_flair.nii.gz, <subject>_seg.nii.gz, splits.csv) and ixi/ (<subject>_T1.nii.gz, "
-            "<subject>_brainmask.nii.gz, splits.csv)."
+            f"{root} is not a folder. Pass --root DIR or set SKMIMOOD_DATA to a folder with ixi/ (<subject>_T1.nii.gz, "
+            "<subject>_brainmask.nii.gz, splits.csv), from https://brain-development.org/ixi-dataset/."
         )
     return root
 
@@ -36,27 +35,54 @@ def environment(device: str = "auto") -> dict[str, Any]:
     """Describe the code, and the machine if the run was on ``device``."""
     import torch
 
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty"],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=Path(__file__).parent,
-    )
-    on_gpu = torch.cuda.is_available() and device != "cpu"
+    from skmimood._device import resolve_device
+
+    chosen = resolve_device(device)
     return {
         "command": "python -m benchmarks " + " ".join(_without_paths(sys.argv[1:])),
-        "commit": commit.stdout.strip(),
-        "device": torch.cuda.get_device_name() if on_gpu else f"CPU ({platform.machine()})",
+        "commit": commit(),
+        "device": f"CPU ({platform.machine()})"
+        if chosen.type == "cpu"
+        else torch.cuda.get_device_name(chosen),
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         "torch": torch.__version__,
     }
 
 
+def commit() -> str:
+    """Return the commit of the code, with "-dirty" if the code has changed since.
+
+    Results do not count as code. Without git, $BENCHMARK_COMMIT tells.
+    """
+    head = _git("rev-parse", "--short", "HEAD")
+    if head is None:
+        return os.environ.get("BENCHMARK_COMMIT", "unknown")
+    written = [f":!{name}" for name in ("results", "figures", "README.md")]
+    changed = _git("status", "--porcelain", "--untracked-files=no", "--", ":/", *written)
+    return f"{head}-dirty" if changed else head
+
+
+def _git(*arguments: str) -> str | None:
+    """Return what git says, None where there is no git or no repository."""
+    try:
+        said = subprocess.run(
+            ["git", *arguments], capture_output=True, text=True, check=True, cwd=Path(__file__).parent
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return said.stdout.strip()
+
+
 def _without_paths(arguments: list[str]) -> list[str]:
     """Put a placeholder for folders of this machine."""
-    follows = [False, *(argument in ("--root", "--cache", "--model") for argument in arguments)]
+    follows = [
+        False,
+        *(
+            argument in ("--root", "--cache", "--model", "--healthy", "--slices", "--results")
+            for argument in arguments
+        ),
+    ]
     return ["DIR" if is_path else argument for argument, is_path in zip(arguments, follows, strict=False)]
 
 

@@ -18,7 +18,7 @@ _PUBLIC = {
     "make_mimood_pipeline": "pipeline",
     "save_model": "_state",
 }
-_SUBMODULES = ("datasets", "exceptions", "metrics")
+_SUBMODULES = ("baselines", "datasets", "exceptions", "metrics")
 
 __all__ = ["__version__", *_PUBLIC, *_SUBMODULES]
 

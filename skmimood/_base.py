@@ -13,6 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from skmimood._device import out_of_memory_advice
+from skmimood._foreground import eroded, head_masks
 from skmimood._pixel_maps import BasePixelDetector
 from skmimood._residuals import (
     COMBINATIONS,
@@ -104,6 +105,7 @@ class BaseRestorer(BasePixelDetector, TrainedStep):
     """
 
     combination: str
+    erosion: int
     mean_filter: int
     min_filter: int
     residual: str
@@ -119,7 +121,7 @@ class BaseRestorer(BasePixelDetector, TrainedStep):
     def _inference_parameters(self, X: TokenizedScans) -> dict[str, Any]:
         names = [
             "combination", "sharpness", "residual", "residual_reference", "residual_weight", "min_filter",
-            "mean_filter", "fpr",
+            "mean_filter", "erosion", "fpr",
         ]  # fmt: skip
         return {name: getattr(self, name) for name in names}
 
@@ -170,7 +172,10 @@ class BaseRestorer(BasePixelDetector, TrainedStep):
         elif self.residual_weight == "anomaly":
             detector_of(X)
             maps = maps * upsample(torch.from_numpy(X.anomaly), X.tokenizer.downsampling, images.shape[1:])
-        return filter_maps(maps, self.min_filter, self.mean_filter), healed
+        maps = filter_maps(maps, self.min_filter, self.mean_filter)
+        if self.erosion:
+            maps = maps * torch.from_numpy(eroded(head_masks(X.images), self.erosion))
+        return maps, healed
 
     def _parameter_faults(self) -> Iterator[str]:
         yield from super()._parameter_faults()
@@ -185,4 +190,5 @@ class BaseRestorer(BasePixelDetector, TrainedStep):
                 lambda size: is_count(size) and size % 2 == 1,
                 "an odd number of pixels, 1 for no filter",
             )
+        yield from self._faults("erosion", lambda n: n == 0 or is_count(n), "0 or a positive integer")
         yield from self._faults("fpr", lambda rate: 0 < rate < 1, "a number in (0, 1)")

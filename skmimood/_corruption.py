@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -138,7 +138,15 @@ def draw_replacements(law: Any, tokens: np.ndarray, n_codes: int, rng: np.random
     return _mix(parts, law, len(tokens), rng)
 
 
-def law_faults(law: Any, choices: Mapping[str, Any], name: str) -> Iterator[str]:
+def split_law(law: Any, member: str) -> tuple[float, Any]:
+    """Return the share that ``member`` has in a law, and the law of the rest (None if nothing is left)."""
+    if not isinstance(law, Mapping):
+        return (1.0, None) if law == member else (0.0, law)
+    rest = {other: weight for other, weight in law.items() if other != member}
+    return law.get(member, 0.0) / sum(law.values()), rest or None
+
+
+def law_faults(law: Any, choices: Collection[str], name: str) -> Iterator[str]:
     """Say what is wrong unless ``law`` is a known name, a callable, or a mixture ``{law: weight}``."""
     members = law if isinstance(law, Mapping) else {law: 1.0}
     unknown = [member for member in members if not callable(member) and member not in choices]

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
+from scipy.stats import qmc
 from torch import Tensor
+
+ORDERS = ("confidence", "halton")
 
 
 def restore_tokens(
@@ -17,6 +21,8 @@ def restore_tokens(
     score: Callable[[Tensor], Tensor],
     logits: Callable[[Tensor, Tensor], Tensor],
     temperature: float = 1.0,
+    n_passes: int = 1,
+    order: str = "confidence",
 ) -> Tensor:
     """Resample, T times, every token whose anomaly score exceeds the threshold.
 
@@ -35,8 +41,8 @@ def restore_tokens(
         ``score(tokens (m, h, w)) -> (m, h, w)``.
     logits : callable
         ``logits(tokens, mask) -> (m, h, w, K)``, the in-painter's law of the tokens under the mask.
-    temperature : float > 0
-        Divides the logits.
+    temperature, n_passes, order
+        See `inpaint`.
 
     Returns
     -------
@@ -61,9 +67,76 @@ def restore_tokens(
         active, masks = active[remaining], masks[remaining]
         if len(active) == 0:
             break
-        sampled = sample(logits(restored[active], masks), draws[active, step], temperature)
-        restored[active] = torch.where(masks, sampled, restored[active])
+        restored[active] = inpaint(
+            restored[active],
+            masks,
+            draws[active, step],
+            logits,
+            temperature=temperature,
+            n_passes=n_passes,
+            order=order,
+        )
     return restored.unflatten(0, (len(tokens), n_restorations))
+
+
+def inpaint(
+    tokens: Tensor,
+    masks: Tensor,
+    uniforms: Tensor,
+    logits: Callable[[Tensor, Tensor], Tensor],
+    *,
+    temperature: float = 1.0,
+    n_passes: int = 1,
+    order: str = "confidence",
+) -> Tensor:
+    """Replace the masked tokens by samples.
+
+    Parameters
+    ----------
+    tokens, masks : Tensor of shape (m, h, w)
+    uniforms : Tensor of shape (m, h, w)
+        Draws in [0, 1), one a position, whenever it is sampled.
+    logits : callable
+        See `restore_tokens`.
+    temperature : float > 0
+        Divides the logits.
+    n_passes : int
+        1 samples all masked tokens at once and independently of one another (MIM-OOD). More sample a part in each pass,
+        given the parts before: as many stay masked as the cosine schedule of MaskGIT says (Chang et al. 2022).
+    order : {"confidence", "halton"}
+        Which go first: those of the most probable samples (MaskGIT, without its noise), or positions far from one
+        another, by a Halton sequence over the grid (Besnier et al. 2025).
+
+    Returns
+    -------
+    Tensor of shape (m, h, w)
+    """
+    hidden, n_hidden = masks, masks.flatten(1).sum(1)  # (m, h, w), (m,)
+    for index in range(1, n_passes + 1):
+        law = logits(tokens, hidden)
+        sampled = sample(law, uniforms, temperature)
+        if index == n_passes:
+            break
+        if order == "halton":
+            urgency = -_halton_ranks(tokens.shape[1:]).to(tokens.device).expand_as(tokens).float()
+        else:
+            urgency = torch.log_softmax(law.float(), dim=-1).gather(-1, sampled[..., None])[..., 0]
+        urgency = urgency.masked_fill(~hidden, -math.inf).flatten(1)
+        n_left = (math.cos(math.pi / 2 * index / n_passes) * n_hidden).long()  # (m,)
+        place = urgency.argsort(dim=1, descending=True, stable=True).argsort(dim=1).view_as(tokens)
+        n_filled = hidden.flatten(1).sum(1) - n_left
+        filled = hidden & (place < n_filled[:, None, None])
+        tokens, hidden = torch.where(filled, sampled, tokens), hidden & ~filled
+    return torch.where(hidden, sampled, tokens)
+
+
+def _halton_ranks(grid: tuple[int, ...]) -> Tensor:
+    """Return when a Halton sequence first visits each cell of the grid, as ranks (h, w)."""
+    h, w = grid
+    points = qmc.Halton(2, scramble=False).random(16 * h * w)
+    cells = torch.from_numpy((points * [h, w]).astype(int) @ [w, 1])
+    first = torch.full((h * w,), len(cells)).scatter_reduce(0, cells, torch.arange(len(cells)), "amin")
+    return first.argsort(stable=True).argsort().view(h, w)
 
 
 def sample(logits: Tensor, uniforms: Tensor, temperature: float) -> Tensor:

@@ -29,8 +29,16 @@ _MAX_MANIFEST_BYTES = 2**24
 # What a file may name, and where it is defined. A manifest never names a module.
 _REGISTRY = {
     "AnomalousTokenDetector": "skmimood.detector",
+    "AutoregressiveRestorer": "skmimood.baselines.autoregressive",
+    "DenoisingAutoencoder": "skmimood.baselines.denoising",
+    "HealthyZScore": "skmimood.baselines.zscore",
+    "IntensityThreshold": "skmimood.baselines.intensity",
+    "MaskedAutoencoderDetector": "skmimood.baselines.mae",
     "MaskedTokenInpainter": "skmimood.inpainter",
     "ScanDetector": "skmimood.volumes.scan_detector",
+    "TokenCritic": "skmimood.baselines.token_critic",
+    "TokenLikelihoodDetector": "skmimood.baselines.likelihood",
+    "TokenizerResidual": "skmimood.baselines.tokenizer_residual",
     "VQTokenizer": "skmimood.tokenizer",
 }
 # Where and how visibly an estimator runs is no part of a model; a saved path would tell of its machine.

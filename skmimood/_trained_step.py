@@ -114,13 +114,21 @@ class TrainedStep(BaseEstimator):
         return self.precision if self.precision != "auto" else getattr(self, "precision_", "auto")
 
     def _fit_network(
-        self, train: Callable[..., dict[str, Any]], config: dict[str, Any], **arguments: Any
-    ) -> None:
-        """Call ``train(config=, recipe=, seed=, runtime=, **arguments)`` through the cache; keep what it learnt."""
-        seed = draw_seed(self.random_state)
-        precision = str(resolve_precision(self.precision, self._torch_device)).removeprefix("torch.")
-        recipe = Recipe(**{name: getattr(self, name) for name in Recipe.__dataclass_fields__})
-        arguments |= {"config": config, "recipe": replace(recipe, precision=precision), "seed": seed}
+        self, train: Callable[..., dict[str, Any]], config: dict[str, Any], *, seed: int | None = None, **arguments: Any
+    ) -> None:  # fmt: skip
+        """Train through the cache and keep what was learnt; ``seed`` is drawn from ``random_state`` unless given."""
+        seed = draw_seed(self.random_state) if seed is None else seed
+        trained = self._train(train, config, seed, **arguments)
+        self.state_, self.history_, self.config_ = trained["state"], trained["history"], config
+        self.seed_, self.precision_ = seed, self._recipe().precision
+        self.n_iter_ = len(self.history_["loss"])
+        self.__dict__.pop("_loaded", None)
+
+    def _train(
+        self, train: Callable[..., dict[str, Any]], config: dict[str, Any], seed: int, **arguments: Any
+    ) -> dict[str, Any]:
+        """Return ``train(config=, recipe=, seed=, runtime=, **arguments)``, called through the cache."""
+        arguments |= {"config": config, "recipe": self._recipe(), "seed": seed}
         # A callable cannot be told from another of the same name, so what it trained is not cached.
         is_named = not any(map(has_callable, arguments.values()))
         runtime = Runtime(
@@ -130,11 +138,13 @@ class TrainedStep(BaseEstimator):
             self._checkpoint(arguments, is_named),
             self.resume,
         )
-        trained = run_cached(train, self.memory if is_named else None, runtime=runtime, **arguments)
-        self.state_, self.history_, self.config_ = trained["state"], trained["history"], config
-        self.seed_, self.precision_ = seed, precision
-        self.n_iter_ = len(self.history_["loss"])
-        self.__dict__.pop("_loaded", None)
+        return run_cached(train, self.memory if is_named else None, runtime=runtime, **arguments)
+
+    def _recipe(self) -> Recipe:
+        """Return how to train, with the precision that "auto" means here."""
+        precision = str(resolve_precision(self.precision, self._torch_device)).removeprefix("torch.")
+        recipe = Recipe(**{name: getattr(self, name) for name in Recipe.__dataclass_fields__})
+        return replace(recipe, precision=precision)
 
     def _checkpoint(self, arguments: dict[str, Any], is_named: bool) -> Path | None:
         """Return the checkpoint's path, named after everything that the training depends on."""

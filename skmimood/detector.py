@@ -17,8 +17,10 @@ from skmimood._corruption import (
     draw_masks,
     draw_replacements,
     law_faults,
+    split_law,
 )
 from skmimood._random import Streams
+from skmimood._trained_step import is_count
 from skmimood._training import Recipe, Runtime, pick_copies, train
 from skmimood._validation import drop_lesions
 from skmimood.networks.transformer import TokenTransformer
@@ -41,12 +43,16 @@ class AnomalousTokenDetector(BaseTokenDetector):
         a shorter one, when even healthy tokens score more, it should be higher. No refit needed.
     corruption : str, callable or dict, default="random"
         Law of the replacing tokens: ``"random"`` (uniform over the codes, the paper's), ``"foreign"``
-        (another slice's tokens, shifted), ``"constant"`` (one code a slice), a callable
+        (another slice's tokens, shifted), ``"constant"`` (one code a slice), ``"painted"`` (the tokens of copies
+        with anomalies painted into the pixels, see `skmimood._synthetic`; then the target of a token is the share of
+        its pixels that changed, and ``mask_generator`` has no say), a callable
         ``(tokens (n, h, w), n_codes, rng) -> (n, h, w)``, or a mixture ``{law: weight}`` drawn a sample.
+    n_painted : int, default=16
+        Copies of each slice with painted anomalies, if ``corruption`` asks for any.
     mask_generator : str, callable or dict, default="brush"
         Which tokens are replaced: ``"brush"`` (the paper's random walk of a brush), ``"boxes"``,
         ``"uniform_ratio"``, ``"maskgit_cosine"``, a callable ``(n, (h, w), rng) -> (n, h, w)``, or a mixture.
-    depth : int, default=6
+    depth : int, default=4
         Transformer blocks (paper: 12).
     width : int, default=128
         Width of a token; a multiple of ``n_heads`` (paper silent).
@@ -56,7 +62,7 @@ class AnomalousTokenDetector(BaseTokenDetector):
         Width of the MLPs over ``width`` (paper silent).
     drop_path : float in [0, 1), default=0.1
         Stochastic depth (paper: 0.1).
-    max_iter : int, default=1000
+    max_iter : int, default=800
         Training steps (paper: 200,000).
     batch_size : int, default=32
         Slices a step (paper silent). In inference it bounds memory and never changes a result.
@@ -87,13 +93,14 @@ class AnomalousTokenDetector(BaseTokenDetector):
         *,
         threshold: float = 0.002,
         corruption: Any = "random",
+        n_painted: int = 16,
         mask_generator: Any = "brush",
-        depth: int = 6,
+        depth: int = 4,
         width: int = 128,
         n_heads: int = 4,
         mlp_ratio: float = 4.0,
         drop_path: float = 0.1,
-        max_iter: int = 1000,
+        max_iter: int = 800,
         batch_size: int = 32,
         learning_rate: float = 1e-3,
         weight_decay: float = 1e-5,
@@ -111,6 +118,7 @@ class AnomalousTokenDetector(BaseTokenDetector):
     ) -> None:
         self.threshold = threshold
         self.corruption = corruption
+        self.n_painted = n_painted
         self.mask_generator = mask_generator
         self.depth = depth
         self.width = width
@@ -149,8 +157,10 @@ class AnomalousTokenDetector(BaseTokenDetector):
         self._check_parameters()
         healthy = drop_lesions(check_tokenized(X), y)
         config = self._transformer_config(healthy, n_outputs=1)
+        share, _ = split_law(self.corruption, "painted")
+        painted = healthy.tokenizer.painted_tokens(healthy, self.n_painted) if share else None
         self._fit_network(
-            train_token_detector, config, tokens=healthy.tokenizer.training_tokens(healthy),
+            train_token_detector, config, tokens=healthy.tokenizer.training_tokens(healthy), painted=painted,
             corruption=self.corruption, mask_generator=self.mask_generator,
         )  # fmt: skip
         self.grid_ = healthy.tokens.shape[1:]
@@ -164,7 +174,8 @@ class AnomalousTokenDetector(BaseTokenDetector):
         yield from super()._parameter_faults()
         yield from self._transformer_faults()
         yield from self._faults("threshold", lambda p: 0 <= p <= 1, "a probability in [0, 1]")
-        yield from law_faults(self.corruption, CORRUPTIONS, "corruption")
+        yield from law_faults(self.corruption, {*CORRUPTIONS, "painted"}, "corruption")
+        yield from self._faults("n_painted", is_count, "a positive integer")
         yield from law_faults(self.mask_generator, MASK_GENERATORS, "mask_generator")
 
     def _score_tokens(self, tokens: Tensor) -> Tensor:
@@ -172,8 +183,8 @@ class AnomalousTokenDetector(BaseTokenDetector):
 
 
 def train_token_detector(
-    *, tokens: np.ndarray, config: dict[str, Any], corruption: Any, mask_generator: Any, recipe: Recipe, seed: int,
-    runtime: Runtime,
+    *, tokens: np.ndarray, painted: tuple[np.ndarray, np.ndarray] | None, config: dict[str, Any], corruption: Any,
+    mask_generator: Any, recipe: Recipe, seed: int, runtime: Runtime,
 ) -> dict[str, dict[str, np.ndarray]]:  # fmt: skip
     """Train an ATD; a pure function of everything but ``runtime``, cached by `AnomalousTokenDetector.fit`.
 
@@ -181,6 +192,8 @@ def train_token_detector(
     ----------
     tokens : ndarray of shape (n, n_copies, h, w), int64
         Healthy tokens of n slices and of their augmented copies.
+    painted : (tokens, shares) or None
+        See `VQTokenizer.painted_tokens`; None unless ``corruption`` has a part of them.
     config : dict
         Arguments of `TokenTransformer`.
     corruption, mask_generator, recipe, seed, runtime
@@ -192,15 +205,30 @@ def train_token_detector(
     """
     n_codes, grid = config["n_inputs"], tuple(config["grid"])
 
-    def loss(network: Any, indices: np.ndarray, streams: Streams, training: bool) -> Tensor:
-        batch = pick_copies(tokens, indices, streams, training)
-        masks = draw_masks(mask_generator, len(batch), grid, streams.numpy)
-        wrong = draw_replacements(corruption, batch, n_codes, streams.numpy)
-        corrupted = torch.from_numpy(np.where(masks, wrong, batch)).to(streams.torch.device)
-        logits = network(corrupted, streams.torch if training else None)[..., 0]
+    painted_share, replacement = split_law(corruption, "painted")
+
+    def corrupt(batch: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        masks = draw_masks(mask_generator, len(batch), grid, rng)
+        wrong = draw_replacements(replacement, batch, n_codes, rng)
         # As printed, the target is the mask, also where the replacement happens to be the same token.
-        target = torch.from_numpy(masks).to(logits.device, torch.float32)
-        return F.binary_cross_entropy_with_logits(logits.float(), target)
+        return np.where(masks, wrong, batch), masks.astype(np.float32)
+
+    def loss(network: Any, indices: np.ndarray, streams: Streams, training: bool) -> Tensor:
+        is_painted = (
+            streams.numpy.random(len(indices)) < painted_share if painted else np.zeros(len(indices), bool)
+        )
+        corrupted = np.empty((len(indices), *grid), np.int64)
+        target = np.empty((len(indices), *grid), np.float32)
+        if painted and is_painted.any():
+            chosen = indices[is_painted]
+            copies = streams.numpy.integers(0, painted[0].shape[1], len(chosen))
+            corrupted[is_painted], target[is_painted] = (part[chosen, copies] for part in painted)
+        if not is_painted.all():
+            batch = pick_copies(tokens, indices[~is_painted], streams, training)
+            corrupted[~is_painted], target[~is_painted] = corrupt(batch, streams.numpy)
+        device = streams.torch.device
+        logits = network(torch.from_numpy(corrupted).to(device), streams.torch if training else None)[..., 0]
+        return F.binary_cross_entropy_with_logits(logits.float(), torch.from_numpy(target).to(device))
 
     network = new_network(TokenTransformer, config, Streams.at(seed, 2**41).torch)
     return train(network, loss, len(tokens), recipe, runtime, seed=seed)

@@ -14,7 +14,7 @@ from skmimood._base import BaseRestorer, check_tokenized, detector_of
 from skmimood._corruption import MASK_GENERATORS, draw_masks, law_faults
 from skmimood._pixel_maps import held_out_slices
 from skmimood._random import Streams, sampling_uniforms
-from skmimood._sampling import restore_tokens
+from skmimood._sampling import ORDERS, restore_tokens
 from skmimood._trained_step import is_count
 from skmimood._training import Recipe, Runtime, pick_copies, train
 from skmimood._validation import drop_lesions
@@ -39,6 +39,12 @@ class MaskedTokenInpainter(BaseRestorer):
         R, restorations a slice (paper: 4 or 8). No refit needed.
     temperature : float > 0, default=1.0
         Of sampling (paper silent; we read 1). No refit needed.
+    n_passes : int, default=1
+        Passes of the transformer in which the masked tokens of a step are sampled. 1 samples all at once (paper). No
+        refit needed.
+    order : {"confidence", "halton"}, default="confidence"
+        Which tokens are sampled first if ``n_passes`` is more than 1: the most probable ones (MaskGIT, Chang et al.
+        2022), or such as are far from one another (Besnier et al. 2025). No refit needed.
     combination : {"similarity", "mean", "median", "min"}, default="similarity"
         How R maps become one (paper silent). ``"similarity"`` weights the restorations nearer to the
         slice more, as the authors' earlier work does. No refit needed.
@@ -59,6 +65,9 @@ class MaskedTokenInpainter(BaseRestorer):
         code, 3 x 3 x 3). No refit needed.
     mean_filter : int, default=7
         Side of the mean filter that follows, odd (size from the same code: 7 x 7 in plane). No refit needed.
+    erosion : int, default=0
+        Maps are 0 outside the head or brain and within this many pixels of its surface, to leave out a scalp that has
+        not been stripped; 0 leaves them as they are (paper). No refit needed.
     fpr : float in (0, 1), default=0.01
         Share of held-out healthy pixels above ``threshold_``. Fit again to change it: training is cached.
     mask_generator : str, callable or dict, default="brush"
@@ -96,6 +105,8 @@ class MaskedTokenInpainter(BaseRestorer):
         n_steps: int = 4,
         n_restorations: int = 4,
         temperature: float = 1.0,
+        n_passes: int = 1,
+        order: str = "confidence",
         combination: str = "similarity",
         sharpness: float = 3.0,
         residual: str = "absolute",
@@ -103,14 +114,15 @@ class MaskedTokenInpainter(BaseRestorer):
         residual_reference: str = "image",
         min_filter: int = 3,
         mean_filter: int = 7,
+        erosion: int = 0,
         fpr: float = 0.01,
         mask_generator: Any = "brush",
-        depth: int = 6,
+        depth: int = 4,
         width: int = 128,
         n_heads: int = 4,
         mlp_ratio: float = 4.0,
         drop_path: float = 0.1,
-        max_iter: int = 1000,
+        max_iter: int = 800,
         batch_size: int = 32,
         learning_rate: float = 1e-3,
         weight_decay: float = 1e-5,
@@ -129,6 +141,8 @@ class MaskedTokenInpainter(BaseRestorer):
         self.n_steps = n_steps
         self.n_restorations = n_restorations
         self.temperature = temperature
+        self.n_passes = n_passes
+        self.order = order
         self.combination = combination
         self.sharpness = sharpness
         self.residual = residual
@@ -136,6 +150,7 @@ class MaskedTokenInpainter(BaseRestorer):
         self.residual_reference = residual_reference
         self.min_filter = min_filter
         self.mean_filter = mean_filter
+        self.erosion = erosion
         self.fpr = fpr
         self.mask_generator = mask_generator
         self.depth = depth
@@ -197,10 +212,11 @@ class MaskedTokenInpainter(BaseRestorer):
                 torch.from_numpy(X.tokens).to(device), torch.from_numpy(X.anomaly).to(device),
                 torch.from_numpy(uniforms).to(device), threshold=detector.threshold,
                 score=detector.score_tensor, logits=logits, temperature=self.temperature,
+                n_passes=self.n_passes, order=self.order,
             )  # fmt: skip
 
     def _inference_parameters(self, X: TokenizedScans) -> dict[str, Any]:
-        names = ("n_steps", "n_restorations", "temperature")
+        names = ("n_steps", "n_restorations", "temperature", "n_passes", "order")
         own = {name: getattr(self, name) for name in names}
         return super()._inference_parameters(X) | own | {"detector_threshold": detector_of(X).threshold}
 
@@ -209,6 +225,8 @@ class MaskedTokenInpainter(BaseRestorer):
         yield from self._transformer_faults()
         yield from self._faults("n_steps", is_count, "a positive integer")
         yield from self._faults("n_restorations", is_count, "a positive integer")
+        yield from self._faults("n_passes", is_count, "a positive integer")
+        yield from self._faults("order", lambda name: name in ORDERS, f"one of {ORDERS}")
         yield from self._faults("temperature", lambda value: value > 0, "a positive number")
         yield from law_faults(self.mask_generator, MASK_GENERATORS, "mask_generator")
 

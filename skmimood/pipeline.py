@@ -44,7 +44,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     },
 }  # fmt: skip
 
-PRESET_IMAGE_SIZE = {"tiny": 128, "small": 128, "paper": 160}
+PRESET_IMAGE_SIZE = {"tiny": 64, "small": 128, "paper": 160}
 """Side in pixels of the square slices that a preset is made for."""
 
 

@@ -69,7 +69,7 @@ class TokenizedScans:
             key = slice(key, key + 1 or None)
         return replace(
             self,
-            images=self.images[key],
-            tokens=self.tokens[key],
-            anomaly=None if self.anomaly is None else self.anomaly[key],
+            images=np.ascontiguousarray(self.images[key]),  # torch shares no memory with a reversed view
+            tokens=np.ascontiguousarray(self.tokens[key]),
+            anomaly=None if self.anomaly is None else np.ascontiguousarray(self.anomaly[key]),
         )

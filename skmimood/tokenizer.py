@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -13,20 +13,20 @@ from sklearn.base import TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from skmimood._augmentation import flip_and_rotate, vary_intensity
+from skmimood._augmentation import vary_intensity
 from skmimood._caching import run_cached
-from skmimood._device import autocast, resolve_device, resolve_precision
+from skmimood._device import autocast, resolve_precision
 from skmimood._random import Streams
 from skmimood._trained_step import TrainedStep, is_count, run_convolutions
 from skmimood._training import Recipe, Runtime, train
+from skmimood._training_tokens import encode_images, pad, tokenize_augmented, tokenize_painted
 from skmimood._validation import check_images, drop_lesions
 from skmimood.exceptions import CodebookCollapseWarning, InputError
 from skmimood.networks.vqvae import VQVAE
-from skmimood.networks.weights import load_network, new_network
+from skmimood.networks.weights import new_network
 from skmimood.scans import TokenizedScans
 
 _MIN_TOKENS = 4
-_AUGMENTATION_BATCH = 64
 _MAX_USAGE_IMAGES = 512
 _COLLAPSED_SHARE = 0.03
 
@@ -49,7 +49,7 @@ class VQTokenizer(TransformerMixin, TrainedStep):
         the cost of the widest layers, on a CPU most of the whole.
     channels : int, default=32
         Width of the first level (VQGAN: 128; the paper is silent).
-    channel_multipliers : sequence of int, default=(1, 2, 4)
+    channel_multipliers : sequence of int, default=(1, 2)
         Width of each level; L levels give tokens of f = patch_size * 2**(L - 1) pixels a side (paper: f = 8;
         we read VQGAN's (1, 1, 2, 4) there).
     n_res_blocks : int, default=1
@@ -68,7 +68,7 @@ class VQTokenizer(TransformerMixin, TrainedStep):
     flip : bool, default=True
         Whether these copies may be mirrored along the last axis: left and right in axial and coronal slices. Turn it
         off for sagittal ones.
-    max_iter : int, default=800
+    max_iter : int, default=900
         Training steps (paper: 300,000).
     batch_size : int, default=16
         Slices a step (paper silent). In inference it bounds memory and never changes a result.
@@ -128,7 +128,7 @@ class VQTokenizer(TransformerMixin, TrainedStep):
         code_dim: int = 32,
         patch_size: int = 2,
         channels: int = 32,
-        channel_multipliers: Sequence[int] = (1, 2, 4),
+        channel_multipliers: Sequence[int] = (1, 2),
         n_res_blocks: int = 1,
         commitment: float = 0.25,
         codebook_decay: float = 0.99,
@@ -136,7 +136,7 @@ class VQTokenizer(TransformerMixin, TrainedStep):
         augment: bool = True,
         n_augmentations: int = 2,
         flip: bool = True,
-        max_iter: int = 800,
+        max_iter: int = 900,
         batch_size: int = 16,
         learning_rate: float = 1e-3,
         weight_decay: float = 1e-5,
@@ -278,11 +278,29 @@ class VQTokenizer(TransformerMixin, TrainedStep):
         Of each slice its own tokens, then those of its flipped and rotated copies. They come from the
         cache where there is one, so that they do not depend on who computes them.
         """
-        runtime = Runtime("augmented tokens", self.device, bool(self.verbose))
+        return self._tokenize_cached(tokenize_augmented, X, n_augmentations=self.n_augmentations)
+
+    def painted_tokens(self, X: TokenizedScans, n_copies: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the tokens of copies of the slices with painted anomalies, cached as `training_tokens`.
+
+        Parameters
+        ----------
+        X : TokenizedScans of n slices
+        n_copies : int
+            Copies of each slice, flipped and rotated, each with anomalies of its own.
+
+        Returns
+        -------
+        tokens : ndarray of shape (n, n_copies, h, w), int64
+        shares : ndarray of shape (n, n_copies, h, w), float32
+            Share of each token's pixels that an anomaly has visibly changed.
+        """
+        return self._tokenize_cached(tokenize_painted, X, n_copies=n_copies)
+
+    def _tokenize_cached(self, tokenize: Callable[..., Any], X: TokenizedScans, **arguments: Any) -> Any:
         return run_cached(
-            tokenize_augmented, self.memory, runtime=runtime, images=X.images, config=self.config_,
-            state=self.state_, n_augmentations=self.n_augmentations, flip=self.flip, seed=self.seed_,
-            precision=self._precision(),
+            tokenize, self.memory, runtime=Runtime("tokens", self.device), images=X.images, config=self.config_,
+            state=self.state_, flip=self.flip, seed=self.seed_, precision=self._precision(), **arguments,
         )  # fmt: skip
 
     def _grid(self, image_shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -333,41 +351,6 @@ class VQTokenizer(TransformerMixin, TrainedStep):
         )  # fmt: skip
 
 
-def encode_images(
-    network: VQVAE, images: np.ndarray, device: torch.device, context: torch.autocast, batch_size: int
-) -> np.ndarray:
-    """Return the tokens (n, h, w), int64, of images (n, H, W), padded with 0 to whole tokens."""
-
-    def encode(batch: Tensor) -> Tensor:
-        with context:
-            return network.encode(_pad(batch[:, None], network.downsampling))
-
-    return run_convolutions(encode, torch.from_numpy(images).to(device), batch_size).cpu().numpy()
-
-
-def tokenize_augmented(
-    *, images: np.ndarray, config: dict[str, Any], state: dict[str, np.ndarray], n_augmentations: int, flip: bool,
-    seed: int, precision: str, runtime: Runtime,
-) -> np.ndarray:  # fmt: skip
-    """Tokenise each image and flipped and rotated copies of it; see `VQTokenizer.training_tokens`."""
-    device = resolve_device(runtime.device)
-    network = load_network(VQVAE, config, state).to(device)
-    context = autocast(device, resolve_precision(precision, device))
-
-    def tokens_of(copy: int, start: int) -> np.ndarray:
-        part = images[start : start + _AUGMENTATION_BATCH]
-        if copy > 0:
-            generator = Streams.at(seed, copy * 2**32 + start).torch
-            part = flip_and_rotate(torch.from_numpy(part)[:, None], generator, flip=flip)[:, 0].numpy()
-        return encode_images(network, part, device, context, _AUGMENTATION_BATCH)
-
-    starts = range(0, len(images), _AUGMENTATION_BATCH)
-    copies = [
-        np.concatenate([tokens_of(copy, start) for start in starts]) for copy in range(1 + n_augmentations)
-    ]
-    return np.stack(copies, axis=1)
-
-
 def train_vqvae(
     *, images: np.ndarray, config: dict[str, Any], commitment: float, augment: bool, recipe: Recipe, seed: int,
     runtime: Runtime,
@@ -390,7 +373,7 @@ def train_vqvae(
     pixels = torch.from_numpy(images)
 
     def loss(network: Any, indices: np.ndarray, streams: Streams, training: bool) -> Tensor:
-        batch = _pad(pixels[indices][:, None].to(streams.torch.device), network.downsampling)
+        batch = pad(pixels[indices][:, None].to(streams.torch.device), network.downsampling)
         if training and augment:
             batch = vary_intensity(batch, streams.torch)
         reconstruction, quantized = network(batch, streams.torch if training else None)
@@ -399,9 +382,3 @@ def train_vqvae(
 
     network = new_network(VQVAE, config, Streams.at(seed, 2**41).torch)
     return train(network, loss, len(images), recipe, runtime, seed=seed)
-
-
-def _pad(images: Tensor, factor: int) -> Tensor:
-    """Pad images (n, 1, H, W) with 0 at the right and bottom to multiples of ``factor``."""
-    height, width = images.shape[-2:]
-    return F.pad(images, (0, -width % factor, 0, -height % factor))

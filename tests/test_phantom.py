@@ -329,7 +329,7 @@ def test_a_directory_that_is_a_file_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "fault"),
     [
-        ({"layout": "bids"}, "layout must be one of flat, brats, lgg, ixi; got 'bids'"),
+        ({"layout": "bids"}, "layout must be one of flat, brats, .*ixi, mslub; got 'bids'"),
         ({"n_healthy": 0, "n_lesions": 0}, "There must be subjects"),
         ({"lesions": False}, "There must be subjects and lesions"),
         ({"n_lesions": -1}, "n_lesions must be an integer of at least 0"),

@@ -269,7 +269,7 @@ def test_a_subject_is_found_by_its_folder_and_never_by_half_its_name(model, tmp_
     [
         (None, "no splits.csv"),
         ("subject;split\na;train\n", "no column"),
-        ("subject,split\na\n", "cannot be read"),
+        ("subject,split\na\n", "no split for 'a'"),
         ("subject,split\na,train\na,test\n", "two splits for 'a'"),
         ("subject,split\nother,test\n", "No scan belongs"),
     ],

@@ -1,7 +1,34 @@
-"""Brain phantoms with exact lesion masks, made without a download."""
+"""Brain phantoms with exact lesion masks, made without a download, and public data sets as they lie on disk."""
 
-from skmimood.datasets.layouts import PhantomDataset, write_phantom_dataset
-from skmimood.datasets.lesions import LESION_KINDS
-from skmimood.datasets.phantom import make_brain_phantom
+from __future__ import annotations
 
-__all__ = ["LESION_KINDS", "PhantomDataset", "make_brain_phantom", "write_phantom_dataset"]
+import importlib
+from typing import Any
+
+# Public name -> module that defines it. Loaded on first use, so that the import stays quick.
+_PUBLIC = {
+    "LESION_KINDS": "lesions",
+    "PhantomDataset": "layouts",
+    "ScanSet": "scan_sets",
+    "load_brats": "public",
+    "load_image_mask_folder": "public",
+    "load_ixi": "public",
+    "load_lgg": "public",
+    "load_mslub": "public",
+    "make_brain_phantom": "phantom",
+    "read_splits": "splits",
+    "split_scan_set": "splits",
+    "write_phantom_dataset": "layouts",
+}
+
+__all__ = [*_PUBLIC]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PUBLIC:
+        return getattr(importlib.import_module(f"skmimood.datasets.{_PUBLIC[name]}"), name)
+    raise AttributeError(f"module 'skmimood.datasets' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

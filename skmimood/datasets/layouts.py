@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,7 +55,8 @@ class _Layout:
 
     In `subject`, ``{i}`` is the number of the subject; `folder` may contain ``{subject}`` and ``{group}``,
     which is "healthy" or "patients". Patients are numbered from `first_patient`, or on from the healthy
-    subjects if None.
+    subjects if None. `scan`, `mask` and `brain` are names without `extension`, where ``{part}`` is the modality
+    as `parts` calls it.
     """
 
     modality: str
@@ -63,19 +64,50 @@ class _Layout:
     folder: str
     first_healthy: int = 0
     first_patient: int | None = None
-    upper_case: bool = False
+    parts: Mapping[str, str] | None = None
+    scan: str = "{subject}_{part}"
+    mask: str = "{subject}_seg"
+    brain: str = "{subject}_brainmask"
+    extension: str = ".nii.gz"
     skull: bool = False
     brain_mask: bool = False
     empty_masks: bool = False
     splits: bool = False
 
 
+_UPPER = {"t1": "T1", "t2": "T2", "flair": "FLAIR"}
+
 _LAYOUTS = {
-    "flat": _Layout("t2", "sub-{i:03d}", "{group}", first_healthy=1, first_patient=101, upper_case=True),
+    "flat": _Layout("t2", "sub-{i:03d}", "{group}", first_healthy=1, first_patient=101, parts=_UPPER),
     "brats": _Layout("t2", "BraTS2021_{i:05d}", "{subject}", empty_masks=True),
+    "brats2020": _Layout(
+        "t2", "BraTS20_Training_{i:03d}", "{subject}", first_healthy=1, extension=".nii", empty_masks=True
+    ),
+    "brats2023": _Layout(
+        "t2",
+        "BraTS-GLI-{i:05d}-000",
+        "{subject}",
+        parts={"t1": "t1n", "t2": "t2w", "flair": "t2f"},
+        scan="{subject}-{part}",
+        mask="{subject}-seg",
+        empty_masks=True,
+    ),
     "lgg": _Layout("flair", "TCGA_PH_{i:04d}", "{subject}", skull=True, empty_masks=True, splits=True),
     "ixi": _Layout(
-        "t1", "IXI{i:03d}-Phantom-{i:04d}", "", upper_case=True, skull=True, brain_mask=True, splits=True
+        "t1", "IXI{i:03d}-Phantom-{i:04d}", "", parts=_UPPER, skull=True, brain_mask=True, splits=True
+    ),
+    "mslub": _Layout(
+        "flair",
+        "patient{i:02d}",
+        "cross_sectional/coregistered/{subject}",
+        first_healthy=1,
+        parts={"t1": "T1W", "t2": "T2W", "flair": "FLAIR"},
+        scan="{part}",
+        mask="consensus_gt",
+        brain="brainmask",
+        skull=True,
+        brain_mask=True,
+        empty_masks=True,
     ),
 }
 
@@ -94,22 +126,26 @@ def write_phantom_dataset(
 ) -> PhantomDataset:
     """Write phantom volumes as NIfTI files, as one of several public data sets lays its files out.
 
-    =========== ============================================================================================
-    layout      files
-    =========== ============================================================================================
-    ``"flat"``  ``healthy/sub-001_T2.nii.gz``; ``patients/sub-101_T2.nii.gz``, ``patients/sub-101_seg.nii.gz``
-    ``"brats"`` ``BraTS2021_00000/BraTS2021_00000_t2.nii.gz`` and ``_seg`` (empty for healthy subjects)
-    ``"lgg"``   ``TCGA_PH_0000/TCGA_PH_0000_flair.nii.gz`` and ``_seg`` (empty if healthy), with skull;
-                ``splits.csv`` with the healthy subjects as train, and the others as val and test in turn
-    ``"ixi"``   ``IXI000-Phantom-0000_T1.nii.gz`` and ``_brainmask``, with skull, and ``_seg`` for patients;
-                ``splits.csv`` with the healthy subjects as train and the others as test
-    =========== ============================================================================================
+    =============== ========================================================================================
+    layout          files
+    =============== ========================================================================================
+    ``"flat"``      ``healthy/sub-001_T2.nii.gz``; ``patients/sub-101_T2.nii.gz`` and ``_seg``
+    ``"brats"``     ``BraTS2021_00000/BraTS2021_00000_t2.nii.gz`` and ``_seg`` (empty for healthy subjects)
+    ``"brats2020"`` ``BraTS20_Training_001/BraTS20_Training_001_t2.nii`` and ``_seg`` (empty if healthy)
+    ``"brats2023"`` ``BraTS-GLI-00000-000/BraTS-GLI-00000-000-t2w.nii.gz`` and ``-seg`` (empty if healthy)
+    ``"lgg"``       ``TCGA_PH_0000/TCGA_PH_0000_flair.nii.gz`` and ``_seg`` (empty if healthy), with skull;
+                    ``splits.csv`` with the healthy subjects as train, and the others as val and test in turn
+    ``"ixi"``       ``IXI000-Phantom-0000_T1.nii.gz`` and ``_brainmask``, with skull, and ``_seg`` for patients;
+                    ``splits.csv`` with the healthy subjects as train and the others as test
+    ``"mslub"``     ``cross_sectional/coregistered/patient01/FLAIR.nii.gz``, ``consensus_gt`` (empty if healthy)
+                    and ``brainmask``, with skull
+    =============== ========================================================================================
 
     Parameters
     ----------
     directory : str or path
         Where to write; made if absent. Files that exist are never replaced.
-    layout : {"flat", "brats", "lgg", "ixi"}, default="flat"
+    layout : {"flat", "brats", "brats2020", "brats2023", "lgg", "ixi", "mslub"}, default="flat"
         How folders and files are named.
     n_healthy, n_lesions : int, default=12 and 5
         Number of healthy subjects and of subjects with lesions; one of them may be 0.
@@ -196,13 +232,17 @@ def _subjects(root: Path, plan: _Layout, modality: str, n_healthy: int, n_lesion
         name = plan.subject.format(i=number)
         group = "patients" if is_patient else "healthy"
         folder = root / plan.folder.format(subject=name, group=group)
-        part = modality.upper() if plan.upper_case else modality
+        part = plan.parts[modality] if plan.parts else modality
+        scan, mask, brain_mask = (
+            folder / (stem.format(subject=name, part=part) + plan.extension)
+            for stem in (plan.scan, plan.mask, plan.brain)
+        )
         yield _Subject(
             name=name,
             is_patient=is_patient,
-            scan=folder / f"{name}_{part}.nii.gz",
-            mask=folder / f"{name}_seg.nii.gz" if is_patient or plan.empty_masks else None,
-            brain_mask=folder / f"{name}_brainmask.nii.gz" if plan.brain_mask else None,
+            scan=scan,
+            mask=mask if is_patient or plan.empty_masks else None,
+            brain_mask=brain_mask if plan.brain_mask else None,
         )
 
 

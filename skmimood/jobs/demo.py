@@ -66,14 +66,10 @@ class DemoSettings:
     preset: str = "tiny"
     parameters: Mapping[str, Any] = field(
         default_factory=lambda: {
-            # Tokens of 4 x 4 pixels, so that a slice of 64 x 64 has as many as the preset's 128 x 128.
-            "tokenizer__channel_multipliers": (1, 2),
             "tokenizer__max_iter": 600,
-            "detector__depth": 4,
             "detector__max_iter": 450,
             # Chosen among 0.02, 0.1 and 0.3 on phantoms of another seed.
             "detector__threshold": 0.3,
-            "inpainter__depth": 4,
             "inpainter__max_iter": 450,
         }
     )

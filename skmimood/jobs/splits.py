@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import csv
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from skmimood.datasets import read_splits
 from skmimood.exceptions import InputError
 from skmimood.nifti import Source, find_scans, scan_id
 from skmimood.volumes.sources import find_named_or_chosen
 
 _TABLE = "splits.csv"
-_MAX_BYTES = 2**26
 
 
 def select_split(
@@ -67,25 +66,7 @@ def _subjects(folder: Path) -> dict[str, str]:
         raise InputError(
             f"There is no {_TABLE} in {str(folder)!r}. Pass a folder with such a table, or leave out --split."
         )
-    try:
-        if table.stat().st_size > _MAX_BYTES:
-            raise ValueError("it is too large")
-        with table.open(newline="", encoding="utf-8-sig") as stream:
-            rows = [(row["subject"].strip(), row["split"].strip()) for row in csv.DictReader(stream)]
-    except (OSError, ValueError, csv.Error, AttributeError) as error:
-        raise InputError(
-            f"{_TABLE} of {folder.name!r} cannot be read: {error}. Write it anew as CSV."
-        ) from None
-    except KeyError as error:
-        raise InputError(
-            f"{_TABLE} of {folder.name!r} has no column {error}. It needs subject and split."
-        ) from None
-    subjects = dict(rows)
-    twice = [subject for subject, name in rows if subjects[subject] != name]
-    if twice or "" in subjects:
-        fault = f"two splits for {twice[0]!r}" if twice else "a row without a subject"
-        raise InputError(f"{_TABLE} of {folder.name!r} has {fault}. Correct it.")
-    return subjects
+    return {subject: split for split, subjects in read_splits(table).items() for subject in subjects}
 
 
 def _subject_of(source: Source, folder: Path, subjects: dict[str, str]) -> str | None:

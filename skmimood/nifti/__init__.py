@@ -1,6 +1,6 @@
 """Scans from NIfTI files and nibabel images, and maps back into images; the one place where images are opened."""
 
-from skmimood.nifti.files import EXTENSIONS, Source, find_companion, find_scans, scan_id
+from skmimood.nifti.files import EXTENSIONS, Source, find_companion, find_scans, scan_id, walk_images
 from skmimood.nifti.images import (
     DEFAULT_MAX_BYTES,
     Scan,
@@ -9,17 +9,21 @@ from skmimood.nifti.images import (
     read_scan,
     write_image,
 )
+from skmimood.nifti.reading import Grid, read_grid
 
 __all__ = [
     "DEFAULT_MAX_BYTES",
     "EXTENSIONS",
+    "Grid",
     "Scan",
     "Source",
     "find_companion",
     "find_scans",
     "make_image",
+    "read_grid",
     "read_labels",
     "read_scan",
     "scan_id",
+    "walk_images",
     "write_image",
 ]

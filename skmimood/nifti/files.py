@@ -116,7 +116,7 @@ def file_name(source: Source) -> str | None:
 def _expand(entry: str | os.PathLike) -> list[Path]:
     path = Path(entry).expanduser()
     if path.is_dir():
-        return sorted(_walk(path))
+        return sorted(walk_images(path))
     if os.path.lexists(path):  # a broken link is listed too: its reading then says what is wrong with it
         return [path]
     if glob.has_magic(str(entry)):
@@ -127,11 +127,13 @@ def _expand(entry: str | os.PathLike) -> list[Path]:
 
 def _expand_match(path: Path) -> list[Path]:
     if path.is_dir():
-        return sorted(_walk(path))
+        return sorted(walk_images(path))
     return [path] if _is_scan_name(path.name) else []
 
 
-def _walk(folder: Path) -> Iterator[Path]:
+def walk_images(folder: Path) -> Iterator[Path]:
+    """Yield the ``.nii`` and ``.nii.gz`` files under a folder, in no order, without names with a leading dot."""
+
     def refuse(error: OSError) -> None:
         raise InputError(
             f"Cannot list {error.filename!r}: {error.strerror}. Check its permissions."

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import os
 import secrets
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from scipy import ndimage
 
 from skmimood.exceptions import InputError, ScanReadError, ScanWriteError
 from skmimood.nifti.files import EXTENSIONS, Source, file_name, find_companion, find_scans, scan_id
-from skmimood.nifti.reading import apply_affine, box_corners, mm_per_unit, read_volume
+from skmimood.nifti.reading import Grid, apply_affine, box_corners, mm_per_unit, read_volume
 
 __all__ = [
     "DEFAULT_MAX_BYTES",
@@ -33,8 +34,6 @@ __all__ = [
 ]
 
 DEFAULT_MAX_BYTES = 2 * 2**30
-
-_SAME_GRID_VOXELS = 0.1
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,6 +71,11 @@ class Scan:
         """Affine in millimetres, ndarray of shape (4, 4)."""
         unit = 1.0 if self.header is None else mm_per_unit(self.header)
         return np.diag([unit, unit, unit, 1.0]) @ self.affine
+
+    @property
+    def grid(self) -> Grid:
+        """Where the voxels lie."""
+        return Grid(self.data.shape, self.affine_mm)
 
     @property
     def spacing(self) -> np.ndarray:
@@ -116,22 +120,30 @@ def read_scan(
     return _read(source, name, scan_id(source, index), max_bytes, volume, max_invalid)
 
 
-def read_labels(source: Source, like: Scan, *, max_bytes: int = DEFAULT_MAX_BYTES) -> np.ndarray:
+def read_labels(
+    source: Source,
+    like: Scan,
+    *,
+    labels: Collection[int] | None = None,
+    max_bytes: int = DEFAULT_MAX_BYTES,
+) -> np.ndarray:
     """Read a mask onto the grid of a scan.
 
     Parameters
     ----------
     source : str, path or nibabel image
-        Labels; every value above 0 counts. NaN counts as 0.
+        The mask. NaN counts as 0.
     like : Scan
-        The scan that the labels belong to.
+        The scan that the mask belongs to.
+    labels : collection of int, optional
+        The values that count; by default every value above 0.
     max_bytes : int
         As in `read_scan`.
 
     Returns
     -------
     ndarray of shape (X, Y, Z), bool
-        On ``like``'s grid. Labels on another grid of the same field of view are resampled (nearest voxel).
+        On ``like``'s grid. A mask on another grid of the same field of view is resampled (nearest voxel).
 
     Raises
     ------
@@ -140,13 +152,11 @@ def read_labels(source: Source, like: Scan, *, max_bytes: int = DEFAULT_MAX_BYTE
     """
     name = file_name(source) or f"labels of {like.id}"
     scan = _read(source, name, name, max_bytes, None, 1.0)
-    labels = scan.data > 0
+    mask = scan.data > 0 if labels is None else np.isin(scan.data, list(labels))
+    if scan.grid.matches(like.grid):
+        return mask
     to_like = np.linalg.inv(like.affine_mm) @ scan.affine_mm
-    corners = box_corners(labels.shape, margin=0.0)
-    shift = np.abs(apply_affine(to_like, corners) - corners).max()
-    if labels.shape == like.data.shape and shift <= _SAME_GRID_VOXELS:
-        return labels
-    box = apply_affine(to_like, box_corners(labels.shape, margin=0.5))
+    box = apply_affine(to_like, box_corners(mask.shape, margin=0.5))
     expected = box_corners(like.data.shape, margin=0.5)
     tolerance = np.maximum(1.0, np.abs(to_like[:3, :3]).sum(axis=1))
     gaps = [np.abs(f(box, axis=0) - f(expected, axis=0)) for f in (np.min, np.max)]
@@ -158,7 +168,7 @@ def read_labels(source: Source, like: Scan, *, max_bytes: int = DEFAULT_MAX_BYTE
         )
     back = np.linalg.inv(to_like)
     resampled = ndimage.affine_transform(
-        labels.astype(np.uint8), back[:3, :3], back[:3, 3], like.data.shape, order=0, mode="nearest"
+        mask.astype(np.uint8), back[:3, :3], back[:3, 3], like.data.shape, order=0, mode="nearest"
     )
     return resampled > 0
 

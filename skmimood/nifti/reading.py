@@ -14,7 +14,9 @@ import logging
 import math
 import os
 import stat
+import sys
 import zlib
+from collections.abc import Iterator
 from typing import Any, BinaryIO, Literal, NamedTuple
 
 import numpy as np
@@ -36,6 +38,7 @@ _VOXEL_MM = (0.01, 100.0)
 _SHEAR_COSINE = 5e-3
 _DISAGREEMENT_VOXELS = 0.1
 _THICK_SLICE_RATIO = 3.0
+_SAME_GRID_VOXELS = 0.1
 _GEOMETRY_FIELDS = (
     *("sform_code", "qform_code", "srow_x", "srow_y", "srow_z", "quatern_b", "quatern_c", "quatern_d"),
     *("qoffset_x", "qoffset_y", "qoffset_z", "xyzt_units"),
@@ -59,6 +62,29 @@ class RawVolume(NamedTuple):
     header: Nifti1Header
 
 
+class Grid(NamedTuple):
+    """Where a volume's voxels lie.
+
+    Attributes
+    ----------
+    shape : tuple of three int
+        Number of voxels along the three voxel axes.
+    affine_mm : ndarray of shape (4, 4), float64
+        Affine in millimetres.
+    """
+
+    shape: tuple[int, int, int]
+    affine_mm: np.ndarray
+
+    def matches(self, other: Grid) -> bool:
+        """Tell whether the shapes are equal and no voxel lies more than a tenth of a voxel elsewhere."""
+        if self.shape != other.shape:
+            return False
+        corners = box_corners(self.shape, margin=0.0)
+        moved = apply_affine(np.linalg.inv(other.affine_mm) @ self.affine_mm, corners)
+        return bool(np.abs(moved - corners).max() <= _SAME_GRID_VOXELS)
+
+
 class _Extent(NamedTuple):
     """What a header announces: the input's shape, its three axes, its volumes and which of them is wanted."""
 
@@ -72,15 +98,35 @@ def read_volume(
     source: str | os.PathLike | SpatialImage, name: str, max_bytes: int, volume: int | None
 ) -> RawVolume:
     """Read one volume of a NIfTI file or nibabel image; any fault becomes a `ScanReadError`."""
-    try:
+    with _explained(name):
         if isinstance(source, SpatialImage):
             return _read_image(source, name, max_bytes, volume)
         return _read_file(os.path.expanduser(source), name, max_bytes, volume)
-    except ScanReadError:
-        raise
-    except _FAULTS as error:
-        # `from None`: the cause's own message may hold the full path.
-        raise ScanReadError(name, _explain(error)) from None
+
+
+def read_grid(path: str | os.PathLike, *, name: str | None = None) -> Grid:
+    """Read where the voxels of a NIfTI file lie, from its header alone.
+
+    Parameters
+    ----------
+    path : str or path
+        A NIfTI-1 or NIfTI-2 file, plain or gzip.
+    name : str, optional
+        What to call the file in errors; by default its name.
+
+    Raises
+    ------
+    ScanReadError
+        If the file is missing or its header is damaged.
+    """
+    path = os.path.expanduser(path)
+    name = name or os.path.basename(path)
+    with _explained(name), _opened(path, name) as (_, header, _):
+        extent = _check_extent(name, _dimensions(header), header.get_data_dtype(), sys.maxsize, 0)
+        affine = header.get_best_affine()
+        _check_geometry(name, affine, header, extent.axes)
+        unit = mm_per_unit(header)
+        return Grid(extent.axes, np.diag([unit, unit, unit, 1.0]) @ affine)
 
 
 def mm_per_unit(header: Nifti1Header) -> float:
@@ -98,7 +144,20 @@ def apply_affine(affine: np.ndarray, points: np.ndarray) -> np.ndarray:
     return points @ affine[:3, :3].T + affine[:3, 3]
 
 
-def _read_file(path: str, name: str, max_bytes: int, volume: int | None) -> RawVolume:
+@contextlib.contextmanager
+def _explained(name: str) -> Iterator[None]:
+    try:
+        yield
+    except ScanReadError:
+        raise
+    except _FAULTS as error:
+        # `from None`: the cause's own message may hold the full path.
+        raise ScanReadError(name, _explain(error)) from None
+
+
+@contextlib.contextmanager
+def _opened(path: str, name: str) -> Iterator[tuple[Any, Nifti1Header, bool]]:
+    """Open a file as (unpacked stream, header, whether it is gzip)."""
     status = os.stat(path)
     if stat.S_ISDIR(status.st_mode):
         raise ScanReadError(name, "is a folder. Pass a .nii or .nii.gz file.")
@@ -111,21 +170,27 @@ def _read_file(path: str, name: str, max_bytes: int, volume: int | None) -> RawV
         zipped = raw.read(2) == b"\x1f\x8b"
         raw.seek(0)
         stream: Any = stack.enter_context(gzip.GzipFile(fileobj=raw)) if zipped else raw
-        header = _parse_header(stream.read(540), name)
+        yield stream, _parse_header(stream.read(540), name), zipped
+
+
+def _dimensions(header: Nifti1Header) -> list[int]:
+    return [int(n) for n in header["dim"][1 : header["dim"][0] + 1]]
+
+
+def _read_file(path: str, name: str, max_bytes: int, volume: int | None) -> RawVolume:
+    with _opened(path, name) as (stream, header, zipped):
         odd = []
         if path.lower().endswith((".nii", ".gz")) and path.lower().endswith(".gz") != zipped:
             odd.append(f"the name does not match the content, which is {'' if zipped else 'not '}gzip")
         dtype = header.get_data_dtype()
-        extent = _check_extent(
-            name, [int(n) for n in header["dim"][1 : header["dim"][0] + 1]], dtype, max_bytes, volume
-        )
+        extent = _check_extent(name, _dimensions(header), dtype, max_bytes, volume)
         affine = header.get_best_affine()
         odd += _check_geometry(name, affine, header, extent.axes)
         count = math.prod(extent.axes)
         # An offset of 0 means "right after the header".
         start, size = max(int(header["vox_offset"]), header.single_vox_offset), count * dtype.itemsize
         end = start + extent.n_volumes * size
-        available = status.st_size * (_DEFLATE_RATIO if zipped else 1)
+        available = os.stat(path).st_size * (_DEFLATE_RATIO if zipped else 1)
         if available < end:
             fault = f"is truncated: at most {available} of {end} bytes. Copy or download it again."
             raise ScanReadError(name, fault)

@@ -1,0 +1,205 @@
+"""Intervals that know of patients: all slices of a patient are drawn together.
+
+The scores of each patient are counted in bins once; a resample of patients is then a sum of rows, and thousands of
+resamples take seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+
+import numpy as np
+
+_BINS = 4096
+_CHUNK = 100  # resamples at a time: bounds memory
+_SEED = 0
+_TAILS = (2.5, 97.5)  # per cent
+_CURVE_POINTS = 100
+
+
+@dataclass(frozen=True, eq=False)
+class PatientCounts:
+    """Scores of pixels counted in bins, patient by patient.
+
+    Attributes
+    ----------
+    positives, negatives : ndarray of shape (n_patients, n_bins), int64
+        Lesion pixels and others in each bin, the bin of the highest scores first.
+    hits, called : ndarray of shape (n_patients,), int64
+        Lesion pixels above the threshold fixed on val, and all pixels above it.
+    alarms, tumour_free : ndarray of shape (n_patients,), int64
+        Tumour-free slices with a false alarm, and all tumour-free slices.
+    """
+
+    positives: np.ndarray
+    negatives: np.ndarray
+    hits: np.ndarray
+    called: np.ndarray
+    alarms: np.ndarray
+    tumour_free: np.ndarray
+
+    def arrays(self, prefix: str) -> dict[str, np.ndarray]:
+        """Return the arrays under names that begin with ``prefix``."""
+        return {f"{prefix}{name}": value for name, value in vars(self).items()}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray], prefix: str) -> PatientCounts:
+        """Return what `arrays` gave."""
+        return cls(**{field.name: arrays[f"{prefix}{field.name}"] for field in fields(cls)})
+
+
+def count(
+    labels: np.ndarray,
+    scores: np.ndarray,
+    patients: np.ndarray,
+    threshold: float,
+    *,
+    where: np.ndarray | None = None,
+    alarms: np.ndarray | None = None,
+    n_bins: int = _BINS,
+) -> PatientCounts:
+    """Count the scores of slices.
+
+    Parameters
+    ----------
+    labels, scores : ndarray of shape (n, H, W)
+        Lesion masks and maps.
+    patients : ndarray of shape (n,)
+        Who each slice is of.
+    threshold : float
+        Fixed on val.
+    where : ndarray of shape (n, H, W), bool, optional
+        Pixels to count.
+    alarms : ndarray of shape (n,), bool, optional
+        Slices with a false alarm; only those without lesion count.
+    n_bins : int, default=4096
+        Largest number of bins. Their edges are quantiles of the scores of lesion pixels and of the others, so that
+        equal scores are in one bin and the curves are fine where lesions are; few distinct scores have a bin each.
+
+    Returns
+    -------
+    PatientCounts
+        Patients in sorted order.
+    """
+    where = np.ones(labels.shape, bool) if where is None else where
+    edges = _edges(scores[where & labels], scores[where & ~labels], n_bins)
+    names, owner = np.unique(patients, return_inverse=True)
+    shape = (len(names), len(edges))
+    positives, negatives = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
+    hits, called = np.zeros(len(names), np.int64), np.zeros(len(names), np.int64)
+    for i, patient in enumerate(owner):
+        values, truth = scores[i][where[i]], labels[i][where[i]]
+        bins = len(edges) - np.searchsorted(edges, values, side="right")
+        positives[patient] += np.bincount(bins[truth], minlength=len(edges))
+        negatives[patient] += np.bincount(bins[~truth], minlength=len(edges))
+        hits[patient] += (truth & (values > threshold)).sum()
+        called[patient] += (values > threshold).sum()
+    free = ~labels.any((1, 2))
+    alarmed = free & alarms if alarms is not None else np.zeros(len(labels), bool)
+    return PatientCounts(
+        positives, negatives, hits, called,
+        alarms=np.bincount(owner[alarmed], minlength=len(names)),
+        tumour_free=np.bincount(owner[free], minlength=len(names)),
+    )  # fmt: skip
+
+
+def _edges(positives: np.ndarray, negatives: np.ndarray, n_bins: int) -> np.ndarray:
+    """Return rising lower edges of bins: scores that occur, the lowest first."""
+    values = np.sort(np.concatenate([positives, negatives]))
+    distinct = values[np.append(True, values[1:] != values[:-1])]
+    if len(distinct) <= n_bins:
+        return distinct
+    share = np.linspace(0, 1, n_bins // 2)
+    parts = [np.quantile(part, share, method="nearest") for part in (positives, negatives) if part.size]
+    return np.unique(np.concatenate([distinct[:1], *parts]))
+
+
+def pixel_figures(positives: np.ndarray, negatives: np.ndarray) -> dict[str, np.ndarray]:
+    """Compute best Dice, AP and AUROC of counts (..., n_bins), the highest scores first; NaN where undefined.
+
+    With a bin for each distinct score they are exact: ties fall on one side of every threshold.
+    """
+    true = np.cumsum(positives, axis=-1, dtype=np.float64)
+    false = np.cumsum(negatives, axis=-1, dtype=np.float64)
+    n_true, n_false = true[..., -1:], false[..., -1:]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        precision = np.where(true + false > 0, true / np.maximum(true + false, 1), 0)
+        dice = (2 * true / (true + false + n_true)).max(-1)
+        ap = (np.diff(true / n_true, axis=-1, prepend=0) * precision).sum(-1)
+        sensitivity, fall_out = (np.insert(part, 0, 0, axis=-1) for part in (true / n_true, false / n_false))
+        auroc = (np.diff(fall_out, axis=-1) * (sensitivity[..., 1:] + sensitivity[..., :-1]) / 2).sum(-1)
+    undefined = n_true[..., 0] == 0
+    return {
+        "best_dice": np.where(undefined, np.nan, dice),
+        "ap": np.where(undefined, np.nan, ap),
+        "auroc": auroc,
+    }
+
+
+def _resampled(counts: PatientCounts, weights: np.ndarray) -> dict[str, np.ndarray]:
+    """Compute all figures for each row of ``weights`` (n, n_patients): how often each patient is drawn."""
+    figures = pixel_figures(weights @ counts.positives, weights @ counts.negatives)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        called = weights @ counts.called + weights @ counts.positives.sum(1)
+        figures["dice_at_val_threshold"] = 2 * (weights @ counts.hits) / called
+        figures["false_alarm_rate"] = (weights @ counts.alarms) / (weights @ counts.tumour_free)
+    return figures
+
+
+@dataclass(frozen=True, eq=False)
+class Resamples:
+    """Figures of one method, means over its seeds.
+
+    Attributes
+    ----------
+    means : dict of str to float
+        Over all patients.
+    draws : dict of str to ndarray of shape (n_resamples,)
+        Over patients drawn with replacement: the same ones for all methods with as many patients.
+    """
+
+    means: dict[str, float]
+    draws: dict[str, np.ndarray]
+
+    @classmethod
+    def of(cls, seeds: Sequence[PatientCounts], *, n_resamples: int = 2000) -> Resamples:
+        """Resample the patients of one method, trained with several seeds; they are the same for all of these."""
+        n = len(seeds[0].hits)
+        rng = np.random.default_rng(_SEED)
+        weights = rng.multinomial(n, np.full(n, 1 / n), n_resamples).astype(np.float64)
+        parts = [_mean_over(seeds, part) for part in np.array_split(weights, -(-n_resamples // _CHUNK))]
+        draws = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        means = {name: float(value[0]) for name, value in _mean_over(seeds, np.ones((1, n))).items()}
+        return cls(means, draws)
+
+    def intervals(self, minus: Resamples | None = None) -> dict[str, tuple[float, float, float]]:
+        """Return mean, low and high end of the 95 % interval of each figure that is defined, or of differences.
+
+        Parameters
+        ----------
+        minus : Resamples, optional
+            Of another method on the same patients: differences to it, patient draw by patient draw.
+        """
+        bounds = {}
+        for name, mean in self.means.items():
+            draws = self.draws[name] - (0.0 if minus is None else minus.draws[name])
+            mean -= 0.0 if minus is None else minus.means[name]
+            if np.isfinite(mean):
+                low, high = np.nanpercentile(draws, _TAILS)
+                bounds[name] = (mean, float(low), float(high))
+        return bounds
+
+
+def _mean_over(seeds: Sequence[PatientCounts], weights: np.ndarray) -> dict[str, np.ndarray]:
+    figures = [_resampled(counts, weights) for counts in seeds]
+    return {name: np.mean([one[name] for one in figures], axis=0) for name in figures[0]}
+
+
+def precision_recall(counts: PatientCounts) -> tuple[np.ndarray, np.ndarray]:
+    """Return at most 100 points (recall, precision) of the curve over all patients, evenly spread over recall."""
+    true, false = counts.positives.sum(0).cumsum(), counts.negatives.sum(0).cumsum()
+    recall, precision = true / max(1, true[-1]), true / np.maximum(1, true + false)
+    wanted = np.searchsorted(recall, np.linspace(0, 1, _CURVE_POINTS))
+    chosen = np.unique(np.minimum(wanted, len(recall) - 1))
+    return recall[chosen], precision[chosen]

@@ -1,0 +1,143 @@
+"""Bar charts with intervals, precision-recall curves, and cases like those of MIM-OOD's figure 3."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from benchmarks.slices import SliceSet
+
+if TYPE_CHECKING:
+    from benchmarks.report import Run
+
+# Okabe and Ito's palette, which the colour-blind can tell apart; line styles tell the second round from the first.
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+_OURS, _OTHERS = "#D55E00", "#0072B2"
+_STYLES = ("-", "--")
+_COLUMNS = ("image", "tokens", "healed", "map", "truth")
+_COLUMN_TITLES = ("slice", "anomaly of its tokens", "healed", "anomaly map", "lesion")
+_METRICS = (("best_dice", "best Dice"), ("ap", "AP"))
+
+
+def slug(text: str) -> str:
+    """Turn a name into a part of a file name."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
+
+
+def _pyplot() -> Any:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    return pyplot
+
+
+def _save(figure: Any, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # No date and no version: the same results draw the same bytes.
+    figure.savefig(path, dpi=110, bbox_inches="tight", metadata={"Software": None})
+    _pyplot().close(figure)
+
+
+def draw_bars(run: Run, titles: Mapping[str, str], path: Path) -> None:
+    """Draw best Dice and AP over all pixels of tumour slices of test, with intervals over patients."""
+    plt = _pyplot()
+    place = {"level": "pixel", "slices": "tumour", "region": "all", "split": "test"}
+    names = list(titles)[::-1]
+    height = 0.9 + 0.32 * len(names)
+    figure, axes = plt.subplots(1, 2, figsize=(8.5, height), sharey=True, layout="constrained")
+    for axis, (metric, label) in zip(axes, _METRICS, strict=True):
+        means = [run.mean(name, metric, place) or 0.0 for name in names]
+        axis.barh(range(len(names)), means, color=[_OURS if name == "mimood" else _OTHERS for name in names])
+        for i, (name, value) in enumerate(zip(names, means, strict=True)):
+            bounds = run.interval(name, metric, place)
+            if bounds is not None:
+                axis.plot(bounds, (i, i), color="black", linewidth=1.2)
+            seeds = run.values(name, metric, place)
+            axis.plot(seeds, [i] * len(seeds), "o", color="white", markeredgecolor="black", markersize=3)
+            axis.text(max([value, *(bounds or ())]) + 0.01, i, f"{value:.2f}", va="center", fontsize=8)
+        axis.set_yticks(range(len(names)), [titles[name] for name in names], fontsize=8)
+        axis.set_xlim(0, 1)
+        axis.set_xlabel(f"{label}, all pixels of tumour slices")
+        axis.spines[["top", "right"]].set_visible(False)
+    _save(figure, path)
+
+
+def draw_curves(run: Run, titles: Mapping[str, str], path: Path) -> None:
+    """Draw precision over recall of the first seed, over all pixels of tumour slices of test."""
+    plt = _pyplot()
+    figure, axis = plt.subplots(figsize=(6.2, 4.6), layout="constrained")
+    place = {"slices": "tumour", "region": "all"}
+    for i, (name, label) in enumerate(titles.items()):
+        points = [row for row in run.curves if {"method": name, **place}.items() <= row.items()]
+        recall, precision = ([float(row[key]) for row in points] for key in ("recall", "precision"))
+        style = _STYLES[i // len(_COLOURS) % len(_STYLES)]
+        width = 2.4 if name == "mimood" else 1.3
+        axis.plot(recall, precision, style, color=_COLOURS[i % len(_COLOURS)], linewidth=width, label=label)
+    axis.set(xlim=(0, 1), ylim=(0, 1), xlabel="recall", ylabel="precision")
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.legend(fontsize=7, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    _save(figure, path)
+
+
+def save_cases(estimator: Any, slices: SliceSet, path: Path, *, n_cases: int = 5) -> None:
+    """Keep what a pipeline makes of some slices: one of each kind of lesion, else of evenly spread patients.
+
+    Parameters
+    ----------
+    estimator : fitted Pipeline
+        Whose last step has ``detect``, after one that scores tokens.
+    slices : SliceSet
+        Slices with lesions; of each kind or patient that with the largest area is taken.
+    path : Path
+        Where to write the arrays (n_cases, H, W), as bytes.
+    n_cases : int, default=5
+        Number of slices.
+    """
+    groups = slices.kinds if any(slices.kinds) else slices.patients
+    areas = slices.lesions.sum((1, 2))
+    names = np.unique(groups)
+    names = names[np.linspace(0, len(names) - 1, min(n_cases, len(names))).astype(int)]
+    chosen = slices[[int(np.argmax(np.where(groups == name, areas, -1))) for name in names]]
+    scans = estimator[:-1].transform(chosen.images)
+    maps, healed = estimator[-1].detect(scans)
+    factor, (height, width) = scans.tokenizer.downsampling, chosen.images.shape[1:]
+    tokens = np.kron(scans.anomaly, np.ones((1, factor, factor)))[:, :height, :width]
+    parts = (
+        chosen.images,
+        tokens / max(tokens.max(), 1e-9),
+        healed,
+        maps / max(maps.max(), 1e-9),
+        chosen.lesions,
+    )
+    shades = [np.rint(255 * np.asarray(part)).astype(np.uint8) for part in parts]
+    titles = chosen.kinds if any(slices.kinds) else np.full(len(chosen), "")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    named: dict[str, Any] = dict(zip(_COLUMNS, shades, strict=True))
+    np.savez_compressed(path, titles=titles, **named)
+
+
+def draw_cases(source: Path, path: Path) -> None:
+    """Draw what `save_cases` kept: a row for each case."""
+    plt = _pyplot()
+    with np.load(source, allow_pickle=False) as file:
+        arrays = dict(file)
+    n = len(arrays["titles"])
+    figure, axes = plt.subplots(
+        n, len(_COLUMNS), figsize=(1.5 * len(_COLUMNS), 1.55 * n), squeeze=False, layout="constrained"
+    )
+    for row, case in zip(axes, range(n), strict=True):
+        for axis, name in zip(row, _COLUMNS, strict=True):
+            colours = "gray" if name in ("image", "healed", "truth") else "inferno"
+            axis.imshow(arrays[name][case], cmap=colours, vmin=0, vmax=255)
+            axis.set_xticks([])
+            axis.set_yticks([])
+        row[0].set_ylabel(str(arrays["titles"][case]), fontsize=8)
+    for axis, text in zip(axes[0], _COLUMN_TITLES, strict=True):
+        axis.set_title(text, fontsize=8)
+    _save(figure, path)

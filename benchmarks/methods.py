@@ -1,0 +1,226 @@
+"""The methods that are compared: how each is built, and which of its inference parameters are chosen on ``val``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sklearn.base import BaseEstimator
+from sklearn.pipeline import Pipeline
+
+from skmimood import (
+    AnomalousTokenDetector,
+    MaskedTokenInpainter,
+    VQTokenizer,
+    baselines,
+    make_mimood_pipeline,
+)
+from skmimood.exceptions import InputError
+from skmimood.pipeline import PRESETS
+
+_NETWORK = (
+    "depth", "width", "n_heads", "mlp_ratio", "drop_path", "max_iter", "batch_size", "learning_rate", "weight_decay",
+    "warmup_iter", "gradient_clip",
+)  # fmt: skip
+_SIGNS = ["absolute", "positive"]
+
+# Presets of the rivals without tokens; "tiny" are their defaults. Those of the others follow PRESETS.
+_DENOISING: dict[str, dict[str, Any]] = {
+    "tiny": {},
+    "small": {"channels": 32, "max_iter": 20_000},
+    "paper": {"channels": 64, "max_iter": 67_200, "learning_rate": 1e-4},
+}
+_MAE: dict[str, dict[str, Any]] = {
+    "tiny": {},
+    "small": {
+        "depth": 8, "width": 256, "n_heads": 8, "decoder_depth": 4, "decoder_width": 128, "max_iter": 20_000,
+        "classifier_max_iter": 4000, "batch_size": 64,
+    },
+    "paper": {
+        "patch_size": 16, "depth": 12, "width": 768, "n_heads": 12, "decoder_depth": 8, "decoder_width": 512,
+        "decoder_n_heads": 16, "max_iter": 200_000, "classifier_max_iter": 12_500, "batch_size": 128,
+        "learning_rate": 7.5e-5,
+    },
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What all methods of one run have in common.
+
+    Attributes
+    ----------
+    preset : {"tiny", "small", "paper"}
+        Sizes of the networks and lengths of their training.
+    seed : int
+        ``random_state`` of every step.
+    device : str
+        Where the networks run.
+    cache : Path or None
+        Folder of trained networks and of checkpoints of unfinished ones; None keeps none.
+    verbose : bool
+        Show progress bars of trainings.
+    """
+
+    preset: str
+    seed: int
+    device: str = "auto"
+    cache: Path | None = None
+    verbose: bool = False
+
+    def common(self) -> dict[str, Any]:
+        """Return the parameters that every trained step has."""
+        folder = None if self.cache is None else str(self.cache)
+        return {
+            "random_state": self.seed,
+            "device": self.device,
+            "memory": None if folder is None else f"{folder}/networks",
+            "checkpoint_dir": None if folder is None else f"{folder}/checkpoints",
+            "resume": folder is not None,
+            "verbose": self.verbose,
+        }
+
+    def tokenizer(self) -> VQTokenizer:
+        """Return the tokenizer that all methods share."""
+        return VQTokenizer(**PRESETS[self.preset]["tokenizer"], **self.common())
+
+    def transformer(self, step: str) -> dict[str, Any]:
+        """Return size and training of the preset's ``"detector"`` or ``"inpainter"``."""
+        kind = AnomalousTokenDetector if step == "detector" else MaskedTokenInpainter
+        parameters = kind(**PRESETS[self.preset][step]).get_params()
+        return {name: parameters[name] for name in _NETWORK} | self.common()
+
+
+@dataclass(frozen=True)
+class Method:
+    """One method.
+
+    Attributes
+    ----------
+    title : str
+        What tables call it.
+    build : callable
+        From `Settings` to an unfitted estimator of slices (n, H, W), with ``decision_function`` to maps.
+    grid : mapping, or sequence of mappings
+        Inference parameters to choose from, as `sklearn.model_selection.ParameterGrid` takes them.
+    """
+
+    title: str
+    build: Callable[[Settings], BaseEstimator]
+    grid: Mapping[str, Sequence[Any]] | Sequence[Mapping[str, Sequence[Any]]]
+
+
+def _intensity(settings: Settings) -> BaseEstimator:
+    return baselines.IntensityThreshold()
+
+
+def _zscore(settings: Settings) -> BaseEstimator:
+    return baselines.HealthyZScore(n_templates=12, smoothing=2.0, random_state=settings.seed)
+
+
+def _tokenizer_residual(settings: Settings) -> BaseEstimator:
+    last = baselines.TokenizerResidual()
+    return Pipeline([("tokenizer", settings.tokenizer()), ("residual", last)])
+
+
+def _denoising(settings: Settings) -> BaseEstimator:
+    return baselines.DenoisingAutoencoder(**_DENOISING[settings.preset], **settings.common())
+
+
+def _mae(settings: Settings) -> BaseEstimator:
+    return baselines.MaskedAutoencoderDetector(**_MAE[settings.preset], **settings.common())
+
+
+def _autoregressive(weight: str) -> Callable[[Settings], BaseEstimator]:
+    def build(settings: Settings) -> BaseEstimator:
+        last = baselines.AutoregressiveRestorer(residual_weight=weight, **settings.transformer("inpainter"))
+        return Pipeline([("tokenizer", settings.tokenizer()), ("restorer", last)])
+
+    return build
+
+
+def _published(settings: Settings, detector: BaseEstimator) -> Pipeline:
+    """Return the paper's restoration (section 3.4) behind a detector, with its T and R."""
+    inpainter = MaskedTokenInpainter(
+        n_steps=8, n_restorations=4, temperature=1.0, combination="similarity", residual="absolute",
+        residual_weight="none", residual_reference="image", mask_generator="brush", **settings.transformer("inpainter"),
+    )  # fmt: skip
+    return Pipeline([("tokenizer", settings.tokenizer()), ("detector", detector), ("inpainter", inpainter)])
+
+
+def _likelihood(settings: Settings) -> BaseEstimator:
+    detector = baselines.TokenLikelihoodDetector(mask_generator="brush", **settings.transformer("inpainter"))
+    return _published(settings, detector)
+
+
+def _critic(settings: Settings) -> BaseEstimator:
+    network = settings.transformer("inpainter")
+    return _published(settings, baselines.TokenCritic(generator_mask_generator="brush", **network))
+
+
+def _mimood_paper(settings: Settings) -> BaseEstimator:
+    law = {"corruption": "random", "mask_generator": "brush"}
+    return _published(settings, AnomalousTokenDetector(**law, **settings.transformer("detector")))
+
+
+def _mimood(settings: Settings) -> BaseEstimator:
+    pipeline = make_mimood_pipeline(settings.preset)
+    common = settings.common()
+    known = pipeline.get_params()
+    named = {f"{step}__{name}": value for step in pipeline.named_steps for name, value in common.items()}
+    return pipeline.set_params(**{name: value for name, value in named.items() if name in known})
+
+
+# In this order, a network that several methods share is trained by the one whose training time should tell of it.
+METHODS: dict[str, Method] = {
+    "intensity": Method(
+        "Intensity threshold",
+        _intensity,  # costs nothing to score, so it gets the finest grid
+        {"bright": [True, False], "erosion": [0, 4, 7, 10], "smoothing": [0.0, 1.0, 2.0]},
+    ),
+    "zscore": Method("Healthy z-score", _zscore, {"residual": _SIGNS, "erosion": [0, 7]}),
+    "tokenizer-residual": Method("Tokenizer alone", _tokenizer_residual, {"residual__residual": _SIGNS}),
+    "dae": Method("Denoising autoencoder", _denoising, {"residual": _SIGNS, "erosion": [2, 7]}),
+    "mae": Method("Masked autoencoder", _mae, {"residual": _SIGNS}),
+    "ar": Method(
+        "AR restoration", _autoregressive("none"),
+        {"restorer__threshold": [2.5, 4.0, 6.0], "restorer__residual": _SIGNS},
+    ),
+    "ar-masked": Method(
+        "AR restoration, masked residual", _autoregressive("changed"),
+        {"restorer__threshold": [2.5, 4.0, 6.0], "restorer__residual": _SIGNS},
+    ),
+    "mimood-paper": Method(
+        "MIM-OOD as published", _mimood_paper, {"detector__threshold": [0.005, 0.02, 0.1]}
+    ),
+    "mimood-signed": Method(
+        "MIM-OOD as published, residual chosen", _mimood_paper,
+        {"detector__threshold": [0.005, 0.02, 0.1], "inpainter__residual": _SIGNS},
+    ),
+    "mvtm-likelihood": Method(
+        "MVTM likelihood", _likelihood, {"detector__threshold": [2.5, 4.0, 6.0], "inpainter__residual": _SIGNS}
+    ),
+    "token-critic": Method(
+        "MVTM + Token-Critic", _critic, {"detector__threshold": [0.5, 0.7, 0.85], "inpainter__residual": _SIGNS}
+    ),
+    "mimood": Method(
+        "skmimood", _mimood, {"detector__threshold": [0.005, 0.02, 0.1], "inpainter__residual": _SIGNS}
+    ),
+}  # fmt: skip
+
+
+def named_methods(names: str) -> list[str]:
+    """Return the names in a comma-separated list, in the order of the registry; all for ``"all"``.
+
+    Raises
+    ------
+    InputError
+        If there is no such method.
+    """
+    wanted = list(METHODS) if names == "all" else [name.strip() for name in names.split(",")]
+    unknown = [name for name in wanted if name not in METHODS]
+    if unknown:
+        raise InputError(f"There is no method {unknown[0]!r}; there are {', '.join(METHODS)}.")
+    return [name for name in METHODS if name in wanted]

@@ -1,0 +1,362 @@
+"""The one protocol of all methods: fit on healthy slices, choose on val, test once."""
+
+from __future__ import annotations
+
+import json
+import time
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import joblib
+import numpy as np
+from filelock import FileLock
+from scipy import ndimage
+from sklearn.base import BaseEstimator
+from sklearn.model_selection import ParameterGrid
+from sklearn.pipeline import Pipeline
+
+from benchmarks.bootstrap import PatientCounts, count
+from benchmarks.slices import SliceSet
+from skmimood import metrics
+from skmimood.volumes.mapping import top_mean
+
+MAX_SELECTION_SLICES = 66
+MIN_ALARM_PIXELS = 20
+_TIMED_SLICES, _WARM_UP_SLICES, _UNCACHED_SLICES = 32, 4, 4
+_TOKEN_RULE = "any"
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What one method, trained with one seed, reached.
+
+    Attributes
+    ----------
+    rows : list of dict
+        Lines of the result table, without the columns that name the run.
+    counts : dict of (slices, region) to PatientCounts
+        Scores of the test set, for intervals and curves.
+    run : dict
+        What else is told of the run: seconds of fit, parameters chosen.
+    """
+
+    rows: list[Row]
+    counts: dict[tuple[str, str], PatientCounts]
+    run: dict[str, Any] = field(default_factory=dict)
+
+    def save(self, path: Path) -> None:
+        """Write the outcome as one file, at once."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        arrays: dict[str, Any] = {"told": np.array(json.dumps({"rows": self.rows, "run": self.run}))}
+        for (slices, region), one in self.counts.items():
+            arrays |= one.arrays(f"{slices}/{region}/")
+        temporary = path.with_name(f".{path.name}")
+        with temporary.open("wb") as file:
+            np.savez_compressed(file, **arrays)
+        temporary.replace(path)
+
+    @classmethod
+    def load(cls, path: Path) -> Outcome:
+        """Read what `save` wrote."""
+        with np.load(path, allow_pickle=False) as file:
+            arrays = dict(file)
+        told = json.loads(arrays.pop("told").item())
+        names = {tuple(name.split("/")[:2]) for name in arrays}
+        counts = {(s, r): PatientCounts.from_arrays(arrays, f"{s}/{r}/") for s, r in sorted(names)}
+        return cls(told["rows"], counts, told["run"])
+
+
+def fit(estimator: BaseEstimator, images: np.ndarray, ledger: Path | None = None) -> float:
+    """Fit on healthy slices, step by step, and return the seconds that the training of all its networks took.
+
+    A network that comes from the cache took what the ``ledger``, a JSON file, says it took when it was trained.
+    """
+    steps = [step for _, step in estimator.steps] if isinstance(estimator, Pipeline) else [estimator]
+    seconds: dict[str, float] = {}
+    inputs: Any = images
+    for i, step in enumerate(steps):
+        start = time.perf_counter()
+        step.fit(inputs)
+        elapsed = time.perf_counter() - start
+        learnt = f"{joblib.hash(step.state_)}" if hasattr(step, "state_") else f"step {i}"
+        seconds[learnt] = _longest(ledger, learnt, elapsed) if hasattr(step, "state_") else elapsed
+        if i < len(steps) - 1:
+            inputs = step.transform(inputs)
+    return sum(seconds.values())
+
+
+def _longest(ledger: Path | None, learnt: str, elapsed: float) -> float:
+    """Return the longest time that this network ever took: it was trained then."""
+    if ledger is None:
+        return elapsed
+    ledger.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{ledger}.lock"):
+        times = json.loads(ledger.read_text()) if ledger.exists() else {}
+        times[learnt] = max(elapsed, times.get(learnt, 0.0))
+        ledger.write_text(json.dumps(times, indent=1))
+    return times[learnt]
+
+
+def select(
+    estimator: BaseEstimator,
+    grid: Mapping[str, Sequence[Any]] | Sequence[Mapping[str, Sequence[Any]]],
+    tumour: SliceSet,
+    *,
+    max_slices: int = MAX_SELECTION_SLICES,
+) -> tuple[dict[str, Any], list[Row]]:
+    """Choose inference parameters by the pixel AP on tumour slices of val, and set them.
+
+    Parameters
+    ----------
+    estimator : fitted estimator
+        Gets the best parameters set; the first of equals.
+    grid : as `ParameterGrid` takes it
+        The candidates.
+    tumour : SliceSet
+        Slices with lesions.
+    max_slices : int, default=66
+        Of more, this many evenly spread ones are scored.
+
+    Returns
+    -------
+    chosen : dict
+        The parameters.
+    trials : list of dict
+        ``parameters`` and ``ap`` of every candidate.
+    """
+    candidates = list(ParameterGrid(grid))
+    spread = np.linspace(0, len(tumour) - 1, min(len(tumour), max_slices)).astype(int)
+    sample = tumour[spread]
+    trials: list[Row] = []
+    for parameters in candidates:
+        ap = None
+        if len(candidates) > 1:
+            maps = estimator.set_params(**parameters).decision_function(sample.images)
+            ap = metrics.average_precision(sample.lesions, maps)
+        trials.append({"parameters": parameters, "ap": ap})
+    chosen = max(trials, key=lambda trial: trial["ap"] or 0.0)["parameters"]
+    estimator.set_params(**chosen)
+    return chosen, trials
+
+
+def evaluate(estimator: BaseEstimator, slices: SliceSet) -> Outcome:
+    """Fix thresholds on val, then test once.
+
+    Parameters
+    ----------
+    estimator : fitted estimator
+        With the chosen inference parameters.
+    slices : SliceSet
+        All of the data set.
+
+    Returns
+    -------
+    Outcome
+    """
+    val, test = slices.tumour("val"), slices.evaluated("test")
+    val_maps, maps = (np.asarray(estimator.decision_function(part.images)) for part in (val, test))
+    thresholds = fix_thresholds(val_maps, val)
+    seconds = seconds_per_32(estimator, test.images)
+    rows = [
+        *_of_split("val", pixel_rows(val_maps, val, thresholds), token_rows(estimator, val)),
+        *_of_split("test", pixel_rows(maps, test, thresholds), token_rows(estimator, test)),
+        *_of_split("test", image_rows(estimator, maps, test)),
+    ]
+    for row in rows:
+        if row["split"] == "test" and row["level"] == "pixel":
+            row["seconds_per_32"] = seconds
+    return Outcome(rows, patient_counts(maps, test, thresholds))
+
+
+def _of_split(split: str, *parts: list[Row]) -> Iterator[Row]:
+    for rows in parts:
+        yield from ({"split": split, **row} for row in rows)
+
+
+def regions(slices: SliceSet) -> dict[str, np.ndarray | None]:
+    """Return the pixels that are counted: ``"all"`` (None) and those of the interior or brain."""
+    return {"all": None, slices.region_name: slices.region}
+
+
+def strata(slices: SliceSet) -> dict[str, np.ndarray]:
+    """Return which slices are pooled, each as a mask of shape (n,).
+
+    ``"tumour"``, and ``"head"`` if there are others; thirds of the tumour slices by lesion area; the kinds of planted
+    lesions.
+    """
+    tumour = slices.has_lesion
+    chosen = {"tumour": tumour}
+    if not tumour.all():
+        chosen["head"] = np.ones(len(slices), bool)
+    areas = slices.lesions.sum((1, 2))
+    cuts = np.quantile(areas[tumour], [1 / 3, 2 / 3])
+    for i, size in enumerate(("small", "medium", "large")):
+        chosen[size] = tumour & (np.searchsorted(cuts, areas) == i)
+    kinds = [kind for kind in np.unique(slices.kinds) if kind]
+    chosen |= {kind: tumour & (slices.kinds == kind) for kind in kinds}
+    return {name: mask for name, mask in chosen.items() if mask.any()}
+
+
+def fix_thresholds(maps: np.ndarray, tumour: SliceSet) -> dict[str, float]:
+    """Return for each region the threshold of the best Dice over tumour slices of val."""
+    return {
+        name: _quiet(metrics.best_dice, tumour.lesions, maps, where=where, return_threshold=True)[1]
+        for name, where in regions(tumour).items()
+    }
+
+
+def pixel_rows(
+    maps: np.ndarray, slices: SliceSet, thresholds: Mapping[str, float] | None = None
+) -> list[Row]:
+    """Compute the figures of maps (n, H, W) over pooled pixels, for all strata and both regions.
+
+    Parameters
+    ----------
+    maps : ndarray of shape (n, H, W)
+        Higher is more anomalous.
+    slices : SliceSet
+        The same slices.
+    thresholds : mapping of region to float, optional
+        Fixed on val; for Dice and false alarms.
+
+    Returns
+    -------
+    list of dict
+        With ``slices``, ``level``, ``region`` and the figures.
+    """
+    rows = []
+    for name, chosen in strata(slices).items():
+        part, part_maps = slices[chosen], maps[chosen]
+        for region, where in regions(part).items():
+            figures = _figures(part.lesions, part_maps, where)
+            row: Row = {"slices": name, "level": "pixel", "region": region, **figures}
+            if thresholds is not None:
+                threshold = thresholds[region]
+                row["dice_at_val_threshold"] = _quiet(
+                    metrics.dice_at_threshold, part.lesions, part_maps, threshold, where=where
+                )
+                free = ~part.has_lesion
+                if free.any():
+                    alarms = false_alarms(part_maps[free], threshold, None if where is None else where[free])
+                    row["false_alarm_rate"] = float(alarms.mean())
+            rows.append(row)
+    return rows
+
+
+def false_alarms(maps: np.ndarray, threshold: float, where: np.ndarray | None = None) -> np.ndarray:
+    """Tell which slices (n, H, W) have at least 20 connected pixels above a threshold, corners included."""
+    called = maps > threshold if where is None else (maps > threshold) & where
+    found = np.zeros(len(maps), bool)
+    for i, one in enumerate(called):
+        parts, _ = ndimage.label(one, np.ones((3, 3), int))
+        found[i] = np.bincount(parts.ravel())[1:].max(initial=0) >= MIN_ALARM_PIXELS
+    return found
+
+
+def token_scores(estimator: BaseEstimator, images: np.ndarray) -> tuple[np.ndarray, int] | None:
+    """Return the score of every token (n, h, w) and the pixels a side of one; None for a method without tokens."""
+    if not isinstance(estimator, Pipeline) or len(estimator.steps) < 2:
+        return None
+    scans, last = estimator[:-1].transform(images), estimator[-1]
+    scores = last.token_scores(scans) if hasattr(last, "token_scores") else scans.anomaly
+    return None if scores is None else (scores, scans.tokenizer.downsampling)
+
+
+def token_rows(estimator: BaseEstimator, slices: SliceSet) -> list[Row]:
+    """Compute AP and AUROC of token scores: a token is a lesion if any of its pixels is."""
+    scored = token_scores(estimator, slices.images)
+    if scored is None:
+        return []
+    scores, factor = scored
+    labels = metrics.token_labels(slices.lesions, factor, rule=_TOKEN_RULE)
+    rows = []
+    for name in ("tumour", "head"):
+        chosen = strata(slices).get(name)
+        if chosen is not None:
+            figures = _figures(labels[chosen], scores[chosen], None)
+            rows.append({"slices": name, "level": "token", "region": "all", **figures})
+    return rows
+
+
+def image_rows(estimator: BaseEstimator, maps: np.ndarray, slices: SliceSet) -> list[Row]:
+    """Compute AP and AUROC of slices with against slices without lesion.
+
+    The score of a slice is the mean of the highest 1 % of its map; a method that scores slices itself
+    (``score_samples``) gets a second row, region "classifier".
+    """
+    labels = slices.has_lesion
+    scores = {"all": np.array([top_mean(one) for one in maps])}
+    if hasattr(estimator, "score_samples") and not isinstance(estimator, Pipeline):
+        scores["classifier"] = np.asarray(estimator.score_samples(slices.images))
+    if labels.all():
+        return []
+    return [
+        {"slices": "head", "level": "image", "region": region, "ap": metrics.average_precision(labels, values),
+         "auroc": metrics.auroc(labels, values)}
+        for region, values in scores.items()
+    ]  # fmt: skip
+
+
+def patient_counts(
+    maps: np.ndarray, slices: SliceSet, thresholds: Mapping[str, float]
+) -> dict[tuple[str, str], PatientCounts]:
+    """Count the scores of tumour and of head slices, patient by patient, in both regions."""
+    counts = {}
+    for name, chosen in strata(slices).items():
+        if name not in ("tumour", "head"):
+            continue
+        part, part_maps = slices[chosen], maps[chosen]
+        for region, where in regions(part).items():
+            threshold = thresholds[region]
+            counts[name, region] = count(
+                part.lesions, part_maps, part.patients, threshold,
+                where=where, alarms=false_alarms(part_maps, threshold, where),
+            )  # fmt: skip
+    return counts
+
+
+def seconds_per_32(estimator: BaseEstimator, images: np.ndarray) -> float:
+    """Time the maps of 32 slices, after a warm-up; fewer are timed where there are fewer."""
+    return _time(estimator, images[:_TIMED_SLICES])
+
+
+def seconds_per_32_uncached(estimator: BaseEstimator, images: np.ndarray) -> float | None:
+    """Time the same of 4 slices without the key-value cache, the paper's way; None for methods without one."""
+    names = [name for name in estimator.get_params() if name.endswith("key_value_cache")]
+    if not names:
+        return None
+    estimator.set_params(**dict.fromkeys(names, False))
+    seconds = _time(estimator, images[:_UNCACHED_SLICES], warm_up=False)
+    estimator.set_params(**dict.fromkeys(names, True))
+    return seconds
+
+
+def _time(estimator: BaseEstimator, images: np.ndarray, *, warm_up: bool = True) -> float:
+    if warm_up:
+        estimator.decision_function(images[:_WARM_UP_SLICES])
+    start = time.perf_counter()
+    estimator.decision_function(images)
+    return (time.perf_counter() - start) * _TIMED_SLICES / len(images)
+
+
+def _figures(labels: np.ndarray, scores: np.ndarray, where: np.ndarray | None) -> dict[str, float]:
+    return {
+        name: _quiet(metric, labels, scores, where=where)
+        for name, metric in (
+            ("best_dice", metrics.best_dice), ("ap", metrics.average_precision), ("auroc", metrics.auroc),
+        )
+    }  # fmt: skip
+
+
+def _quiet(metric: Any, *arguments: Any, **options: Any) -> Any:
+    """Compute a metric; where it is undefined, as in a stratum without lesions in the region, it is NaN."""
+    from sklearn.exceptions import UndefinedMetricWarning
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UndefinedMetricWarning)
+        return metric(*arguments, **options)

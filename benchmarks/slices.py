@@ -1,0 +1,298 @@
+"""The slices that a benchmark trains and tests on: one compact file for all methods, made once from scans."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.ndimage import distance_transform_edt
+
+from skmimood.datasets.scan_sets import ScanSet
+from skmimood.exceptions import InputError
+from skmimood.nifti import Scan, read_labels, read_scan
+from skmimood.preprocessing import GridPlan, foreground_mask, in_plane_extent, scale_intensity
+
+MIN_TRAINING_SHARE = 0.05  # of the frame that the head fills in a slice to learn from
+MIN_EVALUATED_SHARE = 0.15  # ... in a tumour-free slice to be evaluated
+MAX_SLICES = {"train": 20_000, "val": 4_000, "test": 4_000}  # of more, each scan gives an even share
+_MARGIN = 2  # pixels kept free around the largest training head, as in ScanDetector
+_DEPTH = 13.0  # mm: what lies deeper in the head is its interior, beyond scalp and skull
+_BITS = ("lesions", "head", "region")
+
+
+@dataclass(frozen=True, eq=False)
+class SliceSet:
+    """Slices of one data set on the networks' grid, with all that is known about them.
+
+    Attributes
+    ----------
+    dataset : str
+        Its name.
+    images : ndarray of shape (n, H, W), float32
+        In [0, 1], rounded to 1/255.
+    lesions, head, region : ndarray of shape (n, H, W), bool
+        Lesion mask; foreground; its part that is evaluated alone besides all pixels.
+    patients, splits, kinds : ndarray of shape (n,), str
+        Who the slice is of, ``"train"``, ``"val"`` or ``"test"``, and the kind of a planted lesion, else ``""``.
+    region_name : str
+        ``"interior"`` (deeper in the head than 13 mm) or ``"brain"``.
+    spacing : float
+        Pixel size in mm.
+    """
+
+    dataset: str
+    images: np.ndarray
+    lesions: np.ndarray
+    head: np.ndarray
+    region: np.ndarray
+    patients: np.ndarray
+    splits: np.ndarray
+    kinds: np.ndarray
+    region_name: str
+    spacing: float
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, chosen: Any) -> SliceSet:
+        """Return the slices at an index array or a mask."""
+        arrays: dict[str, Any] = {
+            name: value[chosen] for name, value in vars(self).items() if isinstance(value, np.ndarray)
+        }
+        return replace(self, **arrays)
+
+    @property
+    def has_lesion(self) -> np.ndarray:
+        """Which slices show a lesion, shape (n,)."""
+        return np.any(self.lesions, axis=(1, 2))
+
+    def training_images(self) -> np.ndarray:
+        """Return the slices to fit on: of the training patients, without lesion, (n, H, W)."""
+        return self.images[_is_training(self)]
+
+    def evaluated(self, split: str) -> SliceSet:
+        """Return the slices of ``split`` with lesions, and those without whose head fills enough of the frame."""
+        return self[(self.splits == split) & (self.has_lesion | (_shares(self) > MIN_EVALUATED_SHARE))]
+
+    def tumour(self, split: str) -> SliceSet:
+        """Return the slices of ``split`` with lesions."""
+        return self[(self.splits == split) & self.has_lesion]
+
+    def used(self, most: int) -> SliceSet:
+        """Return the slices that are learned from or evaluated: all, or ``most`` evenly spread ones."""
+        is_evaluated = self.has_lesion | (_shares(self) > MIN_EVALUATED_SHARE)
+        chosen = np.flatnonzero(np.where(self.splits == "train", _is_training(self), is_evaluated))
+        return self[
+            chosen if len(chosen) <= most else chosen[np.linspace(0, len(chosen) - 1, most).astype(int)]
+        ]
+
+    def check(self) -> SliceSet:
+        """Return the set if the protocol can be run on it.
+
+        Raises
+        ------
+        InputError
+            If a patient is in two splits, there is nothing to learn from, or val or test have no lesion.
+        """
+        pairs = {
+            (str(patient), str(split)) for patient, split in zip(self.patients, self.splits, strict=True)
+        }
+        patients = [patient for patient, _ in sorted(pairs)]
+        twice = sorted({patient for patient in patients if patients.count(patient) > 1})
+        if twice:
+            raise InputError(
+                f"{self.dataset}: {len(twice)} patient(s) are in more than one split, {twice[0]} for one. Give each "
+                "patient one split in splits.csv; slices of one patient must never be on both sides."
+            )
+        if not _is_training(self).any():
+            raise InputError(
+                f"{self.dataset}: no slice to learn from: split 'train' has no slice without lesion whose head fills "
+                f"{MIN_TRAINING_SHARE:.0%} of the frame. Add healthy scans to 'train'."
+            )
+        for split in ("val", "test"):
+            if not (self.has_lesion & (self.splits == split)).any():
+                raise InputError(
+                    f"{self.dataset}: split {split!r} has no lesion, so nothing can be "
+                    f"{'chosen' if split == 'val' else 'measured'} on it. Put patients with lesion masks into it."
+                )
+        return self
+
+    def fingerprint(self) -> str:
+        """Return a digest of everything in the set."""
+        digest = hashlib.blake2b(digest_size=12)
+        for name, array in _packed(self).items():
+            digest.update(f"{name}{array.dtype}{array.shape}".encode())
+            digest.update(np.ascontiguousarray(array).data)
+        return digest.hexdigest()
+
+    def save(self, path: Path) -> None:
+        """Write the set as one compressed file, at once."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{os.getpid()}-{path.name}")
+        with temporary.open("wb") as file:
+            np.savez_compressed(file, **_packed(self))
+        os.replace(temporary, path)
+
+    @classmethod
+    def load(cls, path: Path) -> SliceSet:
+        """Read what `save` wrote.
+
+        Raises
+        ------
+        InputError
+            If the file is something else.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                arrays = dict(file)
+            shape = arrays["images"].shape
+            values: dict[str, Any] = {field.name: arrays[field.name] for field in fields(cls)}
+        except (OSError, ValueError, KeyError) as error:
+            raise InputError(
+                f"{path} does not hold slices ({error}). Write it anew: --slices FILE with --root DIR."
+            ) from None
+        for name in _BITS:
+            values[name] = np.unpackbits(values[name], count=int(np.prod(shape))).reshape(shape).astype(bool)
+        for name in ("dataset", "region_name", "spacing"):
+            values[name] = values[name].item()
+        return cls(**{**values, "images": values["images"].astype(np.float32) / 255})
+
+
+def _packed(slices: SliceSet) -> dict[str, Any]:
+    """Return the arrays that are stored: bytes for pixels, bits for masks."""
+    packed = {name: np.asarray(value) for name, value in vars(slices).items()}
+    packed["images"] = _as_bytes(slices.images)
+    return packed | {name: np.packbits(packed[name]) for name in _BITS}
+
+
+def rounded(images: np.ndarray) -> np.ndarray:
+    """Round intensities in [0, 1] to 1/255, so that they can be kept as bytes."""
+    return _as_bytes(images).astype(np.float32) / 255
+
+
+def _as_bytes(images: np.ndarray) -> np.ndarray:
+    return (images * 255).round().astype(np.uint8)
+
+
+def _shares(slices: SliceSet) -> np.ndarray:
+    return slices.head.mean((1, 2))
+
+
+def _is_training(slices: SliceSet) -> np.ndarray:
+    return (slices.splits == "train") & ~slices.has_lesion & (_shares(slices) > MIN_TRAINING_SHARE)
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A scan that has been read: foreground, intensities in [0, 1] and lesions, each (X, Y, Z)."""
+
+    scan: Scan
+    foreground: np.ndarray
+    intensities: np.ndarray
+    lesions: np.ndarray
+
+
+def prepared(scans: ScanSet) -> Iterator[tuple[str, Prepared]]:
+    """Read scan after scan with its masks; yield subject and scan. Brain masks, where there are any, strip the skull.
+
+    Raises
+    ------
+    ScanReadError
+        If a file cannot be read.
+    """
+    columns = (scans.subjects, scans.scans, scans.masks, scans.brain_masks)
+    for subject, path, mask, brain in zip(*columns, strict=True):
+        scan = read_scan(path)
+        foreground = foreground_mask(scan.data) if brain is None else read_labels(brain, scan)
+        if scan.invalid is not None:
+            foreground &= ~scan.invalid
+        lesions = np.zeros_like(foreground)
+        if mask is not None:
+            lesions = read_labels(mask, scan, labels=scans.labels)
+        intensities = scale_intensity(scan.data, foreground, strip=brain is not None)
+        yield subject, Prepared(scan, foreground, intensities, lesions)
+
+
+def learn_spacing(training: ScanSet, size: int) -> float:
+    """Return the smallest pixel size in mm with which no training head is cropped, as `ScanDetector` does."""
+    extents = [in_plane_extent(one.scan, one.foreground) for _, one in prepared(training)]
+    return float((np.max(extents, axis=0) / (size - _MARGIN)).max())
+
+
+def slices_of(dataset: str, splits: Mapping[str, ScanSet], size: int, *, is_brain: bool) -> SliceSet:
+    """Read scans and take all their axial slices that are learned from or evaluated.
+
+    Parameters
+    ----------
+    dataset : str
+        Its name.
+    splits : mapping of str to ScanSet
+        The scans of ``"train"``, ``"val"`` and ``"test"``.
+    size : int
+        Side of the slices in pixels.
+    is_brain : bool
+        Whether the foreground is the brain alone; then it is the region, else the head's interior.
+
+    Returns
+    -------
+    SliceSet
+    """
+    check_splits(dataset, splits)
+    spacing = learn_spacing(splits["train"], size)
+    parts = []
+    for split, scans in splits.items():
+        most = max(1, MAX_SLICES[split] // len(scans))
+        for subject, one in prepared(scans):
+            parts.append(cut(dataset, subject, split, one, spacing, size, is_brain).used(most))
+    return join(parts)
+
+
+def check_splits(dataset: str, splits: Mapping[str, ScanSet]) -> None:
+    """Raise `InputError`, before any voxel is read, if splits or masks are missing or masks do not fit."""
+    for split in MAX_SLICES:
+        if not len(splits.get(split, ())):
+            raise InputError(
+                f"{dataset}: there is no scan in split {split!r}. Give each of 'train', 'val' and 'test' some subjects "
+                "in splits.csv."
+            )
+        splits[split].check()
+
+
+def cut(
+    dataset: str, subject: str, split: str, one: Prepared, spacing: float, size: int, is_brain: bool
+) -> SliceSet:
+    """Return all axial slices of a scan in a frame centred on its foreground."""
+    plan = GridPlan.for_scan(one.scan, one.foreground, spacing=spacing, size=(size, size))
+    head = plan.forward(one.foreground, order=0) > 0.5
+    n = len(head)
+    return SliceSet(
+        dataset=dataset,
+        images=rounded(plan.forward(one.intensities)),
+        lesions=plan.forward(one.lesions.astype(np.float32)) > 0.5,
+        head=head,
+        region=head if is_brain else interior(head, spacing),
+        patients=np.full(n, subject),
+        splits=np.full(n, split),
+        kinds=np.full(n, ""),
+        region_name="brain" if is_brain else "interior",
+        spacing=spacing,
+    )
+
+
+def interior(head: np.ndarray, spacing: float) -> np.ndarray:
+    """Return what lies deeper than 13 mm below the surface of heads (n, H, W), slice by slice."""
+    around = np.pad(head, ((0, 0), (1, 1), (1, 1)))
+    depth = np.stack([distance_transform_edt(one) for one in around])[:, 1:-1, 1:-1]
+    return depth > _DEPTH / spacing
+
+
+def join(parts: Sequence[SliceSet]) -> SliceSet:
+    """Put slice sets of one data set behind one another."""
+    names = [name for name, value in vars(parts[0]).items() if isinstance(value, np.ndarray)]
+    joined: dict[str, Any] = {name: np.concatenate([getattr(one, name) for one in parts]) for name in names}
+    return replace(parts[0], **joined)

@@ -1,0 +1,197 @@
+"""Where the slices of each data set come from, and the cache that keeps them from being read twice."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+from scipy.ndimage import binary_fill_holes
+
+from benchmarks.planted import planted_slices
+from benchmarks.slices import SliceSet, check_splits, join, rounded, slices_of
+from skmimood.datasets import (
+    LESION_KINDS,
+    load_brats,
+    load_image_mask_folder,
+    load_ixi,
+    load_lgg,
+    load_mslub,
+    make_brain_phantom,
+    read_splits,
+    split_scan_set,
+)
+from skmimood.datasets.scan_sets import ScanSet
+from skmimood.exceptions import InputError
+
+DATA = ("phantom", "lgg", "ixi-synthetic", "brats", "mslub", "folder")
+_FOLDERS = {"ixi-synthetic": "ixi"}  # of a folder that holds several data sets; the others' are their names
+_HCP = "*/T1w/{contrast}_acpc_dc_restore_brain.nii.gz"  # HCP Young Adult, structural preprocessed
+_VERSION = 2  # raise it when slices are made in another way
+
+
+def open_slices(
+    data: str,
+    size: int,
+    *,
+    root: str | None = None,
+    healthy: str | None = None,
+    modality: str | None = None,
+    cache: Path,
+    file: Path | None = None,
+) -> SliceSet:
+    """Return the slices of a data set, from ``file`` or the cache if they hold them, else from the scans.
+
+    Parameters
+    ----------
+    data : str
+        One of `DATA`.
+    size : int
+        Side of the slices in pixels; the phantom's are smaller.
+    root : str, optional
+        Folder of the data set with its ``splits.csv``, or one that holds such a folder as ``lgg/`` or ``ixi/``. By
+        default $SKMIMOOD_DATA, else ``../shared/data``.
+    healthy : str, optional
+        Folder of healthy scans to fit on, where the data set has no split "train".
+    modality : str, optional
+        Contrast, where a data set has several.
+    cache : Path
+        Folder that keeps the slices.
+    file : Path, optional
+        Take the slices from this file if it exists, else write them to it. It stands for the scans on a machine
+        without them.
+
+    Returns
+    -------
+    SliceSet
+        Checked.
+
+    Raises
+    ------
+    InputError
+        If there are no such data, or they cannot be used.
+    """
+    if file is not None and file.exists():
+        slices = SliceSet.load(file)
+        if slices.dataset != data:
+            raise InputError(
+                f"{file} holds slices of {slices.dataset}, not of {data}. Pass another --slices."
+            )
+        return slices.check()
+    build: Callable[[], SliceSet] = phantom_slices
+    key = ""
+    if data != "phantom":
+        splits = scans_of(data, root, healthy, modality)
+        key, build = _key(splits, size), _reader(data, splits, size)
+    kept = cache / "slices" / f"{data}{key}-{_VERSION}.npz"
+    slices = SliceSet.load(kept) if kept.exists() else build()
+    slices.check()
+    for path in {kept, file or kept}:
+        if not path.exists():
+            slices.save(path)
+    return slices
+
+
+def _reader(data: str, splits: Mapping[str, ScanSet], size: int) -> Callable[[], SliceSet]:
+    if data == "ixi-synthetic":
+        return lambda: planted_slices(data, splits, size)
+    # The other public sets are skull-stripped, or have brain masks.
+    return lambda: slices_of(data, splits, size, is_brain=data not in ("lgg", "folder"))
+
+
+def scans_of(
+    data: str, root: str | None, healthy: str | None = None, modality: str | None = None
+) -> dict[str, ScanSet]:
+    """Find the scans of ``"train"``, ``"val"`` and ``"test"``; no voxel is read.
+
+    Raises
+    ------
+    InputError
+        If there are no such scans, a subject is in two splits, or a mask is on another grid.
+    """
+    folder = data_folder(data, root)
+    chosen = {} if modality is None else {"modality": modality}
+    loaders: dict[str, Callable[..., ScanSet]] = {
+        "lgg": load_lgg, "ixi-synthetic": load_ixi, "brats": load_brats, "mslub": load_mslub,
+        "folder": load_image_mask_folder,
+    }  # fmt: skip
+    scans = loaders[data](folder, **chosen)
+    table = read_splits(folder / "splits.csv")
+    splits = split_scan_set(scans, {name: table[name] for name in ("train", "val", "test") if name in table})
+    if healthy is not None:
+        splits = {"train": healthy_scans(Path(healthy), scans.modality), **_without_train(splits, healthy)}
+    check_splits(data, splits)
+    return splits
+
+
+def _without_train(splits: dict[str, ScanSet], healthy: str) -> dict[str, ScanSet]:
+    if "train" in splits:
+        raise InputError(
+            f"splits.csv has a split 'train' of {len(splits['train'])} scans, and healthy scans are given too: "
+            f"{healthy}. Rename that split, or leave out --healthy."
+        )
+    return splits
+
+
+def data_folder(data: str, root: str | None) -> Path:
+    """Return the folder of a data set: ``root`` itself, or the folder of the set's name in it."""
+    base = Path(root or os.environ.get("SKMIMOOD_DATA") or "../shared/data").expanduser()
+    inside = base / _FOLDERS.get(data, data)
+    return inside if inside.is_dir() and not (base / "splits.csv").is_file() else base
+
+
+def healthy_scans(folder: Path, modality: str | None) -> ScanSet:
+    """Find healthy scans: HCP's ``<subject>/T1w/T2w_acpc_dc_restore_brain.nii.gz``, IXI's names, or any others.
+
+    They should be stripped of the skull where the patients' scans are; IXI's brain masks do that.
+    """
+    contrast = {"t1": "T1w", "t2": "T2w"}.get(modality or "", "")
+    found = sorted(folder.glob(_HCP.format(contrast=contrast))) if contrast else []
+    if found:
+        subjects = tuple(path.parts[-3] for path in found)
+        nothing = (None,) * len(found)
+        return ScanSet("HCP", modality, subjects, tuple(found), nothing, nothing, "WU-Minn HCP open access")
+    if any(folder.rglob("IXI*.nii*")):
+        return load_ixi(folder, **({} if modality is None else {"modality": modality}))
+    return load_image_mask_folder(folder, modality=modality, brain_mask_suffix="_brainmask")
+
+
+def _key(splits: Mapping[str, ScanSet], size: int) -> str:
+    """Return a digest of the names, sizes and times of all files, of the splits and of the slices' size."""
+    lines = [str(size)]
+    for split, scans in splits.items():
+        for paths in zip(scans.scans, scans.masks, scans.brain_masks, strict=True):
+            for path in filter(None, paths):
+                status = path.stat()
+                lines.append(f"{split} {path.name} {status.st_size} {status.st_mtime_ns}")
+    return "-" + hashlib.blake2b("\n".join(lines).encode(), digest_size=8).hexdigest()
+
+
+def phantom_slices(size: int = 64, n_slices: int = 12, n_healthy: int = 36, n_patients: int = 10) -> SliceSet:
+    """Make phantom volumes: healthy ones to learn from, and as many with lesions, kind after kind, in val and test."""
+    parts = []
+    for seed, split in enumerate(("train", "val", "test")):
+        has_lesions, n = split != "train", n_healthy if split == "train" else n_patients
+        volumes, masks = make_brain_phantom(
+            n, size=size, n_slices=n_slices, lesions=has_lesions, random_state=seed
+        )
+        for i, (images, lesions) in enumerate(zip(volumes, masks, strict=True)):
+            head = np.stack([binary_fill_holes(one) for one in images > 0])
+            kind = LESION_KINDS[i % len(LESION_KINDS)] if has_lesions else ""
+            parts.append(
+                SliceSet(
+                    dataset="phantom",
+                    images=rounded(images),
+                    lesions=lesions,
+                    head=head,
+                    region=head,
+                    patients=np.full(n_slices, f"{split}-{i:02d}"),
+                    splits=np.full(n_slices, split),
+                    kinds=np.where(lesions.any((1, 2)), kind, ""),
+                    region_name="brain",
+                    spacing=200 / size,
+                ).used(n_slices)
+            )
+    return join(parts)

@@ -1,0 +1,119 @@
+"""Anomalies painted into healthy slices, of which a detector learns what departs from healthy anatomy.
+
+Shapes and contents are deliberately general, so that no real lesion and none of the kinds that
+`skmimood.datasets` plants for evaluation is imitated. The idea is that of foreign patch interpolation (Tan et al.
+2020) and of the synthetic anomalies of DISYRE (Naval Marimont et al. 2023); shapes and ranges are ours.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import ndimage
+
+_FOREGROUND = 0.02  # intensity above which a pixel can be painted over
+_MIN_PIXELS = 4
+_VISIBLE = 0.04  # least change of intensity that counts as anomalous
+
+
+def paint_anomalies(images: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Paint one to three anomalies into each slice.
+
+    Parameters
+    ----------
+    images : ndarray of shape (n, H, W), float32
+        Healthy slices in [0, 1].
+    rng : numpy.random.Generator
+        Source of all draws.
+
+    Returns
+    -------
+    painted : ndarray of shape (n, H, W), float32
+        In [0, 1].
+    changed : ndarray of shape (n, H, W), bool
+        Where the intensity has visibly changed.
+    """
+    foreign = images[
+        (np.arange(len(images)) + rng.integers(1, max(2, len(images)), len(images))) % len(images)
+    ]
+    painted = np.stack([_paint(one, other, rng) for one, other in zip(images, foreign, strict=True)])
+    return painted, np.abs(painted - images) > _VISIBLE
+
+
+def _paint(image: np.ndarray, foreign: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    painted = image.copy()
+    places = np.argwhere(image > _FOREGROUND)
+    if not len(places):
+        return painted
+    for _ in range(rng.choice([1, 1, 2, 3])):
+        weight = _blob(image.shape, places[rng.integers(len(places))], rng) * (image > _FOREGROUND)
+        if (weight > 0.5).sum() < _MIN_PIXELS:
+            continue
+        content = _CONTENTS[rng.integers(len(_CONTENTS))](painted, weight > 0.5, foreign, rng)
+        painted = np.clip(painted + rng.uniform(0.6, 1.0) * weight * (content - painted), 0, 1)
+    return painted.astype(np.float32)
+
+
+def _blob(shape: tuple[int, ...], centre: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Return weights (H, W) in [0, 1] of an ellipse with a wavy outline and a soft edge."""
+    rows, columns = np.mgrid[: shape[0], : shape[1]]
+    down, right = rows - centre[0], columns - centre[1]
+    tilt, stretch = rng.uniform(0, np.pi), np.sqrt(rng.uniform(1, 1.8))
+    along = (np.cos(tilt) * right + np.sin(tilt) * down) / stretch
+    across = (np.cos(tilt) * down - np.sin(tilt) * right) * stretch
+    angle = np.arctan2(across, along)
+    outline = np.ones(shape)
+    for wave in range(2, 7):
+        outline += rng.normal(0, 0.22 / wave**0.7) * np.cos(wave * angle + rng.uniform(0, 2 * np.pi))
+    radius = max(shape) * np.exp(rng.uniform(np.log(0.025), np.log(0.16)))
+    depth = radius * np.maximum(outline, 0.25) - np.hypot(along, across)  # pixels below the surface
+    return np.clip(depth / rng.uniform(0.5, 3.5) + 0.5, 0, 1)
+
+
+def _grains(shape: tuple[int, ...], size: float, rng: np.random.Generator) -> np.ndarray:
+    """Return smooth noise (H, W) of unit variance with grains of ``size`` pixels."""
+    noise = ndimage.gaussian_filter(rng.standard_normal(shape), size)
+    return noise / noise.std()
+
+
+def _sign(rng: np.random.Generator) -> float:
+    return float(rng.choice([-1.0, 1.0]))
+
+
+# Each takes (image (H, W), inside (H, W) bool, foreign slice (H, W), rng) and returns what the blob shows, (H, W).
+def _shifted(
+    image: np.ndarray, inside: np.ndarray, foreign: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
+    return image + _sign(rng) * rng.uniform(0.1, 0.6)
+
+
+def _unevenly_shifted(
+    image: np.ndarray, inside: np.ndarray, foreign: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
+    shift = _sign(rng) * rng.uniform(0.1, 0.5)
+    return image + shift + 0.12 * _grains(image.shape, rng.uniform(1, 6), rng)
+
+
+def _scaled(
+    image: np.ndarray, inside: np.ndarray, foreign: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
+    return image * rng.choice([rng.uniform(0.0, 0.7), rng.uniform(1.3, 2.2)])
+
+
+def _uniform(
+    image: np.ndarray, inside: np.ndarray, foreign: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
+    """One grainy level, through which some of the anatomy shines."""
+    level, graininess = rng.uniform(0, 1), rng.uniform(0, 0.1)
+    texture = graininess * _grains(image.shape, rng.uniform(0.7, 3), rng)
+    return level + texture + rng.uniform(0, 0.5) * (image - image[inside].mean())
+
+
+def _foreign(
+    image: np.ndarray, inside: np.ndarray, foreign: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
+    height, width = image.shape
+    shift = (rng.integers(-(height // 3), height // 3 + 1), rng.integers(-(width // 3), width // 3 + 1))
+    return np.roll(foreign, shift, axis=(0, 1))
+
+
+_CONTENTS = (_shifted, _unevenly_shifted, _scaled, _uniform, _foreign)

@@ -1,0 +1,144 @@
+"""Brightness alone as the anomaly score."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+from sklearn.utils.validation import check_is_fitted
+
+from skmimood._foreground import head_masks
+from skmimood._validation import check_images, drop_lesions
+from skmimood.baselines._untrained import PIXELS, RATE, SIGMA, Rule, UntrainedDetector, finish_maps, one_of
+
+EQUALISATIONS = ("slice", "training", "none")
+
+_N_BINS = 256
+
+
+class IntensityThreshold(UntrainedDetector):
+    """How bright a pixel is: the score that every learnt method for bright lesions has to beat (Meissen et al. 2021).
+
+    The paper equalises the histogram of each volume. Slices come without the volume that they belong to, so here
+    each is equalised by itself, or all against the healthy slices of `fit`. Nothing is restored: the "healed" slices
+    are the slices.
+
+    Parameters
+    ----------
+    equalize : {"slice", "training", "none"}, default="slice"
+        ``"slice"``: the score is the share of the slice's own head or brain that is darker. It bears any change of
+        contrast from scan to scan, but a slice without a lesion scores as high as one that is full of it.
+        ``"training"``: the share of healthy heads that is darker. As one map for all slices it keeps the order of all
+        their pixels, which is right only as far as the scaling by the 98th percentile makes scans comparable.
+        ``"none"``: the intensity. No refit needed.
+    bright : bool, default=True
+        Whether bright pixels are anomalous; False calls dark ones so. No refit needed.
+    smoothing : float >= 0, default=0.0
+        Standard deviation in pixels of a Gaussian filter of the maps; the paper removes small components instead. No
+        refit needed.
+    erosion : int >= 0, default=0
+        Scores are 0 outside the head or brain (see `head_masks`), and within this many pixels of its surface: the scalp
+        is as bright as a lesion. No refit needed.
+    fpr : float in (0, 1), default=0.01
+        Share of the foreground of the healthy slices above ``threshold_``. Fit again to change it.
+
+    Attributes
+    ----------
+    cumulative_ : ndarray of shape (257,)
+        Share of the healthy heads below k / 256, k = 0 .. 256.
+    image_shape_ : tuple of int
+        Height and width seen in fit.
+    threshold_, calibrated_with_
+        See `BasePixelDetector`.
+
+    References
+    ----------
+    Meissen, Kaissis & Rueckert, Challenging current semi-supervised anomaly segmentation methods for brain MRI, 2021.
+    """
+
+    _rules: ClassVar[Mapping[str, Rule]] = {
+        "equalize": one_of(EQUALISATIONS),
+        "bright": (lambda value: isinstance(value, bool | np.bool_), "True or False"),
+        "smoothing": SIGMA,
+        "erosion": PIXELS,
+        "fpr": RATE,
+    }
+    _arrays: ClassVar[Mapping[str, tuple[int | None, ...]]] = {"cumulative_": (_N_BINS + 1,)}
+    _learnt = ("image_shape_", "threshold_", "calibrated_with_")
+
+    def __init__(
+        self,
+        *,
+        equalize: str = "slice",
+        bright: bool = True,
+        smoothing: float = 0.0,
+        erosion: int = 0,
+        fpr: float = 0.01,
+    ) -> None:
+        self.equalize = equalize
+        self.bright = bright
+        self.smoothing = smoothing
+        self.erosion = erosion
+        self.fpr = fpr
+
+    def fit(self, X: Any, y: Any = None) -> IntensityThreshold:
+        """Learn the histogram of healthy slices, and calibrate ``threshold_`` on them.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, H, W)
+            Slices in [0, 1].
+        y : array-like of shape (n, H, W) or (n,), optional
+            Lesion masks or labels; every sample whose mask is not empty is dropped.
+
+        Returns
+        -------
+        IntensityThreshold
+        """
+        self._check_parameters()
+        healthy = drop_lesions(check_images(X), y)
+        self.cumulative_ = _cumulative_histogram(healthy[head_masks(healthy)])
+        self.image_shape_ = healthy.shape[1:]
+        self._calibrate(healthy)
+        return self
+
+    def detect(self, X: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Return the anomaly maps of slices, and the slices themselves.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, H, W)
+            Slices in [0, 1] of the size seen in fit.
+
+        Returns
+        -------
+        maps : ndarray of shape (n, H, W), float32
+            In [0, 1]; higher is more anomalous.
+        healed : ndarray of shape (n, H, W), float32
+            The slices, clipped to [0, 1]: nothing is restored.
+        """
+        check_is_fitted(self)
+        self._check_parameters()
+        images = check_images(X, self.image_shape_).clip(0, 1)
+        heads = head_masks(images)
+        scores = self._equalised(images, heads)
+        return finish_maps(scores if self.bright else 1 - scores, heads, self.smoothing, self.erosion), images
+
+    def _equalised(self, images: np.ndarray, heads: np.ndarray) -> np.ndarray:
+        if self.equalize == "none":
+            return images
+        if self.equalize == "training":
+            return _look_up(images, self.cumulative_)
+        own = [_cumulative_histogram(image[head]) for image, head in zip(images, heads, strict=True)]
+        return np.stack([_look_up(image, cumulative) for image, cumulative in zip(images, own, strict=True)])
+
+
+def _cumulative_histogram(pixels: np.ndarray) -> np.ndarray:
+    """Return the share of pixels below each edge of 256 bins over [0, 1], shape (257,)."""
+    counts = np.histogram(pixels.clip(0, 1), _N_BINS, (0, 1))[0]
+    return np.concatenate([[0], np.cumsum(counts)]) / max(1, len(pixels))
+
+
+def _look_up(images: np.ndarray, cumulative: np.ndarray) -> np.ndarray:
+    return np.interp(images, np.linspace(0, 1, _N_BINS + 1), cumulative)

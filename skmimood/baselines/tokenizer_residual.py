@@ -1,0 +1,112 @@
+"""What the tokenizer alone heals: the residual of its reconstruction, without a second stage."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from sklearn.utils.validation import check_is_fitted
+
+from skmimood._base import check_grid, check_tokenized
+from skmimood._pixel_maps import held_out_slices
+from skmimood._residuals import RESIDUALS, filter_maps, residual_maps
+from skmimood._trained_step import is_count
+from skmimood._validation import drop_lesions
+from skmimood.baselines._untrained import RATE, Rule, UntrainedDetector, one_of
+from skmimood.scans import TokenizedScans
+
+_ODD: Rule = (lambda size: is_count(size) and size % 2 == 1, "an odd number of pixels, 1 for no filter")
+
+
+class TokenizerResidual(UntrainedDetector):
+    """Residual between a slice and its decoded tokens, none of which is changed.
+
+    A codebook learnt from healthy slices cannot express every lesion, so a tokenizer heals a little by itself. This
+    last step, behind `VQTokenizer`, shows how much of a restorer's result is owed to that: it is MIM-OOD (Naval
+    Marimont et al. 2023, section 3.4, step 5) with T = 0.
+
+    Parameters
+    ----------
+    residual : {"absolute", "positive"}, default="absolute"
+        ``"positive"`` counts only pixels brighter than their reconstruction. No refit needed.
+    min_filter, mean_filter : int, default=3 and 7
+        Sides in pixels, odd, of the filters of the maps; see `MaskedTokenInpainter`. No refit needed.
+    fpr : float in (0, 1), default=0.01
+        Share of held-out healthy pixels above ``threshold_``. Fit again to change it.
+    validation_fraction : float in [0, 1), default=0.1
+        Share of the healthy slices, taken from the end, that ``threshold_`` is calibrated on: those that the tokenizer
+        held out, where it has the same value. Fit again to change it.
+
+    Attributes
+    ----------
+    grid_ : tuple of int
+        Height h and width w of the token grid.
+    threshold_, calibrated_with_
+        See `BasePixelDetector`.
+    """
+
+    _rules: ClassVar[Mapping[str, Rule]] = {
+        "residual": one_of(RESIDUALS),
+        "min_filter": _ODD,
+        "mean_filter": _ODD,
+        "fpr": RATE,
+        "validation_fraction": (lambda share: 0 <= share < 1, "a number in [0, 1)"),
+    }
+    _learnt = ("grid_", "threshold_", "calibrated_with_")
+
+    def __init__(
+        self,
+        *,
+        residual: str = "absolute",
+        min_filter: int = 3,
+        mean_filter: int = 7,
+        fpr: float = 0.01,
+        validation_fraction: float = 0.1,
+    ) -> None:
+        self.residual = residual
+        self.min_filter = min_filter
+        self.mean_filter = mean_filter
+        self.fpr = fpr
+        self.validation_fraction = validation_fraction
+
+    def fit(self, X: TokenizedScans, y: Any = None) -> TokenizerResidual:
+        """Calibrate ``threshold_`` on the held-out healthy slices; nothing else is learnt.
+
+        Parameters
+        ----------
+        X : TokenizedScans of n slices
+        y : array-like of shape (n, H, W) or (n,), optional
+            Lesion masks or labels; every sample whose mask is not empty is dropped.
+
+        Returns
+        -------
+        TokenizerResidual
+        """
+        self._check_parameters()
+        healthy = drop_lesions(check_tokenized(X), y)
+        self.grid_ = healthy.tokens.shape[1:]
+        self._calibrate(held_out_slices(healthy, self.validation_fraction))
+        return self
+
+    def detect(self, X: TokenizedScans) -> tuple[np.ndarray, np.ndarray]:
+        """Return the anomaly maps and the decoded tokens of slices.
+
+        Parameters
+        ----------
+        X : TokenizedScans of n slices
+
+        Returns
+        -------
+        maps : ndarray of shape (n, H, W), float32
+            In [0, 1]; higher is more anomalous.
+        healed : ndarray of shape (n, H, W), float32
+            The decoded tokens.
+        """
+        check_is_fitted(self)
+        self._check_parameters()
+        check_grid(X, self.grid_)
+        decoded = X.tokenizer.decode_tensor(torch.from_numpy(X.tokens)).cpu()
+        maps, healed = residual_maps(torch.from_numpy(X.images), decoded[:, None], self.residual, "mean", 0.0)
+        return filter_maps(maps, self.min_filter, self.mean_filter).numpy(), healed.numpy()

@@ -1,0 +1,151 @@
+"""``python -m benchmarks accuracy``: what it writes, that it resumes, and its errors; and that methods are built."""
+
+import sys
+
+import pytest
+from benchmark_toys import TOY, Brightness, toy_set
+from sklearn.model_selection import ParameterGrid
+from sklearn.pipeline import Pipeline
+
+from benchmarks import accuracy, records, sources, tables
+from benchmarks.__main__ import main
+from benchmarks.methods import METHODS, Settings, named_methods
+from skmimood.exceptions import InputError
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """Return a function that runs the command on a toy set and returns the rows of a result table."""
+    monkeypatch.setattr(sources, "phantom_slices", toy_set)
+    monkeypatch.setattr(accuracy, "METHODS", {"toy": TOY, "other": TOY})
+    monkeypatch.setattr(accuracy, "named_methods", lambda names: names.split(","))
+    monkeypatch.setattr(records, "commit", lambda: "abc1234")
+    monkeypatch.setattr(accuracy, "OURS", "other")
+    monkeypatch.setattr(accuracy, "save_cases", lambda *_: None)
+
+    def command(*arguments, table=""):
+        defaults = [
+            "--data",
+            "phantom",
+            "--cache",
+            str(tmp_path / "cache"),
+            "--results",
+            str(tmp_path / "results"),
+        ]
+        options = ["benchmarks", "accuracy", *defaults, "--device", "cpu", *arguments]
+        monkeypatch.setattr(sys, "argv", options)
+        main()
+        return tables.read_table(tmp_path / "results" / f"phantom{table}.csv")
+
+    return command
+
+
+def test_a_run_writes_the_agreed_columns_for_every_seed(run):
+    rows = run("--methods", "toy", "--seeds", "0", "1")
+    assert list(rows[0]) == (
+        "dataset,method,seed,split,slices,level,region,best_dice,ap,auroc,dice_at_val_threshold,false_alarm_rate,"
+        "seconds_per_32,device,preset,commit"
+    ).split(",")
+    assert {row["seed"] for row in rows} == {"0", "1"}
+    assert {(row["dataset"], row["method"], row["preset"], row["commit"]) for row in rows} == {
+        ("phantom", "toy", "tiny", "abc1234")
+    }
+    assert {row["split"] for row in rows} == {"val", "test"}
+
+
+def test_a_second_run_computes_nothing_and_a_forced_one_everything(run):
+    first = run("--methods", "toy", "--seeds", "0")
+    before = dict(Brightness.calls)
+    assert run("--methods", "toy", "--seeds", "0") == first
+    assert Brightness.calls == before
+    assert len(run("--methods", "toy", "--seeds", "0", "--again")) == len(first)
+    assert Brightness.calls["fit"] == before["fit"] + 1
+
+
+def test_a_killed_run_goes_on_where_it_stopped(run, monkeypatch):
+    evaluate = accuracy.protocol.evaluate
+
+    def killed(estimator, slices):
+        if estimator.random_state == 1:
+            raise KeyboardInterrupt
+        return evaluate(estimator, slices)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(accuracy.protocol, "evaluate", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run("--methods", "toy", "--seeds", "0", "1")
+    before = Brightness.calls["fit"]
+    assert {row["seed"] for row in run("--methods", "toy", "--seeds", "0", "1")} == {"0", "1"}
+    assert Brightness.calls["fit"] == before + 1
+
+
+def test_other_slices_or_another_grid_are_run_again(run, monkeypatch, tmp_path):
+    run("--methods", "toy", "--seeds", "0")
+    before = Brightness.calls["fit"]
+    monkeypatch.setattr(accuracy, "METHODS", {"toy": type(TOY)(TOY.title, TOY.build, {"power": [1.0]})})
+    run("--methods", "toy", "--seeds", "0")
+    toy_set(n_train=4).save(tmp_path / "other.npz")
+    run("--methods", "toy", "--seeds", "0", "--slices", str(tmp_path / "other.npz"))
+    assert Brightness.calls["fit"] == before + 2
+
+
+def test_rows_are_replaced_and_those_of_other_runs_kept(run):
+    both = run("--methods", "toy,other", "--seeds", "0")
+    assert run("--methods", "other", "--seeds", "0") == both
+    more = run("--methods", "toy", "--seeds", "1")
+    assert len(more) == len(both) + len(both) // 2
+    assert len(run("--methods", "toy", "--seeds", "0", table="_runs")) == 3
+
+
+def test_intervals_curves_and_differences_are_written(run):
+    intervals = run("--methods", "toy,other", "--seeds", "0", "1", table="_intervals")
+    assert {row["metric"] for row in intervals} == {*tables.METRICS}
+    assert all(float(row["low"]) <= float(row["high"]) for row in intervals)
+    assert {row["seeds"] for row in intervals} == {"0 1"}
+    differences = run("--methods", "toy,other", "--seeds", "0", "1", table="_differences")
+    assert {(row["method"], row["minus"], float(row["mean"])) for row in differences} == {
+        ("other", "toy", 0.0)
+    }
+    curves = run("--methods", "toy,other", "--seeds", "0", "1", table="_curves")
+    assert {row["seed"] for row in curves} == {"0"}
+
+
+def test_what_cannot_be_run_ends_in_one_sentence_before_any_training(run, tmp_path):
+    before = Brightness.calls["fit"]
+    with pytest.raises(SystemExit, match=r"^error: .*no folder.*Expected are files such as"):
+        run("--data", "lgg", "--root", str(tmp_path / "nowhere"))
+    assert Brightness.calls["fit"] == before
+
+
+def test_an_unknown_method_is_refused_with_the_known_ones():
+    with pytest.raises(InputError, match="no method 'mimod'; there are intensity"):
+        named_methods("intensity,mimod")
+    assert named_methods("mimood,intensity") == ["intensity", "mimood"]
+    assert named_methods("all") == list(METHODS)
+
+
+@pytest.mark.parametrize("preset", ["tiny", "small", "paper"])
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_is_built_with_parameters_that_it_has(name, preset, tmp_path):
+    settings = Settings(preset, seed=3, device="cpu", cache=tmp_path)
+    estimator = METHODS[name].build(settings)
+    for candidate in ParameterGrid(METHODS[name].grid):
+        estimator.set_params(**candidate)
+    if isinstance(estimator, Pipeline):
+        ours = METHODS["mimood"].build(settings)
+        assert estimator[0].get_params() == ours[0].get_params()  # one tokenizer for all, trained once
+        trained = [step for _, step in estimator.steps if hasattr(step, "memory")]
+        assert all(step.random_state == 3 and step.memory == str(tmp_path / "networks") for step in trained)
+
+
+def test_rivals_share_the_in_painter_of_the_published_method(tmp_path):
+    settings = Settings("tiny", seed=0, cache=tmp_path)
+    ours, likelihood, critic = (
+        METHODS[name].build(settings) for name in ("mimood-paper", "mvtm-likelihood", "token-critic")
+    )
+    assert ours[-1].get_params() == likelihood[-1].get_params() == critic[-1].get_params()
+    inpainter = ours[-1].get_params()
+    shared = {name for name in likelihood[1].get_params() if name in inpainter and name != "threshold"}
+    assert {name: inpainter[name] for name in shared} == {
+        name: likelihood[1].get_params()[name] for name in shared
+    }

@@ -1,0 +1,177 @@
+"""``python -m benchmarks report``: tables and figures from the CSV files alone."""
+
+import re
+
+import numpy as np
+import pytest
+from benchmark_toys import toy_set
+from sklearn.base import BaseEstimator
+from sklearn.pipeline import Pipeline
+
+from benchmarks import figures, report, tables
+from benchmarks.methods import METHODS
+
+
+def result(method, seed, ap, **more):
+    return {
+        "dataset": "lgg", "method": method, "seed": seed, "split": "test", "slices": "tumour", "level": "pixel",
+        "region": "all", "best_dice": ap + 0.1, "ap": ap, "auroc": 0.9, "dice_at_val_threshold": ap,
+        "seconds_per_32": 1.5, "device": "CPU (x86_64)", "preset": "tiny", "commit": "abc1234", **more,
+    }  # fmt: skip
+
+
+@pytest.fixture
+def results(tmp_path):
+    """Write small tables as `accuracy` does."""
+    folder = tmp_path / "results"
+    rows = [result("mimood-paper", 0, 0.3), result("mimood-paper", 1, 0.5), result("intensity", 0, 0.6)]
+    rows += [result("intensity", 0, 0.5, region="interior")]
+    rows += [result("intensity", 0, 0.4, slices="head", false_alarm_rate=0.25)]
+    rows += [result("mimood-paper", 0, 0.2, level="token", split=split) for split in ("val", "test")]
+    rows += [result("intensity", 0, 0.7, level="image", slices="head")]
+    rows += [result("intensity", 0, 0.1, slices=slices) for slices in ("small", "large", "dark")]
+    tables.replace_rows(folder / "lgg.csv", rows, tables.COLUMNS)
+    run = {
+        "dataset": "lgg",
+        "seed": 0,
+        "preset": "tiny",
+        "device": "CPU (x86_64)",
+        "threads": 1,
+        "commit": "abc1234",
+    }
+    runs = [
+        {
+            **run,
+            "method": "mimood-paper",
+            "fit_seconds": 100.4,
+            "parameters": '{"detector__threshold": 0.02}',
+        },
+        {**run, "method": "intensity", "fit_seconds": 0.2, "parameters": '{"erosion": 7, "smoothing": 1.0}'},
+    ]
+    tables.replace_rows(folder / "lgg_runs.csv", runs, tables.RUN_COLUMNS)
+    place = {**run, "method": "mimood-paper", "slices": "tumour", "region": "all", "seeds": "0 1"}
+    tables.replace_rows(
+        folder / "lgg_intervals.csv", [{**place, "metric": "ap", "mean": 0.4, "low": 0.35, "high": 0.45}],
+        tables.INTERVAL_COLUMNS, tables.SUMMARY_KEY,
+    )  # fmt: skip
+    curve = [{**place, "recall": x, "precision": 1 - x} for x in (0.0, 0.5, 1.0)]
+    tables.replace_rows(folder / "lgg_curves.csv", curve, tables.CURVE_COLUMNS, tables.SUMMARY_KEY)
+    return folder
+
+
+@pytest.fixture
+def text(results, tmp_path):
+    return report.render(results, tmp_path / "figures", tmp_path)
+
+
+def line_of(text, heading, method):
+    """Return the cells of one method in the table under a heading."""
+    table = text.split(f"**{heading}")[1].split("\n\n")[1]
+    return [
+        cell.strip() for cell in next(line for line in table.splitlines() if method in line).split("|")[1:-1]
+    ]
+
+
+def test_tables_tell_mean_deviation_and_interval(text):
+    cells = line_of(text, "Pixels of tumour slices**", "MIM-OOD as published")
+    assert cells[2] == "0.400 ± 0.141 [0.350, 0.450]"
+    assert cells[1] == "0.500 ± 0.141"  # without an interval in the table
+    assert line_of(text, "Pixels of tumour slices**", "Intensity")[2] == "0.600"
+
+
+def test_the_better_method_stands_first_whosever_it_is(text):
+    assert text.index("| Intensity threshold") < text.index("| MIM-OOD as published")
+
+
+def test_published_figures_stand_beside_ours_and_are_marked_as_of_other_data(text):
+    assert (
+        line_of(text, "Pixels of tumour slices**", "MIM-OOD as published")[-1]
+        == "0.458 / 0.399 / 0.926 / 9.5"
+    )
+    assert line_of(text, "Tokens of tumour slices", "MIM-OOD as published")[-1] == "0.186 / 0.859"
+    assert "### ¹ Published on other data" in text
+    assert "published¹" in text
+
+
+def test_every_kind_of_row_has_its_table(text):
+    assert line_of(text, "Pixels of tumour slices, interior only", "Intensity")[2] == "0.500"
+    assert line_of(text, "Pixels of all head slices, tumour-free", "Intensity")[5] == "0.250"
+    assert line_of(text, "Slices with against", "Intensity")[1:3] == ["0.900", "0.700"]
+    assert line_of(text, "AP by lesion area", "Intensity")[1:] == ["0.100", "0.100"]
+    assert line_of(text, "AP by kind of lesion", "Intensity")[1:] == ["0.100"]
+    assert line_of(text, "Time of fit", "MIM-OOD")[1:] == ["100", "", "threshold 0.02"]
+    assert line_of(text, "Time of fit", "Intensity")[3] == "erosion 7, smoothing 1.0"
+
+
+def test_figures_are_drawn_and_linked_and_the_same_each_time(results, text, tmp_path):
+    links = re.findall(r"\]\((.+?)\)", text)
+    assert len(links) == 2
+    before = [(tmp_path / link).read_bytes() for link in links]
+    report.render(results, tmp_path / "figures", tmp_path)
+    assert [(tmp_path / link).read_bytes() for link in links] == before
+
+
+def test_the_readme_keeps_what_stands_outside_the_markers(tmp_path):
+    readme = tmp_path / "README.md"
+    readme.write_text(f"before\n{report.START}\nold\n{report.END}\nafter\n")
+    for _ in range(2):
+        report.fill(readme, "new")
+    assert readme.read_text() == f"before\n{report.START}\n\nnew\n\n{report.END}\nafter\n"
+
+
+def test_a_readme_without_markers_is_refused(tmp_path):
+    readme = tmp_path / "README.md"
+    readme.write_text("text")
+    with pytest.raises(SystemExit, match="lacks the lines"):
+        report.fill(readme, "new")
+    assert readme.read_text() == "text"
+
+
+def test_without_results_the_report_says_so(tmp_path):
+    assert report.render(tmp_path, tmp_path, tmp_path) == "No results yet."
+
+
+def test_published_figures_belong_to_methods_that_there_are():
+    rows = tables.read_table(report.PUBLISHED)
+    assert {row["method"] for row in rows if row["method"]} <= {*METHODS}
+    assert all(row["data"] and row["source"] for row in rows)
+
+
+def test_undefined_figures_are_empty_cells(tmp_path):
+    tables.replace_rows(tmp_path / "lgg.csv", [result("mae", 0, np.nan)], tables.COLUMNS)
+    row = tables.read_table(tmp_path / "lgg.csv")[0]
+    assert (row["ap"], row["false_alarm_rate"]) == ("", "")
+
+
+class Tokens:
+    """A tokenised stack of toy slices with scores, and a last step that heals it."""
+
+    def __init__(self, images):
+        self.images, self.anomaly = images, np.ones((len(images), 4, 4), np.float32)
+        self.tokenizer = type("Tokenizer", (), {"downsampling": 8})
+
+    @staticmethod
+    def detect(scans):
+        return scans.images, 1 - scans.images
+
+
+def test_cases_are_kept_and_drawn(tmp_path):
+    class First(BaseEstimator):
+        def fit(self, X, y=None):
+            return self
+
+        def transform(self, X):
+            return Tokens(X)
+
+        def __sklearn_is_fitted__(self):
+            return True
+
+    tumour = toy_set().tumour("test")
+    pipeline = Pipeline([("tokens", First()), ("last", Tokens(tumour.images))])
+    figures.save_cases(pipeline, tumour, tmp_path / "c.npz")
+    with np.load(tmp_path / "c.npz") as file:
+        assert file["titles"].tolist() == ["bright"]
+        assert file["image"].shape == (1, 32, 32)
+        assert {file[name].max() for name in ("tokens", "map", "truth")} == {255}
+    figures.draw_cases(tmp_path / "c.npz", tmp_path / "c.png")
+    assert (tmp_path / "c.png").stat().st_size > 1000
