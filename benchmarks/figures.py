@@ -37,10 +37,10 @@ def _pyplot() -> Any:
     return pyplot
 
 
-def _save(figure: Any, path: Path) -> None:
+def _save(figure: Any, path: Path, *, dpi: int = 110) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     # No date and no version: the same results draw the same bytes.
-    figure.savefig(path, dpi=110, bbox_inches="tight", metadata={"Software": None})
+    figure.savefig(path, dpi=dpi, bbox_inches="tight", metadata={"Software": None})
     _pyplot().close(figure)
 
 
@@ -140,4 +140,4 @@ def draw_cases(source: Path, path: Path) -> None:
         row[0].set_ylabel(str(arrays["titles"][case]), fontsize=8)
     for axis, text in zip(axes[0], _COLUMN_TITLES, strict=True):
         axis.set_title(text, fontsize=8)
-    _save(figure, path)
+    _save(figure, path, dpi=80)

@@ -13,6 +13,7 @@ from sklearn.pipeline import Pipeline
 from skmimood import (
     AnomalousTokenDetector,
     MaskedTokenInpainter,
+    SliceStandardizer,
     VQTokenizer,
     baselines,
     make_mimood_pipeline,
@@ -24,7 +25,9 @@ _NETWORK = (
     "depth", "width", "n_heads", "mlp_ratio", "drop_path", "max_iter", "batch_size", "learning_rate", "weight_decay",
     "warmup_iter", "gradient_clip",
 )  # fmt: skip
+_MAPS = ("min_filter", "mean_filter", "erosion")
 _SIGNS = ["absolute", "positive"]
+_EROSIONS = [0, 3, 4]
 
 # Presets of the rivals without tokens; "tiny" are their defaults. Those of the others follow PRESETS.
 _DENOISING: dict[str, dict[str, Any]] = {
@@ -92,6 +95,12 @@ class Settings:
         parameters = kind(**PRESETS[self.preset][step]).get_params()
         return {name: parameters[name] for name in _NETWORK} | self.common()
 
+    def shared(self, last: BaseEstimator) -> BaseEstimator:
+        """Give a last step the filters and the erosion of the preset's maps, as far as it has such parameters."""
+        ours = MaskedTokenInpainter(**PRESETS[self.preset]["inpainter"]).get_params()
+        theirs = last.get_params()
+        return last.set_params(**{name: ours[name] for name in _MAPS if name in ours and name in theirs})
+
 
 @dataclass(frozen=True)
 class Method:
@@ -104,7 +113,7 @@ class Method:
     build : callable
         From `Settings` to an unfitted estimator of slices (n, H, W), with ``decision_function`` to maps.
     grid : mapping, or sequence of mappings
-        Inference parameters to choose from, as `sklearn.model_selection.ParameterGrid` takes them.
+        Inference parameters to choose from, as `protocol.select` takes them.
     """
 
     title: str
@@ -116,12 +125,21 @@ def _intensity(settings: Settings) -> BaseEstimator:
     return baselines.IntensityThreshold()
 
 
+def _plain_intensity(settings: Settings) -> BaseEstimator:
+    return baselines.IntensityThreshold(equalize="none")
+
+
+def _standardized(build: Callable[[Settings], BaseEstimator]) -> Callable[[Settings], BaseEstimator]:
+    """Put the standardisation of our tokenizer before a detector of slices, so that it is no advantage of ours."""
+    return lambda settings: Pipeline([("standardizer", SliceStandardizer()), ("detector", build(settings))])
+
+
 def _zscore(settings: Settings) -> BaseEstimator:
     return baselines.HealthyZScore(n_templates=12, smoothing=2.0, random_state=settings.seed)
 
 
 def _tokenizer_residual(settings: Settings) -> BaseEstimator:
-    last = baselines.TokenizerResidual()
+    last = settings.shared(baselines.TokenizerResidual())
     return Pipeline([("tokenizer", settings.tokenizer()), ("residual", last)])
 
 
@@ -130,24 +148,33 @@ def _denoising(settings: Settings) -> BaseEstimator:
 
 
 def _mae(settings: Settings) -> BaseEstimator:
-    return baselines.MaskedAutoencoderDetector(**_MAE[settings.preset], **settings.common())
+    network = _MAE[settings.preset]
+    return settings.shared(baselines.MaskedAutoencoderDetector(**network, **settings.common()))
 
 
 def _autoregressive(weight: str) -> Callable[[Settings], BaseEstimator]:
     def build(settings: Settings) -> BaseEstimator:
-        last = baselines.AutoregressiveRestorer(residual_weight=weight, **settings.transformer("inpainter"))
+        network = settings.transformer("inpainter")
+        last = settings.shared(baselines.AutoregressiveRestorer(residual_weight=weight, **network))
         return Pipeline([("tokenizer", settings.tokenizer()), ("restorer", last)])
 
     return build
 
 
 def _published(settings: Settings, detector: BaseEstimator) -> Pipeline:
-    """Return the paper's restoration (section 3.4) behind a detector, with its T and R."""
+    """Return the paper's restoration (section 3.4) behind a detector, with the preset's T and R = 4."""
+    ours = MaskedTokenInpainter(**PRESETS[settings.preset]["inpainter"]).get_params()
     inpainter = MaskedTokenInpainter(
-        n_steps=8, n_restorations=4, temperature=1.0, combination="similarity", residual="absolute",
+        n_steps=ours["n_steps"], n_restorations=4, temperature=1.0, n_passes=1, combination="similarity",
+        residual="absolute",
         residual_weight="none", residual_reference="image", mask_generator="brush", **settings.transformer("inpainter"),
     )  # fmt: skip
-    return Pipeline([("tokenizer", settings.tokenizer()), ("detector", detector), ("inpainter", inpainter)])
+    steps = [
+        ("tokenizer", settings.tokenizer()),
+        ("detector", detector),
+        ("inpainter", settings.shared(inpainter)),
+    ]
+    return Pipeline(steps)
 
 
 def _likelihood(settings: Settings) -> BaseEstimator:
@@ -162,7 +189,7 @@ def _critic(settings: Settings) -> BaseEstimator:
 
 def _mimood_paper(settings: Settings) -> BaseEstimator:
     law = {"corruption": "random", "mask_generator": "brush"}
-    return _published(settings, AnomalousTokenDetector(**law, **settings.transformer("detector")))
+    return _published(settings, AnomalousTokenDetector(**law, **settings.transformer("inpainter")))
 
 
 def _mimood(settings: Settings) -> BaseEstimator:
@@ -173,40 +200,56 @@ def _mimood(settings: Settings) -> BaseEstimator:
     return pipeline.set_params(**{name: value for name, value in named.items() if name in known})
 
 
+def _restoring(
+    step: str, thresholds: Sequence[float], last: str = "inpainter"
+) -> list[Mapping[str, Sequence[Any]]]:
+    """Return what all methods that restore tokens choose: lambda, then the sign of the residual and the erosion."""
+    return [
+        {f"{step}__threshold": thresholds},
+        {f"{last}__residual": _SIGNS, f"{last}__erosion": _EROSIONS},
+    ]
+
+
 # In this order, a network that several methods share is trained by the one whose training time should tell of it.
 METHODS: dict[str, Method] = {
+    # The untrained ones cost nothing to score, so they get the finest grids.
     "intensity": Method(
-        "Intensity threshold",
-        _intensity,  # costs nothing to score, so it gets the finest grid
-        {"bright": [True, False], "erosion": [0, 4, 7, 10], "smoothing": [0.0, 1.0, 2.0]},
+        "Intensity threshold", _intensity,
+        {
+            "equalize": ["slice", "training"], "bright": [True, False], "erosion": [0, 2, 3, 4, 5, 7, 10],
+            "smoothing": [0.0, 0.7, 1.0, 2.0],
+        },
     ),
-    "zscore": Method("Healthy z-score", _zscore, {"residual": _SIGNS, "erosion": [0, 7]}),
-    "tokenizer-residual": Method("Tokenizer alone", _tokenizer_residual, {"residual__residual": _SIGNS}),
-    "dae": Method("Denoising autoencoder", _denoising, {"residual": _SIGNS, "erosion": [2, 7]}),
+    "intensity-standardized": Method(
+        "Intensity threshold, our intensities", _standardized(_plain_intensity),
+        {
+            "detector__bright": [True, False], "detector__erosion": [0, 2, 3, 4, 5, 7, 10],
+            "detector__smoothing": [0.0, 0.7, 1.0, 2.0],
+        },
+    ),
+    "zscore": Method("Healthy z-score", _zscore, {"residual": _SIGNS, "erosion": [0, 2, 3, 4, 7]}),
+    "dae": Method(
+        "Denoising autoencoder", _denoising,
+        {"residual": _SIGNS, "erosion": [1, 2, 3, 4, 7], "median_filter": [3, 5]},
+    ),
+    "dae-standardized": Method(
+        "Denoising autoencoder, our intensities", _standardized(_denoising),
+        {"detector__residual": _SIGNS, "detector__erosion": [1, 2, 3, 4, 7], "detector__median_filter": [3, 5]},
+    ),
     "mae": Method("Masked autoencoder", _mae, {"residual": _SIGNS}),
-    "ar": Method(
-        "AR restoration", _autoregressive("none"),
-        {"restorer__threshold": [2.5, 4.0, 6.0], "restorer__residual": _SIGNS},
+    "tokenizer-residual": Method("Tokenizer alone", _tokenizer_residual, {"residual__residual": _SIGNS}),
+    "mimood": Method("skmimood", _mimood, _restoring("detector", [0.05, 0.1, 0.2])),
+    "mimood-paper": Method(
+        "MIM-OOD as published", _mimood_paper, _restoring("detector", [0.005, 0.02, 0.1])
     ),
+    "ar": Method(
+        "AR restoration", _autoregressive("none"), _restoring("restorer", [3.0, 4.5, 6.0], "restorer")
+    ),
+    "mvtm-likelihood": Method("MVTM likelihood", _likelihood, _restoring("detector", [3.0, 4.5, 6.0])),
+    "token-critic": Method("MVTM + Token-Critic", _critic, _restoring("detector", [0.5, 0.7, 0.85])),
     "ar-masked": Method(
         "AR restoration, masked residual", _autoregressive("changed"),
-        {"restorer__threshold": [2.5, 4.0, 6.0], "restorer__residual": _SIGNS},
-    ),
-    "mimood-paper": Method(
-        "MIM-OOD as published", _mimood_paper, {"detector__threshold": [0.005, 0.02, 0.1]}
-    ),
-    "mimood-signed": Method(
-        "MIM-OOD as published, residual chosen", _mimood_paper,
-        {"detector__threshold": [0.005, 0.02, 0.1], "inpainter__residual": _SIGNS},
-    ),
-    "mvtm-likelihood": Method(
-        "MVTM likelihood", _likelihood, {"detector__threshold": [2.5, 4.0, 6.0], "inpainter__residual": _SIGNS}
-    ),
-    "token-critic": Method(
-        "MVTM + Token-Critic", _critic, {"detector__threshold": [0.5, 0.7, 0.85], "inpainter__residual": _SIGNS}
-    ),
-    "mimood": Method(
-        "skmimood", _mimood, {"detector__threshold": [0.005, 0.02, 0.1], "inpainter__residual": _SIGNS}
+        _restoring("restorer", [3.0, 4.5, 6.0], "restorer"),
     ),
 }  # fmt: skip
 

@@ -23,9 +23,9 @@ from benchmarks.slices import SliceSet
 from skmimood import metrics
 from skmimood.volumes.mapping import top_mean
 
-MAX_SELECTION_SLICES = 66
-MIN_ALARM_PIXELS = 20
-_TIMED_SLICES, _WARM_UP_SLICES, _UNCACHED_SLICES = 32, 4, 4
+MAX_SELECTION_SLICES = 33
+MIN_ALARM_AREA = 72.0  # mm2: 20 pixels of 1.9 mm
+_TIMED_SLICES, _WARM_UP_SLICES, _UNCACHED_SLICES = 32, 4, 1
 _TOKEN_RULE = "any"
 
 Row = dict[str, Any]
@@ -115,11 +115,11 @@ def select(
     ----------
     estimator : fitted estimator
         Gets the best parameters set; the first of equals.
-    grid : as `ParameterGrid` takes it
-        The candidates.
+    grid : mapping, or sequence of mappings
+        Candidates as `ParameterGrid` takes them; several mappings are chosen from one after the other.
     tumour : SliceSet
         Slices with lesions.
-    max_slices : int, default=66
+    max_slices : int, default=33
         Of more, this many evenly spread ones are scored.
 
     Returns
@@ -129,18 +129,22 @@ def select(
     trials : list of dict
         ``parameters`` and ``ap`` of every candidate.
     """
-    candidates = list(ParameterGrid(grid))
     spread = np.linspace(0, len(tumour) - 1, min(len(tumour), max_slices)).astype(int)
     sample = tumour[spread]
+    chosen: dict[str, Any] = {}
     trials: list[Row] = []
-    for parameters in candidates:
-        ap = None
-        if len(candidates) > 1:
-            maps = estimator.set_params(**parameters).decision_function(sample.images)
-            ap = metrics.average_precision(sample.lesions, maps)
-        trials.append({"parameters": parameters, "ap": ap})
-    chosen = max(trials, key=lambda trial: trial["ap"] or 0.0)["parameters"]
-    estimator.set_params(**chosen)
+    for stage in [grid] if isinstance(grid, Mapping) else grid:
+        candidates = list(ParameterGrid(stage))
+        tried: list[Row] = []
+        for parameters in candidates:
+            ap = None
+            if len(candidates) > 1:
+                maps = estimator.set_params(**parameters).decision_function(sample.images)
+                ap = metrics.average_precision(sample.lesions, maps)
+            tried.append({"parameters": chosen | parameters, "ap": ap})
+        chosen = max(tried, key=lambda trial: trial["ap"] or 0.0)["parameters"]
+        estimator.set_params(**chosen)
+        trials += tried
     return chosen, trials
 
 
@@ -242,19 +246,25 @@ def pixel_rows(
                 )
                 free = ~part.has_lesion
                 if free.any():
-                    alarms = false_alarms(part_maps[free], threshold, None if where is None else where[free])
+                    inside = None if where is None else where[free]
+                    alarms = false_alarms(part_maps[free], threshold, part.spacing, inside)
                     row["false_alarm_rate"] = float(alarms.mean())
             rows.append(row)
     return rows
 
 
-def false_alarms(maps: np.ndarray, threshold: float, where: np.ndarray | None = None) -> np.ndarray:
-    """Tell which slices (n, H, W) have at least 20 connected pixels above a threshold, corners included."""
+def false_alarms(
+    maps: np.ndarray, threshold: float, spacing: float, where: np.ndarray | None = None
+) -> np.ndarray:
+    """Tell which slices (n, H, W) have 72 mm2 of connected pixels above a threshold, corners included.
+
+    ``spacing`` is the size of a pixel in mm; ``where`` says which pixels count.
+    """
     called = maps > threshold if where is None else (maps > threshold) & where
     found = np.zeros(len(maps), bool)
     for i, one in enumerate(called):
         parts, _ = ndimage.label(one, np.ones((3, 3), int))
-        found[i] = np.bincount(parts.ravel())[1:].max(initial=0) >= MIN_ALARM_PIXELS
+        found[i] = np.bincount(parts.ravel())[1:].max(initial=0) * spacing**2 >= MIN_ALARM_AREA
     return found
 
 
@@ -315,7 +325,7 @@ def patient_counts(
             threshold = thresholds[region]
             counts[name, region] = count(
                 part.lesions, part_maps, part.patients, threshold,
-                where=where, alarms=false_alarms(part_maps, threshold, where),
+                where=where, alarms=false_alarms(part_maps, threshold, part.spacing, where),
             )  # fmt: skip
     return counts
 

@@ -79,8 +79,8 @@ class Run:
     ----------
     dataset, preset, device : str
         What they are of.
-    rows, runs, intervals, curves : sequence of dict
-        Lines of the four tables.
+    rows, runs, intervals, curves, differences : sequence of dict
+        Lines of the tables.
     """
 
     dataset: str
@@ -90,6 +90,7 @@ class Run:
     runs: Rows
     intervals: Rows
     curves: Rows
+    differences: Rows
 
     @property
     def methods(self) -> list[str]:
@@ -147,7 +148,7 @@ def load_runs(results: Path) -> list[Run]:
     for dataset in _DATA_TITLES:
         parts = [
             tables.read_table(results / f"{dataset}{suffix}.csv")
-            for suffix in ("", "_runs", "_intervals", "_curves")
+            for suffix in ("", "_runs", "_intervals", "_curves", "_differences")
         ]
         for preset, device in dict.fromkeys((row["preset"], row["device"]) for row in parts[0]):
             same = {"preset": preset, "device": device}
@@ -215,6 +216,7 @@ def sections(run: Run, published: Rows) -> Iterable[str]:
         "the 95 % interval over patients."
     )
     yield from _pixel_tables(run, published)
+    yield from _difference_table(run)
     yield from _token_table(run, published)
     yield from _image_table(run, published)
     thirds = "AP by lesion area (thirds of the test slices)"
@@ -247,6 +249,26 @@ def _pixel_tables(run: Run, published: Rows) -> Iterable[str]:
 
         extra = ["s per 32 slices", "published¹: Dice / AP / AUROC / s"] if is_headline else []
         yield _table(heading, [_METRIC_TITLES[name] for name in names] + extra, run.methods, cells)
+
+
+def _difference_table(run: Run) -> Iterable[str]:
+    told = {
+        (
+            row["minus"],
+            row["metric"],
+        ): f"{float(row['mean']):+.3f} [{float(row['low']):+.3f}, {float(row['high']):+.3f}]"
+        for row in run.differences
+        if (row["slices"], row["region"]) == (_PIXELS["slices"], _PIXELS["region"])
+    }
+    names = ("best_dice", "ap", "auroc", "dice_at_val_threshold")
+    ours = {row["method"] for row in run.differences}
+    if told:
+        yield _table(
+            f"{title(min(ours))} minus each other method, pixels of tumour slices",
+            [_METRIC_TITLES[name] for name in names],
+            [method for method in run.methods if (method, "ap") in told],
+            lambda method: [told.get((method, name), "") for name in names],
+        )
 
 
 def _token_table(run: Run, published: Rows) -> Iterable[str]:

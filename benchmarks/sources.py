@@ -75,9 +75,11 @@ def open_slices(
     """
     if file is not None and file.exists():
         slices = SliceSet.load(file)
-        if slices.dataset != data:
+        n_pixels = slices.images.shape[1]
+        if slices.dataset != data or (data != "phantom" and n_pixels != size):
             raise InputError(
-                f"{file} holds slices of {slices.dataset}, not of {data}. Pass another --slices."
+                f"{file} holds slices of {slices.dataset} of {n_pixels} pixels; asked for are {data} and the {size} "
+                "pixels of the preset. Pass another --slices."
             )
         return slices.check()
     build: Callable[[], SliceSet] = phantom_slices

@@ -12,6 +12,7 @@ _PUBLIC = {
     "AnomalousTokenDetector": "detector",
     "MaskedTokenInpainter": "inpainter",
     "ScanDetector": "volumes",
+    "SliceStandardizer": "standardizer",
     "TokenizedScans": "scans",
     "VQTokenizer": "tokenizer",
     "load_model": "_state",

@@ -162,7 +162,7 @@ class BaseRestorer(BasePixelDetector, TrainedStep):
         restored = self._restore_chunk(X)  # (n, R, h, w)
         n, n_restorations = restored.shape[:2]
         decode = X.tokenizer.decode_tensor
-        images, tokens = torch.from_numpy(X.images), torch.from_numpy(X.tokens)
+        images, tokens = torch.from_numpy(X.tokenizer.seen(X.images)), torch.from_numpy(X.tokens)
         healed = decode(restored.flatten(0, 1)).cpu().unflatten(0, (n, n_restorations))  # (n, R, H, W)
         reference = images if self.residual_reference == "image" else decode(tokens).cpu()
         maps, healed = residual_maps(reference, healed, self.residual, self.combination, self.sharpness)
@@ -175,7 +175,7 @@ class BaseRestorer(BasePixelDetector, TrainedStep):
         maps = filter_maps(maps, self.min_filter, self.mean_filter)
         if self.erosion:
             maps = maps * torch.from_numpy(eroded(head_masks(X.images), self.erosion))
-        return maps, healed
+        return maps, torch.from_numpy(X.tokenizer.unseen(healed.numpy(), X.images))
 
     def _parameter_faults(self) -> Iterator[str]:
         yield from super()._parameter_faults()

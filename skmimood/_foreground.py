@@ -1,4 +1,4 @@
-"""The head or brain in slices, found by intensity."""
+"""The head or brain in slices, found by intensity, and intensities that are relative to it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,15 @@ import numpy as np
 from scipy import ndimage
 
 _BACKGROUND = 0.1  # noise of the air around a head stays below this
+N_BINS = 256
+_CENTRE, _SCALE = (
+    0.4,
+    0.1,
+)  # of standardised slices: more room above the median than below, for lesions and fat
+_DARKEST = 0.01  # of a standardised head, so that it can be told from the background
+_MARGIN = 1 / 16  # of the longer side: how far inside the head its interior begins
+_LEAST_INTERIOR = 50  # pixels; of a smaller interior, the whole head is measured
+_LEAST_SPREAD = 1e-3
 _SMALLEST_PART = 0.05  # of the largest part's area; the lower lobes of a stripped brain may be separate parts
 
 
@@ -30,3 +39,53 @@ def eroded(masks: np.ndarray, n_pixels: int) -> np.ndarray:
     """Remove from masks (n, H, W) what is within ``n_pixels`` of the background, diagonals counting as one."""
     size = (1, 2 * n_pixels + 1, 2 * n_pixels + 1)
     return ndimage.minimum_filter(masks, size, mode="nearest")
+
+
+def standardise(images: np.ndarray) -> np.ndarray:
+    """Standardise slices (n, H, W) by the interior of their heads.
+
+    The interior's median becomes 0.4 and a standard deviation 0.1; the result is clipped to [0, 1], and 0 outside the
+    head.
+    """
+    heads = head_masks(images)
+    centres, spreads = _interior_levels(images, heads)
+    standardised = _CENTRE + _SCALE * (images - centres) / spreads
+    return np.where(heads, standardised.clip(_DARKEST, 1), 0).astype(np.float32)
+
+
+def undo_standardise(standardised: np.ndarray, images: np.ndarray) -> np.ndarray:
+    """Return standardised slices (n, H, W) in the intensities of ``images``, in [0, 1], and 0 outside their heads."""
+    heads = head_masks(images)
+    centres, spreads = _interior_levels(images, heads)
+    original = centres + (standardised - _CENTRE) / _SCALE * spreads
+    return np.where(heads, original.clip(0, 1), 0).astype(np.float32)
+
+
+def _interior_levels(images: np.ndarray, heads: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return median and standard deviation of the interior of each head, each of shape (n, 1, 1)."""
+    levels = []
+    interiors = eroded(heads, round(_MARGIN * max(images.shape[1:])))
+    for image, head, interior in zip(images, heads, interiors, strict=True):
+        measured = image[interior if interior.sum() >= _LEAST_INTERIOR else head]
+        levels.append((np.median(measured), measured.std()) if measured.size else (0.0, 0.0))
+    centres, spreads = np.array(levels, np.float32).T[..., None, None]
+    return centres, spreads + _LEAST_SPREAD
+
+
+def equalise(images: np.ndarray, heads: np.ndarray) -> np.ndarray:
+    """Replace intensities by the share of the slice's own head (n, H, W) that is darker; 0 outside the heads."""
+    levels = [
+        look_up(image, cumulative_histogram(image[head])) for image, head in zip(images, heads, strict=True)
+    ]
+    return np.where(heads, np.stack(levels), 0).astype(np.float32)
+
+
+def cumulative_histogram(pixels: np.ndarray) -> np.ndarray:
+    """Return the share of pixels below each edge of 256 bins over [0, 1], shape (257,)."""
+    counts = np.histogram(pixels.clip(0, 1), N_BINS, (0, 1))[0]
+    return np.concatenate([[0], np.cumsum(counts)]) / max(1, len(pixels))
+
+
+def look_up(images: np.ndarray, cumulative: np.ndarray) -> np.ndarray:
+    """Map intensities in [0, 1] to shares by a `cumulative_histogram`."""
+    return np.interp(images, np.linspace(0, 1, N_BINS + 1), cumulative)

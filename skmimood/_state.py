@@ -36,6 +36,7 @@ _REGISTRY = {
     "MaskedAutoencoderDetector": "skmimood.baselines.mae",
     "MaskedTokenInpainter": "skmimood.inpainter",
     "ScanDetector": "skmimood.volumes.scan_detector",
+    "SliceStandardizer": "skmimood.standardizer",
     "TokenCritic": "skmimood.baselines.token_critic",
     "TokenLikelihoodDetector": "skmimood.baselines.likelihood",
     "TokenizerResidual": "skmimood.baselines.tokenizer_residual",

@@ -24,11 +24,11 @@ _SMALL_TRANSFORMER = {
 
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     # The defaults of the estimators: minutes on two CPU cores.
-    "tiny": {"tokenizer": {}, "detector": {}, "inpainter": {}},
+    "tiny": {"tokenizer": {"standardize": True}, "detector": {}, "inpainter": {}},
     "small": {
         "tokenizer": {
-            "channels": 64, "channel_multipliers": (1, 2, 4), "n_res_blocks": 2, "max_iter": 20_000,
-            "batch_size": 32, "learning_rate": 5e-4, "warmup_iter": 500,
+            "standardize": True, "channels": 64, "channel_multipliers": (1, 2, 4), "n_res_blocks": 2,
+            "max_iter": 20_000, "batch_size": 32, "learning_rate": 5e-4, "warmup_iter": 500,
         },
         "detector": {**_SMALL_TRANSFORMER},
         "inpainter": {**_SMALL_TRANSFORMER},
@@ -36,7 +36,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     "paper": {
         "tokenizer": {
             "n_codes": 256, "code_dim": 256, "patch_size": 1, "channels": 128, "channel_multipliers": (1, 1, 2, 4),
-            "n_res_blocks": 2, "n_augmentations": 7, "max_iter": 300_000, "batch_size": 16,
+            "n_res_blocks": 2, "standardize": False, "n_augmentations": 7, "max_iter": 300_000, "batch_size": 16,
             "warmup_iter": 2000, **_PAPER_OPTIMISER,
         },
         "detector": {"threshold": 0.005, "corruption": "random", **_PAPER_TRANSFORMER},

@@ -16,6 +16,7 @@ from torch import Tensor
 from skmimood._augmentation import vary_intensity
 from skmimood._caching import run_cached
 from skmimood._device import autocast, resolve_precision
+from skmimood._foreground import standardise, undo_standardise
 from skmimood._random import Streams
 from skmimood._trained_step import TrainedStep, is_count, run_convolutions
 from skmimood._training import Recipe, Runtime, train
@@ -60,6 +61,9 @@ class VQTokenizer(TransformerMixin, TrainedStep):
         Decay of the codebook's moving averages (paper silent on how codes are learnt).
     restart_below : float, default=1.0
         A code used less often a batch than this restarts at an encoder output.
+    standardize : bool, default=False
+        Standardise each slice by the interior of its head before all else, see `SliceStandardizer` (paper: no; presets
+        ``"tiny"`` and ``"small"``: yes). Then residuals mean the same in all scans.
     augment : bool, default=True
         Broad intensity augmentation in training (paper: yes, unspecified; see `skmimood._augmentation`).
     n_augmentations : int, default=2
@@ -68,7 +72,7 @@ class VQTokenizer(TransformerMixin, TrainedStep):
     flip : bool, default=True
         Whether these copies may be mirrored along the last axis: left and right in axial and coronal slices. Turn it
         off for sagittal ones.
-    max_iter : int, default=900
+    max_iter : int, default=700
         Training steps (paper: 300,000).
     batch_size : int, default=16
         Slices a step (paper silent). In inference it bounds memory and never changes a result.
@@ -133,10 +137,11 @@ class VQTokenizer(TransformerMixin, TrainedStep):
         commitment: float = 0.25,
         codebook_decay: float = 0.99,
         restart_below: float = 1.0,
+        standardize: bool = False,
         augment: bool = True,
         n_augmentations: int = 2,
         flip: bool = True,
-        max_iter: int = 900,
+        max_iter: int = 700,
         batch_size: int = 16,
         learning_rate: float = 1e-3,
         weight_decay: float = 1e-5,
@@ -161,6 +166,7 @@ class VQTokenizer(TransformerMixin, TrainedStep):
         self.commitment = commitment
         self.codebook_decay = codebook_decay
         self.restart_below = restart_below
+        self.standardize = standardize
         self.augment = augment
         self.n_augmentations = n_augmentations
         self.flip = flip
@@ -201,6 +207,7 @@ class VQTokenizer(TransformerMixin, TrainedStep):
         """
         self._check_parameters()
         healthy = drop_lesions(check_images(X), y)
+        seen = self.seen(healthy)
         grid = self._grid(healthy.shape[1:])
         config = {
             "patch_size": self.patch_size,
@@ -212,11 +219,9 @@ class VQTokenizer(TransformerMixin, TrainedStep):
             "codebook_decay": self.codebook_decay,
             "restart_below": self.restart_below,
         }
-        self._fit_network(
-            train_vqvae, config, images=healthy, commitment=self.commitment, augment=self.augment
-        )
+        self._fit_network(train_vqvae, config, images=seen, commitment=self.commitment, augment=self.augment)
         self.image_shape_, self.grid_ = healthy.shape[1:], grid
-        self._measure_usage(healthy)
+        self._measure_usage(seen)
         return self
 
     def transform(self, X: Any) -> TokenizedScans:
@@ -234,10 +239,20 @@ class VQTokenizer(TransformerMixin, TrainedStep):
         """
         check_is_fitted(self)
         images = check_images(X, self.image_shape_)
-        return TokenizedScans(images, self._encode(images), self)
+        return TokenizedScans(images, self._encode(self.seen(images)), self)
 
     def inverse_transform(self, X: Any) -> np.ndarray:
-        """Decode tokens (n, h, w), or the tokens of TokenizedScans, to slices (n, H, W), float32 in [0, 1]."""
+        """Decode tokens to slices.
+
+        Parameters
+        ----------
+        X : TokenizedScans of n slices, or array-like of int, shape (n, h, w)
+
+        Returns
+        -------
+        ndarray of shape (n, H, W), float32
+            In [0, 1]: in the intensities of the slices, or of tokens alone in those that the network sees.
+        """
         check_is_fitted(self)
         tokens = np.asarray(X.tokens if isinstance(X, TokenizedScans) else X)
         if tokens.ndim != 3 or tokens.shape[1:] != self.grid_ or tokens.dtype.kind not in "iu":
@@ -249,12 +264,21 @@ class VQTokenizer(TransformerMixin, TrainedStep):
             raise InputError(
                 f"Tokens must lie in [0, {self.n_codes - 1}]; got {tokens.min()} to {tokens.max()}."
             )
-        return self.decode_tensor(torch.from_numpy(tokens.astype(np.int64))).cpu().numpy()
+        decoded = self.decode_tensor(torch.from_numpy(tokens.astype(np.int64))).cpu().numpy()
+        return self.unseen(decoded, X.images) if isinstance(X, TokenizedScans) else decoded
 
     def score(self, X: Any, y: Any = None) -> float:
         """Return the negative mean absolute error of reconstructing ``X`` (n, H, W); ``y`` is ignored."""
         scans = self.transform(X)
         return -float(np.abs(scans.images - self.inverse_transform(scans)).mean())
+
+    def seen(self, images: np.ndarray) -> np.ndarray:
+        """Return slices (n, H, W) in the intensities that the network sees: standardised, or as they are."""
+        return standardise(images) if self.standardize else images
+
+    def unseen(self, seen: np.ndarray, images: np.ndarray) -> np.ndarray:
+        """Return slices (n, H, W) of the network in the intensities of ``images``, the slices they belong to."""
+        return undo_standardise(seen, images) if self.standardize else seen
 
     @property
     def downsampling(self) -> int:
@@ -262,7 +286,10 @@ class VQTokenizer(TransformerMixin, TrainedStep):
         return self.patch_size * 2 ** (len(self.channel_multipliers) - 1)
 
     def decode_tensor(self, tokens: Tensor) -> Tensor:
-        """Decode tokens (n, h, w) on any device to images (n, H, W) on this estimator's device, in [0, 1]."""
+        """Decode tokens (n, h, w) on any device to slices (n, H, W) in [0, 1] on this estimator's device.
+
+        They are in the intensities that the network sees; see `seen`.
+        """
         height, width = self.image_shape_
         network, context = cast(VQVAE, self._network()), self._autocast()
 
@@ -299,8 +326,9 @@ class VQTokenizer(TransformerMixin, TrainedStep):
 
     def _tokenize_cached(self, tokenize: Callable[..., Any], X: TokenizedScans, **arguments: Any) -> Any:
         return run_cached(
-            tokenize, self.memory, runtime=Runtime("tokens", self.device), images=X.images, config=self.config_,
-            state=self.state_, flip=self.flip, seed=self.seed_, precision=self._precision(), **arguments,
+            tokenize, self.memory, runtime=Runtime("tokens", self.device), images=self.seen(X.images),
+            config=self.config_, state=self.state_, flip=self.flip, seed=self.seed_,
+            precision=self._precision(), **arguments,
         )  # fmt: skip
 
     def _grid(self, image_shape: tuple[int, ...]) -> tuple[int, ...]:

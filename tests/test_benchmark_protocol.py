@@ -100,15 +100,16 @@ def test_a_region_without_lesions_leaves_figures_undefined_without_warning(slice
     assert np.isnan(row["ap"])
 
 
-def test_a_false_alarm_takes_20_connected_pixels():
+def test_a_false_alarm_takes_72_square_millimetres_of_connected_pixels():
     maps = np.zeros((4, 16, 16))
     maps[0, :4, :5] = 1  # 20 in one piece
     maps[1, :1, :10] = maps[1, 3:4, :10] = 1  # 20 in two
     maps[2, np.arange(16), np.arange(16)] = 1
     maps[2, 12:14, 5:9] = 1  # 16 joined at corners, and 8 apart
     maps[3, :4, :5] = 0.5
-    np.testing.assert_array_equal(protocol.false_alarms(maps, 0.5), [True, False, False, False])
-    assert not protocol.false_alarms(maps, 0.5, np.zeros(maps.shape, bool)).any()
+    np.testing.assert_array_equal(protocol.false_alarms(maps, 0.5, 1.9), [True, False, False, False])
+    np.testing.assert_array_equal(protocol.false_alarms(maps, 0.5, 2.7), [True, True, True, False])
+    assert not protocol.false_alarms(maps, 0.5, 2.7, np.zeros(maps.shape, bool)).any()
 
 
 def test_false_alarms_are_counted_on_tumour_free_slices_alone(slices):

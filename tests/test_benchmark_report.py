@@ -54,6 +54,8 @@ def results(tmp_path):
         folder / "lgg_intervals.csv", [{**place, "metric": "ap", "mean": 0.4, "low": 0.35, "high": 0.45}],
         tables.INTERVAL_COLUMNS, tables.SUMMARY_KEY,
     )  # fmt: skip
+    gap = {**place, "minus": "intensity", "metric": "ap", "mean": -0.2, "low": -0.3, "high": 0.1}
+    tables.replace_rows(folder / "lgg_differences.csv", [gap], tables.DIFFERENCE_COLUMNS, tables.SUMMARY_KEY)
     curve = [{**place, "recall": x, "precision": 1 - x} for x in (0.0, 0.5, 1.0)]
     tables.replace_rows(folder / "lgg_curves.csv", curve, tables.CURVE_COLUMNS, tables.SUMMARY_KEY)
     return folder
@@ -91,6 +93,11 @@ def test_published_figures_stand_beside_ours_and_are_marked_as_of_other_data(tex
     assert line_of(text, "Tokens of tumour slices", "MIM-OOD as published")[-1] == "0.186 / 0.859"
     assert "### ¹ Published on other data" in text
     assert "published¹" in text
+
+
+def test_differences_have_a_sign_and_an_interval(text):
+    cells = line_of(text, "MIM-OOD as published minus each", "Intensity")
+    assert cells[2] == "-0.200 [-0.300, +0.100]"
 
 
 def test_every_kind_of_row_has_its_table(text):

@@ -8,13 +8,11 @@ from typing import Any, ClassVar
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from skmimood._foreground import head_masks
+from skmimood._foreground import N_BINS, cumulative_histogram, equalise, head_masks, look_up
 from skmimood._validation import check_images, drop_lesions
 from skmimood.baselines._untrained import PIXELS, RATE, SIGMA, Rule, UntrainedDetector, finish_maps, one_of
 
 EQUALISATIONS = ("slice", "training", "none")
-
-_N_BINS = 256
 
 
 class IntensityThreshold(UntrainedDetector):
@@ -64,7 +62,7 @@ class IntensityThreshold(UntrainedDetector):
         "erosion": PIXELS,
         "fpr": RATE,
     }
-    _arrays: ClassVar[Mapping[str, tuple[int | None, ...]]] = {"cumulative_": (_N_BINS + 1,)}
+    _arrays: ClassVar[Mapping[str, tuple[int | None, ...]]] = {"cumulative_": (N_BINS + 1,)}
     _learnt = ("image_shape_", "threshold_", "calibrated_with_")
 
     def __init__(
@@ -98,7 +96,7 @@ class IntensityThreshold(UntrainedDetector):
         """
         self._check_parameters()
         healthy = drop_lesions(check_images(X), y)
-        self.cumulative_ = _cumulative_histogram(healthy[head_masks(healthy)])
+        self.cumulative_ = cumulative_histogram(healthy[head_masks(healthy)])
         self.image_shape_ = healthy.shape[1:]
         self._calibrate(healthy)
         return self
@@ -129,16 +127,5 @@ class IntensityThreshold(UntrainedDetector):
         if self.equalize == "none":
             return images
         if self.equalize == "training":
-            return _look_up(images, self.cumulative_)
-        own = [_cumulative_histogram(image[head]) for image, head in zip(images, heads, strict=True)]
-        return np.stack([_look_up(image, cumulative) for image, cumulative in zip(images, own, strict=True)])
-
-
-def _cumulative_histogram(pixels: np.ndarray) -> np.ndarray:
-    """Return the share of pixels below each edge of 256 bins over [0, 1], shape (257,)."""
-    counts = np.histogram(pixels.clip(0, 1), _N_BINS, (0, 1))[0]
-    return np.concatenate([[0], np.cumsum(counts)]) / max(1, len(pixels))
-
-
-def _look_up(images: np.ndarray, cumulative: np.ndarray) -> np.ndarray:
-    return np.interp(images, np.linspace(0, 1, _N_BINS + 1), cumulative)
+            return look_up(images, self.cumulative_)
+        return equalise(images, heads)

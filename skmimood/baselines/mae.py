@@ -43,7 +43,8 @@ class MaskedAutoencoderDetector(BaseImageDetector):
     a healthy slice from that of its *pseudo-abnormal* version: the residual between the slice and its
     reconstruction with darkened boxes. Its probability of "abnormal" is the paper's score of a slice:
     `score_samples`. The pixel maps are our extension, since the paper offers none: the residual of the
-    autoencoder alone, filtered as those of the restorers are.
+    autoencoder alone, averaged over the trials in which a pixel was hidden, and filtered as those of the restorers
+    are.
 
     Defaults are sized for minutes on two CPU cores at 128 x 128 pixels; the paper's values, from the authors' code,
     are given with each parameter. Unlike there, the masks of a reconstruction are the same for every slice, so that
@@ -276,6 +277,10 @@ class MaskedAutoencoderDetector(BaseImageDetector):
 
         trials = run_convolutions(reconstruct, images, self.batch_size)
         maps, healed = residual_maps(images, trials, self.residual, "mean", 0.0)
+        # A pixel has no residual in the trials that see it; how many these are must not shape the map.
+        maps = maps / network.autoencoder.hidden_share(visible, self.image_shape_).clamp(
+            min=1 / self.n_trials
+        )
         return filter_maps(maps, self.min_filter, self.mean_filter), healed
 
     def _networks(self) -> tuple[AutoencoderWithClassifier, Tensor]:

@@ -147,6 +147,12 @@ class MaskedAutoencoder(nn.Module):
             trials.append(to_images(predicted, self.patch_size, images.shape[1:]))
         return torch.stack(trials, 1)
 
+    def hidden_share(self, visible: Tensor, image_shape: tuple[int, ...]) -> Tensor:
+        """Return the share of the trials (T, K) in which each pixel is hidden, (H, W)."""
+        hidden = torch.ones(len(visible), self.grid[0] * self.grid[1], device=visible.device)
+        patches = hidden.scatter(1, visible, 0.0).mean(0)[None, :, None].expand(-1, -1, self.patch_size**2)
+        return to_images(patches, self.patch_size, image_shape)[0]
+
 
 class ResidualClassifier(nn.Module):
     """Vision transformer from an image, here a residual, to the logits of two classes.
