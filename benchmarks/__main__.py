@@ -1,12 +1,12 @@
-"""``python -m benchmarks {accuracy,report,ixi,volume} --help``."""
+"""``python -m benchmarks {accuracy,ablation,report,ixi,volume} --help``."""
 
 from __future__ import annotations
 
 import argparse
 
-from benchmarks import accuracy, ixi, report, volume
+from benchmarks import ablation, accuracy, ixi, report, volume
 
-COMMANDS = {"accuracy": accuracy, "report": report, "ixi": ixi, "volume": volume}
+COMMANDS = {"accuracy": accuracy, "ablation": ablation, "report": report, "ixi": ixi, "volume": volume}
 
 
 def main() -> None:

@@ -20,7 +20,7 @@ from sklearn.pipeline import Pipeline
 
 from benchmarks.bootstrap import PatientCounts, count
 from benchmarks.slices import SliceSet
-from skmimood import metrics
+from skmimood import TokenizedScans, metrics
 from skmimood.volumes.mapping import top_mean
 
 MAX_SELECTION_SLICES = 33
@@ -273,6 +273,8 @@ def token_scores(estimator: BaseEstimator, images: np.ndarray) -> tuple[np.ndarr
     if not isinstance(estimator, Pipeline) or len(estimator.steps) < 2:
         return None
     scans, last = estimator[:-1].transform(images), estimator[-1]
+    if not isinstance(scans, TokenizedScans):
+        return None
     scores = last.token_scores(scans) if hasattr(last, "token_scores") else scans.anomaly
     return None if scores is None else (scores, scans.tokenizer.downsampling)
 

@@ -1,0 +1,151 @@
+"""What each part of the default recipe is worth: one change at a time, on the tumour slices of val."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from sklearn.pipeline import Pipeline
+
+from benchmarks import protocol, records, tables
+from benchmarks.accuracy import PRESETS, Log
+from benchmarks.methods import METHODS, Settings
+from benchmarks.slices import SliceSet
+from benchmarks.sources import DATA, open_slices
+from skmimood.exceptions import InputError, SkmimoodError
+
+COLUMNS = (
+    "dataset", "preset", "seed", "variant", "parameters", "token_ap", "token_auroc", "ap", "best_dice", "auroc",
+    "fit_seconds", "seconds_per_32", "device", "commit",
+)  # fmt: skip
+_KEY = ("dataset", "preset", "seed", "variant")
+
+# Changes of the recipe; those of one network are trained as long as it is. First what needs no training.
+VARIANTS: dict[str, dict[str, Any]] = {
+    "recipe": {},
+    "residual not weighted": {"inpainter__residual_weight": "none"},
+    "residual weighted by changed tokens": {"inpainter__residual_weight": "changed"},
+    "residual weighted by the detector": {"inpainter__residual_weight": "anomaly"},
+    "absolute residual": {"inpainter__residual": "absolute"},
+    "positive residual": {"inpainter__residual": "positive"},
+    "against the decoded slice": {"inpainter__residual_reference": "reconstruction"},
+    "no erosion": {"inpainter__erosion": 0},
+    "no filters": {"inpainter__min_filter": 1, "inpainter__mean_filter": 1},
+    "the paper's filters": {"inpainter__min_filter": 3, "inpainter__mean_filter": 7},
+    "mean of the restorations": {"inpainter__combination": "mean"},
+    "least of the residuals": {"inpainter__combination": "min"},
+    "R = 1": {"inpainter__n_restorations": 1},
+    "R = 8": {"inpainter__n_restorations": 8},
+    "T = 1": {"inpainter__n_steps": 1},
+    "T = 2": {"inpainter__n_steps": 2},
+    "T = 8": {"inpainter__n_steps": 8},
+    "T = 1, 7 passes by confidence": {"inpainter__n_steps": 1, "inpainter__n_passes": 7},
+    "T = 1, 7 passes by Halton": {
+        "inpainter__n_steps": 1, "inpainter__n_passes": 7, "inpainter__order": "halton",
+    },
+    "temperature 0.5": {"inpainter__temperature": 0.5},
+    "lambda x 1/2": {"detector__threshold": 0.5},
+    "lambda x 2": {"detector__threshold": 2.0},
+    "detector on random tokens": {"detector__corruption": "random"},
+    "detector on foreign tokens": {"detector__corruption": "foreign"},
+    "detector on painted, random and foreign": {
+        "detector__corruption": {"painted": 0.7, "random": 0.15, "foreign": 0.15},
+    },
+    "in-painter on boxes": {"inpainter__mask_generator": "boxes"},
+    "in-painter on scattered masks": {"inpainter__mask_generator": "maskgit_cosine"},
+    "not standardised": {"tokenizer__standardize": False},
+    "codes of 8 dimensions": {"tokenizer__code_dim": 8},
+    "512 codes": {"tokenizer__n_codes": 512},
+}  # fmt: skip
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--data", default="lgg", choices=DATA)
+    parser.add_argument("--variants", default="all", help="names separated by semicolons (default: all)")
+    parser.add_argument("--preset", default="tiny", choices=PRESETS)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--root", help="as for accuracy")
+    parser.add_argument("--slices", type=Path, metavar="FILE.npz", help="as for accuracy")
+    parser.add_argument("--cache", type=Path, default=Path("runs/benchmark"), help="as for accuracy")
+    parser.add_argument("--results", type=Path, default=records.RESULTS, help="folder of the tables")
+    parser.add_argument("--threads", type=int, help="threads of torch (default: its own choice)")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    try:
+        _run(arguments)
+    except SkmimoodError as error:
+        raise SystemExit(f"error: {error}") from None
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    from skmimood.pipeline import PRESET_IMAGE_SIZE
+
+    if arguments.threads:
+        import torch
+
+        torch.set_num_threads(arguments.threads)
+    names = named_variants(arguments.variants)
+    say = Log()
+    slices = open_slices(
+        arguments.data, PRESET_IMAGE_SIZE[arguments.preset], root=arguments.root, healthy=None, modality=None,
+        cache=arguments.cache, file=arguments.slices,
+    )  # fmt: skip
+    settings = Settings(arguments.preset, arguments.seed, arguments.device, arguments.cache)
+    chosen = _recipe_chosen_on_val(settings, slices)
+    say(f"recipe: {chosen}")
+    machine = records.environment(arguments.device)
+    for name in names:
+        changes = _relative(VARIANTS[name], chosen)
+        pipeline = METHODS["mimood"].build(settings).set_params(**chosen).set_params(**changes)
+        figures = measure(pipeline, slices, arguments.cache / "training_seconds.json")
+        row = {
+            "dataset": arguments.data, "preset": arguments.preset, "seed": arguments.seed, "variant": name,
+            "parameters": json.dumps(changes), **figures, "device": machine["device"], "commit": machine["commit"],
+        }  # fmt: skip
+        tables.replace_rows(arguments.results / f"{arguments.data}_ablation.csv", [row], COLUMNS, _KEY)
+        say(f"{name}: AP {figures['ap']:.3f}, best Dice {figures['best_dice']:.3f}")
+
+
+def named_variants(names: str) -> list[str]:
+    """Return the names in a list separated by semicolons; all for ``"all"``.
+
+    Raises
+    ------
+    InputError
+        If there is no such variant.
+    """
+    wanted = list(VARIANTS) if names == "all" else [name.strip() for name in names.split(";")]
+    unknown = [name for name in wanted if name not in VARIANTS]
+    if unknown:
+        raise InputError(f"There is no variant {unknown[0]!r}; there are {'; '.join(VARIANTS)}.")
+    return wanted
+
+
+def measure(pipeline: Pipeline, slices: SliceSet, ledger: Path | None = None) -> dict[str, float]:
+    """Fit, and compute the figures over all pixels and tokens of the tumour slices of val."""
+    seconds = protocol.fit(pipeline, slices.training_images(), ledger)
+    val = slices.tumour("val")
+    pixels = protocol.pixel_rows(pipeline.decision_function(val.images), val)[0]
+    tokens = protocol.token_rows(pipeline, val)[0]
+    return {
+        "token_ap": tokens["ap"], "token_auroc": tokens["auroc"], "ap": pixels["ap"],
+        "best_dice": pixels["best_dice"], "auroc": pixels["auroc"], "fit_seconds": seconds,
+        "seconds_per_32": protocol.seconds_per_32(pipeline, val.images),
+    }  # fmt: skip
+
+
+def _recipe_chosen_on_val(settings: Settings, slices: SliceSet) -> dict[str, Any]:
+    method = METHODS["mimood"]
+    pipeline = method.build(settings)
+    protocol.fit(pipeline, slices.training_images())
+    return protocol.select(pipeline, method.grid, slices.tumour("val"))[0]
+
+
+def _relative(changes: dict[str, Any], chosen: dict[str, Any]) -> dict[str, Any]:
+    """Turn the factor of lambda that a variant names into a value."""
+    name = "detector__threshold"
+    return changes | {name: changes[name] * chosen[name]} if name in changes else changes
