@@ -25,7 +25,7 @@ _NETWORK = (
     "depth", "width", "n_heads", "mlp_ratio", "drop_path", "max_iter", "batch_size", "learning_rate", "weight_decay",
     "warmup_iter", "gradient_clip",
 )  # fmt: skip
-_MAPS = ("min_filter", "mean_filter", "erosion")
+_MAPS = ("min_filter", "mean_filter")
 _SIGNS = ["absolute", "positive"]
 _EROSIONS = [0, 3, 4]
 
@@ -96,7 +96,7 @@ class Settings:
         return {name: parameters[name] for name in _NETWORK} | self.common()
 
     def shared(self, last: BaseEstimator) -> BaseEstimator:
-        """Give a last step the filters and the erosion of the preset's maps, as far as it has such parameters."""
+        """Give a last step the filters of the preset's maps."""
         ours = MaskedTokenInpainter(**PRESETS[self.preset]["inpainter"]).get_params()
         theirs = last.get_params()
         return last.set_params(**{name: ours[name] for name in _MAPS if name in ours and name in theirs})
@@ -162,10 +162,10 @@ def _autoregressive(weight: str) -> Callable[[Settings], BaseEstimator]:
 
 
 def _published(settings: Settings, detector: BaseEstimator) -> Pipeline:
-    """Return the paper's restoration (section 3.4) behind a detector, with the preset's T and R = 4."""
-    ours = MaskedTokenInpainter(**PRESETS[settings.preset]["inpainter"]).get_params()
+    """Return the paper's restoration (section 3.4) behind a detector, with R = 4 and T = 8, or 4 for small networks."""
+    n_steps = 8 if settings.preset == "paper" else 4
     inpainter = MaskedTokenInpainter(
-        n_steps=ours["n_steps"], n_restorations=4, temperature=1.0, n_passes=1, combination="similarity",
+        n_steps=n_steps, n_restorations=4, temperature=1.0, n_passes=1, combination="similarity",
         residual="absolute",
         residual_weight="none", residual_reference="image", mask_generator="brush", **settings.transformer("inpainter"),
     )  # fmt: skip
@@ -238,7 +238,10 @@ METHODS: dict[str, Method] = {
     ),
     "mae": Method("Masked autoencoder", _mae, {"residual": _SIGNS}),
     "tokenizer-residual": Method("Tokenizer alone", _tokenizer_residual, {"residual__residual": _SIGNS}),
-    "mimood": Method("skmimood", _mimood, _restoring("detector", [0.05, 0.1, 0.2])),
+    "mimood": Method(
+        "skmimood", _mimood,
+        [*_restoring("detector", [0.005, 0.02, 0.08]), {"inpainter__weight_power": [0.25, 0.5, 1.0]}],
+    ),
     "mimood-paper": Method(
         "MIM-OOD as published", _mimood_paper, _restoring("detector", [0.005, 0.02, 0.1])
     ),

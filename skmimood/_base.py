@@ -112,6 +112,7 @@ class BaseRestorer(BasePixelDetector, TrainedStep):
     residual_reference: str
     residual_weight: str
     sharpness: float
+    weight_power: float
     validation_fraction: float
     grid_: tuple[int, int]
 
@@ -120,7 +121,8 @@ class BaseRestorer(BasePixelDetector, TrainedStep):
 
     def _inference_parameters(self, X: TokenizedScans) -> dict[str, Any]:
         names = [
-            "combination", "sharpness", "residual", "residual_reference", "residual_weight", "min_filter",
+            "combination", "sharpness", "residual", "residual_reference", "residual_weight", "weight_power",
+            "min_filter",
             "mean_filter", "erosion", "fpr",
         ]  # fmt: skip
         return {name: getattr(self, name) for name in names}
@@ -168,17 +170,22 @@ class BaseRestorer(BasePixelDetector, TrainedStep):
         maps, healed = residual_maps(reference, healed, self.residual, self.combination, self.sharpness)
         if self.residual_weight == "changed":
             changed = (restored.cpu() != tokens[:, None]).float().mean(1)  # (n, h, w)
-            maps = maps * upsample(changed, X.tokenizer.downsampling, images.shape[1:])
+            maps = maps * self._weights(changed, X)
         elif self.residual_weight == "anomaly":
             detector_of(X)
-            maps = maps * upsample(torch.from_numpy(X.anomaly), X.tokenizer.downsampling, images.shape[1:])
+            maps = maps * self._weights(torch.from_numpy(X.anomaly), X)
         maps = filter_maps(maps, self.min_filter, self.mean_filter)
         if self.erosion:
             maps = maps * torch.from_numpy(eroded(head_masks(X.images), self.erosion))
         return maps, torch.from_numpy(X.tokenizer.unseen(healed.numpy(), X.images))
 
+    def _weights(self, values: Tensor, X: TokenizedScans) -> Tensor:
+        """Interpolate values of tokens (n, h, w) to weights of pixels (n, H, W)."""
+        return upsample(values, X.tokenizer.downsampling, X.shape[1:]).clamp(min=0) ** self.weight_power
+
     def _parameter_faults(self) -> Iterator[str]:
         yield from super()._parameter_faults()
+        yield from self._faults("weight_power", lambda power: power > 0, "a positive number")
         yield from self._faults("combination", lambda name: name in COMBINATIONS, f"one of {COMBINATIONS}")
         yield from self._faults("sharpness", lambda value: value >= 0, "a number of at least 0")
         yield from self._faults("residual", lambda name: name in RESIDUALS, f"one of {RESIDUALS}")

@@ -62,7 +62,7 @@ class AnomalousTokenDetector(BaseTokenDetector):
         Width of the MLPs over ``width`` (paper silent).
     drop_path : float in [0, 1), default=0.1
         Stochastic depth (paper: 0.1).
-    max_iter : int, default=700
+    max_iter : int, default=900
         Training steps (paper: 200,000).
     batch_size : int, default=32
         Slices a step (paper silent). In inference it bounds memory and never changes a result.
@@ -100,7 +100,7 @@ class AnomalousTokenDetector(BaseTokenDetector):
         n_heads: int = 4,
         mlp_ratio: float = 4.0,
         drop_path: float = 0.1,
-        max_iter: int = 700,
+        max_iter: int = 900,
         batch_size: int = 32,
         learning_rate: float = 1e-3,
         weight_decay: float = 1e-5,

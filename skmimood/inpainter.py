@@ -58,6 +58,8 @@ class MaskedTokenInpainter(BaseRestorer):
         What the residual is multiplied by, interpolated from tokens to pixels (paper: nothing): the share of
         restorations that changed the token (the resampling mask of Pinaya et al. 2022), or the detector's score of
         the slice. No refit needed.
+    weight_power : float > 0, default=0.5
+        Power of that factor. No refit needed.
     residual_reference : {"image", "reconstruction"}, default="image"
         What restorations are compared with: the slice x_0 (paper) or its decoded tokens. No refit needed.
     min_filter : int, default=3
@@ -111,6 +113,7 @@ class MaskedTokenInpainter(BaseRestorer):
         sharpness: float = 3.0,
         residual: str = "absolute",
         residual_weight: str = "none",
+        weight_power: float = 0.5,
         residual_reference: str = "image",
         min_filter: int = 3,
         mean_filter: int = 7,
@@ -147,6 +150,7 @@ class MaskedTokenInpainter(BaseRestorer):
         self.sharpness = sharpness
         self.residual = residual
         self.residual_weight = residual_weight
+        self.weight_power = weight_power
         self.residual_reference = residual_reference
         self.min_filter = min_filter
         self.mean_filter = mean_filter

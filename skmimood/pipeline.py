@@ -22,16 +22,23 @@ _SMALL_TRANSFORMER = {
     "warmup_iter": 500,
 }  # fmt: skip
 
+# What won on validation tumours, one change at a time; see the ablation in benchmarks/README.md.
+_RECIPE_DETECTOR = {"threshold": 0.01, "corruption": "painted"}
+_RECIPE_INPAINTER = {
+    "n_steps": 2, "n_restorations": 4, "combination": "mean", "residual_weight": "anomaly", "min_filter": 1,
+    "mean_filter": 3,
+}  # fmt: skip
+
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
-    # The defaults of the estimators: minutes on two CPU cores.
-    "tiny": {"tokenizer": {"standardize": True}, "detector": {}, "inpainter": {}},
+    # Sizes and lengths are the defaults of the estimators: minutes on two CPU cores.
+    "tiny": {"tokenizer": {"standardize": True}, "detector": {**_RECIPE_DETECTOR}, "inpainter": {**_RECIPE_INPAINTER}},
     "small": {
         "tokenizer": {
             "standardize": True, "channels": 64, "channel_multipliers": (1, 2, 4), "n_res_blocks": 2,
             "max_iter": 20_000, "batch_size": 32, "learning_rate": 5e-4, "warmup_iter": 500,
         },
-        "detector": {**_SMALL_TRANSFORMER},
-        "inpainter": {**_SMALL_TRANSFORMER},
+        "detector": {**_RECIPE_DETECTOR, **_SMALL_TRANSFORMER},
+        "inpainter": {**_RECIPE_INPAINTER, **_SMALL_TRANSFORMER},
     },
     "paper": {
         "tokenizer": {
@@ -40,7 +47,8 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
             "warmup_iter": 2000, **_PAPER_OPTIMISER,
         },
         "detector": {"threshold": 0.005, "corruption": "random", **_PAPER_TRANSFORMER},
-        "inpainter": {"n_steps": 8, "n_restorations": 4, "residual_reference": "image", **_PAPER_TRANSFORMER},
+        "inpainter": {"n_steps": 8, "n_restorations": 4, "residual_reference": "image", "residual_weight": "none",
+            "combination": "similarity", "min_filter": 3, "mean_filter": 7, **_PAPER_TRANSFORMER},
     },
 }  # fmt: skip
 

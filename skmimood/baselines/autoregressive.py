@@ -58,6 +58,8 @@ class AutoregressiveRestorer(BaseRestorer):
     residual_weight : {"none", "changed", "anomaly"}, default="none"
         See `MaskedTokenInpainter`; ``"changed"`` is the masked residual of Pinaya et al. 2022, and ``"anomaly"``
         takes a token detector between the tokenizer and this step. No refit needed.
+    weight_power : float > 0, default=1.0
+        Power of that factor (Pinaya et al.: 1). No refit needed.
     depth, width, n_heads, mlp_ratio, drop_path
         Of the transformer; see `AnomalousTokenDetector` (paper: depth 12, drop_path 0.1).
     max_iter, batch_size, learning_rate, weight_decay, warmup_iter, gradient_clip
@@ -104,6 +106,7 @@ class AutoregressiveRestorer(BaseRestorer):
         sharpness: float = 3.0,
         residual: str = "absolute",
         residual_weight: str = "none",
+        weight_power: float = 1.0,
         residual_reference: str = "image",
         min_filter: int = 3,
         mean_filter: int = 7,
@@ -139,6 +142,7 @@ class AutoregressiveRestorer(BaseRestorer):
         self.sharpness = sharpness
         self.residual = residual
         self.residual_weight = residual_weight
+        self.weight_power = weight_power
         self.residual_reference = residual_reference
         self.min_filter = min_filter
         self.mean_filter = mean_filter
