@@ -11,10 +11,10 @@ from sklearn.model_selection import GridSearchCV, PredefinedSplit
 from sklearn.pipeline import Pipeline
 
 from skmimood import _state, load_model, save_model
+from skmimood._foreground import eroded, head_masks
 from skmimood._training import train
 from skmimood.baselines import denoising
 from skmimood.baselines.denoising import DenoisingAutoencoder, coarse_noise
-from skmimood._foreground import eroded, head_masks
 from skmimood.exceptions import InputError, SkmimoodWarning
 from skmimood.networks.unet import UNet
 from skmimood.networks.weights import new_network

@@ -87,3 +87,36 @@ def test_width_must_be_a_multiple_of_the_heads(quick_pipeline, healthy):
 def test_a_threshold_that_is_no_probability_is_refused(quick_pipeline, healthy):
     with pytest.raises(InputError, match="probability"):
         quick_pipeline.set_params(detector__threshold=1.5).fit(healthy)
+
+
+def test_painted_anomalies_teach_the_detector_to_find_a_lesion(fitted):
+    healthy = make_slices(48, seed=7)
+    detector = AnomalousTokenDetector(
+        corruption="painted", n_painted=4, depth=2, width=32, n_heads=2, max_iter=400, batch_size=16, warmup_iter=10,
+        learning_rate=4e-3, random_state=0,
+    ).fit(fitted[0].transform(healthy))  # fmt: skip
+    lesions, masks = plant_lesions(make_slices(12, seed=2))
+    scores = detector.decision_function(fitted[0].transform(lesions))
+    inside = token_labels(masks, 4, rule="half")
+    assert scores[inside].mean() > 2 * scores[~inside].mean()
+
+
+@pytest.mark.parametrize("corruption", ["painted", {"painted": 0.5, "random": 0.25, "foreign": 0.25}])
+def test_painted_anomalies_can_be_a_part_of_the_law(quick_pipeline, healthy, corruption):
+    scans = quick_pipeline[0].fit_transform(healthy)
+    detector = quick_pipeline[1].set_params(corruption=corruption, n_painted=2).fit(scans)
+    assert np.isfinite(detector.history_["loss"]).all()
+
+
+def test_the_share_of_painted_pixels_is_that_of_each_token(fitted, healthy):
+    tokens, shares = fitted[0].painted_tokens(fitted[0].transform(healthy[:6]), 3)
+    assert tokens.shape == shares.shape == (6, 3, 8, 8)
+    assert 0 == shares.min() < shares.max() <= 1
+    assert tokens.max() < fitted[0].n_codes
+    again = fitted[0].painted_tokens(fitted[0].transform(healthy[:6]), 3)
+    np.testing.assert_array_equal(again[0], tokens)
+
+
+def test_a_number_of_painted_copies_that_is_none_is_refused(fitted, healthy):
+    with pytest.raises(InputError, match="n_painted must be a positive integer"):
+        AnomalousTokenDetector(corruption="painted", n_painted=0).fit(fitted[0].transform(healthy))

@@ -1,8 +1,12 @@
+import copy
+
 import numpy as np
 import pytest
 from conftest import make_slices, plant_lesions
 from sklearn.metrics import average_precision_score, roc_auc_score
+from sklearn.pipeline import Pipeline
 
+from skmimood._foreground import eroded, head_masks
 from skmimood.exceptions import InputError, SkmimoodWarning
 
 
@@ -184,3 +188,53 @@ def test_the_last_score_is_never_anomalous_when_a_restoration_ended_early(fitted
     settled = (scores <= 0.2).all((2, 3))
     assert settled.any()
     np.testing.assert_array_equal(more[settled], most[settled])
+
+
+def variant(fitted, **parameters):
+    """Return the fitted pipeline with other inference parameters of its last step."""
+    return Pipeline([*fitted.steps[:-1], ("inpainter", copy.copy(fitted[-1]).set_params(**parameters))])
+
+
+def test_the_positive_residual_finds_bright_lesions_alone(fitted):
+    healthy = make_slices(12, seed=3)
+    positive = variant(fitted, residual="positive")
+    bright, masks = plant_lesions(healthy, value=1.0)
+    dark, _ = plant_lesions(healthy, value=0.02)
+    assert roc_auc_score(masks.ravel(), positive.decision_function(bright).ravel()) > 0.9
+    assert positive.decision_function(dark)[masks].mean() < 0.5 * fitted.decision_function(dark)[masks].mean()
+
+
+@pytest.mark.parametrize("weight", ["changed", "anomaly"])
+def test_a_weighted_residual_is_smaller_most_of_all_where_no_token_is_suspect(fitted, lesions, weight):
+    slices, masks = lesions
+    plain = fitted.decision_function(slices)
+    weighted = variant(fitted, residual_weight=weight, weight_power=1.0).decision_function(slices)
+    assert (weighted <= plain + 1e-6).all()
+    kept = weighted.sum() / plain.sum()
+    assert weighted[masks].sum() / plain[masks].sum() > kept
+
+
+def test_erosion_leaves_out_the_surface_of_the_head(fitted, lesions):
+    maps = variant(fitted, erosion=3).decision_function(lesions[0])
+    inside = eroded(head_masks(lesions[0]), 3)
+    assert maps[~inside].max() == 0
+    np.testing.assert_array_equal(maps[inside], fitted.decision_function(lesions[0])[inside])
+
+
+@pytest.mark.parametrize("order", ["confidence", "halton"])
+def test_in_painting_in_passes_heals_too(fitted, lesions, order):
+    slices, masks = lesions
+    maps = variant(fitted, n_steps=1, n_passes=4, order=order).decision_function(slices)
+    assert roc_auc_score(masks.ravel(), maps.ravel()) > 0.9
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("residual", "negative"), ("residual_weight", "detector"), ("weight_power", 0), ("erosion", -1),
+        ("n_passes", 0), ("order", "raster"),
+    ],
+)  # fmt: skip
+def test_a_wrong_choice_of_how_maps_are_made_is_named(fitted, lesions, name, value):
+    with pytest.raises(InputError, match=f"{name} must be"):
+        variant(fitted, **{name: value}).decision_function(lesions[0])

@@ -140,7 +140,7 @@ def test_all_faults_are_named_at_once(healthy):
 
 def test_images_of_a_single_token_are_refused_in_image_words():
     with pytest.raises(InputError, match=r"8 x 8 pixels make 1 x 1 tokens of 8 pixels"):
-        VQTokenizer().fit(np.zeros((4, 8, 8), np.float32))
+        VQTokenizer(channel_multipliers=(1, 2, 4)).fit(np.zeros((4, 8, 8), np.float32))
 
 
 def test_a_mask_of_another_size_is_refused(tokenizer, healthy):
@@ -175,3 +175,26 @@ def test_fit_leaves_the_global_generators_alone(tokenizer, healthy):
         tokenizer.fit(healthy)
     assert torch.equal(before[0], torch.get_rng_state())
     np.testing.assert_array_equal(before[1], np.random.get_state()[1])  # noqa: NPY002
+
+
+def test_a_standardising_tokenizer_bears_another_contrast(healthy):
+    tokenizer = VQTokenizer(
+        n_codes=16, code_dim=8, channels=16, max_iter=20, warmup_iter=5, standardize=True, random_state=0
+    ).fit(healthy)
+    other = np.where(healthy > 0, 0.1 + 0.6 * healthy, 0).astype(np.float32)
+    same = tokenizer.transform(healthy).tokens == tokenizer.transform(other).tokens
+    assert same.mean() > 0.9
+
+
+def test_slices_that_were_standardised_come_back_in_their_own_intensities(healthy):
+    tokenizer = VQTokenizer(standardize=True)
+    seen = tokenizer.seen(healthy)
+    assert np.abs(seen - healthy).max() > 0.1
+    back = tokenizer.unseen(seen, healthy)
+    inside = (healthy > 0.1) & (seen < 1) & (seen > 0.011)  # what has not been clipped
+    np.testing.assert_allclose(back[inside], healthy[inside], atol=1e-3)
+    assert back[healthy == 0].max() == 0
+
+
+def test_without_standardising_slices_are_seen_as_they_are(healthy):
+    assert VQTokenizer().seen(healthy) is healthy

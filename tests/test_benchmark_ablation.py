@@ -1,0 +1,40 @@
+import json
+
+import numpy as np
+import pytest
+from benchmark_toys import toy_set
+from conftest import small_steps
+from sklearn.pipeline import Pipeline
+
+from benchmarks import ablation
+from benchmarks.methods import METHODS, Settings
+from skmimood.exceptions import InputError
+
+
+@pytest.mark.parametrize("name", ablation.VARIANTS)
+def test_every_variant_changes_parameters_that_the_recipe_has(name, tmp_path):
+    pipeline = METHODS["mimood"].build(Settings("tiny", 0, cache=tmp_path))
+    known = pipeline.get_params()
+    assert set(ablation.VARIANTS[name]) <= set(known)
+
+
+def test_a_variant_of_lambda_is_a_multiple_of_the_chosen_one():
+    chosen = {"detector__threshold": 0.02, "inpainter__erosion": 3}
+    assert ablation._relative({"detector__threshold": 0.5}, chosen) == {"detector__threshold": 0.01}
+    assert ablation._relative({"inpainter__erosion": 0}, chosen) == {"inpainter__erosion": 0}
+
+
+def test_an_unknown_variant_is_refused_with_the_choices():
+    assert ablation.named_variants("R = 1; recipe") == ["R = 1", "recipe"]
+    with pytest.raises(InputError, match="no variant 'R = 3'"):
+        ablation.named_variants("R = 3")
+
+
+@pytest.mark.filterwarnings("ignore:The codebook has collapsed")
+@pytest.mark.filterwarnings("ignore:a false-positive rate of")
+def test_the_figures_of_a_variant_are_those_of_val():
+    slices = toy_set()
+    figures = ablation.measure(Pipeline(small_steps(max_iter=2)), slices)
+    assert {"token_ap", "ap", "best_dice", "fit_seconds", "seconds_per_32"} <= set(figures)
+    assert all(np.isfinite(value) for value in figures.values())
+    assert json.loads(json.dumps(figures)) == figures
