@@ -22,11 +22,14 @@ format: $(VENV)/.installed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# On real scans (see benchmarks/README.md); takes about two hours on two CPU cores.
+# On real scans (see benchmarks/README.md); takes some hours on two CPU cores, and goes on where it was stopped.
 bench: $(VENV)/.installed
-	$(BIN)/python -m benchmarks lgg
+	$(BIN)/python -m benchmarks accuracy --data lgg
+	$(BIN)/python -m benchmarks accuracy --data ixi-synthetic
+	$(BIN)/python -m benchmarks ablation
 	$(BIN)/python -m benchmarks ixi --model runs/ixi
 	$(BIN)/python -m benchmarks volume --model runs/ixi
+	$(BIN)/python -m benchmarks report
 
 # torch first and alone: its pin decides whether a CPU build or one with CUDA is taken.
 $(VENV)/.installed: pyproject.toml constraints.txt

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
 
-from benchmarks import figures, records, tables
+from benchmarks import figures, headline, records, tables
 from benchmarks.methods import METHODS
 from skmimood.datasets import LESION_KINDS
 
@@ -52,9 +52,12 @@ def run(arguments: argparse.Namespace) -> None:
         return
     text = render(arguments.results, arguments.figures, arguments.readme.parent)
     fill(arguments.readme, text)
+    if arguments.readme == README:
+        shown = headline.headline(arguments.results, load_runs(arguments.results), _DATA_TITLES)
+        fill(README.parents[1] / "README.md", shown, headline.START, headline.END)
 
 
-def fill(readme: Path, text: str) -> None:
+def fill(readme: Path, text: str, first: str = START, last: str = END) -> None:
     """Put ``text`` between the two markers of a file.
 
     Raises
@@ -62,13 +65,13 @@ def fill(readme: Path, text: str) -> None:
     SystemExit
         If they are not there.
     """
-    before, start, rest = readme.read_text(encoding="utf-8").partition(START)
-    _, end, after = rest.partition(END)
+    before, start, rest = readme.read_text(encoding="utf-8").partition(first)
+    _, end, after = rest.partition(last)
     if not start or not end:
         raise SystemExit(
-            f"error: {readme} lacks the lines {START} and {END}. Put them where the tables belong."
+            f"error: {readme} lacks the lines {first} and {last}. Put them where the tables belong."
         )
-    readme.write_text(f"{before}{START}\n\n{text.strip()}\n\n{END}{after}", encoding="utf-8")
+    readme.write_text(f"{before}{first}\n\n{text.strip()}\n\n{last}{after}", encoding="utf-8")
 
 
 @dataclass(frozen=True)
@@ -91,6 +94,11 @@ class Run:
     intervals: Rows
     curves: Rows
     differences: Rows
+    ablation: Rows
+
+    def title(self, method: str) -> str:
+        """Return what tables call a method."""
+        return title(method)
 
     @property
     def methods(self) -> list[str]:
@@ -148,7 +156,7 @@ def load_runs(results: Path) -> list[Run]:
     for dataset in _DATA_TITLES:
         parts = [
             tables.read_table(results / f"{dataset}{suffix}.csv")
-            for suffix in ("", "_runs", "_intervals", "_curves", "_differences")
+            for suffix in ("", "_runs", "_intervals", "_curves", "_differences", "_ablation")
         ]
         for preset, device in dict.fromkeys((row["preset"], row["device"]) for row in parts[0]):
             same = {"preset": preset, "device": device}
@@ -223,6 +231,7 @@ def sections(run: Run, published: Rows) -> Iterable[str]:
     yield from _strata_table(run, thirds, ["small", "medium", "large"])
     yield from _strata_table(run, "AP by kind of lesion", LESION_KINDS)
     yield from _run_table(run)
+    yield from _ablation_table(run)
 
 
 def _pixel_tables(run: Run, published: Rows) -> Iterable[str]:
@@ -336,6 +345,28 @@ def _run_table(run: Run) -> Iterable[str]:
     header = ["s of fit", "s per 32 slices without key-value cache", "chosen"]
     if methods:
         yield _table(heading, header, methods, cells)
+
+
+def _ablation_table(run: Run) -> Iterable[str]:
+    """Return what one change at a time does to the recipe, on the tumour slices of val."""
+    if not run.ablation:
+        return
+    recipe = next((row for row in run.ablation if row["variant"] == "recipe"), run.ablation[0])
+    header = ["variant", "token AP", "AP", "gain", "best Dice", "gain", "s of fit", "s per 32 slices"]
+    lines = [header, ["---"] * len(header)]
+    for row in run.ablation:
+        gains = {name: float(row[name]) - float(recipe[name]) for name in ("ap", "best_dice")}
+        lines.append([
+            row["variant"], f"{float(row['token_ap']):.3f}", f"{float(row['ap']):.3f}", f"{gains['ap']:+.3f}",
+            f"{float(row['best_dice']):.3f}", f"{gains['best_dice']:+.3f}", f"{float(row['fit_seconds']):.0f}",
+            f"{float(row['seconds_per_32']):.2g}",
+        ])  # fmt: skip
+    table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    seeds = ", ".join(sorted({row["seed"] for row in run.ablation}))
+    heading = (
+        f"Ablation: one change of the recipe at a time, all pixels of the tumour slices of val, seed {seeds}"
+    )
+    yield f"**{heading}**\n\n{table}"
 
 
 def _parameters(text: str) -> str:
