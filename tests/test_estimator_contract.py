@@ -16,9 +16,17 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils.estimator_checks import parametrize_with_checks
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from skmimood import AnomalousTokenDetector, MaskedTokenInpainter, ScanDetector, VQTokenizer
+from skmimood import (
+    AnomalousTokenDetector,
+    MaskedTokenInpainter,
+    ScanDetector,
+    SliceStandardizer,
+    VQTokenizer,
+    baselines,
+)
 
-ESTIMATORS = [VQTokenizer, AnomalousTokenDetector, MaskedTokenInpainter]
+ESTIMATORS = [VQTokenizer, AnomalousTokenDetector, MaskedTokenInpainter, SliceStandardizer]
+ESTIMATORS += [getattr(baselines, name) for name in baselines.__all__]
 
 
 class TableAsImages(BaseEstimator):
