@@ -25,7 +25,6 @@ _NETWORK = (
     "depth", "width", "n_heads", "mlp_ratio", "drop_path", "max_iter", "batch_size", "learning_rate", "weight_decay",
     "warmup_iter", "gradient_clip",
 )  # fmt: skip
-_MAPS = ("min_filter", "mean_filter")
 _SIGNS = ["absolute", "positive"]
 _EROSIONS = [0, 3, 4]
 
@@ -95,12 +94,6 @@ class Settings:
         parameters = kind(**PRESETS[self.preset][step]).get_params()
         return {name: parameters[name] for name in _NETWORK} | self.common()
 
-    def shared(self, last: BaseEstimator) -> BaseEstimator:
-        """Give a last step the filters of the preset's maps."""
-        ours = MaskedTokenInpainter(**PRESETS[self.preset]["inpainter"]).get_params()
-        theirs = last.get_params()
-        return last.set_params(**{name: ours[name] for name in _MAPS if name in ours and name in theirs})
-
 
 @dataclass(frozen=True)
 class Method:
@@ -139,8 +132,7 @@ def _zscore(settings: Settings) -> BaseEstimator:
 
 
 def _tokenizer_residual(settings: Settings) -> BaseEstimator:
-    last = settings.shared(baselines.TokenizerResidual())
-    return Pipeline([("tokenizer", settings.tokenizer()), ("residual", last)])
+    return Pipeline([("tokenizer", settings.tokenizer()), ("residual", baselines.TokenizerResidual())])
 
 
 def _denoising(settings: Settings) -> BaseEstimator:
@@ -148,14 +140,13 @@ def _denoising(settings: Settings) -> BaseEstimator:
 
 
 def _mae(settings: Settings) -> BaseEstimator:
-    network = _MAE[settings.preset]
-    return settings.shared(baselines.MaskedAutoencoderDetector(**network, **settings.common()))
+    return baselines.MaskedAutoencoderDetector(**_MAE[settings.preset], **settings.common())
 
 
 def _autoregressive(weight: str) -> Callable[[Settings], BaseEstimator]:
     def build(settings: Settings) -> BaseEstimator:
         network = settings.transformer("inpainter")
-        last = settings.shared(baselines.AutoregressiveRestorer(residual_weight=weight, **network))
+        last = baselines.AutoregressiveRestorer(residual_weight=weight, **network)
         return Pipeline([("tokenizer", settings.tokenizer()), ("restorer", last)])
 
     return build
@@ -172,7 +163,7 @@ def _published(settings: Settings, detector: BaseEstimator) -> Pipeline:
     steps = [
         ("tokenizer", settings.tokenizer()),
         ("detector", detector),
-        ("inpainter", settings.shared(inpainter)),
+        ("inpainter", inpainter),
     ]
     return Pipeline(steps)
 
@@ -189,7 +180,7 @@ def _critic(settings: Settings) -> BaseEstimator:
 
 def _mimood_paper(settings: Settings) -> BaseEstimator:
     law = {"corruption": "random", "mask_generator": "brush"}
-    return _published(settings, AnomalousTokenDetector(**law, **settings.transformer("inpainter")))
+    return _published(settings, AnomalousTokenDetector(**law, **settings.transformer("detector")))
 
 
 def _mimood(settings: Settings) -> BaseEstimator:
@@ -200,13 +191,11 @@ def _mimood(settings: Settings) -> BaseEstimator:
     return pipeline.set_params(**{name: value for name, value in named.items() if name in known})
 
 
-def _restoring(
-    step: str, thresholds: Sequence[float], last: str = "inpainter"
-) -> list[Mapping[str, Sequence[Any]]]:
-    """Return what all methods that restore tokens choose: lambda, then the sign of the residual and the erosion."""
+def _maps(last: str) -> list[Mapping[str, Sequence[Any]]]:
+    """Return what all methods that restore tokens choose of their maps: sign of the residual and erosion, filters."""
     return [
-        {f"{step}__threshold": thresholds},
         {f"{last}__residual": _SIGNS, f"{last}__erosion": _EROSIONS},
+        {f"{last}__min_filter": [1, 3], f"{last}__mean_filter": [3, 7]},
     ]
 
 
@@ -237,22 +226,35 @@ METHODS: dict[str, Method] = {
         {"detector__residual": _SIGNS, "detector__erosion": [1, 2, 3, 4, 7], "detector__median_filter": [3, 5]},
     ),
     "mae": Method("Masked autoencoder", _mae, {"residual": _SIGNS}),
-    "tokenizer-residual": Method("Tokenizer alone", _tokenizer_residual, {"residual__residual": _SIGNS}),
+    "tokenizer-residual": Method("Tokenizer alone", _tokenizer_residual, _maps("residual")),
     "mimood": Method(
         "skmimood", _mimood,
-        [*_restoring("detector", [0.005, 0.02, 0.08]), {"inpainter__weight_power": [0.25, 0.5, 1.0]}],
+        [
+            {"detector__threshold": [0.005, 0.01, 0.02, 0.08]}, *_maps("inpainter"),
+            {"inpainter__weight_power": [0.25, 0.5, 1.0]},
+        ],
     ),
+    "mimood-default": Method("skmimood, nothing chosen on val", _mimood, {}),
     "mimood-paper": Method(
-        "MIM-OOD as published", _mimood_paper, _restoring("detector", [0.005, 0.02, 0.1])
+        "MIM-OOD as published", _mimood_paper, [{"detector__threshold": [0.005, 0.02, 0.1]}, *_maps("inpainter")]
     ),
     "ar": Method(
-        "AR restoration", _autoregressive("none"), _restoring("restorer", [3.0, 4.5, 6.0], "restorer")
+        "AR restoration", _autoregressive("none"),
+        [{"restorer__threshold": [3.0, 4.5, 6.0]}, *_maps("restorer")],
     ),
-    "mvtm-likelihood": Method("MVTM likelihood", _likelihood, _restoring("detector", [3.0, 4.5, 6.0])),
-    "token-critic": Method("MVTM + Token-Critic", _critic, _restoring("detector", [0.5, 0.7, 0.85])),
+    "mvtm-likelihood": Method(
+        "MVTM likelihood", _likelihood,
+        [
+            {"detector__visible": ["random", "complementary", "unmasked"], "detector__threshold": [3.0, 4.5, 6.0]},
+            *_maps("inpainter"),
+        ],
+    ),
+    "token-critic": Method(
+        "MVTM + Token-Critic", _critic, [{"detector__threshold": [0.5, 0.7, 0.85]}, *_maps("inpainter")]
+    ),
     "ar-masked": Method(
         "AR restoration, masked residual", _autoregressive("changed"),
-        _restoring("restorer", [3.0, 4.5, 6.0], "restorer"),
+        [{"restorer__threshold": [3.0, 4.5, 6.0]}, *_maps("restorer")],
     ),
 }  # fmt: skip
 

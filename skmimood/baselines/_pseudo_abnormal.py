@@ -114,7 +114,10 @@ def train_residual_classifier(
             return _auroc_loss(classifier, residuals[indices], healthy, recipe, streams.torch.device)
         return _pseudo_abnormal_loss(classifier, images[indices], healed[indices], streams, training, augment)
 
-    recipe = replace(recipe, max_iter=max_iter, learning_rate=learning_rate, validation_fraction=fraction)
+    recipe = replace(
+        recipe, max_iter=max_iter, batch_size=math.ceil(recipe.batch_size / 2), learning_rate=learning_rate,
+        validation_fraction=fraction,
+    )  # fmt: skip
     trained = train(network.classifier, loss, n_samples, recipe, runtime, seed=seed)
     return {"state": network_state(network), "history": trained["history"]}
 
@@ -136,18 +139,17 @@ def _average_reconstructions(
 def _pseudo_abnormal_loss(
     classifier: Any, images: np.ndarray, healed: np.ndarray, streams: Streams, training: bool, augment: bool
 ) -> Tensor:
-    """Return the cross-entropy over residuals of slices (n, H, W), in training of either label, else of both."""
-    if training:
-        abnormal = streams.numpy.random(len(images)) < 0.5
-    else:
-        abnormal = np.repeat([False, True], len(images))
-        images, healed = np.tile(images, (2, 1, 1)), np.tile(healed, (2, 1, 1))
-    healed = np.where(abnormal[:, None, None], darken_boxes(healed, streams.numpy), healed)
+    """Return the cross-entropy over the residuals of slices (n, H, W), each of which is seen in both versions.
+
+    Half a batch of either version, of the same slices: what slices have in common cancels in the gradient.
+    """
+    abnormal = np.repeat([0, 1], len(images))
+    images, healed = np.tile(images, (2, 1, 1)), np.concatenate([healed, darken_boxes(healed, streams.numpy)])
     residuals = torch.from_numpy(np.abs(images - healed)).to(streams.torch.device)
     if training and augment:
         residuals = crop_and_mirror(residuals, streams.torch)
     logits = classifier(residuals, streams.torch if training else None)
-    target = torch.from_numpy(abnormal).to(logits.device, torch.int64)
+    target = torch.from_numpy(abnormal).to(logits.device)
     return F.cross_entropy(logits, target, label_smoothing=_LABEL_SMOOTHING)
 
 

@@ -10,11 +10,12 @@ import torch
 from sklearn.utils.validation import check_is_fitted
 
 from skmimood._base import check_grid, check_tokenized
+from skmimood._foreground import eroded, head_masks
 from skmimood._pixel_maps import held_out_slices
 from skmimood._residuals import RESIDUALS, filter_maps, residual_maps
 from skmimood._trained_step import is_count
 from skmimood._validation import drop_lesions
-from skmimood.baselines._untrained import RATE, Rule, UntrainedDetector, one_of
+from skmimood.baselines._untrained import PIXELS, RATE, Rule, UntrainedDetector, one_of
 from skmimood.scans import TokenizedScans
 
 _ODD: Rule = (lambda size: is_count(size) and size % 2 == 1, "an odd number of pixels, 1 for no filter")
@@ -33,6 +34,8 @@ class TokenizerResidual(UntrainedDetector):
         ``"positive"`` counts only pixels brighter than their reconstruction. No refit needed.
     min_filter, mean_filter : int, default=3 and 7
         Sides in pixels, odd, of the filters of the maps; see `MaskedTokenInpainter`. No refit needed.
+    erosion : int, default=0
+        See `MaskedTokenInpainter`. No refit needed.
     fpr : float in (0, 1), default=0.01
         Share of held-out healthy pixels above ``threshold_``. Fit again to change it.
     validation_fraction : float in [0, 1), default=0.1
@@ -51,6 +54,7 @@ class TokenizerResidual(UntrainedDetector):
         "residual": one_of(RESIDUALS),
         "min_filter": _ODD,
         "mean_filter": _ODD,
+        "erosion": PIXELS,
         "fpr": RATE,
         "validation_fraction": (lambda share: 0 <= share < 1, "a number in [0, 1)"),
     }
@@ -62,12 +66,14 @@ class TokenizerResidual(UntrainedDetector):
         residual: str = "absolute",
         min_filter: int = 3,
         mean_filter: int = 7,
+        erosion: int = 0,
         fpr: float = 0.01,
         validation_fraction: float = 0.1,
     ) -> None:
         self.residual = residual
         self.min_filter = min_filter
         self.mean_filter = mean_filter
+        self.erosion = erosion
         self.fpr = fpr
         self.validation_fraction = validation_fraction
 
@@ -111,4 +117,6 @@ class TokenizerResidual(UntrainedDetector):
         seen = torch.from_numpy(X.tokenizer.seen(X.images))
         maps, healed = residual_maps(seen, decoded[:, None], self.residual, "mean", 0.0)
         maps = filter_maps(maps, self.min_filter, self.mean_filter)
+        if self.erosion:
+            maps = maps * torch.from_numpy(eroded(head_masks(X.images), self.erosion))
         return maps.numpy(), X.tokenizer.unseen(healed.numpy(), X.images)
