@@ -27,7 +27,7 @@ bench: $(VENV)/.installed
 	$(BIN)/python -m benchmarks accuracy --data lgg
 	$(BIN)/python -m benchmarks accuracy --data ixi-synthetic
 	$(BIN)/python -m benchmarks ablation
-	$(BIN)/python -m benchmarks ixi --model runs/ixi
+	test -d runs/ixi || $(BIN)/python -m benchmarks ixi --model runs/ixi
 	$(BIN)/python -m benchmarks volume --model runs/ixi
 	$(BIN)/python -m benchmarks report
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from sklearn.pipeline import Pipeline
@@ -20,26 +21,27 @@ COLUMNS = (
     "dataset", "preset", "seed", "variant", "parameters", "token_ap", "token_auroc", "ap", "best_dice", "auroc",
     "fit_seconds", "seconds_per_32", "device", "commit",
 )  # fmt: skip
-_KEY = ("dataset", "preset", "seed", "variant")
+_KEY = ("dataset", "preset", "seed", "variant", "device")
+TRAINED = ("tokenizer__", "detector__corruption", "inpainter__mask_generator")
 
-# Changes of the recipe; those of one network are trained as long as it is. First what needs no training.
+# Changes of the recipe. Those that train a network anew train it as long, and what is chosen on val is chosen again for
+# them, as lambda means something else for another detector.
 VARIANTS: dict[str, dict[str, Any]] = {
     "recipe": {},
     "residual not weighted": {"inpainter__residual_weight": "none"},
     "residual weighted by changed tokens": {"inpainter__residual_weight": "changed"},
-    "residual weighted by the detector": {"inpainter__residual_weight": "anomaly"},
     "absolute residual": {"inpainter__residual": "absolute"},
     "positive residual": {"inpainter__residual": "positive"},
     "against the decoded slice": {"inpainter__residual_reference": "reconstruction"},
     "no erosion": {"inpainter__erosion": 0},
     "no filters": {"inpainter__min_filter": 1, "inpainter__mean_filter": 1},
     "the paper's filters": {"inpainter__min_filter": 3, "inpainter__mean_filter": 7},
-    "mean of the restorations": {"inpainter__combination": "mean"},
+    "nearer restorations count more": {"inpainter__combination": "similarity"},
     "least of the residuals": {"inpainter__combination": "min"},
     "R = 1": {"inpainter__n_restorations": 1},
     "R = 8": {"inpainter__n_restorations": 8},
     "T = 1": {"inpainter__n_steps": 1},
-    "T = 2": {"inpainter__n_steps": 2},
+    "T = 4": {"inpainter__n_steps": 4},
     "T = 8": {"inpainter__n_steps": 8},
     "T = 1, 7 passes by confidence": {"inpainter__n_steps": 1, "inpainter__n_passes": 7},
     "T = 1, 7 passes by Halton": {
@@ -95,13 +97,20 @@ def _run(arguments: argparse.Namespace) -> None:
         cache=arguments.cache, file=arguments.slices,
     )  # fmt: skip
     settings = Settings(arguments.preset, arguments.seed, arguments.device, arguments.cache)
-    chosen = _recipe_chosen_on_val(settings, slices)
+    ledger = arguments.cache / "training_seconds.json"
+    grid = METHODS["mimood"].grid
+    recipe = METHODS["mimood"].build(settings)
+    protocol.fit(recipe, slices.training_images(), ledger)
+    chosen, _ = protocol.select(recipe, grid, slices.tumour("val"))
     say(f"recipe: {chosen}")
     machine = records.environment(arguments.device)
     for name in names:
-        changes = _relative(VARIANTS[name], chosen)
+        changes = relative(VARIANTS[name], chosen)
+        if changes and all(recipe.get_params()[key] == value for key, value in changes.items()):
+            continue  # val chose it
         pipeline = METHODS["mimood"].build(settings).set_params(**chosen).set_params(**changes)
-        figures = measure(pipeline, slices, arguments.cache / "training_seconds.json")
+        trains = any(key.startswith(TRAINED) for key in changes)
+        figures = measure(pipeline, slices, ledger, grid if trains else {})
         row = {
             "dataset": arguments.data, "preset": arguments.preset, "seed": arguments.seed, "variant": name,
             "parameters": json.dumps(changes), **figures, "device": machine["device"], "commit": machine["commit"],
@@ -125,9 +134,12 @@ def named_variants(names: str) -> list[str]:
     return wanted
 
 
-def measure(pipeline: Pipeline, slices: SliceSet, ledger: Path | None = None) -> dict[str, float]:
-    """Fit, and compute the figures over all pixels and tokens of the tumour slices of val."""
+def measure(
+    pipeline: Pipeline, slices: SliceSet, ledger: Path | None = None, grid: Any = MappingProxyType({})
+) -> dict[str, float]:
+    """Fit, choose from ``grid`` on val, and compute the figures over all pixels and tokens of its tumour slices."""
     seconds = protocol.fit(pipeline, slices.training_images(), ledger)
+    protocol.select(pipeline, grid, slices.tumour("val"))
     val = slices.tumour("val")
     pixels = protocol.pixel_rows(pipeline.decision_function(val.images), val)[0]
     tokens = protocol.token_rows(pipeline, val)[0]
@@ -138,14 +150,7 @@ def measure(pipeline: Pipeline, slices: SliceSet, ledger: Path | None = None) ->
     }  # fmt: skip
 
 
-def _recipe_chosen_on_val(settings: Settings, slices: SliceSet) -> dict[str, Any]:
-    method = METHODS["mimood"]
-    pipeline = method.build(settings)
-    protocol.fit(pipeline, slices.training_images())
-    return protocol.select(pipeline, method.grid, slices.tumour("val"))[0]
-
-
-def _relative(changes: dict[str, Any], chosen: dict[str, Any]) -> dict[str, Any]:
+def relative(changes: dict[str, Any], chosen: dict[str, Any]) -> dict[str, Any]:
     """Turn the factor of lambda that a variant names into a value."""
     name = "detector__threshold"
     return changes | {name: changes[name] * chosen[name]} if name in changes else changes

@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from benchmarks.report import Run
 
 START, END = "<!-- figures:start -->", "<!-- figures:end -->"
-_METHODS = ("mimood", "mimood-paper", "ar", "dae", "intensity")
 _PLACE = {"level": "pixel", "slices": "tumour", "region": "all", "split": "test"}
 
 
@@ -27,7 +26,7 @@ def _lesions(runs: list[Run], titles: dict[str, str]) -> Iterator[str]:
         seeds = len({row["seed"] for row in run.rows if row["method"] == "mimood"})
         header = [titles[run.dataset], "best Dice", "AP", "AUROC", "s per 32 slices"]
         rows = []
-        for name in (name for name in _METHODS if name in run.methods):
+        for name in run.methods:
             cells = [run.cell(name, metric, _PLACE) for metric in ("best_dice", "ap", "auroc")]
             seconds = run.mean(name, "seconds_per_32", _PLACE)
             rows.append([run.title(name), *cells, "" if seconds is None else f"{seconds:.2g}"])

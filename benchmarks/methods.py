@@ -43,6 +43,7 @@ _MAE: dict[str, dict[str, Any]] = {
     "paper": {
         "patch_size": 16, "depth": 12, "width": 768, "n_heads": 12, "decoder_depth": 8, "decoder_width": 512,
         "decoder_n_heads": 16, "max_iter": 200_000, "classifier_max_iter": 12_500, "batch_size": 128,
+        "warmup_iter": 5000,
         "learning_rate": 7.5e-5,
     },
 }  # fmt: skip

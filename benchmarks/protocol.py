@@ -338,7 +338,7 @@ def seconds_per_32(estimator: BaseEstimator, images: np.ndarray) -> float:
 
 
 def seconds_per_32_uncached(estimator: BaseEstimator, images: np.ndarray) -> float | None:
-    """Time the same of 4 slices without the key-value cache, the paper's way; None for methods without one."""
+    """Time one slice without the key-value cache, the paper's way, times 32; None for methods without one."""
     names = [name for name in estimator.get_params() if name.endswith("key_value_cache")]
     if not names:
         return None

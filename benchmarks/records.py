@@ -58,7 +58,7 @@ def commit() -> str:
     head = _git("rev-parse", "--short", "HEAD")
     if head is None:
         return os.environ.get("BENCHMARK_COMMIT", "unknown")
-    written = [f":!{name}" for name in ("results", "figures", "README.md")]
+    written = [f":!{name}" for name in ("results", "figures", "README.md")] + [":(top,exclude)README.md"]
     changed = _git("status", "--porcelain", "--untracked-files=no", "--", ":/", *written)
     return f"{head}-dirty" if changed else head
 

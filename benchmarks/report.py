@@ -10,6 +10,7 @@ from pathlib import Path
 from statistics import mean, stdev
 
 from benchmarks import figures, headline, records, tables
+from benchmarks.ablation import VARIANTS
 from benchmarks.methods import METHODS
 from skmimood.datasets import LESION_KINDS
 
@@ -126,7 +127,10 @@ class Run:
     def interval(self, method: str, metric: str, place: dict[str, str]) -> tuple[float, float] | None:
         """Return the bootstrap interval of a figure over pixels of test slices."""
         wanted = {"method": method, "metric": metric, "slices": place["slices"], "region": place["region"]}
+        seeds = {row["seed"] for row in self.rows if row["method"] == method}
         for row in self.intervals:
+            if set(row["seeds"].split()) != seeds:
+                continue  # of another run than the mean beside it
             if place["level"] == "pixel" and wanted.items() <= row.items():
                 return float(row["low"]), float(row["high"])
         return None
@@ -342,7 +346,7 @@ def _run_table(run: Run) -> Iterable[str]:
     methods = [name for name in run.methods if any(row["method"] == name for row in run.runs)]
     threads = ", ".join(sorted({row["threads"] for row in run.runs}))
     heading = f"Time of fit, shared networks counted for each method (threads: {threads}), and what was chosen on val"
-    header = ["s of fit", "s per 32 slices without key-value cache", "chosen"]
+    header = ["s of fit", "s per 32 slices without key-value cache (32 times one)", "chosen"]
     if methods:
         yield _table(heading, header, methods, cells)
 
@@ -351,10 +355,12 @@ def _ablation_table(run: Run) -> Iterable[str]:
     """Return what one change at a time does to the recipe, on the tumour slices of val."""
     if not run.ablation:
         return
-    recipe = next((row for row in run.ablation if row["variant"] == "recipe"), run.ablation[0])
+    recipes = {row["seed"]: row for row in run.ablation if row["variant"] == "recipe"}
     header = ["variant", "token AP", "AP", "gain", "best Dice", "gain", "s of fit", "s per 32 slices"]
     lines = [header, ["---"] * len(header)]
-    for row in run.ablation:
+    order = {name: place for place, name in enumerate(VARIANTS)}
+    for row in sorted(run.ablation, key=lambda row: (row["seed"], order.get(row["variant"], len(order)))):
+        recipe = recipes.get(row["seed"], row)
         gains = {name: float(row[name]) - float(recipe[name]) for name in ("ap", "best_dice")}
         lines.append([
             row["variant"], f"{float(row['token_ap']):.3f}", f"{float(row['ap']):.3f}", f"{gains['ap']:+.3f}",

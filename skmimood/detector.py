@@ -32,15 +32,16 @@ class AnomalousTokenDetector(BaseTokenDetector):
     """Transformer that tells corrupted tokens from healthy ones (ATD).
 
     Trained on healthy tokens of which some are replaced: it learns p(corrupted) of every token by
-    binary cross-entropy (MIM-OOD, Naval Marimont et al. 2023, section 3.3, equation 2). Defaults are those
-    of preset ``"tiny"``. Unless stated otherwise, a change of a parameter needs a refit.
+    binary cross-entropy (MIM-OOD, Naval Marimont et al. 2023, section 3.3, equation 2). Sizes and
+    lengths of training are those of preset ``"tiny"``; for its recipe see `make_mimood_pipeline`.
+    Unless stated otherwise, a change of a parameter needs a refit.
 
     Parameters
     ----------
     threshold : float in [0, 1], default=0.002
         lambda: tokens with a higher probability are resampled (paper: 0.005). What suits it depends on how well the
-        detector is trained: the default is tuned on tumours of held-out patients after the default training; after
-        a shorter one, when even healthy tokens score more, it should be higher. No refit needed.
+        detector is trained, and on what: after a short training even healthy tokens score more, and it should be
+        higher. Tune it on validation slices where there are any. No refit needed.
     corruption : str, callable or dict, default="random"
         Law of the replacing tokens: ``"random"`` (uniform over the codes, the paper's), ``"foreign"``
         (another slice's tokens, shifted), ``"constant"`` (one code a slice), ``"painted"`` (the tokens of copies

@@ -28,8 +28,9 @@ class MaskedTokenInpainter(BaseRestorer):
 
     Trained by masked image modelling on healthy tokens (MIM-OOD, Naval Marimont et al. 2023, equation 1). To
     score a slice, T times the tokens that the detector finds anomalous are masked and resampled; the R
-    restorations are decoded, and the filtered residual is the anomaly map (section 3.4). Defaults are those
-    of preset ``"tiny"``. Unless stated otherwise, a change of a parameter needs a refit.
+    restorations are decoded, and the filtered residual is the anomaly map (section 3.4). Sizes and lengths
+    of training are those of preset ``"tiny"``; for its recipe see `make_mimood_pipeline`.
+    Unless stated otherwise, a change of a parameter needs a refit.
 
     Parameters
     ----------
@@ -76,7 +77,11 @@ class MaskedTokenInpainter(BaseRestorer):
         Which tokens are masked in training; see `AnomalousTokenDetector`.
     depth, width, n_heads, mlp_ratio, drop_path
         Of the transformer; see `AnomalousTokenDetector`.
-    max_iter, batch_size, learning_rate, weight_decay, warmup_iter, gradient_clip
+    max_iter : int, default=600
+        Training steps (paper: 200,000).
+    batch_size : int, default=16
+        Slices a step (paper silent). In inference it bounds memory and never changes a result.
+    learning_rate, weight_decay, warmup_iter, gradient_clip
         Of the training; see `AnomalousTokenDetector`.
     validation_fraction, n_iter_no_change, precision, checkpoint_dir, resume, random_state, device, memory, verbose
         See `VQTokenizer`.

@@ -69,14 +69,18 @@ def make_mimood_pipeline(
     Parameters
     ----------
     preset : {"tiny", "small", "paper"}, default="tiny"
-        ``"tiny"`` trains in minutes on two CPU cores at 128 x 128 pixels; ``"small"`` in minutes on a GPU.
+        ``"tiny"``, for slices of 64 x 64 pixels, trains in minutes on two CPU cores; ``"small"``, for 128 x 128, is
+        made for a GPU. Both depart from the paper: slices are standardised (`SliceStandardizer`), the detector learns
+        from anomalies painted into pixels, lambda is 0.01, T = 2, and the mean residual of the R restorations, without
+        the minimum filter, is weighted by the root of the detector's score.
         ``"paper"`` has every value that Naval Marimont et al. (2023) state: depth 12, stochastic depth 0.1,
         K = 256 codes of D = 256, f = 8 (for 160 x 160 pixels: 400 tokens), lambda = 0.005, T = 8, R = 4, AdamW at
         5e-5 with weight decay 1e-5 and a cosine schedule, 300,000 and 200,000 steps. Where the paper is silent
         it takes: VQGAN's 128 channels with multipliers (1, 1, 2, 4) and 2 residual blocks (the encoder the paper
         cites, cut to f = 8); width 512 with 8 heads and an MLP of 4 (a transformer of depth 12 that fits the
         paper's GPU); batches of 16 and 64; 2,000 steps of warm-up and gradients clipped at 1, which pre-norm
-        transformers train stably with; EMA updates of the codebook (decay 0.99, commitment 0.25). One deviation:
+        transformers train stably with; EMA updates of the codebook (decay 0.99, commitment 0.25); restorations
+        weighted by similarity, a minimum filter of 3 and a mean filter of 7 pixels. One deviation:
         the flips and rotations that the token models see are 7 fixed copies of each slice, tokenised once, where
         the paper seems to draw them anew at each step.
     random_state : int, RandomState instance or None, default=0

@@ -20,8 +20,8 @@ def test_every_variant_changes_parameters_that_the_recipe_has(name, tmp_path):
 
 def test_a_variant_of_lambda_is_a_multiple_of_the_chosen_one():
     chosen = {"detector__threshold": 0.02, "inpainter__erosion": 3}
-    assert ablation._relative({"detector__threshold": 0.5}, chosen) == {"detector__threshold": 0.01}
-    assert ablation._relative({"inpainter__erosion": 0}, chosen) == {"inpainter__erosion": 0}
+    assert ablation.relative({"detector__threshold": 0.5}, chosen) == {"detector__threshold": 0.01}
+    assert ablation.relative({"inpainter__erosion": 0}, chosen) == {"inpainter__erosion": 0}
 
 
 def test_an_unknown_variant_is_refused_with_the_choices():

@@ -34,7 +34,7 @@ class AutoregressiveRestorer(BaseRestorer):
     visited in that order: each whose negative log-likelihood, given the partly restored tokens before it, exceeds
     ``threshold`` is replaced by a sample (Naval Marimont & Tarroni 2021; with a transformer, as here, the rival in
     MIM-OOD, Naval Marimont et al. 2023, table 2). A last step after `VQTokenizer`; it needs no detector. Defaults
-    of the network and its training are those of `AnomalousTokenDetector`. Unless stated otherwise, a change of a
+    of the network and its training are those of `MaskedTokenInpainter`. Unless stated otherwise, a change of a
     parameter needs a refit.
 
     Parameters
@@ -62,7 +62,11 @@ class AutoregressiveRestorer(BaseRestorer):
         Power of that factor (Pinaya et al.: 1). No refit needed.
     depth, width, n_heads, mlp_ratio, drop_path
         Of the transformer; see `AnomalousTokenDetector` (paper: depth 12, drop_path 0.1).
-    max_iter, batch_size, learning_rate, weight_decay, warmup_iter, gradient_clip
+    max_iter : int, default=600
+        Training steps.
+    batch_size : int, default=16
+        Slices a step. In inference it bounds memory and never changes a result.
+    learning_rate, weight_decay, warmup_iter, gradient_clip
         Of the training of each ordering; see `AnomalousTokenDetector`.
     validation_fraction, n_iter_no_change, precision, checkpoint_dir, resume, random_state, device, memory, verbose
         See `VQTokenizer`.

@@ -50,7 +50,11 @@ class TokenLikelihoodDetector(BaseTokenDetector):
         Which tokens are masked in training; see `AnomalousTokenDetector`.
     depth, width, n_heads, mlp_ratio, drop_path
         Of the transformer; see `AnomalousTokenDetector`.
-    max_iter, batch_size, learning_rate, weight_decay, warmup_iter, gradient_clip
+    max_iter : int, default=600
+        Training steps.
+    batch_size : int, default=16
+        Slices a step. In inference it bounds memory and never changes a result.
+    learning_rate, weight_decay, warmup_iter, gradient_clip
         Of the training; see `AnomalousTokenDetector`.
     validation_fraction, n_iter_no_change, precision, checkpoint_dir, resume, random_state, device, memory, verbose
         See `VQTokenizer`.

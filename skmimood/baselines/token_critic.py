@@ -44,7 +44,11 @@ class TokenCritic(BaseTokenDetector):
         Which tokens are masked in the training of the in-painter, as ``mask_generator`` of `MaskedTokenInpainter`.
     depth, width, n_heads, mlp_ratio, drop_path
         Of the critic and of the in-painter alike; see `AnomalousTokenDetector`.
-    max_iter, batch_size, learning_rate, weight_decay, warmup_iter, gradient_clip
+    max_iter : int, default=600
+        Training steps.
+    batch_size : int, default=16
+        Slices a step. In inference it bounds memory and never changes a result.
+    learning_rate, weight_decay, warmup_iter, gradient_clip
         Of the training of each of the two; see `AnomalousTokenDetector`.
     validation_fraction, n_iter_no_change, precision, checkpoint_dir, resume, random_state, device, memory, verbose
         See `VQTokenizer`.

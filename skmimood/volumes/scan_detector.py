@@ -46,8 +46,9 @@ class ScanDetector(BaseEstimator):
     spacing : float, optional
         Pixel size in mm. By default the smallest that crops no training foreground, but for scans that stand
         out (see ``suspects_``). Needs a refit.
-    size : int or (int, int), default=128
-        Height and width of the slices in pixels. Needs a refit.
+    size : int or (int, int), default=64
+        Height and width of the slices in pixels: 64 for preset ``"tiny"``, 128 for ``"small"``, 160 for ``"paper"``.
+        Needs a refit.
     mask : str, default="auto"
         ``"auto"`` finds head or brain from the intensities; ``"none"`` takes every voxel as foreground; any
         other string is the ending of a brain mask beside each scan (``"_brainmask"``), outside of which all
@@ -119,7 +120,7 @@ class ScanDetector(BaseEstimator):
         *,
         plane: Plane = "axial",
         spacing: float | None = None,
-        size: int | tuple[int, int] = 128,
+        size: int | tuple[int, int] = 64,
         mask: str = "auto",
         modality: str | None = None,
         min_foreground: float = 0.05,
