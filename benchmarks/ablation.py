@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from sklearn.pipeline import Pipeline
@@ -110,7 +109,7 @@ def _run(arguments: argparse.Namespace) -> None:
             continue  # val chose it
         pipeline = METHODS["mimood"].build(settings).set_params(**chosen).set_params(**changes)
         trains = any(key.startswith(TRAINED) for key in changes)
-        figures = measure(pipeline, slices, ledger, grid if trains else {})
+        figures = measure(pipeline, slices, ledger, grid if trains else None)
         row = {
             "dataset": arguments.data, "preset": arguments.preset, "seed": arguments.seed, "variant": name,
             "parameters": json.dumps(changes), **figures, "device": machine["device"], "commit": machine["commit"],
@@ -135,11 +134,11 @@ def named_variants(names: str) -> list[str]:
 
 
 def measure(
-    pipeline: Pipeline, slices: SliceSet, ledger: Path | None = None, grid: Any = MappingProxyType({})
+    pipeline: Pipeline, slices: SliceSet, ledger: Path | None = None, grid: Any = None
 ) -> dict[str, float]:
     """Fit, choose from ``grid`` on val, and compute the figures over all pixels and tokens of its tumour slices."""
     seconds = protocol.fit(pipeline, slices.training_images(), ledger)
-    protocol.select(pipeline, grid, slices.tumour("val"))
+    protocol.select(pipeline, grid or {}, slices.tumour("val"))
     val = slices.tumour("val")
     pixels = protocol.pixel_rows(pipeline.decision_function(val.images), val)[0]
     tokens = protocol.token_rows(pipeline, val)[0]
