@@ -144,7 +144,7 @@ class BaseRestorer(BasePixelDetector, TrainedStep):
         Returns
         -------
         maps : ndarray of shape (n, H, W), float32
-            In [0, 1]; higher is more anomalous.
+            In [0, 1], or beyond if a detector's scores that weight them are; higher is more anomalous.
         healed : ndarray of shape (n, H, W), float32
             The restorations, weighted as in the maps.
         """
