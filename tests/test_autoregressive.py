@@ -48,6 +48,12 @@ class BrightnessTokenizer:
     def training_tokens(self, X):
         return X.tokens[:, None]
 
+    def seen(self, images):
+        return images
+
+    def unseen(self, seen, images):
+        return seen
+
     def decode_tensor(self, tokens):
         return (tokens.float() / 15).repeat_interleave(4, 1).repeat_interleave(4, 2)
 
