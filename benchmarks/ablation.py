@@ -10,11 +10,10 @@ from typing import Any
 from sklearn.pipeline import Pipeline
 
 from benchmarks import protocol, records, tables
-from benchmarks.accuracy import PRESETS, Log
+from benchmarks.accuracy import Log, add_data_arguments, slices_of_command, told_in_a_line
 from benchmarks.methods import METHODS, Settings
 from benchmarks.slices import SliceSet
-from benchmarks.sources import DATA, open_slices
-from skmimood.exceptions import InputError, SkmimoodError
+from skmimood.exceptions import InputError
 
 COLUMNS = (
     "dataset", "preset", "seed", "variant", "parameters", "token_ap", "token_auroc", "ap", "best_dice", "auroc",
@@ -63,38 +62,16 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--data", default="lgg", choices=DATA)
+    add_data_arguments(parser, default="lgg")
     parser.add_argument("--variants", default="all", help="names separated by semicolons (default: all)")
-    parser.add_argument("--preset", default="tiny", choices=PRESETS)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--root", help="as for accuracy")
-    parser.add_argument("--slices", type=Path, metavar="FILE.npz", help="as for accuracy")
-    parser.add_argument("--cache", type=Path, default=Path("runs/benchmark"), help="as for accuracy")
-    parser.add_argument("--results", type=Path, default=records.RESULTS, help="folder of the tables")
-    parser.add_argument("--threads", type=int, help="threads of torch (default: its own choice)")
 
 
+@told_in_a_line
 def run(arguments: argparse.Namespace) -> None:
-    try:
-        _run(arguments)
-    except SkmimoodError as error:
-        raise SystemExit(f"error: {error}") from None
-
-
-def _run(arguments: argparse.Namespace) -> None:
-    from skmimood.pipeline import PRESET_IMAGE_SIZE
-
-    if arguments.threads:
-        import torch
-
-        torch.set_num_threads(arguments.threads)
     names = named_variants(arguments.variants)
     say = Log()
-    slices = open_slices(
-        arguments.data, PRESET_IMAGE_SIZE[arguments.preset], root=arguments.root, healthy=None, modality=None,
-        cache=arguments.cache, file=arguments.slices,
-    )  # fmt: skip
+    slices = slices_of_command(arguments)
     settings = Settings(arguments.preset, arguments.seed, arguments.device, arguments.cache)
     ledger = arguments.cache / "training_seconds.json"
     grid = METHODS["mimood"].grid
@@ -138,8 +115,8 @@ def measure(
 ) -> dict[str, float]:
     """Fit, choose from ``grid`` on val, and compute the figures over all pixels and tokens of its tumour slices."""
     seconds = protocol.fit(pipeline, slices.training_images(), ledger)
-    protocol.select(pipeline, grid or {}, slices.tumour("val"))
     val = slices.tumour("val")
+    protocol.select(pipeline, grid or {}, val)
     pixels = protocol.pixel_rows(pipeline.decision_function(val.images), val)[0]
     tokens = protocol.token_rows(pipeline, val)[0]
     return {

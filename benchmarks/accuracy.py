@@ -27,10 +27,19 @@ _UNTOLD = ("memory", "checkpoint_dir", "resume", "verbose", "device", "random_st
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--data", required=True, choices=DATA)
+    add_data_arguments(parser)
     parser.add_argument("--methods", default="all", help="names separated by commas (default: all)")
-    parser.add_argument("--preset", default="tiny", choices=PRESETS)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument(
+        "--again", action="store_true", help="score again what is finished; networks are kept"
+    )
+    parser.add_argument("--verbose", action="store_true", help="show progress bars of trainings")
+
+
+def add_data_arguments(parser: argparse.ArgumentParser, default: str | None = None) -> None:
+    """Add what says which slices are used, by networks of which preset, and where everything is kept."""
+    parser.add_argument("--data", required=default is None, default=default, choices=DATA)
+    parser.add_argument("--preset", default="tiny", choices=PRESETS)
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1")
     parser.add_argument(
         "--root",
@@ -47,32 +56,39 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--results", type=Path, default=records.RESULTS, help="folder of the tables")
     parser.add_argument("--threads", type=int, help="threads of torch (default: its own choice)")
-    parser.add_argument(
-        "--again", action="store_true", help="score again what is finished; networks are kept"
-    )
-    parser.add_argument("--verbose", action="store_true", help="show progress bars of trainings")
 
 
-def run(arguments: argparse.Namespace) -> None:
-    try:
-        _run(arguments)
-    except SkmimoodError as error:
-        raise SystemExit(f"error: {error}") from None
+def told_in_a_line(command: Callable[[argparse.Namespace], None]) -> Callable[[argparse.Namespace], None]:
+    """Let a command end with one line where the user's input is at fault."""
+
+    def run(arguments: argparse.Namespace) -> None:
+        try:
+            command(arguments)
+        except SkmimoodError as error:
+            raise SystemExit(f"error: {error}") from None
+
+    return run
 
 
-def _run(arguments: argparse.Namespace) -> None:
+def slices_of_command(arguments: argparse.Namespace) -> SliceSet:
+    """Set the threads, and open the slices that `add_data_arguments` asked for."""
     from skmimood.pipeline import PRESET_IMAGE_SIZE
 
     if arguments.threads:
         import torch
 
         torch.set_num_threads(arguments.threads)
-    names = named_methods(arguments.methods)
-    say = Log()
-    slices = open_slices(
+    return open_slices(
         arguments.data, PRESET_IMAGE_SIZE[arguments.preset], root=arguments.root, healthy=arguments.healthy,
         modality=arguments.modality, cache=arguments.cache, file=arguments.slices,
     )  # fmt: skip
+
+
+@told_in_a_line
+def run(arguments: argparse.Namespace) -> None:
+    names = named_methods(arguments.methods)
+    say = Log()
+    slices = slices_of_command(arguments)
     say(f"{arguments.data}: {describe(slices)}")
     shown = f"{arguments.data}_{arguments.preset}_cases.npz"
     # Pictures of a real scan stay out of the repository.

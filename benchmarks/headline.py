@@ -7,6 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.methods import title
+from benchmarks.tables import markdown
+
 if TYPE_CHECKING:
     from benchmarks.report import Run
 
@@ -29,10 +32,10 @@ def _lesions(runs: list[Run], titles: dict[str, str]) -> Iterator[str]:
         for name in run.methods:
             cells = [run.cell(name, metric, _PLACE) for metric in ("best_dice", "ap", "auroc")]
             seconds = run.mean(name, "seconds_per_32", _PLACE)
-            rows.append([run.title(name), *cells, "" if seconds is None else f"{seconds:.2g}"])
+            rows.append([title(name), *cells, "" if seconds is None else f"{seconds:.2g}"])
         yield (
             f"Test slices with a lesion, all pixels; preset `{run.preset}`, {run.device}, {seeds} seed(s) "
-            f"(`python -m benchmarks accuracy --data {run.dataset}`):\n\n{_table(header, rows)}"
+            f"(`python -m benchmarks accuracy --data {run.dataset}`):\n\n{markdown(header, rows)}"
         )
 
 
@@ -41,13 +44,13 @@ def _demo(results: Path) -> Iterator[str]:
     if not told:
         return
     rows = []
-    for region, title in (("all", "all pixels"), ("brain", "brain pixels")):
+    for region, pixels in (("all", "all pixels"), ("brain", "brain pixels")):
         for metric, name in (("auroc", "AUROC"), ("ap_ratio", "AP over the base rate")):
             cells = [f"{told[region][method][metric]:.3g}" for method in ("skmimood", "intensity")]
-            rows.append([f"{title}: {name}", *cells])
+            rows.append([f"{pixels}: {name}", *cells])
     for kind, values in told["auroc_by_lesion"].items():
         rows.append([f"AUROC, {kind}", *(f"{values[method]:.2f}" for method in ("skmimood", "intensity"))])
-    yield f"`make demo`, phantoms with mixed lesions:\n\n{_table(['', 'skmimood', 'plain intensity'], rows)}"
+    yield f"`make demo`, phantoms with mixed lesions:\n\n{markdown(['', 'skmimood', 'plain intensity'], rows)}"
 
 
 def _limits(results: Path) -> Iterator[str]:
@@ -65,13 +68,8 @@ def _limits(results: Path) -> Iterator[str]:
         )
         rows.append(["`import skmimood`", f"{volume['seconds']['import']} s", volume["commit"]])
     if rows:
-        yield _table(["two CPU cores", "", "commit"], rows)
+        yield markdown(["two CPU cores", "", "commit"], rows)
 
 
 def _read(path: Path) -> dict[str, Any]:
     return json.loads(path.read_text()) if path.exists() else {}
-
-
-def _table(header: list[str], rows: list[list[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

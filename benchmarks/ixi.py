@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import records
+from skmimood.datasets import read_splits
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,7 +31,7 @@ def run(arguments: argparse.Namespace) -> None:
         return nibabel.load(path)
 
     folder = records.data_root(arguments.root) / "ixi"
-    subject = records.subjects(folder, "test")[0]
+    subject = read_splits(folder / "splits.csv")["test"][0]
     scan = folder / f"{subject}_T1.nii.gz"
     with tempfile.TemporaryDirectory() as temporary:
         model = Path(arguments.model or f"{temporary}/model")

@@ -43,8 +43,7 @@ _MAE: dict[str, dict[str, Any]] = {
     "paper": {
         "patch_size": 16, "depth": 12, "width": 768, "n_heads": 12, "decoder_depth": 8, "decoder_width": 512,
         "decoder_n_heads": 16, "max_iter": 200_000, "classifier_max_iter": 12_500, "batch_size": 128,
-        "warmup_iter": 5000,
-        "learning_rate": 7.5e-5,
+        "warmup_iter": 5000, "learning_rate": 7.5e-5,
     },
 }  # fmt: skip
 
@@ -158,15 +157,10 @@ def _published(settings: Settings, detector: BaseEstimator) -> Pipeline:
     n_steps = 8 if settings.preset == "paper" else 4
     inpainter = MaskedTokenInpainter(
         n_steps=n_steps, n_restorations=4, temperature=1.0, n_passes=1, combination="similarity",
-        residual="absolute",
-        residual_weight="none", residual_reference="image", mask_generator="brush", **settings.transformer("inpainter"),
+        residual="absolute", residual_weight="none", residual_reference="image", mask_generator="brush",
+        **settings.transformer("inpainter"),
     )  # fmt: skip
-    steps = [
-        ("tokenizer", settings.tokenizer()),
-        ("detector", detector),
-        ("inpainter", inpainter),
-    ]
-    return Pipeline(steps)
+    return Pipeline([("tokenizer", settings.tokenizer()), ("detector", detector), ("inpainter", inpainter)])
 
 
 def _likelihood(settings: Settings) -> BaseEstimator:
@@ -258,6 +252,11 @@ METHODS: dict[str, Method] = {
         [{"restorer__threshold": [3.0, 4.5, 6.0]}, *_maps("restorer")],
     ),
 }  # fmt: skip
+
+
+def title(method: str) -> str:
+    """Return what tables call a method."""
+    return METHODS[method].title if method in METHODS else method
 
 
 def named_methods(names: str) -> list[str]:

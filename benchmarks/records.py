@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import platform
@@ -23,12 +22,6 @@ def data_root(argument: str | None) -> Path:
             "<subject>_brainmask.nii.gz, splits.csv), from https://brain-development.org/ixi-dataset/."
         )
     return root
-
-
-def subjects(folder: Path, split: str) -> list[str]:
-    """Return the subjects of one split of ``folder/splits.csv``."""
-    with (folder / "splits.csv").open() as file:
-        return [row["subject"] for row in csv.DictReader(file) if row["split"] == split]
 
 
 def environment(device: str = "auto") -> dict[str, Any]:

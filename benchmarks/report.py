@@ -11,7 +11,7 @@ from statistics import mean, stdev
 
 from benchmarks import figures, headline, records, tables
 from benchmarks.ablation import VARIANTS
-from benchmarks.methods import METHODS
+from benchmarks.methods import title
 from skmimood.datasets import LESION_KINDS
 
 START, END = "<!-- accuracy:start -->", "<!-- accuracy:end -->"
@@ -96,10 +96,6 @@ class Run:
     curves: Rows
     differences: Rows
     ablation: Rows
-
-    def title(self, method: str) -> str:
-        """Return what tables call a method."""
-        return title(method)
 
     @property
     def methods(self) -> list[str]:
@@ -211,11 +207,6 @@ def render(results: Path, folder: Path, base: Path) -> str:
 def _link(text: str, path: Path, base: Path) -> str:
     inside = path.relative_to(base) if path.is_relative_to(base) else path
     return f"![{text}]({inside.as_posix()})"
-
-
-def title(method: str) -> str:
-    """Return what tables call a method."""
-    return METHODS[method].title if method in METHODS else method
 
 
 def sections(run: Run, published: Rows) -> Iterable[str]:
@@ -357,7 +348,7 @@ def _ablation_table(run: Run) -> Iterable[str]:
         return
     recipes = {row["seed"]: row for row in run.ablation if row["variant"] == "recipe"}
     header = ["variant", "token AP", "AP", "gain", "best Dice", "gain", "s of fit", "s per 32 slices"]
-    lines = [header, ["---"] * len(header)]
+    lines: list[list[str]] = []
     order = {name: place for place, name in enumerate(VARIANTS)}
     for row in sorted(run.ablation, key=lambda row: (row["seed"], order.get(row["variant"], len(order)))):
         recipe = recipes.get(row["seed"], row)
@@ -367,12 +358,11 @@ def _ablation_table(run: Run) -> Iterable[str]:
             f"{float(row['best_dice']):.3f}", f"{gains['best_dice']:+.3f}", f"{float(row['fit_seconds']):.0f}",
             f"{float(row['seconds_per_32']):.2g}",
         ])  # fmt: skip
-    table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
     seeds = ", ".join(sorted({row["seed"] for row in run.ablation}))
     heading = (
         f"Ablation: one change of the recipe at a time, all pixels of the tumour slices of val, seed {seeds}"
     )
-    yield f"**{heading}**\n\n{table}"
+    yield f"**{heading}**\n\n{tables.markdown(header, lines)}"
 
 
 def _parameters(text: str) -> str:
@@ -385,9 +375,8 @@ def published_section(published: Rows) -> str:
     names = ("title", "level", "best_dice", "ap", "auroc", "seconds_per_32", "data", "source")
     rows = [[row[name] for name in names] for row in published]
     header = ["method", "level", "best Dice", "AP", "AUROC", "s per 32 slices", "data", "source"]
-    lines = ["| " + " | ".join(line) + " |" for line in [header, ["---"] * len(header), *rows]]
     remark = "Measured by others on other data: not comparable with the tables above."
-    return "\n".join(["### ¹ Published on other data", "", remark, "", *lines])
+    return "\n".join(["### ¹ Published on other data", "", remark, "", tables.markdown(header, rows)])
 
 
 def _published_of(published: Rows, level: str) -> dict[str, dict[str, str]]:

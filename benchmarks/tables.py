@@ -63,3 +63,8 @@ def _text(value: Any) -> str:
     if value is None or value != value:  # NaN: undefined
         return ""
     return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def markdown(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """Return a Markdown table."""
+    return "\n".join("| " + " | ".join(line) + " |" for line in [header, ["---"] * len(header), *lines])
