@@ -13,18 +13,18 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from skmimood._device import out_of_memory_advice
-from skmimood._foreground import eroded, head_masks
 from skmimood._pixel_maps import BasePixelDetector
 from skmimood._residuals import (
     COMBINATIONS,
     REFERENCES,
     RESIDUALS,
     WEIGHTS,
+    clear_surface,
     filter_maps,
     residual_maps,
     upsample,
 )
-from skmimood._trained_step import TrainedStep, is_count, run_in_batches
+from skmimood._trained_step import TrainedStep, is_count, is_odd, run_in_batches
 from skmimood.exceptions import InputError
 from skmimood.scans import TokenizedScans
 
@@ -175,8 +175,7 @@ class BaseRestorer(BasePixelDetector, TrainedStep):
             detector_of(X)
             maps = maps * self._weights(torch.from_numpy(X.anomaly), X)
         maps = filter_maps(maps, self.min_filter, self.mean_filter)
-        if self.erosion:
-            maps = maps * torch.from_numpy(eroded(head_masks(X.images), self.erosion))
+        maps = clear_surface(maps, X.images, self.erosion)
         return maps, torch.from_numpy(X.tokenizer.unseen(healed.numpy(), X.images))
 
     def _weights(self, values: Tensor, X: TokenizedScans) -> Tensor:
@@ -194,7 +193,7 @@ class BaseRestorer(BasePixelDetector, TrainedStep):
         for name in ("min_filter", "mean_filter"):
             yield from self._faults(
                 name,
-                lambda size: is_count(size) and size % 2 == 1,
+                is_odd,
                 "an odd number of pixels, 1 for no filter",
             )
         yield from self._faults("erosion", lambda n: n == 0 or is_count(n), "0 or a positive integer")

@@ -7,8 +7,8 @@ from abc import abstractmethod
 from typing import Any
 
 import numpy as np
-from sklearn.base import BaseEstimator
 
+from skmimood._slice_estimator import SliceEstimator
 from skmimood._training import split_validation
 from skmimood.calibration import HealthyReference
 from skmimood.exceptions import SkmimoodWarning
@@ -17,7 +17,7 @@ from skmimood.scans import TokenizedScans
 _MAX_CALIBRATION_SLICES = 32
 
 
-class BasePixelDetector(BaseEstimator):
+class BasePixelDetector(SliceEstimator):
     """Base of the last steps of a pipeline, from slices or their tokens to pixel maps.
 
     Subclasses implement `detect` and ``_inference_parameters``, and call ``_calibrate`` at the end of `fit`.

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from skmimood._foreground import eroded, head_masks
 
 COMBINATIONS = ("similarity", "mean", "median", "min")
 REFERENCES = ("image", "reconstruction")
@@ -69,3 +72,8 @@ def filter_maps(maps: Tensor, min_filter: int, mean_filter: int) -> Tensor:
     maps = -F.max_pool2d(-maps[:, None], min_filter, stride=1, padding=min_filter // 2)
     maps = F.avg_pool2d(maps, mean_filter, stride=1, padding=mean_filter // 2, count_include_pad=False)
     return maps[:, 0]
+
+
+def clear_surface(maps: Tensor, images: np.ndarray, erosion: int) -> Tensor:
+    """Set maps (n, H, W) to 0 outside the eroded heads of the slices; an ``erosion`` of 0 pixels leaves them."""
+    return maps * torch.from_numpy(eroded(head_masks(images), erosion)) if erosion else maps

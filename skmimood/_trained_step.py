@@ -10,13 +10,13 @@ from typing import Any
 import joblib
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator
 from torch import Tensor, nn
 
 from skmimood._caching import run_cached
 from skmimood._corruption import has_callable
 from skmimood._device import PRECISIONS, out_of_memory_advice, resolve_device, resolve_precision
 from skmimood._random import draw_seed
+from skmimood._slice_estimator import SliceEstimator
 from skmimood._training import Recipe, Runtime
 from skmimood.exceptions import InputError, ModelLoadError
 from skmimood.networks.weights import empty_network, load_network
@@ -27,7 +27,7 @@ _ARRAY_GROUPS = ("state_", "history_")
 _MAX_SIZE = 2**16  # of any one dimension of a network that is read from a file
 
 
-class TrainedStep(BaseEstimator):
+class TrainedStep(SliceEstimator):
     """Base of the estimators that train one network.
 
     The fitted network is kept as ``state_`` (dict of ndarray) and ``config_`` (dict): such an
@@ -67,14 +67,8 @@ class TrainedStep(BaseEstimator):
     config_: dict[str, Any]
     history_: dict[str, np.ndarray]
 
-    def _check_parameters(self) -> None:
-        """Raise `InputError` naming every parameter that is wrong, before anything is computed."""
-        faults = list(self._parameter_faults())
-        if faults:
-            raise InputError(f"{type(self).__name__}: {'; '.join(faults)}.")
-
     def _parameter_faults(self) -> Iterator[str]:
-        """Say what is wrong with each parameter; subclasses add their own."""
+        yield from super()._parameter_faults()
         yield from self._faults("max_iter", is_count, "a positive integer")
         yield from self._faults("batch_size", is_count, "a positive integer")
         yield from self._faults("learning_rate", lambda rate: rate > 0, "a positive number")
@@ -99,15 +93,6 @@ class TrainedStep(BaseEstimator):
         width, n_heads = getattr(self, "width", 1), getattr(self, "n_heads", 1)
         if is_count(width) and is_count(n_heads) and width % n_heads:
             yield f"width must be a multiple of n_heads; got {width} and {n_heads}"
-
-    def _faults(self, name: str, is_valid: Callable[[Any], Any], wanted: str) -> Iterator[str]:
-        value = getattr(self, name)
-        try:
-            valid = is_valid(value)
-        except TypeError:
-            valid = False
-        if not valid:
-            yield f"{name} must be {wanted}; got {value!r}"
 
     def _precision(self) -> str:
         """Return the precision to compute in; "auto" was decided where the network was trained."""
@@ -230,12 +215,6 @@ class TrainedStep(BaseEstimator):
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "state_")
 
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.input_tags.two_d_array = False
-        tags.input_tags.three_d_array = True
-        return tags
-
 
 def run_in_batches(
     function: Callable[[Tensor], Tensor], rows: Tensor, batch_size: int, *, fixed: bool = False
@@ -263,6 +242,11 @@ def run_convolutions(function: Callable[[Tensor], Tensor], rows: Tensor, batch_s
     if rows.device.type == "cpu":
         return run_in_batches(function, rows, _CPU_CONVOLUTION_BATCH, fixed=True)
     return run_in_batches(function, rows, batch_size)
+
+
+def is_odd(value: Any) -> bool:
+    """Return whether ``value`` is a positive odd integer, as the side of a filter is."""
+    return is_count(value) and value % 2 == 1
 
 
 def is_count(value: Any) -> bool:

@@ -6,15 +6,16 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.base import TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
 from skmimood._foreground import standardise
+from skmimood._slice_estimator import SliceEstimator
 from skmimood._validation import check_images
 from skmimood.exceptions import ModelLoadError
 
 
-class SliceStandardizer(TransformerMixin, BaseEstimator):
+class SliceStandardizer(TransformerMixin, SliceEstimator):
     """Standardise each slice by median and standard deviation of the interior of its head.
 
     A scan that is scaled by one of its brightest intensities is scaled by its scalp, where that has not been stripped;
@@ -57,12 +58,6 @@ class SliceStandardizer(TransformerMixin, BaseEstimator):
                 f"SliceStandardizer should have learnt image_shape_ alone; the file has {dict(values)}."
             )
         self.image_shape_ = tuple(shape)
-
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.input_tags.two_d_array = False
-        tags.input_tags.three_d_array = True
-        return tags
 
 
 def _is_size(shape: Any) -> bool:

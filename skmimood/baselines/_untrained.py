@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -10,7 +10,7 @@ from scipy import ndimage
 
 from skmimood._foreground import eroded
 from skmimood._pixel_maps import BasePixelDetector
-from skmimood.exceptions import InputError, ModelLoadError
+from skmimood.exceptions import ModelLoadError
 
 Rule = tuple[Callable[[Any], Any], str]
 """Whether a value is valid, and what is wanted in words."""
@@ -39,15 +39,9 @@ class UntrainedDetector(BasePixelDetector):
     _arrays: ClassVar[Mapping[str, tuple[int | None, ...]]] = {}
     _learnt: tuple[str, ...]
 
-    def _check_parameters(self) -> None:
-        """Raise `InputError` naming every parameter that is wrong."""
-        faults = [
-            f"{name} must be {wanted}; got {getattr(self, name)!r}"
-            for name, (is_valid, wanted) in self._rules.items()
-            if not _holds(is_valid, getattr(self, name))
-        ]
-        if faults:
-            raise InputError(f"{type(self).__name__}: {'; '.join(faults)}.")
+    def _parameter_faults(self) -> Iterator[str]:
+        for name, (is_valid, wanted) in self._rules.items():
+            yield from self._faults(name, is_valid, wanted)
 
     def _inference_parameters(self, X: Any) -> dict[str, Any]:
         return {name: getattr(self, name) for name in self._rules}
@@ -71,12 +65,6 @@ class UntrainedDetector(BasePixelDetector):
         for name, value in (dict(values) | dict(arrays)).items():
             setattr(self, name, tuple(value) if isinstance(value, list) else value)
 
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.input_tags.two_d_array = False
-        tags.input_tags.three_d_array = True
-        return tags
-
 
 def finish_maps(scores: np.ndarray, heads: np.ndarray, smoothing: float, erosion: int) -> np.ndarray:
     """Smooth scores (n, H, W) inside the heads and set them to 0 outside the eroded heads; see `IntensityThreshold`."""
@@ -84,13 +72,6 @@ def finish_maps(scores: np.ndarray, heads: np.ndarray, smoothing: float, erosion
     if smoothing > 0:
         maps = ndimage.gaussian_filter(maps, (0, smoothing, smoothing))
     return maps * eroded(heads, erosion)
-
-
-def _holds(is_valid: Callable[[Any], Any], value: Any) -> bool:
-    try:
-        return bool(is_valid(value))
-    except TypeError:
-        return False
 
 
 def _fits(shape: tuple[int, ...], wanted: tuple[int | None, ...]) -> bool:

@@ -17,7 +17,7 @@ from skmimood._foreground import eroded, head_masks
 from skmimood._pixel_maps import held_out_slices
 from skmimood._random import Streams
 from skmimood._residuals import RESIDUALS, residual_maps
-from skmimood._trained_step import is_count, run_convolutions
+from skmimood._trained_step import is_count, is_odd, run_convolutions
 from skmimood._training import Recipe, Runtime, train
 from skmimood._validation import check_images, drop_lesions
 from skmimood.baselines._image_network import BaseImageDetector
@@ -202,7 +202,7 @@ class DenoisingAutoencoder(BaseImageDetector):
         yield from self._faults("erosion", lambda n: n == 0 or is_count(n), "0 or a positive integer")
         yield from self._faults(
             "median_filter",
-            lambda size: is_count(size) and size % 2 == 1,
+            is_odd,
             "an odd number of pixels, 1 for no filter",
         )
 

@@ -16,7 +16,7 @@ from skmimood._device import autocast, resolve_precision
 from skmimood._pixel_maps import held_out_slices
 from skmimood._random import Streams
 from skmimood._residuals import RESIDUALS, filter_maps, residual_maps
-from skmimood._trained_step import is_count, run_convolutions
+from skmimood._trained_step import is_count, is_odd, run_convolutions
 from skmimood._training import Recipe, Runtime, split_validation, train
 from skmimood._validation import check_images, drop_lesions, has_lesion
 from skmimood.baselines._image_network import BaseImageDetector
@@ -362,7 +362,7 @@ class MaskedAutoencoderDetector(BaseImageDetector):
         yield from self._faults("selection", lambda name: name in SELECTIONS, f"one of {SELECTIONS}")
         for name in ("min_filter", "mean_filter"):
             yield from self._faults(
-                name, lambda size: is_count(size) and size % 2 == 1,
+                name, is_odd,
                 "an odd number of pixels, 1 for no filter",
             )  # fmt: skip
         width, n_heads = self.decoder_width, self.decoder_n_heads

@@ -10,15 +10,14 @@ import torch
 from sklearn.utils.validation import check_is_fitted
 
 from skmimood._base import check_grid, check_tokenized
-from skmimood._foreground import eroded, head_masks
 from skmimood._pixel_maps import held_out_slices
-from skmimood._residuals import RESIDUALS, filter_maps, residual_maps
-from skmimood._trained_step import is_count
+from skmimood._residuals import RESIDUALS, clear_surface, filter_maps, residual_maps
+from skmimood._trained_step import is_odd
 from skmimood._validation import drop_lesions
 from skmimood.baselines._untrained import PIXELS, RATE, Rule, UntrainedDetector, one_of
 from skmimood.scans import TokenizedScans
 
-_ODD: Rule = (lambda size: is_count(size) and size % 2 == 1, "an odd number of pixels, 1 for no filter")
+_ODD: Rule = (is_odd, "an odd number of pixels, 1 for no filter")
 
 
 class TokenizerResidual(UntrainedDetector):
@@ -116,7 +115,5 @@ class TokenizerResidual(UntrainedDetector):
         decoded = X.tokenizer.decode_tensor(torch.from_numpy(X.tokens)).cpu()
         seen = torch.from_numpy(X.tokenizer.seen(X.images))
         maps, healed = residual_maps(seen, decoded[:, None], self.residual, "mean", 0.0)
-        maps = filter_maps(maps, self.min_filter, self.mean_filter)
-        if self.erosion:
-            maps = maps * torch.from_numpy(eroded(head_masks(X.images), self.erosion))
+        maps = clear_surface(filter_maps(maps, self.min_filter, self.mean_filter), X.images, self.erosion)
         return maps.numpy(), X.tokenizer.unseen(healed.numpy(), X.images)
