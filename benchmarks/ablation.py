@@ -20,7 +20,7 @@ COLUMNS = (
     "fit_seconds", "seconds_per_32", "device", "commit",
 )  # fmt: skip
 _KEY = ("dataset", "preset", "seed", "variant", "device")
-TRAINED = ("tokenizer__", "detector__corruption", "inpainter__mask_generator")
+TRAINED = ("tokenizer__", "detector__corruption", "detector__network", "inpainter__mask_generator")
 
 # Changes of the recipe. Those that train a network anew train it as long, and what is chosen on val is chosen again for
 # them, as lambda means something else for another detector.
@@ -48,6 +48,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "temperature 0.5": {"inpainter__temperature": 0.5},
     "lambda x 1/2": {"detector__threshold": 0.5},
     "lambda x 2": {"detector__threshold": 2.0},
+    "transformer as detector": {
+        "detector__network": "transformer", "detector__depth": 4, "detector__width": 128,
+    },
     "detector on random tokens": {"detector__corruption": "random"},
     "detector on foreign tokens": {"detector__corruption": "foreign"},
     "detector on painted, random and foreign": {

@@ -89,9 +89,11 @@ class Settings:
         return VQTokenizer(**PRESETS[self.preset]["tokenizer"], **self.common())
 
     def transformer(self, step: str) -> dict[str, Any]:
-        """Return size and training of the preset's ``"detector"`` or ``"inpainter"``."""
-        kind = AnomalousTokenDetector if step == "detector" else MaskedTokenInpainter
-        parameters = kind(**PRESETS[self.preset][step]).get_params()
+        """Return the size of the preset's transformer, and its training as ``"detector"`` or as ``"inpainter"``."""
+        parameters = MaskedTokenInpainter(**PRESETS[self.preset]["inpainter"]).get_params()
+        if step == "detector":
+            trained = AnomalousTokenDetector(**PRESETS[self.preset]["detector"]).get_params()
+            parameters |= {name: trained[name] for name in ("max_iter", "batch_size")}
         return {name: parameters[name] for name in _NETWORK} | self.common()
 
 
@@ -225,8 +227,8 @@ METHODS: dict[str, Method] = {
     "mimood": Method(
         "skmimood", _mimood,
         [
-            {"detector__threshold": [0.005, 0.01, 0.02, 0.08]}, *_maps("inpainter"),
-            {"inpainter__weight_power": [0.25, 0.5, 1.0]},
+            {"detector__threshold": [0.02, 0.1, 0.3]}, *_maps("inpainter"),
+            {"inpainter__weight_power": [0.5, 1.0, 2.0]},
         ],
     ),
     "mimood-default": Method("skmimood, nothing chosen on val", _mimood, {}),

@@ -19,17 +19,21 @@ from skmimood._corruption import (
     law_faults,
     split_law,
 )
+from skmimood._device import autocast, resolve_precision
 from skmimood._random import Streams
-from skmimood._trained_step import is_count
+from skmimood._trained_step import is_count, run_convolutions
 from skmimood._training import Recipe, Runtime, pick_copies, train
 from skmimood._validation import drop_lesions
 from skmimood.networks.transformer import TokenTransformer
+from skmimood.networks.unet import TokenUNet
 from skmimood.networks.weights import new_network
 from skmimood.scans import TokenizedScans
 
+NETWORKS = {"transformer": TokenTransformer, "unet": TokenUNet}
+
 
 class AnomalousTokenDetector(BaseTokenDetector):
-    """Transformer that tells corrupted tokens from healthy ones (ATD).
+    """Network that tells corrupted tokens from healthy ones (ATD).
 
     Trained on healthy tokens of which some are replaced: it learns p(corrupted) of every token by
     binary cross-entropy (MIM-OOD, Naval Marimont et al. 2023, section 3.3, equation 2). Sizes and
@@ -53,10 +57,14 @@ class AnomalousTokenDetector(BaseTokenDetector):
     mask_generator : str, callable or dict, default="brush"
         Which tokens are replaced: ``"brush"`` (the paper's random walk of a brush), ``"boxes"``,
         ``"uniform_ratio"``, ``"maskgit_cosine"``, a callable ``(n, (h, w), rng) -> (n, h, w)``, or a mixture.
+    network : {"transformer", "unet"}, default="transformer"
+        What the tokens pass through: the paper's transformer, or a U-Net over the tokens' codes, which learns from
+        fewer examples. ``n_heads``, ``mlp_ratio`` and ``drop_path`` are the transformer's alone.
     depth : int, default=4
-        Transformer blocks (paper: 12).
+        Transformer blocks (paper: 12), or levels of the U-Net, each but the first at half the resolution.
     width : int, default=128
-        Width of a token; a multiple of ``n_heads`` (paper silent).
+        Width of a token, a multiple of ``n_heads`` (paper silent), or channels of the U-Net's first level; every
+        further level doubles them.
     n_heads : int, default=4
         Attention heads (paper silent).
     mlp_ratio : float, default=4.0
@@ -86,7 +94,6 @@ class AnomalousTokenDetector(BaseTokenDetector):
     Naval Marimont et al., MIM-OOD, DGM4MICCAI 2023, sections 3.3 and 4.
     """
 
-    _network_class = TokenTransformer
     _learnt = ("grid_",)
 
     def __init__(
@@ -96,6 +103,7 @@ class AnomalousTokenDetector(BaseTokenDetector):
         corruption: Any = "random",
         n_painted: int = 16,
         mask_generator: Any = "brush",
+        network: str = "transformer",
         depth: int = 4,
         width: int = 128,
         n_heads: int = 4,
@@ -121,6 +129,7 @@ class AnomalousTokenDetector(BaseTokenDetector):
         self.corruption = corruption
         self.n_painted = n_painted
         self.mask_generator = mask_generator
+        self.network = network
         self.depth = depth
         self.width = width
         self.n_heads = n_heads
@@ -157,12 +166,12 @@ class AnomalousTokenDetector(BaseTokenDetector):
         """
         self._check_parameters()
         healthy = drop_lesions(check_tokenized(X), y)
-        config = self._transformer_config(healthy, n_outputs=1)
         share, _ = split_law(self.corruption, "painted")
         painted = healthy.tokenizer.painted_tokens(healthy, self.n_painted) if share else None
         self._fit_network(
-            train_token_detector, config, tokens=healthy.tokenizer.training_tokens(healthy), painted=painted,
-            corruption=self.corruption, mask_generator=self.mask_generator,
+            train_token_detector, self._config(healthy), codes=healthy.tokenizer.codes,
+            tokens=healthy.tokenizer.training_tokens(healthy), painted=painted, corruption=self.corruption,
+            mask_generator=self.mask_generator,
         )  # fmt: skip
         self.grid_ = healthy.tokens.shape[1:]
         return self
@@ -171,8 +180,25 @@ class AnomalousTokenDetector(BaseTokenDetector):
         """Return P(anomalous) of every token, shape (n, h, w), float32 in [0, 1]."""
         return super().decision_function(X)
 
+    @property
+    def _network_class(self) -> type[TokenTransformer | TokenUNet]:  # type: ignore[override]
+        return NETWORKS[self.network]
+
+    def _config(self, X: TokenizedScans) -> dict[str, Any]:
+        config = self._transformer_config(X, n_outputs=1)
+        if self.network == "transformer":
+            return config
+        shared = {name: config[name] for name in ("n_inputs", "n_outputs", "grid")}
+        widths = [self.width * 2**level for level in range(self.depth)]
+        return shared | {"code_dim": X.tokenizer.code_dim, "widths": widths}
+
+    def _inference_dtype(self) -> torch.dtype:
+        # Of a U-Net, autocast chooses layer by layer.
+        return super()._inference_dtype() if self.network == "transformer" else torch.float32
+
     def _parameter_faults(self) -> Iterator[str]:
         yield from super()._parameter_faults()
+        yield from self._faults("network", lambda name: name in NETWORKS, f"one of {tuple(NETWORKS)}")
         yield from self._transformer_faults()
         yield from self._faults("threshold", lambda p: 0 <= p <= 1, "a probability in [0, 1]")
         yield from law_faults(self.corruption, {*CORRUPTIONS, "painted"}, "corruption")
@@ -180,12 +206,21 @@ class AnomalousTokenDetector(BaseTokenDetector):
         yield from law_faults(self.mask_generator, MASK_GENERATORS, "mask_generator")
 
     def _score_tokens(self, tokens: Tensor) -> Tensor:
-        return torch.sigmoid(self._network()(tokens)[..., 0].float())
+        network = self._network()
+        if self.network == "transformer":
+            return torch.sigmoid(network(tokens)[..., 0].float())
+        context = autocast(tokens.device, resolve_precision(self._precision(), tokens.device))
+
+        def score(batch: Tensor) -> Tensor:
+            with context:
+                return torch.sigmoid(network(batch)[..., 0])
+
+        return run_convolutions(score, tokens, self.batch_size)
 
 
 def train_token_detector(
-    *, tokens: np.ndarray, painted: tuple[np.ndarray, np.ndarray] | None, config: dict[str, Any], corruption: Any,
-    mask_generator: Any, recipe: Recipe, seed: int, runtime: Runtime,
+    *, tokens: np.ndarray, painted: tuple[np.ndarray, np.ndarray] | None, codes: np.ndarray, config: dict[str, Any],
+    corruption: Any, mask_generator: Any, recipe: Recipe, seed: int, runtime: Runtime,
 ) -> dict[str, dict[str, np.ndarray]]:  # fmt: skip
     """Train an ATD; a pure function of everything but ``runtime``, cached by `AnomalousTokenDetector.fit`.
 
@@ -195,8 +230,10 @@ def train_token_detector(
         Healthy tokens of n slices and of their augmented copies.
     painted : (tokens, shares) or None
         See `VQTokenizer.painted_tokens`; None unless ``corruption`` has a part of them.
+    codes : ndarray of shape (K, D), float32
+        The codebook.
     config : dict
-        Arguments of `TokenTransformer`.
+        Arguments of `TokenUNet` if there are ``"widths"`` among them, else of `TokenTransformer`.
     corruption, mask_generator, recipe, seed, runtime
         See `AnomalousTokenDetector` and `skmimood._training`.
 
@@ -231,5 +268,11 @@ def train_token_detector(
         logits = network(torch.from_numpy(corrupted).to(device), streams.torch if training else None)[..., 0]
         return F.binary_cross_entropy_with_logits(logits.float(), torch.from_numpy(target).to(device))
 
-    network = new_network(TokenTransformer, config, Streams.at(seed, 2**41).torch)
+    generator = Streams.at(seed, 2**41).torch
+    network: TokenTransformer | TokenUNet
+    if "widths" in config:
+        network = new_network(TokenUNet, config, generator)
+        network.start_from(torch.from_numpy(codes))
+    else:
+        network = new_network(TokenTransformer, config, generator)
     return train(network, loss, len(tokens), recipe, runtime, seed=seed)

@@ -281,6 +281,11 @@ class VQTokenizer(TransformerMixin, TrainedStep):
         return undo_standardise(seen, images) if self.standardize else seen
 
     @property
+    def codes(self) -> np.ndarray:
+        """Codebook of shape (K, D), float32."""
+        return self.state_["quantizer.codes"]
+
+    @property
     def downsampling(self) -> int:
         """Pixels a side of a token, f."""
         return self.patch_size * 2 ** (len(self.channel_multipliers) - 1)

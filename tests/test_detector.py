@@ -5,7 +5,7 @@ import pytest
 from conftest import make_slices, plant_lesions
 from sklearn.metrics import roc_auc_score
 
-from skmimood import AnomalousTokenDetector
+from skmimood import AnomalousTokenDetector, load_model, save_model
 from skmimood.exceptions import InputError
 from skmimood.metrics import token_labels
 
@@ -120,3 +120,44 @@ def test_the_share_of_painted_pixels_is_that_of_each_token(fitted, healthy):
 def test_a_number_of_painted_copies_that_is_none_is_refused(fitted, healthy):
     with pytest.raises(InputError, match="n_painted must be a positive integer"):
         AnomalousTokenDetector(corruption="painted", n_painted=0).fit(fitted[0].transform(healthy))
+
+
+def unet(**parameters):
+    return AnomalousTokenDetector(
+        network="unet", depth=2, width=8, corruption="painted", n_painted=4, max_iter=150, batch_size=16,
+        warmup_iter=10, learning_rate=4e-3, random_state=0, **parameters,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def fitted_unet(fitted):
+    return unet().fit(fitted[0].transform(make_slices(48, seed=7)))
+
+
+def test_a_unet_finds_a_lesion_after_a_short_training(fitted, fitted_unet):
+    lesions, masks = plant_lesions(make_slices(12, seed=2))
+    scores = fitted_unet.decision_function(fitted[0].transform(lesions))
+    inside = token_labels(masks, 4, rule="half")
+    assert scores.shape == inside.shape
+    assert scores[inside].mean() > 1.6 * scores[~inside].mean()
+
+
+def test_a_unet_scores_a_slice_alike_in_any_batch(fitted, fitted_unet):
+    scans = fitted[0].transform(make_slices(9, seed=2))
+    together = fitted_unet.decision_function(scans)
+    alone = np.concatenate([fitted_unet.decision_function(scans[i : i + 1]) for i in range(9)])
+    np.testing.assert_array_equal(together, alone)
+
+
+def test_a_unet_can_be_saved_and_learns_random_tokens_too(fitted, fitted_unet, healthy, tmp_path):
+    scans = fitted[0].transform(healthy)
+    save_model(fitted_unet, tmp_path / "unet")
+    loaded = load_model(tmp_path / "unet")
+    np.testing.assert_array_equal(loaded.decision_function(scans), fitted_unet.decision_function(scans))
+    detector = unet().set_params(corruption="random", max_iter=3).fit(scans)
+    assert np.isfinite(detector.history_["loss"]).all()
+
+
+def test_an_unknown_network_is_refused(fitted, healthy):
+    with pytest.raises(InputError, match="network must be one of"):
+        AnomalousTokenDetector(network="mlp").fit(fitted[0].transform(healthy))

@@ -1,4 +1,4 @@
-"""The U-Net of the denoising autoencoder (Kascenas et al. 2022): standardised convolutions, GroupNorm, swish."""
+"""The U-Net of Kascenas et al. (2022), over images or over tokens: standardised convolutions, GroupNorm, swish."""
 
 from __future__ import annotations
 
@@ -30,24 +30,26 @@ def _block(n_in: int, n_out: int) -> nn.Sequential:
 
 
 class UNet(nn.Module):
-    """Images (n, 1, H, W) to images of the same shape, whatever their height and width.
+    """Maps (n, C, H, W) to maps of the same height and width, whatever these are.
 
     Parameters
     ----------
     widths : sequence of int
         Channels of each level; each level but the first halves the resolution.
+    n_inputs, n_outputs : int
+        Channels that come in and go out.
     """
 
-    def __init__(self, *, widths: Sequence[int]) -> None:
+    def __init__(self, *, widths: Sequence[int], n_inputs: int = 1, n_outputs: int = 1) -> None:
         super().__init__()
         self.factor = 2 ** (len(widths) - 1)
-        self.down = nn.ModuleList(map(_block, [1, *widths[:-1]], widths))
+        self.down = nn.ModuleList(map(_block, [n_inputs, *widths[:-1]], widths))
         wide, narrow = widths[:0:-1], widths[-2::-1]  # below and above each doubling, the lowest first
         self.up = nn.ModuleList(
             nn.ConvTranspose2d(n_in, n_out, 2, stride=2) for n_in, n_out in zip(wide, narrow, strict=True)
         )
         self.merge = nn.ModuleList(_block(2 * width, width) for width in narrow)
-        self.to_image = nn.Conv2d(widths[0], 1, 1)
+        self.to_image = nn.Conv2d(widths[0], n_outputs, 1)
 
     def initialise(self, generator: torch.Generator) -> None:
         """Draw the weights: torch's own default for convolutions (He et al. 2015, a = sqrt(5))."""
@@ -59,7 +61,7 @@ class UNet(nn.Module):
                 nn.init.uniform_(module.bias, -bound, bound, generator=generator)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Map images (n, 1, H, W) to images (n, 1, H, W)."""
+        """Map images (n, n_inputs, H, W) to images (n, n_outputs, H, W)."""
         height, width = images.shape[-2:]
         x = F.pad(images, (0, -width % self.factor, 0, -height % self.factor))
         skipped: list[Tensor] = []
@@ -72,3 +74,48 @@ class UNet(nn.Module):
         # In float32: the eight bits of a bfloat16 mantissa would show as steps in the residual.
         with torch.autocast(x.device.type, enabled=False):
             return self.to_image(x.float())[..., :height, :width]
+
+
+class TokenUNet(nn.Module):
+    """Tokens (n, h, w) to ``n_outputs`` logits a position (n, h, w, n_outputs), by a U-Net over vectors of the tokens.
+
+    Parameters
+    ----------
+    n_inputs : int
+        Size of the input vocabulary.
+    n_outputs : int
+        Logits a position.
+    grid : (int, int)
+        Height h and width w of the token grid; each position has a learned embedding.
+    code_dim : int
+        Length of the vectors of tokens.
+    widths : sequence of int
+        See `UNet`.
+    """
+
+    def __init__(
+        self, *, n_inputs: int, n_outputs: int, grid: tuple[int, int], code_dim: int, widths: Sequence[int]
+    ) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(n_inputs, code_dim)
+        self.position = nn.Parameter(torch.empty(code_dim, *grid))
+        self.unet = UNet(widths=widths, n_inputs=code_dim, n_outputs=n_outputs)
+
+    def initialise(self, generator: torch.Generator) -> None:
+        """Draw the weights: N(0, 1) for the vectors of tokens, 0 for those of positions, and see `UNet`."""
+        nn.init.normal_(self.embedding.weight, generator=generator)
+        nn.init.zeros_(self.position)
+        self.unet.initialise(generator)
+
+    @torch.no_grad()
+    def start_from(self, codes: Tensor) -> None:
+        """Let the vectors of tokens start at their standardised ``codes`` (n_inputs, code_dim).
+
+        What neighbours in the codebook mean is then known from the start, and need not be learnt from examples.
+        """
+        self.embedding.weight.copy_((codes - codes.mean(0)) / (codes.std(0) + 1e-6))
+
+    def forward(self, tokens: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Return the logits; there is nothing random in training, so that a ``generator`` has no effect."""
+        vectors = self.embedding(tokens).permute(0, 3, 1, 2) + self.position  # (n, D, h, w)
+        return self.unet(vectors).permute(0, 2, 3, 1)
