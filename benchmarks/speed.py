@@ -46,8 +46,6 @@ SHARES = (0.02, 0.035, 0.05, 0.075, 0.1)  # masked by the five lambdas of the gr
 _IMPORTS = 5
 _TRAINING_IMAGES = 32
 
-_GRID = {"inpainter__n_steps": N_STEPS, "inpainter__n_restorations": N_RESTORATIONS}
-
 Record = dict[str, Any]
 
 
@@ -81,7 +79,7 @@ class Plan:
 
 
 QUICK = Plan(
-    images=4, grid_images=1, repeats=1, patience=0.5, positions=4, train_steps=2, volume=(240, 240, 8)
+    images=4, grid_images=1, repeats=1, patience=0.5, positions=2, train_steps=2, volume=(240, 240, 8)
 )
 
 
@@ -127,7 +125,8 @@ def run(arguments: argparse.Namespace) -> None:
     )
     file = arguments.json
     if file is None and not arguments.quick:
-        file = records.RESULTS / f"speed_{arguments.preset}_{device.type}.json"
+        size = f"_{arguments.size}" if arguments.size else ""
+        file = records.RESULTS / f"speed_{arguments.preset}{size}_{device.type}.json"
     say = Log()
     for name in names:
         measured = [session.common | record for record in GROUPS[name](session)]
@@ -239,13 +238,11 @@ def restorations(session: Session) -> Iterator[Record]:
     networks, plan = session.networks, session.plan
     images = session.images(plan.images)
     n_tokens = int(np.prod(networks.mimood["tokenizer"].grid_))
-    n_positions = min(plan.positions, n_tokens)
-    uncached = untrained.share_of_positions(networks.autoregressive, n_positions)
+    uncached = untrained.share_of_positions(networks.autoregressive, plan.positions)
 
     def run_uncached() -> float:
-        uncached["restorer"].seconds_per_position = 0.0
         uncached.decision_function(images)
-        return uncached["restorer"].seconds_per_position * (n_tokens - n_positions)
+        return uncached["restorer"].seconds_left_out()
 
     def reference() -> None:
         plain_maps(networks.mimood, images, precision="float32")
@@ -263,7 +260,7 @@ def restorations(session: Session) -> Iterator[Record]:
             "matmul_flops": session.machine.flops, "memory_bandwidth": session.machine.bandwidth,
         },
         "mimood_reference": {"precision": "float32"},
-        "ar_r4_uncached": {"measured_share": n_positions / n_tokens},
+        "ar_r4_uncached": {"measured_share": uncached["restorer"].measured_share},
     }  # fmt: skip
     common = {"images": len(images), "tokens": n_tokens, "masked_share": session.share}
     for name, timing in timings.items():
@@ -286,7 +283,9 @@ def grid(session: Session) -> Iterator[Record]:
 
     pipeline, images = session.networks.mimood, session.images(session.plan.grid_images)
     thresholds = [1 - share for share in SHARES]
-    candidates = list(ParameterGrid(_GRID | {"detector__threshold": thresholds}))
+    candidates = ParameterGrid({
+        "detector__threshold": thresholds, "inpainter__n_steps": N_STEPS, "inpainter__n_restorations": N_RESTORATIONS,
+    })  # fmt: skip
     digests: dict[str, set[tuple[Any, ...]]] = {}
 
     def separate() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import re
 import time
 from collections.abc import Callable, Sequence
@@ -80,7 +81,7 @@ def interleave(
             if number == 1:
                 timing.runs.clear()  # the warm-up
             timing.runs.append(seconds)
-            timing.peak_memory = max(filter(None, (timing.peak_memory, memory)), default=None)
+            timing.peak_memory = None if memory is None else max(memory, timing.peak_memory or 0)
     return timings
 
 
@@ -114,8 +115,9 @@ def _reset_peak(device: torch.device) -> int | None:
         torch.cuda.reset_peak_memory_stats(device)
         return 0
     try:
+        ctypes.CDLL(None).malloc_trim(0)  # what was freed before would hide what is used now
         (_PROCESS / "clear_refs").write_text("5")  # Linux: the peak starts anew
-    except OSError:
+    except (AttributeError, OSError):
         return None
     return _resident("VmRSS")
 

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+import math
 import warnings
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
-import torch
 from sklearn.pipeline import Pipeline
 from torch import Tensor
 
 from benchmarks.methods import METHODS, Settings
 from benchmarks.timing import clock
-from skmimood import AnomalousTokenDetector, ScanDetector, TokenizedScans
-from skmimood._random import sampling_uniforms
+from skmimood import AnomalousTokenDetector, ScanDetector
 from skmimood.baselines import AutoregressiveRestorer, TokenCritic
-from skmimood.baselines.autoregressive import restore_in_order
 from skmimood.datasets import make_brain_phantom
+from skmimood.networks.causal_transformer import CausalTransformer
 from skmimood.pipeline import PRESET_IMAGE_SIZE
 
 MASKED_SHARE = 0.05
@@ -48,34 +49,47 @@ class EvenCritic(_EvenScores, TokenCritic):
     """`TokenCritic` of which ``threshold`` is the share of tokens that stay, in every slice and step."""
 
 
-class ShareOfPositions(AutoregressiveRestorer):
-    """Restores the first ``n_positions`` tokens by passes over the whole sequence, and takes their time.
+class _SomePasses:
+    """A `CausalTransformer` that passes over the sequence at every k-th position only, and takes the time of that."""
 
-    Without a cache each position costs a pass over all of them, wherever it is; so the seconds of a few tell those of
-    the whole.
+    def __init__(self, network: CausalTransformer, every: int, clock: Callable[[], float]) -> None:
+        self.network, self.every, self.clock = network, every, clock
+        self.seconds = 0.0
+
+    def logits_at(self, tokens: Tensor, position: int, cache: None) -> Tensor:
+        """Return the logits at the position, or those of one before."""
+        if position % self.every == 0:
+            start = self.clock()
+            self.last = self.network.logits_at(tokens, position, cache)
+            self.seconds += self.clock() - start
+        return self.last
+
+
+class ShareOfPositions(AutoregressiveRestorer):
+    """AR restoration without a cache that computes every k-th of its passes over whole sequences.
+
+    Each pass costs the same, so the seconds of some tell those of all.
     """
 
-    n_positions = 1
-    seconds_per_position = 0.0
+    every = 1
+    seconds = 0.0
 
-    def _restore_chunk(self, X: TokenizedScans) -> Tensor:
-        device = self._torch_device
-        tokens = torch.from_numpy(X.tokens).flatten(1).to(device)
-        uniforms = sampling_uniforms(self.seed_, self.n_restorations, 1, self.grid_)
-        draws = torch.from_numpy(uniforms).flatten(1).to(device)[:, : self.n_positions]
-        network, _ = next(iter(self._orderings()))
-        start = clock(device)
-        with torch.inference_mode():
-            chains = restore_in_order(
-                network,
-                tokens,
-                draws,
-                threshold=self.threshold,
-                temperature=self.temperature,
-                key_value_cache=False,
-            )
-        self.seconds_per_position += (clock(device) - start) / self.n_positions
-        return chains.unflatten(-1, self.grid_)
+    @property
+    def measured_share(self) -> float:
+        """Share of the positions whose pass is computed."""
+        length = self.grid_[0] * self.grid_[1]
+        return math.ceil(length / self.every) / length
+
+    def seconds_left_out(self) -> float:
+        """Return what the other passes would have taken since the last call."""
+        seconds, self.seconds = self.seconds, 0.0
+        return seconds * (1 / self.measured_share - 1)
+
+    def _orderings(self) -> Iterator[tuple[Any, Tensor]]:
+        for network, order in super()._orderings():
+            some = _SomePasses(network, self.every, partial(clock, self._torch_device))
+            yield some, order
+            self.seconds += some.seconds
 
 
 @dataclass(frozen=True)
@@ -168,9 +182,10 @@ def fit_briefly(estimator: Any, X: Any) -> Any:
 
 
 def share_of_positions(pipeline: Pipeline, n_positions: int) -> Pipeline:
-    """Return an AR pipeline that passes over whole sequences for so many positions only."""
+    """Return an AR pipeline without a cache that computes about so many of its passes; see `ShareOfPositions`."""
     restorer = ShareOfPositions(**pipeline["restorer"].get_params())
-    restorer.__dict__.update(vars(pipeline["restorer"]), n_positions=n_positions)
+    every = max(1, int(np.prod(pipeline["restorer"].grid_)) // n_positions)
+    restorer.__dict__.update(vars(pipeline["restorer"]), every=every, key_value_cache=False)
     return Pipeline([("tokenizer", pipeline["tokenizer"]), ("restorer", restorer)])
 
 
