@@ -38,8 +38,9 @@ from benchmarks.timing import Subject, Timing, clock, interleave, measure, memor
 from benchmarks.untrained import set_restoration
 from benchmarks.volume import import_seconds, synthetic_head
 from skmimood import VQTokenizer
-from skmimood._device import resolve_device
+from skmimood._device import resolve_device, resolve_precision
 from skmimood.exceptions import InputError
+from skmimood.pipeline import PRESET_IMAGE_SIZE
 
 N_STEPS, N_RESTORATIONS = (1, 2, 4, 8), (1, 2, 3, 4)
 SHARES = (0.02, 0.035, 0.05, 0.075, 0.1)  # masked by the five lambdas of the grid
@@ -178,7 +179,8 @@ class Session:
         self, preset: str, device: torch.device, plan: Plan, *, share: float = untrained.MASKED_SHARE,
         size: int | None = None,
     ) -> None:  # fmt: skip
-        self.preset, self.device, self.plan, self.share, self.size = preset, device, plan, share, size
+        self.preset, self.device, self.plan, self.share = preset, device, plan, share
+        self.size = size or PRESET_IMAGE_SIZE[preset]
 
     @cached_property
     def networks(self) -> untrained.Networks:
@@ -188,7 +190,7 @@ class Session:
     @cached_property
     def dtype(self) -> torch.dtype:
         """What the transformers compute in."""
-        return self.networks.mimood["inpainter"]._inference_dtype()
+        return resolve_precision("auto", self.device)
 
     @cached_property
     def machine(self) -> Machine:
@@ -197,7 +199,7 @@ class Session:
 
     def images(self, n: int) -> np.ndarray:
         """Return n slices."""
-        return untrained.phantoms(n, self.networks.size)
+        return untrained.phantoms(n, self.size)
 
     def interleave(self, subjects: Sequence[Subject]) -> dict[str, Timing]:
         """Time subjects as the plan says."""
@@ -208,7 +210,7 @@ class Session:
         """What all records have in common."""
         told = records.environment(str(self.device))
         return {
-            "preset": self.preset, "image_size": self.networks.size,
+            "preset": self.preset, "image_size": self.size,
             "precision": str(self.dtype).removeprefix("torch."), "memory_kind": memory_kind(self.device),
             **{key: told[key] for key in ("device", "threads", "torch", "commit")},
         }  # fmt: skip
@@ -396,7 +398,7 @@ def volume(session: Session) -> Iterator[Record]:
 
 
 def score_volume(
-    preset: str, device: str, shape: tuple[int, int, int], size: int | None, share: float, threads: int
+    preset: str, device: str, shape: tuple[int, int, int], size: int, share: float, threads: int
 ) -> Record:
     """Score a volume with R = 4 and T = 8; return seconds, slices, and the peak memory of the whole process."""
     import nibabel

@@ -37,10 +37,9 @@ def _speed(path: Path, folder: Path, base: Path) -> Iterator[str]:
         figure = folder / f"{path.stem}-growth.png"
         points = series(grown)
         figures.draw_growth(points, figure)
-        lines = [
-            [name, _exponent(of, "seconds"), _exponent(of, "floor_seconds")] for name, of in points.items()
-        ]
-        yield f"**Cost grows as a power of each**\n\n{tables.markdown(['', 'exponent', 'of the floor'], lines)}"
+        header = ["", "values", "exponent", "of the floor", "peak memory, first to last"]
+        lines = [[name, *_grown(of)] for name, of in points.items()]
+        yield f"**Cost grows as a power of each**\n\n{tables.markdown(header, lines)}"
         yield figures.link("Seconds over each of the five, and the floor", figure, base)
 
 
@@ -60,8 +59,12 @@ def series(grown: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, An
     return {name: sorted(of, key=lambda point: point["value"]) for name, of in found.items() if of}
 
 
-def _exponent(points: Sequence[Mapping[str, Any]], key: str) -> str:
-    return f"{exponent([point['value'] for point in points], [point[key] for point in points]):.2f}"
+def _grown(points: Sequence[Mapping[str, Any]]) -> list[str]:
+    values = [point["value"] for point in points]
+    powers = [exponent(values, [point[key] for point in points]) for key in ("seconds", "floor_seconds")]
+    memory = [points[end]["peak_memory_bytes"] for end in (0, -1)]
+    told = "" if None in memory else " to ".join(f"{amount / 1e9:.2f} GB" for amount in memory)
+    return [f"{values[0]:g} to {values[-1]:g}", *(f"{power:.2f}" for power in powers), told]
 
 
 def _pareto(path: Path, folder: Path, base: Path) -> Iterator[str]:

@@ -63,7 +63,7 @@ def session():
         for step in ("detector", "inpainter"):
             smaller.setitem(PRESETS["tiny"][step], "depth", 2)
             smaller.setitem(PRESETS["tiny"][step], "width", 32)
-        assert found.networks.size == 32  # built here
+        assert list(found.networks.mimood.named_steps) == ["tokenizer", "detector", "inpainter"]  # built here
     return found
 
 
@@ -401,7 +401,7 @@ def test_the_report_tells_ratios_exponents_the_front_and_the_cohort(results, tmp
         "| `ar_r4_uncached` | 50 | 32 images | 25 x mimood_r4_t8 | 2.00 GB | 2.0% of the passes measured |"
         in text
     )
-    assert "| images | 1.00 | 2.00 |" in text
+    assert "| images | 4 to 8 | 1.00 | 2.00 | 2.00 GB to 2.00 GB |" in text
     assert "| skmimood | n_steps 2, as it comes | 2 | 0.500 | yes |" in text
     assert "worse" not in text
     assert "| skmimood | val | 0.5130 | 0.5100 | -0.0030 | 2 | 2 |" in text
