@@ -125,7 +125,8 @@ def measure(
             rows += [
                 _row(name, pipelines[name], variant, slices.tumour(split), split, seconds) for split in splits
             ]
-        rows += _uncached(name, pipelines[name], images, rows)
+        default = next(variant for variant in listed if variant.is_default)
+        rows += _uncached(name, _set(pipelines[name], default), images, rows)
     return rows
 
 
@@ -179,7 +180,7 @@ def _row(
 def _uncached(
     name: str, pipeline: Pipeline, images: np.ndarray, rows: Sequence[dict[str, Any]]
 ) -> list[dict[str, Any]]:
-    """Return the default row of AR once more, with the time that it takes without a key-value cache."""
+    """Return the default row of AR, as the pipeline is set, with the time that it takes without a key-value cache."""
     seconds = protocol.seconds_per_32_uncached(pipeline, images)
     default = [row for row in rows if row["method"] == name and row["is_default"]]
     if seconds is None:

@@ -112,6 +112,7 @@ def memory_kind(device: torch.device) -> str:
 
 def _reset_peak(device: torch.device) -> int | None:
     if device.type == "cuda":
+        torch.cuda.synchronize(device)
         torch.cuda.reset_peak_memory_stats(device)
         return 0
     try:
