@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from skmimood._device import out_of_memory_advice
 from skmimood._pixel_maps import BasePixelDetector
+from skmimood._random import sampling_uniforms
 from skmimood._residuals import (
     COMBINATIONS,
     REFERENCES,
@@ -24,9 +25,12 @@ from skmimood._residuals import (
     residual_maps,
     upsample,
 )
-from skmimood._trained_step import TrainedStep, is_count, is_odd, run_in_batches
+from skmimood._sampling import of_distinct
+from skmimood._trained_step import TrainedStep, inference_batches, is_count, is_odd
 from skmimood.exceptions import InputError
 from skmimood.scans import TokenizedScans
+
+_IN_FLIGHT = 128  # restorations
 
 
 def check_tokenized(X: Any) -> TokenizedScans:
@@ -71,7 +75,9 @@ class BaseTokenDetector(TransformerMixin, TrainedStep):
 
     def score_tensor(self, tokens: Tensor) -> Tensor:
         """Score tokens (n, h, w) that are on this estimator's device already; same as `decision_function`."""
-        return self._score_tokens(tokens)
+        with torch.inference_mode(), out_of_memory_advice(self.batch_size):
+            batches = inference_batches(tokens, self.batch_size)
+            return torch.cat([self._score_tokens(batch) for batch in batches])
 
     def decision_function(self, X: TokenizedScans) -> np.ndarray:
         """Score every token.
@@ -87,8 +93,7 @@ class BaseTokenDetector(TransformerMixin, TrainedStep):
         """
         check_is_fitted(self)
         check_grid(X, self.grid_)
-        tokens = torch.from_numpy(X.tokens).to(self._torch_device)
-        return run_in_batches(self._score_tokens, tokens, self.batch_size).cpu().numpy()
+        return self.score_tensor(torch.from_numpy(X.tokens).to(self._torch_device)).cpu().numpy()
 
     def transform(self, X: TokenizedScans) -> TokenizedScans:
         """Return ``X`` with its ``anomaly`` scores and this ``detector``."""
@@ -99,11 +104,17 @@ class BaseTokenDetector(TransformerMixin, TrainedStep):
 class BaseRestorer(BasePixelDetector, TrainedStep):
     """Base of the last steps that restore tokens and turn the change into a pixel map.
 
-    Subclasses implement ``_restore_chunk(X) -> (n, R, h, w) int64 tensor``. The pixel map is
-    computed here, once for all restorers: decode the R restorations, take the residual, combine,
-    weight, filter (MIM-OOD section 3.4, step 5).
+    Subclasses implement ``_restore_chunk(X, uniforms (R, D, h, w)) -> (n, R, h, w) int64 tensor``, where D is
+    ``_n_draws``, the uniform draws that a restoration takes a position. The pixel map is computed here, once for all
+    restorers: decode the R restorations, take the residual, combine, weight, filter (MIM-OOD section 3.4, step 5).
+
+    So few slices are taken at a time that about ``_IN_FLIGHT`` restorations are held, and of these a network gets a
+    part at a time (`inference_batches`). Memory does not grow with the number of slices, of steps or of restorations,
+    but for the tokens and images of all restorations of one slice.
     """
 
+    n_restorations: int
+    seed_: int
     combination: str
     erosion: int
     mean_filter: int
@@ -116,8 +127,12 @@ class BaseRestorer(BasePixelDetector, TrainedStep):
     validation_fraction: float
     grid_: tuple[int, int]
 
+    @property
     @abstractmethod
-    def _restore_chunk(self, X: TokenizedScans) -> Tensor: ...
+    def _n_draws(self) -> int: ...
+
+    @abstractmethod
+    def _restore_chunk(self, X: TokenizedScans, uniforms: Tensor) -> Tensor: ...
 
     def _inference_parameters(self, X: TokenizedScans) -> dict[str, Any]:
         names = [
@@ -131,7 +146,8 @@ class BaseRestorer(BasePixelDetector, TrainedStep):
         """Return the tokens of all restorations, shape (n, R, h, w), int64."""
         check_is_fitted(self)
         self._check_parameters()
-        chunks = [self._restore_chunk(chunk).cpu() for chunk in self._chunks(check_tokenized(X))]
+        with out_of_memory_advice(self.batch_size):
+            chunks = [self._restore(chunk) for chunk in self._chunks(X, self._n_in_flight)]
         return torch.cat(chunks).numpy()
 
     def detect(self, X: TokenizedScans) -> tuple[np.ndarray, np.ndarray]:
@@ -150,33 +166,64 @@ class BaseRestorer(BasePixelDetector, TrainedStep):
         """
         check_is_fitted(self)
         self._check_parameters()
-        parts = [self._detect_chunk(chunk) for chunk in self._chunks(check_tokenized(X))]
+        with out_of_memory_advice(self.batch_size):
+            parts = [self._detect_chunk(chunk) for chunk in self._chunks(X, self._n_in_flight)]
         maps, healed = (torch.cat(list(part)).numpy() for part in zip(*parts, strict=True))
         return maps, healed
 
-    def _chunks(self, X: TokenizedScans) -> Iterator[TokenizedScans]:
+    @property
+    def _n_in_flight(self) -> int:
+        """Restorations of one slice that are held at once."""
+        return self.n_restorations
+
+    def _chunks(self, X: Any, n_in_flight: int) -> Iterator[TokenizedScans]:
         check_grid(X, self.grid_)
-        with out_of_memory_advice(self.batch_size):
-            for start in range(0, len(X), self.batch_size):
-                yield X[start : start + self.batch_size]
+        n_slices = max(1, _IN_FLIGHT // n_in_flight)
+        for start in range(0, len(X), n_slices):
+            yield X[start : start + n_slices]
+
+    def _restore(self, X: TokenizedScans) -> Tensor:
+        """Return the tokens (n, R, h, w) of the restorations of a chunk."""
+        return self._in_parts(lambda part: self._restore_chunk(X, part), self.n_restorations, self._n_draws)
+
+    def _in_parts(self, restore: Callable[[Tensor], Tensor], n_restorations: int, n_draws: int) -> Tensor:
+        """Join ``restore(uniforms (r, n_draws, h, w)) -> (..., r, h, w)`` of parts of the restorations."""
+        uniforms = torch.from_numpy(sampling_uniforms(self.seed_, n_restorations, n_draws, self.grid_))
+        with torch.inference_mode():
+            parts = [restore(part.to(self._torch_device)).cpu() for part in uniforms.split(_IN_FLIGHT)]
+        return torch.cat(parts, dim=-3)
 
     def _detect_chunk(self, X: TokenizedScans) -> tuple[Tensor, Tensor]:
-        restored = self._restore_chunk(X)  # (n, R, h, w)
-        n, n_restorations = restored.shape[:2]
-        decode = X.tokenizer.decode_tensor
-        images, tokens = torch.from_numpy(X.tokenizer.seen(X.images)), torch.from_numpy(X.tokens)
-        healed = decode(restored.flatten(0, 1)).cpu().unflatten(0, (n, n_restorations))  # (n, R, H, W)
-        reference = images if self.residual_reference == "image" else decode(tokens).cpu()
+        restored = self._restore(X)  # (n, R, h, w)
+        maps, healed = self._maps(X, restored, *self._decode(X, restored))
+        return maps, torch.from_numpy(X.tokenizer.unseen(healed.cpu().numpy(), X.images))
+
+    def _decode(self, X: TokenizedScans, restored: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the decoded restorations (n, R, H, W), and what they are compared with (n, H, W)."""
+        own = (
+            torch.from_numpy(X.tokens)[:, None]
+            if self.residual_reference == "reconstruction"
+            else restored[:, :0]
+        )
+        grids = torch.cat([own, restored], dim=1)
+        decoded = of_distinct(X.tokenizer.decode_tensor, grids.flatten(0, 1)).unflatten(0, grids.shape[:2])
+        if self.residual_reference == "reconstruction":
+            return decoded[:, 1:], decoded[:, 0]
+        return decoded, torch.from_numpy(X.tokenizer.seen(X.images)).to(decoded.device)
+
+    def _maps(
+        self, X: TokenizedScans, restored: Tensor, healed: Tensor, reference: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return the maps of restorations (n, R, h, w), and the combined healed slices as the network sees them."""
         maps, healed = residual_maps(reference, healed, self.residual, self.combination, self.sharpness)
         if self.residual_weight == "changed":
-            changed = (restored.cpu() != tokens[:, None]).float().mean(1)  # (n, h, w)
-            maps = maps * self._weights(changed, X)
+            changed = (restored != torch.from_numpy(X.tokens)[:, None]).float().mean(1)  # (n, h, w)
+            maps = maps * self._weights(changed, X).to(maps.device)
         elif self.residual_weight == "anomaly":
             detector_of(X)
-            maps = maps * self._weights(torch.from_numpy(X.anomaly), X)
-        maps = filter_maps(maps, self.min_filter, self.mean_filter)
-        maps = clear_surface(maps, X.images, self.erosion)
-        return maps, torch.from_numpy(X.tokenizer.unseen(healed.numpy(), X.images))
+            maps = maps * self._weights(torch.from_numpy(X.anomaly), X).to(maps.device)
+        maps = filter_maps(maps, self.min_filter, self.mean_filter).cpu()
+        return clear_surface(maps, X.images, self.erosion), healed
 
     def _weights(self, values: Tensor, X: TokenizedScans) -> Tensor:
         """Interpolate values of tokens (n, h, w) to weights of pixels (n, H, W)."""

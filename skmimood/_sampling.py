@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from scipy.stats import qmc
@@ -23,7 +23,7 @@ def restore_tokens(
     temperature: float = 1.0,
     n_passes: int = 1,
     order: str = "confidence",
-) -> Tensor:
+) -> Iterator[Tensor]:
     """Resample, T times, every token whose anomaly score exceeds the threshold.
 
     Parameters
@@ -40,43 +40,47 @@ def restore_tokens(
     score : callable
         ``score(tokens (m, h, w)) -> (m, h, w)``.
     logits : callable
-        ``logits(tokens, mask) -> (m, h, w, K)``, the in-painter's law of the tokens under the mask.
+        ``logits(tokens (m, h, w), mask (m, h, w)) -> (n_masked, K)``, the in-painter's law of each token under the
+        mask.
     temperature, n_passes, order
         See `inpaint`.
 
-    Returns
-    -------
+    Yields
+    ------
     Tensor of shape (n, R, h, w)
-        The tokens y_T of every restoration.
+        The tokens y_t of every restoration, for t = 1 to T. What a step needs is computed when it is asked for.
 
     Notes
     -----
-    A restoration in which no token exceeds the threshold does not change any more, so it leaves the
-    batch; the result is the same.
+    A restoration in which no token exceeds the threshold does not change any more, so it leaves the batch; one that
+    was resampled to what it was keeps its scores; and equal restorations are scored once. The result is the same.
     """
     n_restorations, n_steps = uniforms.shape[:2]
     restored = tokens.repeat_interleave(n_restorations, dim=0)  # (n*R, h, w)
     current = anomaly.repeat_interleave(n_restorations, dim=0)
-    draws = uniforms.repeat(len(tokens), 1, 1, 1)  # (n*R, T, h, w)
     active = torch.arange(len(restored), device=tokens.device)
+    unscored = active[:0]
     for step in range(n_steps):
-        if step > 0:
-            current = score(restored[active])
-        masks = current > threshold
-        remaining = masks.flatten(1).any(1)
-        active, masks = active[remaining], masks[remaining]
-        if len(active) == 0:
-            break
-        restored[active] = inpaint(
-            restored[active],
-            masks,
-            draws[active, step],
-            logits,
-            temperature=temperature,
-            n_passes=n_passes,
-            order=order,
-        )
-    return restored.unflatten(0, (len(tokens), n_restorations))
+        if len(unscored):
+            current[unscored] = of_distinct(score, restored[unscored])
+            unscored = active[:0]
+        masks = current[active] > threshold
+        is_anomalous = masks.flatten(1).any(1)
+        active, masks = active[is_anomalous], masks[is_anomalous]
+        if len(active):
+            before, draws = restored[active], uniforms[active % n_restorations, step]
+            after = inpaint(
+                before, masks, draws, logits, temperature=temperature, n_passes=n_passes, order=order
+            )
+            unscored = active[(after != before).flatten(1).any(1)]
+            restored = restored.index_copy(0, active, after)
+        yield restored.unflatten(0, (len(tokens), n_restorations))
+
+
+def of_distinct(function: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
+    """Return ``function(rows)``, a value a row, computed once for rows that are equal."""
+    distinct, which = rows.unique(dim=0, return_inverse=True)
+    return function(distinct)[which]
 
 
 def inpaint(
@@ -113,21 +117,24 @@ def inpaint(
     """
     hidden, n_hidden = masks, masks.flatten(1).sum(1)  # (m, h, w), (m,)
     for index in range(1, n_passes + 1):
-        law = logits(tokens, hidden)
-        sampled = sample(law, uniforms, temperature)
+        law = logits(tokens, hidden)  # (n hidden, K)
+        drawn = sample(law, uniforms[hidden], temperature)  # (n hidden,)
+        sampled = tokens.masked_scatter(hidden, drawn)
         if index == n_passes:
             break
+        urgency = torch.full(tokens.shape, -math.inf, device=tokens.device)
         if order == "halton":
-            urgency = -_halton_ranks(tokens.shape[1:]).to(tokens.device).expand_as(tokens).float()
+            ranks = _halton_ranks(tokens.shape[1:]).to(tokens.device)
+            urgency = torch.where(hidden, -ranks.float(), urgency)
         else:
-            urgency = torch.log_softmax(law.float(), dim=-1).gather(-1, sampled[..., None])[..., 0]
-        urgency = urgency.masked_fill(~hidden, -math.inf).flatten(1)
+            confidence = torch.log_softmax(law.float(), dim=-1).gather(-1, drawn[:, None])[:, 0]
+            urgency = urgency.masked_scatter(hidden, confidence)
         n_left = (math.cos(math.pi / 2 * index / n_passes) * n_hidden).long()  # (m,)
-        place = urgency.argsort(dim=1, descending=True, stable=True).argsort(dim=1).view_as(tokens)
+        place = urgency.flatten(1).argsort(dim=1, descending=True, stable=True).argsort(dim=1).view_as(tokens)
         n_filled = hidden.flatten(1).sum(1) - n_left
         filled = hidden & (place < n_filled[:, None, None])
         tokens, hidden = torch.where(filled, sampled, tokens), hidden & ~filled
-    return torch.where(hidden, sampled, tokens)
+    return sampled
 
 
 def _halton_ranks(grid: tuple[int, ...]) -> Tensor:
@@ -140,7 +147,7 @@ def _halton_ranks(grid: tuple[int, ...]) -> Tensor:
 
 
 def sample(logits: Tensor, uniforms: Tensor, temperature: float) -> Tensor:
-    """Draw tokens (m, h, w) from logits (m, h, w, K) by inverting the cumulative law at ``uniforms``."""
+    """Draw tokens (...) from logits (..., K) by inverting the cumulative law at ``uniforms`` (...)."""
     cumulative = torch.softmax(logits.float() / temperature, dim=-1).cumsum(-1)
     # The last sum may round to less than 1; the draw must still fall inside it.
     target = uniforms[..., None] * cumulative[..., -1:]

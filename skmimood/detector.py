@@ -66,7 +66,8 @@ class AnomalousTokenDetector(BaseTokenDetector):
     max_iter : int, default=900
         Training steps (paper: 200,000).
     batch_size : int, default=32
-        Slices a step (paper silent). In inference it bounds memory and never changes a result.
+        Slices a step (paper silent). In inference it bounds memory, on a GPU at four times as many slices, and never
+        changes a result.
     learning_rate : float, default=1e-3
         Peak rate of AdamW with a cosine schedule (paper: 5e-5).
     weight_decay, warmup_iter, gradient_clip, validation_fraction, n_iter_no_change, precision

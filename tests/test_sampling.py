@@ -16,16 +16,17 @@ def score(tokens):
 
 def logits_of(code, n_codes=10):
     def logits(tokens, masks):
-        return torch.nn.functional.one_hot(torch.full_like(tokens, code), n_codes) * 50.0
+        return torch.nn.functional.one_hot(torch.full_like(tokens[masks], code), n_codes) * 50.0
 
     return logits
 
 
 def restore(tokens, n_restorations=2, n_steps=3, logits=None, threshold=0.5):
     uniforms = torch.from_numpy(sampling_uniforms(0, n_restorations, n_steps, tuple(tokens.shape[1:])))
-    return restore_tokens(
+    *_, restored = restore_tokens(
         tokens, score(tokens), uniforms, threshold=threshold, score=score, logits=logits or logits_of(3)
     )
+    return restored
 
 
 def test_anomalous_tokens_are_replaced_and_others_kept():
@@ -50,24 +51,53 @@ def test_tokens_are_resampled_until_they_pass():
     assert calls == [4, 4, 4]
 
 
-def test_the_first_score_is_the_one_that_is_passed_in():
+def broad_law(tokens, masks):
+    return torch.zeros(int(masks.sum()), ODD)  # every code but the anomalous one
+
+
+def everything_is_anomalous(tokens):
+    return torch.ones(tokens.shape)
+
+
+def count_scored(score, logits, n_restorations, n_steps):
+    """Restore two equal slices of which everything is masked; return how many grids were scored in each call."""
     scored = []
 
     def counting(tokens):
         scored.append(len(tokens))
         return score(tokens)
 
-    tokens = torch.full((2, 2, 2), ODD)
-    uniforms = torch.from_numpy(sampling_uniforms(0, 3, 2, (2, 2)))
-    restore_tokens(tokens, score(tokens), uniforms, threshold=0.5, score=counting, logits=logits_of(ODD))
-    assert scored == [6]
+    tokens = torch.full((2, 3, 3), ODD)
+    uniforms = torch.from_numpy(sampling_uniforms(0, n_restorations, n_steps, (3, 3)))
+    [*_] = restore_tokens(tokens, score(tokens), uniforms, threshold=0.5, score=counting, logits=logits)
+    return scored
+
+
+def test_the_first_score_is_the_one_that_is_passed_in():
+    assert count_scored(everything_is_anomalous, broad_law, n_restorations=3, n_steps=1) == []
+
+
+def test_equal_restorations_are_scored_once():
+    assert count_scored(everything_is_anomalous, broad_law, n_restorations=3, n_steps=3) == [3, 3]
+
+
+def test_what_was_resampled_to_itself_is_not_scored_again():
+    assert count_scored(score, logits_of(ODD), n_restorations=3, n_steps=4) == []
+
+
+def test_every_step_is_what_fewer_steps_return():
+    tokens = torch.full((2, 4, 4), ODD)
+    uniforms = torch.from_numpy(sampling_uniforms(0, 3, 4, (4, 4)))
+    arguments = {"threshold": 0.5, "score": everything_is_anomalous, "logits": broad_law}
+    steps = list(restore_tokens(tokens, score(tokens), uniforms, **arguments))
+    for n_steps, restored in enumerate(steps, start=1):
+        *_, last = restore_tokens(tokens, score(tokens), uniforms[:, :n_steps], **arguments)
+        assert torch.equal(restored, last)
+    assert not torch.equal(steps[0], steps[1])
 
 
 def test_restorations_differ_where_the_law_is_broad():
-    def uniform(tokens, masks):
-        return torch.zeros(*tokens.shape, 9)
-
-    restored = restore(torch.full((1, 4, 4), ODD), n_restorations=2, logits=uniform)
+    restored = restore(torch.full((1, 4, 4), ODD), n_restorations=2, logits=broad_law)
     assert (restored[0, 0] != restored[0, 1]).any()
 
 
@@ -133,7 +163,7 @@ def test_confidence_takes_the_most_probable_samples_first():
 
     def logits(tokens, masks):
         seen.append(masks.clone())
-        return logits_of(3)(tokens, masks) * torch.where(sure, 1.0, 0.01)[..., None]
+        return logits_of(3)(tokens, masks) * torch.where(sure, 1.0, 0.01)[masks][:, None]
 
     inpaint(
         torch.zeros(1, 2, 2, dtype=torch.long), torch.ones(1, 2, 2, dtype=torch.bool), torch.full((1, 2, 2), 0.5),

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from skmimood._base import BaseRestorer, check_grid, check_tokenized, detector_of
 from skmimood._pixel_maps import held_out_slices
-from skmimood._random import Streams, draw_seed, sampling_uniforms
+from skmimood._random import Streams, draw_seed
 from skmimood._sampling import sample
 from skmimood._trained_step import is_count, run_in_batches
 from skmimood._training import Recipe, Runtime, pick_copies, train
@@ -248,19 +248,24 @@ class AutoregressiveRestorer(BaseRestorer):
             total[:, order] += surprisals(network(sequences), sequences)
         return total / self.config_["n_orderings"]
 
-    def _restore_chunk(self, X: TokenizedScans) -> Tensor:
-        n_orderings, device = self.config_["n_orderings"], self._torch_device
-        tokens = torch.from_numpy(X.tokens).flatten(1).to(device)  # (n, L)
-        # Where MIM-OOD has its steps, each restoration has the draws of its orderings.
-        uniforms = sampling_uniforms(self.seed_, self.n_restorations, n_orderings, self.grid_)
-        draws = torch.from_numpy(uniforms).flatten(2).to(device)  # (R, n_orderings, L)
-        restored = tokens[:, None, None].repeat(1, self.n_restorations, n_orderings, 1)
-        with torch.inference_mode():
-            for index, (network, order) in enumerate(self._orderings()):
-                restored[:, :, index][..., order] = restore_in_order(
-                    network, tokens[:, order], draws[:, index, order], threshold=self.threshold,
-                    temperature=self.temperature, key_value_cache=self.key_value_cache,
-                )  # fmt: skip
+    @property
+    def _n_in_flight(self) -> int:
+        return self.n_restorations * self.config_["n_orderings"]
+
+    @property
+    def _n_draws(self) -> int:
+        return self.config_["n_orderings"]  # where MIM-OOD has its steps
+
+    def _restore_chunk(self, X: TokenizedScans, uniforms: Tensor) -> Tensor:
+        n_restorations, n_orderings = uniforms.shape[:2]
+        tokens = torch.from_numpy(X.tokens).flatten(1).to(self._torch_device)  # (n, L)
+        draws = uniforms.flatten(2)  # (R, n_orderings, L)
+        restored = tokens[:, None, None].repeat(1, n_restorations, n_orderings, 1)
+        for index, (network, order) in enumerate(self._orderings()):
+            restored[:, :, index][..., order] = restore_in_order(
+                network, tokens[:, order], draws[:, index, order], threshold=self.threshold,
+                temperature=self.temperature, key_value_cache=self.key_value_cache,
+            )  # fmt: skip
         return restored.flatten(1, 2).unflatten(-1, self.grid_)
 
     def _inference_parameters(self, X: TokenizedScans) -> dict[str, Any]:

@@ -171,7 +171,9 @@ class TokenLikelihoodDetector(BaseTokenDetector):
         total = torch.zeros(tokens.shape, device=tokens.device)
         for mask in masks:
             hidden = mask & (self.visible != "unmasked")
-            logits = network(tokens.masked_fill(hidden, mask_token))[:, mask].float()  # (n, tokens scored, K)
+            scored = mask.expand_as(tokens)
+            logits = network(tokens.masked_fill(hidden, mask_token), only=scored).float()
+            logits = logits.unflatten(0, (len(tokens), -1))  # (n, tokens scored, K)
             log_p = torch.log_softmax(logits, dim=-1).gather(-1, tokens[:, mask, None])[..., 0]
             total[:, mask] -= log_p
         return total / masks.sum(0)

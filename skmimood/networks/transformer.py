@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import cast
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from skmimood.networks.attention import attend
+
+_MIN_POSITIONS = 4
 
 
 class Attention(nn.Module):
@@ -25,6 +31,15 @@ class Attention(nn.Module):
         attended = attend(q, k, v)
         return self.out(attended.transpose(1, 2).reshape(n, length, d))
 
+    def attend_from(self, asking: Tensor, x: Tensor) -> Tensor:
+        """Return what `forward` returns at those positions of ``x`` (n, L, D) that ``asking`` (n, m, D) holds."""
+        n, m, d = asking.shape
+        weight, bias = self.qkv.weight, self.qkv.bias
+        q = F.linear(asking, weight[:d], bias[:d]).view(n, m, self.n_heads, -1).transpose(1, 2)
+        kv = F.linear(x, weight[d:], bias[d:]).view(n, -1, 2, self.n_heads, d // self.n_heads)
+        k, v = kv.permute(2, 0, 3, 1, 4)  # each (n, heads, L, D / heads)
+        return self.out(attend(q, k, v).transpose(1, 2).reshape(n, m, d))
+
 
 class Block(nn.Module):
     """Pre-norm attention and MLP, each dropped as a whole with probability ``drop_path`` in training."""
@@ -43,11 +58,29 @@ class Block(nn.Module):
         x = x + self._drop(self.attention(self.norm1(x)), generator)
         return x + self._drop(self.mlp(self.norm2(x)), generator)
 
+    def at(self, positions: Tensor, x: Tensor) -> Tensor:
+        """Return what `forward` makes of ``x`` (n, L, D) at ``positions`` (n, m) alone, (n, m, D)."""
+        normed, positions = self.norm1(x), positions[..., None]
+        chosen = x.take_along_dim(positions, 1)
+        chosen = chosen + self.attention.attend_from(normed.take_along_dim(positions, 1), normed)
+        return chosen + self.mlp(self.norm2(chosen))
+
     def _drop(self, branch: Tensor, generator: torch.Generator | None) -> Tensor:
         if generator is None or self.drop_path == 0:
             return branch
         kept = torch.rand(len(branch), 1, 1, generator=generator, device=branch.device) >= self.drop_path
         return branch * kept.to(branch.dtype) / (1 - self.drop_path)
+
+
+def _positions(only: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the positions that are True in each row of ``only`` (n, L), filled up with others, and which are not.
+
+    Both have shape (n, m), in the order of the positions.
+    """
+    # With fewer rows a CPU's kernels round differently; then what is asked for could change the answer.
+    m = max(_MIN_POSITIONS, int(only.sum(1).max()))
+    positions = only.int().argsort(dim=1, descending=True, stable=True)[:, :m]
+    return positions, only.take_along_dim(positions, 1)
 
 
 class TokenTransformer(nn.Module):
@@ -96,10 +129,30 @@ class TokenTransformer(nn.Module):
                 nn.init.zeros_(module.bias)
         nn.init.normal_(self.position, std=0.02, generator=generator)
 
-    def forward(self, tokens: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Return the logits; a ``generator`` means training (stochastic depth)."""
+    def forward(
+        self, tokens: Tensor, generator: torch.Generator | None = None, only: Tensor | None = None
+    ) -> Tensor:
+        """Return the logits.
+
+        Parameters
+        ----------
+        tokens : Tensor of shape (n, h, w)
+        generator : torch.Generator, optional
+            Its presence means training (stochastic depth).
+        only : Tensor of shape (n, h, w), bool, optional
+            In inference, the m positions that are asked for, in all slices together. Of the last block the others
+            then take part as keys and values alone.
+
+        Returns
+        -------
+        Tensor of shape (n, h, w, n_outputs), or (m, n_outputs) with ``only``
+        """
         n, h, w = tokens.shape
         x = self.embedding(tokens.view(n, h * w)) + self.position  # (n, h*w, D)
-        for block in self.blocks:
+        *blocks, last = cast(Iterable[Block], self.blocks)
+        for block in blocks:
             x = block(x, generator)
-        return self.head(self.norm(x)).view(n, h, w, -1)
+        if only is None:
+            return self.head(self.norm(last(x, generator))).view(n, h, w, -1)
+        positions, wanted = _positions(only.flatten(1))
+        return self.head(self.norm(last.at(positions, x)))[wanted]
