@@ -34,6 +34,7 @@ from benchmarks.floor import (
     training_flops,
     transformer_work,
 )
+from benchmarks.plain_reading import at_precision, plain_maps
 from benchmarks.timing import Subject, Timing, clock, interleave, measure, memory_kind
 from benchmarks.untrained import set_restoration
 from benchmarks.volume import import_seconds, synthetic_head
@@ -235,8 +236,6 @@ def record(
 
 def restorations(session: Session) -> Iterator[Record]:
     """Time MIM-OOD, its plain reading, and its rivals on the same slices."""
-    from benchmarks.plain_reading import plain_maps
-
     networks, plan = session.networks, session.plan
     images = session.images(plan.images)
     n_tokens = int(np.prod(networks.mimood["tokenizer"].grid_))
@@ -246,8 +245,10 @@ def restorations(session: Session) -> Iterator[Record]:
         uncached.decision_function(images)
         return uncached["restorer"].seconds_left_out()
 
+    exact = at_precision(networks.mimood, "float32")
+
     def reference() -> None:
-        plain_maps(networks.mimood, images, precision="float32")
+        plain_maps(exact, images)
 
     timings = session.interleave([
         _maps("mimood_r4_t8", networks.mimood, images),
