@@ -1,0 +1,130 @@
+"""MIM-OOD as the paper states it (Naval Marimont et al. 2023, section 3.4), without any short cut.
+
+Every restoration has its own passes of the detector and of the in-painter, over every slice and position, in every
+step. This is what the library's restorations must equal token by token, and what their speed is measured against.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.pipeline import Pipeline
+from torch import Tensor
+
+from skmimood import TokenizedScans
+from skmimood._random import sampling_uniforms
+from skmimood._residuals import clear_surface, filter_maps, residual_maps, upsample
+from skmimood._sampling import _halton_ranks
+
+
+def at_precision(pipeline: Pipeline, precision: str | None) -> Pipeline:
+    """Return a fitted pipeline with the ``precision`` of all its networks changed; itself if that is None."""
+    if precision is None:
+        return pipeline
+    changed = copy.deepcopy(pipeline)
+    names = [name for name in changed.get_params() if name.endswith("__precision")]
+    return changed.set_params(**dict.fromkeys(names, precision))
+
+
+def plain_restore(pipeline: Pipeline, images: np.ndarray) -> np.ndarray:
+    """Restore slices.
+
+    Parameters
+    ----------
+    pipeline : Pipeline
+        Fitted: a `VQTokenizer`, a token detector and a `MaskedTokenInpainter`.
+    images : ndarray of shape (n, H, W)
+        Slices in [0, 1].
+
+    Returns
+    -------
+    ndarray of shape (n, R, h, w), int64
+        What `MaskedTokenInpainter.restore` returns.
+    """
+    scans, size = pipeline[:-1].transform(images), pipeline[-1].batch_size
+    batches = [scans[start : start + size] for start in range(0, len(scans), size)]
+    return np.concatenate([_restore(pipeline, batch) for batch in batches])
+
+
+def plain_maps(pipeline: Pipeline, images: np.ndarray, *, precision: str | None = None) -> np.ndarray:
+    """Compute the anomaly maps of slices.
+
+    Parameters
+    ----------
+    pipeline, images
+        See `plain_restore`.
+    precision : {"float32", "bfloat16"}, optional
+        Instead of the pipeline's own; see `at_precision`, which spares copying the networks again in each call.
+
+    Returns
+    -------
+    ndarray of shape (n, H, W), float32
+        What ``pipeline.decision_function`` returns.
+    """
+    pipeline = at_precision(pipeline, precision)
+    scans, size = pipeline[:-1].transform(images), pipeline[-1].batch_size
+    batches = [scans[start : start + size] for start in range(0, len(scans), size)]
+    return np.concatenate([_maps(pipeline[-1], batch, _restore(pipeline, batch)) for batch in batches])
+
+
+@torch.inference_mode()
+def _restore(pipeline: Pipeline, scans: TokenizedScans) -> np.ndarray:
+    inpainter = pipeline[-1]
+    uniforms = sampling_uniforms(
+        inpainter.seed_, inpainter.n_restorations, inpainter.n_steps, scans.tokens.shape[1:]
+    )
+    device = inpainter._torch_device
+    restorations = []
+    for draws_of_steps in torch.from_numpy(uniforms).to(device):
+        tokens = torch.from_numpy(scans.tokens).to(device)
+        for draws in draws_of_steps:
+            masks = pipeline[-2]._score_tokens(tokens) > pipeline[-2].threshold
+            tokens = _resample(inpainter, tokens, masks, draws)
+        restorations.append(tokens.cpu().numpy())
+    return np.stack(restorations, axis=1)
+
+
+def _resample(inpainter: Any, tokens: Tensor, masks: Tensor, draws: Tensor) -> Tensor:
+    """Sample the masked tokens (n, h, w), in passes if there are several."""
+    mask_token, n_hidden = inpainter.config_["n_outputs"], masks.flatten(1).sum(1)
+    for index in range(1, inpainter.n_passes + 1):
+        logits = inpainter._network()(tokens.masked_fill(masks, mask_token)).float()  # (n, h, w, K)
+        cumulative = torch.softmax(logits / inpainter.temperature, dim=-1).cumsum(-1)
+        sampled = (cumulative <= draws[..., None] * cumulative[..., -1:]).sum(-1).clamp(max=mask_token - 1)
+        confidence = torch.log_softmax(logits, dim=-1).gather(-1, sampled[..., None])[..., 0]
+        if inpainter.order == "halton":
+            confidence = -_halton_ranks(tokens.shape[1:]).to(tokens.device).float().expand_as(tokens)
+        share_left = math.cos(math.pi / 2 * index / inpainter.n_passes) if index < inpainter.n_passes else 0
+        n_left = (share_left * n_hidden).long()
+        tokens, masks = tokens.clone(), masks.clone()
+        for i in range(len(tokens)):
+            hidden = masks[i].flatten().nonzero()[:, 0]
+            surest = hidden[confidence[i].flatten()[hidden].argsort(descending=True, stable=True)]
+            filled = surest[: len(hidden) - n_left[i]]
+            tokens[i].view(-1)[filled] = sampled[i].flatten()[filled]
+            masks[i].view(-1)[filled] = False
+    return tokens
+
+
+def _maps(inpainter: Any, scans: TokenizedScans, restored: np.ndarray) -> np.ndarray:
+    tokenizer, own = scans.tokenizer, torch.from_numpy(scans.tokens)
+    healed = [tokenizer.decode_tensor(torch.from_numpy(one)).cpu() for one in restored.swapaxes(0, 1)]
+    reference = torch.from_numpy(tokenizer.seen(scans.images))
+    if inpainter.residual_reference == "reconstruction":
+        reference = tokenizer.decode_tensor(own).cpu()
+    maps, _ = residual_maps(
+        reference, torch.stack(healed, 1), inpainter.residual, inpainter.combination, inpainter.sharpness
+    )
+    changed = (torch.from_numpy(restored) != own[:, None]).float().mean(1)
+    suspicion = {"changed": changed, "anomaly": torch.from_numpy(scans.anomaly)}.get(
+        inpainter.residual_weight
+    )
+    if suspicion is not None:
+        weights = upsample(suspicion, tokenizer.downsampling, scans.shape[1:])
+        maps = maps * weights.clamp(min=0) ** inpainter.weight_power
+    maps = filter_maps(maps, inpainter.min_filter, inpainter.mean_filter)
+    return clear_surface(maps, scans.images, inpainter.erosion).numpy()

@@ -1,0 +1,154 @@
+"""The restorations and maps are those of the plain reading of the algorithm, in bounded memory."""
+
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from conftest import make_slices, plant_lesions
+
+from benchmarks.plain_reading import at_precision, plain_maps, plain_restore
+from skmimood import _base, _trained_step
+from skmimood._random import Streams
+from skmimood.networks.transformer import TokenTransformer
+from skmimood.networks.weights import new_network
+
+
+@pytest.fixture(scope="module")
+def slices():
+    """Return healthy slices, whose masks are soon or always empty, between slices with a lesion."""
+    healthy = make_slices(8, seed=3)
+    return np.where(np.arange(8)[:, None, None] % 2, plant_lesions(healthy)[0], healthy)
+
+
+@pytest.fixture
+def pipeline(fitted):
+    """Return a copy of the fitted pipeline that a test may change."""
+    return pickle.loads(pickle.dumps(fitted))
+
+
+@pytest.fixture
+def batches(monkeypatch):
+    """Return a list to which every pass of a token transformer adds how many grids it got."""
+    sizes = []
+    forward = TokenTransformer.forward
+
+    def counting(self, tokens, *arguments, **options):
+        sizes.append(len(tokens))
+        return forward(self, tokens, *arguments, **options)
+
+    monkeypatch.setattr(TokenTransformer, "forward", counting)
+    return sizes
+
+
+def quantile_threshold(pipeline, slices, share):
+    """Return the lambda that masks this share of the tokens."""
+    return float(np.quantile(pipeline[:-1].transform(slices).anomaly, 1 - share))
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("share", [0.01, 0.2, 1.0])
+def test_tokens_and_maps_are_those_of_the_plain_reading(pipeline, slices, precision, share):
+    pipeline = at_precision(pipeline, precision)
+    pipeline.set_params(
+        detector__threshold=quantile_threshold(pipeline, slices, share) if share < 1 else 0.0,
+        inpainter__n_restorations=4,
+        inpainter__n_steps=8,
+    )
+    restored = pipeline[-1].restore(pipeline[:-1].transform(slices))
+    np.testing.assert_array_equal(restored, plain_restore(pipeline, slices))
+    np.testing.assert_array_equal(pipeline.decision_function(slices), plain_maps(pipeline, slices))
+    assert share < 0.1 or (restored != pipeline[0].transform(slices).tokens[:, None]).any()
+
+
+@pytest.mark.parametrize("order", ["confidence", "halton"])
+def test_in_painting_in_passes_is_that_of_the_plain_reading(pipeline, slices, order):
+    pipeline.set_params(inpainter__n_passes=3, inpainter__order=order, inpainter__n_restorations=3)
+    restored = pipeline[-1].restore(pipeline[:-1].transform(slices))
+    np.testing.assert_array_equal(restored, plain_restore(pipeline, slices))
+
+
+@pytest.mark.parametrize(
+    "choices",
+    [
+        {"combination": "median", "residual_weight": "changed", "erosion": 2},
+        {"combination": "min", "residual_weight": "anomaly", "residual_reference": "reconstruction"},
+        {"combination": "mean", "residual": "positive", "min_filter": 1},
+    ],
+)
+def test_maps_made_otherwise_are_those_of_the_plain_reading(pipeline, slices, choices):
+    pipeline[-1].set_params(**choices)
+    np.testing.assert_array_equal(pipeline.decision_function(slices), plain_maps(pipeline, slices))
+
+
+def test_the_plain_reading_in_float32_leaves_the_pipeline_as_it_is(pipeline, slices):
+    own, exact = plain_maps(pipeline, slices), plain_maps(pipeline, slices, precision="float32")
+    np.testing.assert_array_equal(plain_maps(pipeline, slices), own)
+    np.testing.assert_array_equal(at_precision(pipeline, "float32").decision_function(slices), exact)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("n_wanted", [1, 3, 50, 256])
+def test_logits_of_some_positions_are_those_of_all(dtype, n_wanted):
+    generator = Streams.at(0, 0).torch
+    sizes = {"depth": 3, "width": 64, "n_heads": 4, "mlp_ratio": 2.0, "drop_path": 0.0}
+    network = new_network(
+        TokenTransformer, {"n_inputs": 33, "n_outputs": 32, "grid": (8, 8), **sizes}, generator
+    )
+    network = network.to(dtype).requires_grad_(False)
+    tokens = torch.randint(0, 33, (4, 8, 8), generator=generator)
+    only = torch.randperm(256, generator=generator).view(4, 8, 8) < n_wanted
+    assert torch.equal(network(tokens, only=only), network(tokens)[only])
+
+
+def test_what_equal_restorations_have_in_common_is_computed_once(pipeline, slices, batches):
+    pipeline.set_params(inpainter__n_steps=1, inpainter__n_restorations=8)
+    scans = pipeline[:-1].transform(slices)
+    batches.clear()
+    pipeline[-1].restore(scans)
+    assert sum(batches) <= len(slices)
+
+
+def test_restorations_without_a_mask_pass_no_network(pipeline, slices, batches):
+    scans = pipeline.set_params(detector__threshold=1.0)[:-1].transform(slices)
+    batches.clear()
+    pipeline[-1].restore(scans)
+    assert batches == []
+
+
+def test_a_healed_slice_is_decoded_once_whatever_r(pipeline, slices, monkeypatch):
+    decoded = []
+    run = _trained_step.run_in_batches
+
+    def counting(function, rows, *arguments, **options):
+        decoded.append(len(rows))
+        return run(function, rows, *arguments, **options)
+
+    scans = pipeline.set_params(detector__threshold=1.0, inpainter__n_restorations=16)[:-1].transform(slices)
+    monkeypatch.setattr(_trained_step, "run_in_batches", counting)
+    pipeline[-1].detect(scans)
+    assert sum(decoded) <= len(slices)
+
+
+def test_no_batch_grows_with_restorations_steps_or_slices(pipeline, slices, batches, monkeypatch):
+    monkeypatch.setattr(_base, "_IN_FLIGHT", 16)
+    in_flight = []
+    maps = _base.residual_maps
+
+    def counting(reference, healed, *arguments):
+        in_flight.append(healed.shape[:2].numel())
+        return maps(reference, healed, *arguments)
+
+    monkeypatch.setattr(_base, "residual_maps", counting)
+    for n_restorations, n_steps, n_copies in ((2, 2, 1), (16, 2, 1), (2, 6, 1), (2, 2, 8)):
+        pipeline[-1].set_params(n_restorations=n_restorations, n_steps=n_steps)
+        pipeline.decision_function(np.tile(slices, (n_copies, 1, 1)))
+        assert max(batches) <= 4
+        assert max(in_flight) <= 16
+
+
+def test_more_restorations_than_are_held_at_once_are_restored_in_parts(pipeline, slices, monkeypatch):
+    pipeline[-1].set_params(n_restorations=7)
+    expected = pipeline.decision_function(slices)
+    monkeypatch.setattr(_base, "_IN_FLIGHT", 3)
+    np.testing.assert_array_equal(pipeline.decision_function(slices), expected)
