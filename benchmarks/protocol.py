@@ -21,6 +21,7 @@ from sklearn.pipeline import Pipeline
 from benchmarks.bootstrap import PatientCounts, count
 from benchmarks.slices import SliceSet
 from skmimood import TokenizedScans, metrics
+from skmimood.model_selection import score_path, varies_restorations_alone
 from skmimood.volumes.mapping import top_mean
 
 MAX_SELECTION_SLICES = 33
@@ -135,17 +136,31 @@ def select(
     trials: list[Row] = []
     for stage in [grid] if isinstance(grid, Mapping) else grid:
         candidates = list(ParameterGrid(stage))
-        tried: list[Row] = []
-        for parameters in candidates:
-            ap = None
-            if len(candidates) > 1:
-                maps = estimator.set_params(**parameters).decision_function(sample.images)
-                ap = metrics.average_precision(sample.lesions, maps)
-            tried.append({"parameters": chosen | parameters, "ap": ap})
+        aps = _score_candidates(estimator, stage, sample) if len(candidates) > 1 else [None]
+        tried = [
+            {"parameters": chosen | parameters, "ap": ap}
+            for parameters, ap in zip(candidates, aps, strict=True)
+        ]
         chosen = max(tried, key=lambda trial: trial["ap"] or 0.0)["parameters"]
         estimator.set_params(**chosen)
         trials += tried
     return chosen, trials
+
+
+def _score_candidates(
+    estimator: BaseEstimator, stage: Mapping[str, Sequence[Any]], sample: SliceSet
+) -> list[float]:
+    """Return the pixel AP of every candidate of a grid; of lambda, T and R from one path, the same at less cost."""
+
+    def ap(maps: np.ndarray) -> float:
+        return metrics.average_precision(sample.lesions, maps)
+
+    if varies_restorations_alone(estimator, stage):
+        return score_path(estimator, sample.images, stage, ap)
+    return [
+        ap(estimator.set_params(**parameters).decision_function(sample.images))
+        for parameters in ParameterGrid(stage)
+    ]
 
 
 def evaluate(estimator: BaseEstimator, slices: SliceSet) -> Outcome:

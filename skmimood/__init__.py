@@ -11,12 +11,14 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "AnomalousTokenDetector": "detector",
     "MaskedTokenInpainter": "inpainter",
+    "RestorationSearchCV": "model_selection",
     "ScanDetector": "volumes",
     "SliceStandardizer": "standardizer",
     "TokenizedScans": "scans",
     "VQTokenizer": "tokenizer",
     "load_model": "_state",
     "make_mimood_pipeline": "pipeline",
+    "restoration_path": "model_selection",
     "save_model": "_state",
 }
 _SUBMODULES = ("baselines", "datasets", "exceptions", "metrics")

@@ -38,6 +38,18 @@ def test_a_single_candidate_is_set_without_scoring(slices):
     assert (chosen, estimator.power, Brightness.calls["score"]) == ({"power": 2.0}, 2.0, before)
 
 
+def test_lambda_t_and_r_are_chosen_from_one_path_as_from_separate_runs(slices, quick_pipeline, monkeypatch):
+    quick_pipeline.fit(slices.training_images())
+    grid = [
+        {"detector__threshold": [0.3, 0.5], "inpainter__n_steps": [2, 1], "inpainter__n_restorations": [2]},
+        {"inpainter__mean_filter": [3, 7]},
+    ]
+    by_path = protocol.select(quick_pipeline, grid, slices.tumour("val"))
+    monkeypatch.setattr(protocol, "varies_restorations_alone", lambda estimator, stage: False)
+    assert protocol.select(quick_pipeline, grid, slices.tumour("val")) == by_path
+    assert len({trial["ap"] for trial in by_path[1]}) > 3
+
+
 def test_the_choice_looks_at_evenly_spread_slices_of_many(slices):
     class Spy(Brightness):
         def decision_function(self, X):
