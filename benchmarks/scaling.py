@@ -104,7 +104,7 @@ def _write_scans(folder: Path, n: int, shape: tuple[int, ...]) -> None:
 def _score(model: Path, n_workers: int, scans: Path) -> None:
     output = f"{scans}-out"
     command = ["score", str(scans), "-m", str(model), "-o", output, "--jobs", str(n_workers)]
-    subprocess.run([sys.executable, "-m", "skmimood", *command], check=True)
+    subprocess.run([sys.executable, "-m", "skmimood", *command], check=True, stdout=subprocess.DEVNULL)
 
 
 def cohort_hours(measured: Mapping[str, Any], n_nodes: int, n_scans: int = COHORT) -> float:

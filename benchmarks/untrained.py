@@ -20,6 +20,7 @@ from skmimood.baselines import AutoregressiveRestorer, TokenCritic
 from skmimood.datasets import make_brain_phantom
 from skmimood.networks.causal_transformer import CausalTransformer
 from skmimood.pipeline import PRESET_IMAGE_SIZE
+from skmimood.volumes.settings import inference_settings
 
 MASKED_SHARE = 0.05
 _N_FITTED = 4
@@ -209,4 +210,5 @@ def scan_detector(pipeline: Pipeline, size: int) -> ScanDetector:
     fitted = detector.pipeline_
     names = [name for name in fitted.get_params() if name.rpartition("__")[2] in _BRIEF]
     fitted.set_params(**{name: given[name] for name in names})
+    detector.calibrated_with_ = inference_settings(fitted)  # so that it does not warn
     return detector
