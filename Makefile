@@ -29,6 +29,10 @@ bench: $(VENV)/.installed
 	$(BIN)/python -m benchmarks ablation
 	test -d runs/ixi || $(BIN)/python -m benchmarks ixi --model runs/ixi
 	$(BIN)/python -m benchmarks volume --model runs/ixi
+	$(BIN)/python -m benchmarks speed --preset tiny
+	$(BIN)/python -m benchmarks speed --preset small --size 160
+	$(BIN)/python -m benchmarks scaling
+	$(BIN)/python -m benchmarks pareto --data lgg
 	$(BIN)/python -m benchmarks report
 
 # torch first and alone: its pin decides whether a CPU build or one with CUDA is taken.

@@ -1,12 +1,15 @@
-"""``python -m benchmarks {accuracy,ablation,report,ixi,volume} --help``."""
+"""``python -m benchmarks {accuracy,ablation,speed,pareto,scaling,report,ixi,volume} --help``."""
 
 from __future__ import annotations
 
 import argparse
 
-from benchmarks import ablation, accuracy, ixi, report, volume
+from benchmarks import ablation, accuracy, ixi, pareto, report, scaling, speed, volume
 
-COMMANDS = {"accuracy": accuracy, "ablation": ablation, "report": report, "ixi": ixi, "volume": volume}
+COMMANDS = {
+    "accuracy": accuracy, "ablation": ablation, "speed": speed, "pareto": pareto, "scaling": scaling, "report": report,
+    "ixi": ixi, "volume": volume,
+}  # fmt: skip
 
 
 def main() -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from benchmarks.growth import exponent
+from benchmarks.methods import title
 from benchmarks.slices import SliceSet
 
 if TYPE_CHECKING:
@@ -42,6 +44,12 @@ def _save(figure: Any, path: Path, *, dpi: int = 110) -> None:
     # No date and no version: the same results draw the same bytes.
     figure.savefig(path, dpi=dpi, bbox_inches="tight", metadata={"Software": None})
     _pyplot().close(figure)
+
+
+def link(text: str, path: Path, base: Path) -> str:
+    """Return the Markdown of a figure in a file of the folder ``base``."""
+    inside = path.relative_to(base) if path.is_relative_to(base) else path
+    return f"![{text}]({inside.as_posix()})"
 
 
 def draw_bars(run: Run, titles: Mapping[str, str], path: Path) -> None:
@@ -141,3 +149,55 @@ def draw_cases(source: Path, path: Path) -> None:
     for axis, text in zip(axes[0], _COLUMN_TITLES, strict=True):
         axis.set_title(text, fontsize=8)
     _save(figure, path, dpi=80)
+
+
+def draw_growth(series: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -> None:
+    """Draw seconds over each series (points with ``value``, ``seconds``, ``floor_seconds``), both logarithmic."""
+    plt = _pyplot()
+    figure, axes = plt.subplots(
+        1, len(series), figsize=(2.5 * len(series), 2.7), layout="constrained", squeeze=False
+    )
+    for axis, (name, points) in zip(axes[0], series.items(), strict=True):
+        values = [point["value"] for point in points]
+        for key, colour, style in (("seconds", _OURS, "o-"), ("floor_seconds", _OTHERS, "--")):
+            seconds = [point[key] for point in points]
+            label = f"{'measured' if key == 'seconds' else 'floor'}, power {exponent(values, seconds):.2f}"
+            axis.plot(values, seconds, style, color=colour, markersize=4, label=label)
+        axis.set(xscale="log", yscale="log", xlabel=name)
+        axis.set_xticks(values, [f"{value:g}" for value in values], fontsize=7)
+        axis.minorticks_off()
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.legend(fontsize=6, frameon=False)
+    axes[0, 0].set_ylabel("seconds")
+    _save(figure, path)
+
+
+def draw_pareto(rows: Sequence[Mapping[str, str]], path: Path) -> None:
+    """Draw AP over seconds per 32 slices of all variants of the methods; a star is a method as it comes."""
+    plt = _pyplot()
+    figure, axis = plt.subplots(figsize=(6.2, 4.2), layout="constrained")
+    for i, method in enumerate(dict.fromkeys(row["method"] for row in rows)):
+        for is_default, marker, size in (("False", "o", 22), ("True", "*", 190)):
+            points = [row for row in rows if (row["method"], row["is_default"]) == (method, is_default)]
+            x, y = ([float(row[key]) for row in points] for key in ("seconds_per_32", "ap"))
+            label = title(method) + (", as it comes" if is_default == "True" else "")
+            axis.scatter(
+                x, y, size, color=_COLOURS[i], marker=marker, label=label, edgecolor="black", linewidth=0.4
+            )
+            for row, place in zip(points, zip(x, y, strict=True), strict=True):
+                axis.annotate(_short(row), place, (3, 3), textcoords="offset points", fontsize=5)
+    axis.set(xscale="log", xlabel="seconds per 32 slices", ylabel="AP, all pixels of tumour slices of val")
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.legend(fontsize=7, frameon=False)
+    _save(figure, path)
+
+
+def _short(row: Mapping[str, str]) -> str:
+    """Return the label of a point: R, T and passes, where there are any."""
+    parts = [f"R{row['n_restorations']}"]
+    parts += [
+        f"{sign}{row[name]}"
+        for sign, name in (("T", "n_steps"), ("P", "n_passes"))
+        if row[name] not in ("", "1")
+    ]
+    return " ".join([*parts, "uncached"] if row["variant"] == "uncached" else parts)

@@ -19,7 +19,7 @@ _PLACE = {"level": "pixel", "slices": "tumour", "region": "all", "split": "test"
 
 def headline(results: Path, runs: list[Run], titles: dict[str, str]) -> str:
     """Return the Markdown of the README's tables: lesions first, then time and memory."""
-    return "\n\n".join([*_lesions(runs, titles), *_demo(results), *_limits(results)])
+    return "\n\n".join([*_lesions(runs, titles), *_demo(results), *_speed(results), *_limits(results)])
 
 
 def _lesions(runs: list[Run], titles: dict[str, str]) -> Iterator[str]:
@@ -51,6 +51,26 @@ def _demo(results: Path) -> Iterator[str]:
     for kind, values in told["auroc_by_lesion"].items():
         rows.append([f"AUROC, {kind}", *(f"{values[method]:.2f}" for method in ("skmimood", "intensity"))])
     yield f"`make demo`, phantoms with mixed lesions:\n\n{markdown(['', 'skmimood', 'plain intensity'], rows)}"
+
+
+def _speed(results: Path) -> Iterator[str]:
+    rivals = {
+        "mimood_reference": "its plain reading, float32", "ar_r4_uncached": "AR without a cache",
+        "ar_r4_cached": "AR with a key-value cache", "token_critic_r4": "MVTM + Token-Critic",
+    }  # fmt: skip
+    rows = []
+    for path in sorted(results.glob("speed_*.json")):
+        told = {record["name"]: record for record in json.loads(path.read_text())}
+        if "mimood_r4_t8" in told:
+            ours = told["mimood_r4_t8"]
+            machine = f"{ours['preset']}, {ours['tokens']} tokens, {ours['device']}, {ours['precision']}"
+            ratios = [f"{told[name]['ratio']:.3g} x" if name in told else "" for name in rivals]
+            rows.append([machine, f"{ours['seconds']:.3g} s per {ours['images']} slices", *ratios])
+    if rows:
+        yield (
+            "Restoration with R = 4 and T = 8, and how much longer others take in the same run "
+            f"(`python -m benchmarks speed`):\n\n{markdown(['preset', 'skmimood', *rivals.values()], rows)}"
+        )
 
 
 def _limits(results: Path) -> Iterator[str]:

@@ -72,7 +72,7 @@ def _without_paths(arguments: list[str]) -> list[str]:
     follows = [
         False,
         *(
-            argument in ("--root", "--cache", "--model", "--healthy", "--slices", "--results")
+            argument in ("--root", "--cache", "--model", "--healthy", "--slices", "--results", "--json")
             for argument in arguments
         ),
     ]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
 
-from benchmarks import figures, headline, records, tables
+from benchmarks import figures, headline, records, speed_report, tables
 from benchmarks.ablation import VARIANTS
 from benchmarks.methods import title
 from skmimood.datasets import LESION_KINDS
@@ -39,7 +39,7 @@ Rows = Sequence[dict[str, str]]
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--results", type=Path, default=records.RESULTS, help="folder of the tables")
-    parser.add_argument("--readme", type=Path, default=README, help="file with the two markers")
+    parser.add_argument("--readme", type=Path, default=README, help="file with the markers")
     parser.add_argument("--figures", type=Path, default=FIGURES, help="folder of the figures")
     parser.add_argument(
         "--cases", type=Path, metavar="FILE.npz",
@@ -53,6 +53,8 @@ def run(arguments: argparse.Namespace) -> None:
         return
     text = render(arguments.results, arguments.figures, arguments.readme.parent)
     fill(arguments.readme, text)
+    speed = speed_report.render(arguments.results, arguments.figures, arguments.readme.parent)
+    fill(arguments.readme, speed, speed_report.START, speed_report.END)
     if arguments.readme == README:
         shown = headline.headline(arguments.results, load_runs(arguments.results), _DATA_TITLES)
         fill(README.parents[1] / "README.md", shown, headline.START, headline.END)
@@ -190,23 +192,18 @@ def render(results: Path, folder: Path, base: Path) -> str:
         figures.draw_bars(run, labelled, bars)
         figures.draw_curves(run, labelled, curves)
         links = [
-            _link("Best Dice and AP with intervals", bars, base),
-            _link("Precision over recall", curves, base),
+            figures.link("Best Dice and AP with intervals", bars, base),
+            figures.link("Precision over recall", curves, base),
         ]
         cases = results / f"{run.dataset}_{run.preset}_cases.npz"
         if cases.exists():
             drawn = folder / f"{figures.slug(f'{run.dataset}-{run.preset}')}-cases.png"
             figures.draw_cases(cases, drawn)
-            links.append(_link("Cases", drawn, base))
+            links.append(figures.link("Cases", drawn, base))
         parts.append("\n\n".join([*sections(run, published), *links]))
     if not parts:
         return "No results yet."
     return "\n\n".join([*parts, published_section(published)])
-
-
-def _link(text: str, path: Path, base: Path) -> str:
-    inside = path.relative_to(base) if path.is_relative_to(base) else path
-    return f"![{text}]({inside.as_posix()})"
 
 
 def sections(run: Run, published: Rows) -> Iterable[str]:

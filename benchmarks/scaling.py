@@ -1,0 +1,131 @@
+"""Score a folder of scans with one and with more workers, and tell what a large cohort would take on more machines."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks import records, tables
+from benchmarks.accuracy import PRESETS, told_in_a_line
+from benchmarks.untrained import MASKED_SHARE, fit_briefly, phantoms, scan_detector
+from benchmarks.volume import synthetic_head
+from skmimood import make_mimood_pipeline
+from skmimood.pipeline import PRESET_IMAGE_SIZE
+
+COHORT = 10_000
+NODES = (1, 8, 64)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--preset", default="tiny", choices=PRESETS)
+    parser.add_argument("--workers", type=int, nargs="+", default=[1, 2], help="processes (default: 1 2)")
+    parser.add_argument("--scans", type=int, default=4, help="for each worker (default: 4)")
+    parser.add_argument(
+        "--shape", type=int, nargs=3, default=[120, 120, 90], help="voxels (default: 120 120 90)"
+    )
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="write here (default: results/scaling_<preset>.json)"
+    )
+
+
+@told_in_a_line
+def run(arguments: argparse.Namespace) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        model = save_model(arguments.preset, Path(folder) / "model")
+        measured = [
+            measure(partial(_score, model, n), n, arguments.scans, tuple(arguments.shape), Path(folder))
+            for n in arguments.workers
+        ]
+    result = {
+        "preset": arguments.preset, "shape": arguments.shape, "workers": measured,
+        **records.environment("cpu"),
+    }  # fmt: skip
+    file = arguments.json or records.RESULTS / f"scaling_{arguments.preset}.json"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(result, indent=2) + "\n")
+    print(table(result))
+
+
+def save_model(preset: str, path: Path) -> Path:
+    """Save a detector with the preset's recipe, fitted briefly, that masks about 5 % of the tokens of a brain."""
+    size = PRESET_IMAGE_SIZE[preset]
+    pipeline = make_mimood_pipeline(preset, device="cpu", memory=None)
+    pipeline.set_params(detector__corruption="random")  # painted copies cost time, and change nothing here
+    scans = fit_briefly(pipeline, phantoms(4, size))[:-1].transform(phantoms(4, size))
+    pipeline.set_params(detector__threshold=float(np.quantile(scans.anomaly, 1 - MASKED_SHARE)))
+    scan_detector(pipeline, size).save(path)
+    return path
+
+
+def measure(
+    score: Callable[[Path], Any], n_workers: int, n_scans: int, shape: tuple[int, ...], folder: Path
+) -> dict[str, Any]:
+    """Time a folder of one scan a worker and one of ``n_scans``, which tells the start from the work.
+
+    Returns
+    -------
+    dict
+        ``workers``, ``scans``, ``seconds`` of the larger folder, ``seconds_per_scan`` of a worker, ``start_seconds``.
+    """
+    seconds = {}
+    for n in (1, n_scans):
+        scans = folder / f"scans-{n_workers}-{n}"
+        _write_scans(scans, n * n_workers, shape)
+        start = time.perf_counter()
+        score(scans)
+        seconds[n] = time.perf_counter() - start
+    each = (seconds[n_scans] - seconds[1]) / (n_scans - 1) if n_scans > 1 else seconds[1]
+    return {
+        "workers": n_workers, "scans": n_scans * n_workers, "seconds": seconds[n_scans], "seconds_per_scan": each,
+        "start_seconds": max(0.0, seconds[1] - each),
+    }  # fmt: skip
+
+
+def _write_scans(folder: Path, n: int, shape: tuple[int, ...]) -> None:
+    import nibabel
+
+    folder.mkdir()
+    head = synthetic_head((shape[0], shape[1], shape[2]))
+    for index in range(n):
+        nibabel.save(nibabel.Nifti1Image(head, np.eye(4)), folder / f"scan-{index:03d}.nii.gz")
+
+
+def _score(model: Path, n_workers: int, scans: Path) -> None:
+    output = f"{scans}-out"
+    command = ["score", str(scans), "-m", str(model), "-o", output, "--jobs", str(n_workers)]
+    subprocess.run([sys.executable, "-m", "skmimood", *command], check=True, stdout=subprocess.DEVNULL)
+
+
+def cohort_hours(measured: Mapping[str, Any], n_nodes: int, n_scans: int = COHORT) -> float:
+    """Return the hours in which nodes like the measured machine score a cohort: the start, then scan after scan."""
+    rounds = math.ceil(n_scans / (n_nodes * measured["workers"]))
+    return (measured["start_seconds"] + rounds * measured["seconds_per_scan"]) / 3600
+
+
+def table(result: Mapping[str, Any]) -> str:
+    """Return the measured rates, and hours and node hours of a cohort on paper, as Markdown."""
+    header = ["workers", "scans", "s", "s per scan and worker", "scans per hour", "against one worker"]
+    header += [f"{COHORT:,} scans on {n} node{'s' * (n > 1)}, on paper" for n in NODES]
+    return tables.markdown(header, [_line(measured, result["workers"]) for measured in result["workers"]])
+
+
+def _line(measured: Mapping[str, Any], all_measured: Sequence[Mapping[str, Any]]) -> list[str]:
+    first = all_measured[0]
+    rates = [one["workers"] / one["seconds_per_scan"] for one in (measured, first)]
+    cells = [
+        str(measured["workers"]), str(measured["scans"]), f"{measured['seconds']:.1f}",
+        f"{measured['seconds_per_scan']:.2f}", f"{3600 * rates[0]:.0f}", f"{rates[0] / rates[1]:.2f} x",
+    ]  # fmt: skip
+    hours = [cohort_hours(measured, n) for n in NODES]
+    return cells + [f"{one:.3g} h ({one * n:.3g} node hours)" for one, n in zip(hours, NODES, strict=True)]

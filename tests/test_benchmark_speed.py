@@ -1,0 +1,410 @@
+"""``python -m benchmarks speed``, ``pareto``, ``scaling``, and what ``report`` makes of their results."""
+
+import argparse
+import json
+import sys
+
+import numpy as np
+import pytest
+import torch
+from benchmark_toys import toy_set
+from conftest import small_steps
+from sklearn.pipeline import Pipeline
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks import (
+    floor,
+    growth,
+    headline,
+    pareto,
+    report,
+    scaling,
+    speed,
+    speed_report,
+    tables,
+    timing,
+    untrained,
+)
+from benchmarks.methods import Method
+from benchmarks.timing import Subject
+from skmimood.baselines import AutoregressiveRestorer
+from skmimood.exceptions import InputError
+from skmimood.networks.transformer import TokenTransformer
+from skmimood.networks.vqvae import VQVAE
+from skmimood.networks.weights import new_network
+from skmimood.pipeline import PRESETS
+
+CPU = torch.device("cpu")
+TRANSFORMER = {
+    "n_inputs": 17, "n_outputs": 16, "grid": [3, 5], "depth": 3, "width": 8, "n_heads": 2, "mlp_ratio": 3.0,
+    "drop_path": 0.0,
+}  # fmt: skip
+AUTOENCODER = {
+    "patch_size": 2, "channels": 8, "channel_multipliers": [1, 2, 2], "n_res_blocks": 2, "n_codes": 16, "code_dim": 4,
+    "codebook_decay": 0.9, "restart_below": 1.0,
+}  # fmt: skip
+COMPLETE = {
+    "name", "seconds", "per", "ratio_to", "ratio", "peak_memory_bytes", "device", "threads", "preset", "precision",
+    "commit",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def session():
+    """Return a session of preset tiny, with networks that are smaller still."""
+    plan = speed.Plan(
+        images=2, grid_images=1, repeats=1, patience=0.0, positions=2, train_steps=2, volume=(32, 32, 4)
+    )
+    found = speed.Session("tiny", CPU, plan, size=32)
+    found.machine = floor.Machine(flops=1e12, bandwidth=1e11, itemsize=2)  # measuring it takes a second
+    with pytest.MonkeyPatch.context() as smaller:
+        smaller.setitem(PRESETS["tiny"]["tokenizer"], "channels", 8)
+        for step in ("detector", "inpainter"):
+            smaller.setitem(PRESETS["tiny"][step], "depth", 2)
+            smaller.setitem(PRESETS["tiny"][step], "width", 32)
+        assert list(found.networks.mimood.named_steps) == ["tokenizer", "detector", "inpainter"]  # built here
+    return found
+
+
+def by_name(records):
+    return {record["name"]: record for record in records}
+
+
+def test_restorations_are_recorded_with_the_ratios_of_their_seconds(session):
+    found = by_name([session.common | record for record in speed.restorations(session)])
+    assert list(found) == [
+        "mimood_r4_t8", "mimood_reference", "ar_r4_uncached", "ar_r4_cached", "token_critic_r4",
+    ]  # fmt: skip
+    ours = found["mimood_r4_t8"]
+    assert ours["ratio"] is ours["ratio_to"] is None
+    assert ours["floor_seconds"] > 0
+    assert found["mimood_reference"]["precision"] == "float32"
+    for record in found.values():
+        assert record.keys() >= COMPLETE | {"images", "masked_share", "tokens"}
+        if record is not ours:
+            assert record["ratio"] == record["seconds"] / found[record["ratio_to"]]["seconds"]
+    assert found["ar_r4_uncached"]["measured_share"] == 2 / 64
+    assert json.loads(json.dumps(found)) == found
+
+
+def test_a_grid_is_recorded_with_whether_its_maps_are_equal(session, monkeypatch):
+    for name, values in (("N_STEPS", (1, 2)), ("N_RESTORATIONS", (1,)), ("SHARES", (0.05,))):
+        monkeypatch.setattr(speed, name, values)
+    found = by_name(speed.grid(session))
+    assert found["grid_80_separate"]["ratio_to"] == "grid_80_path"
+    assert found["grid_80_path"]["ratio_to"] == "grid_1"
+    assert found["grid_80_path"]["equal_maps"]
+    inpainter = session.networks.mimood["inpainter"]
+    assert (inpainter.n_steps, inpainter.n_restorations) == (8, 4)  # as it was
+
+
+def test_training_steps_are_those_of_the_fit_and_end_it(session):
+    found = by_name(speed.training(session))
+    for name in ("train_tokenizer_step", "train_transformer_step"):
+        record = found[name]
+        assert len(record["runs"]) == 2
+        assert record["images_per_second"] == record["batch_size"] / record["seconds"]
+        assert 0 < record["share_of_matmul"] < 10
+
+
+def test_a_volume_tells_the_peak_of_its_process():
+    told = speed.score_volume("tiny", "cpu", (32, 32, 3), 32, 0.05, torch.get_num_threads())
+    assert told["images"] == 3
+    assert told["peak_memory_bytes"] > 1e8
+    assert told["memory_kind"] == "resident, whole process"
+
+
+def test_a_command_prints_and_keeps_the_records_of_other_groups(tmp_path, monkeypatch, capsys):
+    def group(name):
+        return lambda session: [
+            speed.record(name, timing.Timing([1.0, 3.0, 2.0]), "call", precision="none", image_size=1)
+        ]
+
+    monkeypatch.setattr(speed, "GROUPS", {"first": group("a"), "second": group("b")})
+    monkeypatch.setattr(speed.Session, "common", {})
+    parser = argparse.ArgumentParser()
+    speed.add_arguments(parser)
+    file = tmp_path / "records.json"
+    for groups in ("all", "second"):
+        options = ["--json", str(file), "--groups", groups, "--quick", "--device", "cpu"]
+        speed.run(parser.parse_args(options))
+    written = json.loads(file.read_text())
+    assert [(record["name"], record["seconds"]) for record in written] == [("a", 2.0), ("b", 2.0)]
+    assert "`b` | 2 | call" in capsys.readouterr().out
+
+
+def test_an_unknown_group_is_refused_and_quick_leaves_out_growth():
+    assert speed.named_groups("grid, import") == ["grid", "import"]
+    assert "growth" not in speed.named_groups("all", quick=True)
+    with pytest.raises(InputError, match="no group 'gird'"):
+        speed.named_groups("gird")
+
+
+def test_subjects_run_in_turn_and_only_the_slow_go_without_warm_up(monkeypatch):
+    now, order = [0.0], []
+
+    def subject(name, seconds):
+        def run():
+            order.append(name)
+            now[0] += seconds
+
+        return Subject(name, run)
+
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: now[0])
+    found = timing.interleave([subject("quick", 1.0), subject("slow", 5.0)], CPU, repeats=2, patience=4.0)
+    assert order == ["quick", "slow", "quick", "quick"]
+    assert (found["quick"].runs, found["slow"].runs) == ([1.0, 1.0], [5.0])
+
+
+def test_what_was_left_out_is_added_to_the_seconds(monkeypatch):
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: 0.0)
+    seconds, _ = timing.measure(lambda: 7.0, CPU)
+    assert seconds == 7.0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells the peak of a part of a run")
+def test_peak_memory_is_what_a_run_grows_by():
+    _, memory = timing.measure(lambda: np.ones(2**24).sum() * 0, CPU)
+    assert 0.9 * 2**27 < memory < 1.5 * 2**27
+
+
+def test_the_share_of_masked_tokens_is_the_same_in_every_slice_and_step(session):
+    pipeline = session.networks.mimood
+    scans = pipeline[:-1].transform(session.images(2))
+    restored = torch.from_numpy(pipeline["inpainter"].restore(scans)[:, 0])
+    for tokens in (torch.from_numpy(scans.tokens), restored):
+        with torch.inference_mode():
+            masked = scans.detector.score_tensor(tokens) > scans.detector.threshold
+        assert set(masked.flatten(1).sum(1).tolist()) == {round(0.05 * 64)}
+
+
+def test_some_of_the_passes_tell_the_time_of_all(session, monkeypatch):
+    pipeline, images = session.networks.autoregressive, session.images(2)
+    scans, restorer = pipeline[:-1].transform(images), pipeline["restorer"]
+    whole = restorer.set_params(key_value_cache=False).restore(scans)
+    restorer.set_params(key_value_cache=True)
+    every, some = (untrained.share_of_positions(pipeline, n)["restorer"] for n in (64, 4))
+    assert np.array_equal(every.restore(scans), whole)
+    assert every.seconds_left_out() == 0.0
+    ticks = iter(range(1000))
+    monkeypatch.setattr(untrained, "clock", lambda _: next(ticks))
+    some.restore(scans)
+    assert some.measured_share == 4 / 64
+    assert some.seconds_left_out() == next(ticks) / 2 * 15  # a second a pass, and 15 times as many left out
+    assert some.seconds_left_out() == 0.0
+
+
+def test_operations_of_a_transformer_are_those_that_torch_counts():
+    network = new_network(TokenTransformer, TRANSFORMER, torch.Generator().manual_seed(0))
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network(torch.zeros(4, 3, 5, dtype=torch.long))
+    work = floor.transformer_work(TRANSFORMER, 4, 2)
+    assert work.flops == counter.get_total_flops()
+    assert work.bytes > 2 * sum(parameter.numel() for parameter in network.parameters())
+
+
+def test_fewer_wanted_positions_need_fewer_operations_but_not_none():
+    whole, part = (floor.transformer_work(TRANSFORMER, 4, 2, share=share).flops for share in (1.0, 0.2))
+    assert 2 / 3 * whole < part < whole
+
+
+def test_operations_of_encoder_and_decoder_are_those_that_torch_counts():
+    network = new_network(VQVAE, AUTOENCODER, torch.Generator().manual_seed(0))
+    tokens = torch.zeros(2, 3, 4, dtype=torch.long)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network.decode(tokens)
+    assert floor.decoder_work(AUTOENCODER, (3, 4), 2, 4).flops == counter.get_total_flops()
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network.encoder(torch.zeros(2, 1, 24, 32))
+    assert floor.encoder_work(AUTOENCODER, (3, 4), 2, 4).flops == counter.get_total_flops()
+
+
+def test_the_floor_is_the_longer_of_computing_and_moving():
+    machine = floor.Machine(flops=10.0, bandwidth=100.0, itemsize=2)
+    assert machine.seconds(floor.Work(flops=50.0, bytes=100.0)) == 5.0
+    assert machine.seconds(floor.Work(flops=5.0, bytes=1000.0)) == 10.0
+
+
+def test_a_restoration_is_as_many_passes_as_its_steps(session, monkeypatch):
+    pipeline = session.networks.mimood
+    passes = floor.restoration_passes(pipeline, 2, share=0.05, itemsize=2)
+    assert len(passes) == 1 + 1 + 7 + 8 + 1
+    assert passes[2].flops == 4 * passes[1].flops  # the first is shared by the R = 4 restorations
+    monkeypatch.setattr(floor, "_SECONDS_OF_A_RATE", 0.01)
+    monkeypatch.setattr(floor, "_BANDWIDTH_BYTES", 2**20)
+    machine = floor.measure_machine(CPU, torch.float32, side=128)
+    assert floor.restoration_floor(pipeline, 2, machine, share=0.05) > 0
+
+
+def test_a_power_law_is_found():
+    values = np.array([1.0, 2.0, 8.0])
+    assert growth.exponent(values, 3 * values**1.5) == pytest.approx(1.5)
+    assert np.isnan(growth.exponent([1.0], [2.0]))
+
+
+def test_growth_varies_one_thing_at_a_time_and_ends_with_patience(session, monkeypatch):
+    series = {"images": (1, 2), "T": (1, 2), "R": (1,), "image size": (32,), "masked share": (0.1,)}
+    monkeypatch.setattr(growth, "SERIES", series)
+    monkeypatch.setattr(growth, "build", lambda *_, **__: session.networks)
+    machine = floor.Machine(1e12, 1e11, 2)
+    points = list(growth.grow(session.networks, "tiny", CPU, machine, n_images=1, repeats=1, patience=0.0))
+    assert [(point["series"], point["value"]) for point in points] == [
+        ("images", 1), ("T", 1), ("R", 1), ("image size", 32), ("masked share", 0.1),
+    ]  # fmt: skip
+    assert all(point["seconds"] > point["floor_seconds"] > 0 for point in points)
+
+
+@pytest.fixture(scope="module")
+def toys():
+    """Return both families, fitted briefly on toy slices, and these."""
+    slices = toy_set()
+    mimood = untrained.fit_briefly(Pipeline(small_steps()), slices.training_images())
+    tokenizer = mimood["tokenizer"]
+    network = {"depth": 1, "width": 16, "n_heads": 2, "random_state": 0}
+    restorer = AutoregressiveRestorer(threshold=3.0, **network)
+    untrained.fit_briefly(restorer, tokenizer.transform(slices.training_images()))
+    autoregressive = Pipeline([("tokenizer", tokenizer), ("restorer", restorer)])
+    return {"mimood": mimood, "ar": autoregressive}, slices
+
+
+@pytest.fixture
+def few_variants(monkeypatch):
+    grids = {
+        "mimood": [{"n_steps": [1, 2], "n_restorations": [2]}, {"n_steps": [1], "n_passes": [2], "order": ["halton"]}],
+        "ar": [{"n_restorations": [1, 4]}],
+    }  # fmt: skip
+    monkeypatch.setattr(pareto, "GRIDS", grids)
+
+
+def test_variants_hold_the_default_once_and_both_precisions(toys, few_variants):
+    listed = list(pareto.variants("mimood", toys[0]["mimood"]))
+    assert [variant.name for variant in listed] == [
+        "n_restorations 2, n_steps 1", "n_restorations 2, n_steps 2", "n_passes 2, n_steps 1, order halton", "float32",
+        "bfloat16",
+    ]  # fmt: skip
+    assert [variant.is_default for variant in listed] == [False, True, False, False, False]
+
+
+def test_accuracy_and_time_of_both_families_are_rows_of_one_table(toys, few_variants):
+    pipelines, slices = toys
+    rows = pareto.measure(pipelines, slices, CPU, repeats=1)
+    assert {row["variant"] for row in rows if row["split"] == "test"} == {"float32", "bfloat16"}
+    assert {row["precision"] for row in rows if row["variant"] in pareto.PRECISIONS} == {
+        "float32",
+        "bfloat16",
+    }
+    uncached = [row for row in rows if row["variant"] == "uncached"]
+    assert [(row["method"], row["key_value_cache"]) for row in uncached] == [("ar", False)]
+    cached = next(row for row in rows if row["method"] == "ar" and row["is_default"])
+    assert uncached[0]["ap"] == cached["ap"]
+    assert all(0 <= row["ap"] <= 1 and row["seconds_per_32"] > 0 for row in rows)
+    assert all(set(row) <= set(pareto.COLUMNS) for row in rows)
+
+
+def test_the_command_writes_a_table_that_the_report_reads(toys, monkeypatch, tmp_path):
+    pipelines, slices = toys
+    methods = {name: Method(name, lambda _, name=name: pipelines[name], {}) for name in pipelines}
+    monkeypatch.setattr(pareto, "METHODS", methods)
+    monkeypatch.setattr(pareto, "slices_of_command", lambda _: slices)
+    monkeypatch.setattr(pareto.protocol, "fit", lambda *_: 0.0)
+    monkeypatch.setattr(pareto, "GRIDS", {"mimood": [{"n_steps": [2]}], "ar": [{"n_restorations": [4]}]})
+    parser = argparse.ArgumentParser()
+    pareto.add_arguments(parser)
+    options = ["--results", str(tmp_path), "--cache", str(tmp_path), "--device", "cpu", "--repeats", "1"]
+    pareto.run(parser.parse_args(options))
+    text = speed_report.render(tmp_path, tmp_path / "figures", tmp_path)
+    assert "bfloat16 against float32" in text
+    assert "n_steps 2, as it comes" in text
+
+
+def test_a_cohort_takes_the_start_and_then_scan_after_scan():
+    measured = {"workers": 2, "start_seconds": 100.0, "seconds_per_scan": 36.0}
+    assert scaling.cohort_hours(measured, 1, 10_000) == (100 + 5000 * 36) / 3600
+    assert scaling.cohort_hours(measured, 64, 10_000) == (100 + 79 * 36) / 3600
+
+
+def test_the_start_of_workers_is_told_from_their_work(tmp_path, monkeypatch):
+    now = [0.0]
+
+    def score(folder):
+        now[0] += 10.0 + 2.0 * len(list(folder.glob("*.nii.gz"))) / 2
+
+    monkeypatch.setattr(scaling.time, "perf_counter", lambda: now[0])
+    told = scaling.measure(score, 2, 3, (8, 8, 4), tmp_path)
+    assert told == {"workers": 2, "scans": 6, "seconds": 16.0, "seconds_per_scan": 2.0, "start_seconds": 10.0}
+
+
+@pytest.fixture
+def results(tmp_path):
+    """Write small results as the commands do."""
+    common = {
+        "preset": "small", "image_size": 128, "device": "CPU (x86_64)", "threads": 2, "commit": "abc1234",
+        "precision": "bfloat16", "ratio_to": None, "ratio": None, "peak_memory_bytes": 2e9,
+    }  # fmt: skip
+    points = [
+        {"name": f"grow_{series}", "series": series, "value": value, "seconds": 2.0 * value, "floor_seconds": value**2,
+         "per": "8 images", **common}
+        for series in ("images", "T") for value in (4, 8)
+    ]  # fmt: skip
+    named = [
+        {"name": "mimood_r4_t8", "seconds": 2.0, "per": "32 images", "floor_seconds": 0.5, "images": 32, "tokens": 400,
+         **common},
+        {"name": "ar_r4_uncached", "seconds": 50.0, "per": "32 images", "measured_share": 0.02, **common,
+         "ratio_to": "mimood_r4_t8", "ratio": 25.0},
+    ]  # fmt: skip
+    folder = tmp_path / "results"
+    folder.mkdir()
+    (folder / "speed_small_cpu.json").write_text(json.dumps([*named, *points]))
+    measured = {"workers": 1, "scans": 4, "seconds": 50.0, "seconds_per_scan": 10.0, "start_seconds": 9.0}
+    twice = {**measured, "workers": 2, "scans": 8, "seconds_per_scan": 12.0}
+    cohort = {
+        "preset": "tiny",
+        "shape": [8, 8, 4],
+        "workers": [measured, twice],
+        "device": "CPU",
+        "commit": "abc",
+    }
+    (folder / "scaling_tiny.json").write_text(json.dumps(cohort))
+    row = {
+        "dataset": "lgg", "preset": "tiny", "seed": 0, "method": "mimood", "variant": "n_steps 2", "split": "val",
+        "n_restorations": 4, "n_steps": 2, "precision": "bfloat16", "is_default": True, "ap": 0.5, "best_dice": 0.51,
+        "seconds_per_32": 2.0, "device": "CPU", "threads": 1, "commit": "abc1234",
+    }  # fmt: skip
+    rows = [
+        row, row | {"variant": "worse", "is_default": False, "seconds_per_32": 3.0, "ap": 0.4},
+        row | {"method": "ar", "variant": "n_restorations 4", "seconds_per_32": 5.0, "ap": 0.4, "n_steps": None},
+        row | {"variant": "float32", "is_default": False, "best_dice": 0.513},
+        row | {"variant": "bfloat16", "is_default": False},
+    ]  # fmt: skip
+    tables.replace_rows(folder / "lgg_pareto.csv", rows, pareto.COLUMNS, ("dataset",))
+    return folder
+
+
+def test_the_report_tells_ratios_exponents_the_front_and_the_cohort(results, tmp_path):
+    text = speed_report.render(results, tmp_path / "figures", tmp_path)
+    assert (
+        "| `ar_r4_uncached` | 50 | 32 images | 25 x mimood_r4_t8 | 2.00 GB | 2.0% of the passes measured |"
+        in text
+    )
+    assert "| images | 4 to 8 | 1.00 | 2.00 | 2.00 GB to 2.00 GB |" in text
+    assert "| skmimood | n_steps 2, as it comes | 2 | 0.500 | yes |" in text
+    assert "worse" not in text
+    assert "| skmimood | val | 0.5130 | 0.5100 | -0.0030 | 2 | 2 |" in text
+    assert "| 2 | 8 | 50.0 | 12.00 | 600 | 1.67 x |" in text
+    for name in ("speed_small_cpu-growth.png", "lgg-tiny-cpu-0-pareto.png"):
+        assert f"figures/{name}" in text
+        assert (tmp_path / "figures" / name).stat().st_size > 1000
+
+
+def test_the_headline_tells_what_the_others_take(results):
+    text = headline.headline(results, [], {})
+    assert "| small, 400 tokens, CPU (x86_64), bfloat16 | 2 s per 32 slices |  | 25 x |  |  |" in text
+
+
+def test_without_results_the_report_of_speed_says_so(tmp_path):
+    assert speed_report.render(tmp_path, tmp_path, tmp_path) == "No results yet."
+
+
+def test_the_benchmarks_own_page_has_a_place_for_it():
+    text = report.README.read_text(encoding="utf-8")
+    assert text.count(speed_report.START) == text.count(speed_report.END) == 1
