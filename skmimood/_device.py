@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import torch
 
+from skmimood._distributed import local_rank
 from skmimood.exceptions import DeviceError, InputError
 
 PRECISIONS = ("auto", "float32", "bfloat16")
@@ -16,13 +17,15 @@ _CPU_PROBES = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
 def resolve_device(device: str | torch.device) -> torch.device:
     """Return the device named ``"auto"`` (CUDA if there is one, else the CPU), ``"cpu"``, ``"cuda"``, ``"cuda:1"``.
 
+    Of the processes that torchrun starts, each has a CUDA device of its own under ``"auto"``.
+
     Raises
     ------
     DeviceError
         If the device is not there.
     """
     if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return _automatic_device()
     try:
         resolved = torch.device(device)
     except (RuntimeError, TypeError) as error:
@@ -35,6 +38,18 @@ def resolve_device(device: str | torch.device) -> torch.device:
             "Use device='cpu' or 'auto'."
         )
     return resolved
+
+
+def _automatic_device() -> torch.device:
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    local, n_devices = local_rank(), torch.cuda.device_count()
+    if local is not None and local >= n_devices:
+        raise DeviceError(
+            f"Process {local} of this machine has no CUDA device: torch sees {n_devices}. Start no more "
+            "processes than devices with torchrun --nproc-per-node, or use device='cpu'."
+        )
+    return torch.device("cuda" if local is None else f"cuda:{local}")
 
 
 def resolve_precision(precision: str, device: torch.device) -> torch.dtype:

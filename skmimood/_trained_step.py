@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from skmimood._caching import run_cached
 from skmimood._corruption import has_callable
 from skmimood._device import PRECISIONS, out_of_memory_advice, resolve_device, resolve_precision
-from skmimood._random import draw_seed
+from skmimood._random import shared_seed
 from skmimood._slice_estimator import SliceEstimator
 from skmimood._training import Recipe, Runtime
 from skmimood.exceptions import InputError, ModelLoadError
@@ -102,7 +102,7 @@ class TrainedStep(SliceEstimator):
         self, train: Callable[..., dict[str, Any]], config: dict[str, Any], *, seed: int | None = None, **arguments: Any
     ) -> None:  # fmt: skip
         """Train through the cache and keep what was learnt; ``seed`` is drawn from ``random_state`` unless given."""
-        seed = draw_seed(self.random_state) if seed is None else seed
+        seed = shared_seed(self.random_state) if seed is None else seed
         trained = self._train(train, config, seed, **arguments)
         self.state_, self.history_, self.config_ = trained["state"], trained["history"], config
         self.seed_, self.precision_ = seed, self._recipe().precision

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from skmimood._distributed import draw_uniforms
 from skmimood.networks.attention import attend
 
 
@@ -46,7 +47,7 @@ class Block(nn.Module):
     def _drop(self, branch: Tensor, generator: torch.Generator | None) -> Tensor:
         if generator is None or self.drop_path == 0:
             return branch
-        kept = torch.rand(len(branch), 1, 1, generator=generator, device=branch.device) >= self.drop_path
+        kept = draw_uniforms(branch, generator) >= self.drop_path
         return branch * kept.to(branch.dtype) / (1 - self.drop_path)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from sklearn.base import BaseEstimator, clone
 from sklearn.utils.validation import check_is_fitted
 
-from skmimood._random import draw_seed
+from skmimood._random import shared_seed
 from skmimood._state import load_model, save_model
 from skmimood.calibration import HealthyReference, ScoreHistogram, average_precision_of_counts, check_rate
 from skmimood.exceptions import ModelLoadError
@@ -174,7 +174,7 @@ class ScanDetector(BaseEstimator):
         for name in [name for name in vars(self) if name.endswith("_")]:
             delattr(self, name)  # a fit that fails must not leave half of the last one
         sources = find_scans(X, **self._choice(y))
-        rng = np.random.default_rng(draw_seed(self.random_state))
+        rng = np.random.default_rng(shared_seed(self.random_state))
         candidates, rejected = self._screen(sources, y)
         training, held_out = split(candidates, len(rejected), self.calibration_fraction, self.scan_fpr, rng)
 
