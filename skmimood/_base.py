@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from sklearn.base import TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from skmimood._device import out_of_memory_advice
+from skmimood._device import with_halving
 from skmimood._pixel_maps import BasePixelDetector
 from skmimood._residuals import (
     COMBINATIONS,
@@ -131,8 +131,7 @@ class BaseRestorer(BasePixelDetector, TrainedStep):
         """Return the tokens of all restorations, shape (n, R, h, w), int64."""
         check_is_fitted(self)
         self._check_parameters()
-        chunks = [self._restore_chunk(chunk).cpu() for chunk in self._chunks(check_tokenized(X))]
-        return torch.cat(chunks).numpy()
+        return torch.cat(self._in_chunks(lambda chunk: self._restore_chunk(chunk).cpu(), X)).numpy()
 
     def detect(self, X: TokenizedScans) -> tuple[np.ndarray, np.ndarray]:
         """Return the anomaly maps and the healed slices of one and the same restoration.
@@ -150,15 +149,17 @@ class BaseRestorer(BasePixelDetector, TrainedStep):
         """
         check_is_fitted(self)
         self._check_parameters()
-        parts = [self._detect_chunk(chunk) for chunk in self._chunks(check_tokenized(X))]
+        parts = self._in_chunks(self._detect_chunk, X)
         maps, healed = (torch.cat(list(part)).numpy() for part in zip(*parts, strict=True))
         return maps, healed
 
-    def _chunks(self, X: TokenizedScans) -> Iterator[TokenizedScans]:
+    def _in_chunks(self, function: Callable[[TokenizedScans], Any], X: TokenizedScans) -> list[Any]:
         check_grid(X, self.grid_)
-        with out_of_memory_advice(self.batch_size):
-            for start in range(0, len(X), self.batch_size):
-                yield X[start : start + self.batch_size]
+
+        def run(size: int) -> list[Any]:
+            return [function(X[start : start + size]) for start in range(0, len(X), size)]
+
+        return with_halving(run, self.batch_size)
 
     def _detect_chunk(self, X: TokenizedScans) -> tuple[Tensor, Tensor]:
         restored = self._restore_chunk(X)  # (n, R, h, w)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 import torch
 
 from skmimood._distributed import local_rank
 from skmimood.exceptions import DeviceError, InputError
+
+Result = TypeVar("Result")
 
 PRECISIONS = ("auto", "float32", "bfloat16")
 _CPU_PROBES = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
@@ -76,12 +79,32 @@ def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16)
 
 
+def with_halving(run: Callable[[int], Result], batch_size: int) -> Result:
+    """Return ``run(batch_size)``; if the device runs out of memory, try half of the size, once.
+
+    Raises
+    ------
+    DeviceError
+        With the size to try, if half is too much as well.
+    """
+    if batch_size > 1:
+        with contextlib.suppress(torch.OutOfMemoryError):
+            return run(batch_size)
+        # Out here the error is gone, and with it the tensors that its traceback held.
+        batch_size = batch_size // 2
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+    with out_of_memory_advice(batch_size):
+        return run(batch_size)
+
+
 @contextlib.contextmanager
 def out_of_memory_advice(batch_size: int) -> Iterator[None]:
     """Turn CUDA's out-of-memory error into advice."""
     try:
         yield
     except torch.OutOfMemoryError as error:
-        raise DeviceError(
-            f"The device ran out of memory at batch_size={batch_size}; try batch_size={max(1, batch_size // 2)}."
-        ) from error
+        advice = (
+            f"try batch_size={batch_size // 2}" if batch_size > 1 else "try device='cpu' or smaller images"
+        )
+        raise DeviceError(f"The device ran out of memory at batch_size={batch_size}; {advice}.") from error

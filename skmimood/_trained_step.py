@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from skmimood._caching import run_cached
 from skmimood._corruption import has_callable
-from skmimood._device import PRECISIONS, out_of_memory_advice, resolve_device, resolve_precision
+from skmimood._device import PRECISIONS, resolve_device, resolve_precision, with_halving
 from skmimood._random import shared_seed
 from skmimood._slice_estimator import SliceEstimator
 from skmimood._training import Recipe, Runtime
@@ -221,16 +221,21 @@ def run_in_batches(
 ) -> Tensor:
     """Apply ``function`` to ``rows`` in batches and join the results.
 
-    ``fixed`` fills the last batch up with copies, so that every call has the same shape.
+    ``fixed`` fills the last batch up with copies, so that every call has the same shape. A device that runs out of
+    memory gets batches of half the size.
     """
-    results = []
-    with torch.inference_mode(), out_of_memory_advice(batch_size):
-        for start in range(0, len(rows), batch_size):
-            batch = rows[start : start + batch_size]
-            missing = batch_size - len(batch) if fixed else 0
+
+    def run(size: int) -> Tensor:
+        results = []
+        for start in range(0, len(rows), size):
+            batch = rows[start : start + size]
+            missing = size - len(batch) if fixed else 0
             filled = torch.cat([batch, batch[:1].expand(missing, *batch.shape[1:])]) if missing else batch
             results.append(function(filled)[: len(batch)])
-    return torch.cat(results)
+        return torch.cat(results)
+
+    with torch.inference_mode():
+        return with_halving(run, batch_size)
 
 
 def run_convolutions(function: Callable[[Tensor], Tensor], rows: Tensor, batch_size: int) -> Tensor:
