@@ -44,7 +44,7 @@ _REGISTRY = {
     "VQTokenizer": "skmimood.tokenizer",
 }
 # Where and how visibly an estimator runs is no part of a model; a saved path would tell of its machine.
-_RUNTIME = {"memory", "device", "verbose", "checkpoint_dir", "resume"}
+_RUNTIME = {"memory", "device", "verbose", "checkpoint_dir", "resume", "n_jobs"}
 
 
 def save_model(estimator: BaseEstimator, path: str | os.PathLike, *, overwrite: bool = False) -> None:
