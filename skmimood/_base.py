@@ -26,7 +26,7 @@ from skmimood._residuals import (
     upsample,
 )
 from skmimood._sampling import of_distinct
-from skmimood._trained_step import TrainedStep, inference_batches, is_count, is_odd
+from skmimood._trained_step import TrainedStep, is_count, is_odd, run_transformer
 from skmimood.exceptions import InputError
 from skmimood.scans import TokenizedScans
 
@@ -75,9 +75,7 @@ class BaseTokenDetector(TransformerMixin, TrainedStep):
 
     def score_tensor(self, tokens: Tensor) -> Tensor:
         """Score tokens (n, h, w) that are on this estimator's device already; same as `decision_function`."""
-        with torch.inference_mode(), out_of_memory_advice(self.batch_size):
-            batches = inference_batches(tokens, self.batch_size)
-            return torch.cat([self._score_tokens(batch) for batch in batches])
+        return run_transformer(self._score_tokens, tokens, self.batch_size)
 
     def decision_function(self, X: TokenizedScans) -> np.ndarray:
         """Score every token.
@@ -109,7 +107,7 @@ class BaseRestorer(BasePixelDetector, TrainedStep):
     restorers: decode the R restorations, take the residual, combine, weight, filter (MIM-OOD section 3.4, step 5).
 
     So few slices are taken at a time that about ``_IN_FLIGHT`` restorations are held, and of these a network gets a
-    part at a time (`inference_batches`). Memory does not grow with the number of slices, of steps or of restorations,
+    part at a time (`run_transformer`). Memory does not grow with the number of slices, of steps or of restorations,
     but for the tokens and images of all restorations of one slice.
     """
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import functools
 import shutil
 import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ import joblib
 from filelock import FileLock
 
 import skmimood
+from skmimood import _distributed
+from skmimood.exceptions import SkmimoodWarning
 
 
 def run_cached(
@@ -24,21 +27,62 @@ def run_cached(
     """Call ``function(runtime=runtime, **arguments)``, or return what an earlier equal call returned.
 
     ``runtime`` does not count for equality; the versions of skmimood and torch do. A lock makes concurrent
-    workers that want the same result wait for the first instead of computing it again.
+    workers that want the same result wait for the first instead of computing it again. Processes that train
+    together call it together: the first looks into the cache and writes to it, and all return its result.
+
+    Warns
+    -----
+    SkmimoodWarning
+        If the cache cannot be written; the result is computed all the same.
+
+    Raises
+    ------
+    InputError
+        If the processes have different arguments.
     """
+    _distributed.join()
+    with _opened(function, memory, arguments) as cached:
+        if _distributed.n_processes() == 1:
+            return cached(runtime=runtime, **arguments)
+        return _call_together(function, cached, runtime, arguments)
+
+
+def _call_together(function: Callable[..., Any], cached: Any, runtime: Any, arguments: dict[str, Any]) -> Any:
+    _distributed.check_same(joblib.hash(arguments))
+    arguments = {"runtime": runtime, **arguments}
+    if _distributed.on_first(lambda: cached is not function and cached.check_call_in_cache(**arguments)):
+        return _distributed.on_first(lambda: cached(**arguments))
+    return _distributed.broadcast(cached(**arguments))
+
+
+@contextlib.contextmanager
+def _opened(
+    function: Callable[..., Any], memory: str | joblib.Memory | None, arguments: dict[str, Any]
+) -> Iterator[Callable[..., Any]]:
+    """Lock the cache for one call and yield the cached function, or ``function`` where there is no cache to use."""
     location = memory.location if isinstance(memory, joblib.Memory) else memory
-    if location is None:
-        return function(runtime=runtime, **arguments)
+    if location is None or not _distributed.is_first():
+        yield function
+        return
     # joblib notices changed code in the function alone, not in what it calls.
-    store = joblib.Memory(
-        Path(location) / f"skmimood-{skmimood.__version__}-torch-{version('torch')}", verbose=0
-    )
-    locks = Path(store.location) / "locks"
-    locks.mkdir(parents=True, exist_ok=True)
-    with FileLock(locks / f"{function.__name__}-{joblib.hash(arguments)}"), warnings.catch_warnings():
+    folder = Path(location) / f"skmimood-{skmimood.__version__}-torch-{version('torch')}"
+    with contextlib.ExitStack() as stack:
+        cached = function
+        try:
+            (folder / "locks").mkdir(parents=True, exist_ok=True)
+            lock = FileLock(folder / "locks" / f"{function.__name__}-{joblib.hash(arguments)}")
+            stack.enter_context(lock)
+            cached = joblib.Memory(folder, verbose=0).cache(function, ignore=["runtime"])
+        except OSError as error:
+            warnings.warn(
+                f"The cache {Path(location).name!r} cannot be written ({error.strerror or error}), so what is trained "
+                "now is not kept there. Make the folder writable, or choose another memory.",
+                SkmimoodWarning, stacklevel=4,
+            )  # fmt: skip
+        stack.enter_context(warnings.catch_warnings())
         # Of joblib's, when hashing a cohort takes half a second: small beside a training.
         warnings.filterwarnings("ignore", message="Persisting input arguments")
-        return store.cache(function, ignore=["runtime"])(runtime=runtime, **arguments)
+        yield cached
 
 
 @functools.cache

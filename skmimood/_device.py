@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 import torch
 
+from skmimood._distributed import local_rank
 from skmimood.exceptions import DeviceError, InputError
+
+Result = TypeVar("Result")
 
 PRECISIONS = ("auto", "float32", "bfloat16")
 _CPU_PROBES = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
@@ -16,13 +20,15 @@ _CPU_PROBES = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
 def resolve_device(device: str | torch.device) -> torch.device:
     """Return the device named ``"auto"`` (CUDA if there is one, else the CPU), ``"cpu"``, ``"cuda"``, ``"cuda:1"``.
 
+    Of the processes that torchrun starts, each has a CUDA device of its own under ``"auto"``.
+
     Raises
     ------
     DeviceError
         If the device is not there.
     """
     if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return _automatic_device()
     try:
         resolved = torch.device(device)
     except (RuntimeError, TypeError) as error:
@@ -35,6 +41,18 @@ def resolve_device(device: str | torch.device) -> torch.device:
             "Use device='cpu' or 'auto'."
         )
     return resolved
+
+
+def _automatic_device() -> torch.device:
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    local, n_devices = local_rank(), torch.cuda.device_count()
+    if local is not None and local >= n_devices:
+        raise DeviceError(
+            f"Process {local} of this machine has no CUDA device: torch sees {n_devices}. Start no more "
+            "processes than devices with torchrun --nproc-per-node, or use device='cpu'."
+        )
+    return torch.device("cuda" if local is None else f"cuda:{local}")
 
 
 def resolve_precision(precision: str, device: torch.device) -> torch.dtype:
@@ -61,12 +79,32 @@ def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16)
 
 
+def with_halving(run: Callable[[int], Result], batch_size: int) -> Result:
+    """Return ``run(batch_size)``; if the device runs out of memory, try half of the size, once.
+
+    Raises
+    ------
+    DeviceError
+        With the size to try, if half is too much as well.
+    """
+    if batch_size > 1:
+        with contextlib.suppress(torch.OutOfMemoryError):
+            return run(batch_size)
+        # Out here the error is gone, and with it the tensors that its traceback held.
+        batch_size = batch_size // 2
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+    with out_of_memory_advice(batch_size):
+        return run(batch_size)
+
+
 @contextlib.contextmanager
 def out_of_memory_advice(batch_size: int) -> Iterator[None]:
     """Turn CUDA's out-of-memory error into advice."""
     try:
         yield
     except torch.OutOfMemoryError as error:
-        raise DeviceError(
-            f"The device ran out of memory at batch_size={batch_size}; try batch_size={max(1, batch_size // 2)}."
-        ) from error
+        advice = (
+            f"try batch_size={batch_size // 2}" if batch_size > 1 else "try device='cpu' or smaller images"
+        )
+        raise DeviceError(f"The device ran out of memory at batch_size={batch_size}; {advice}.") from error

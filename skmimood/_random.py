@@ -21,6 +21,14 @@ def draw_seed(random_state: Any) -> int:
     return int(check_random_state(random_state).randint(_MAX_SEED))
 
 
+def shared_seed(random_state: Any) -> int:
+    """Turn ``random_state`` into a seed as `draw_seed` does, the same in all processes that train together."""
+    from skmimood import _distributed  # torch is not imported where nothing is trained
+
+    _distributed.join()
+    return _distributed.broadcast(draw_seed(random_state))
+
+
 @dataclass(frozen=True)
 class Streams:
     """The random streams of one training step, a function of (seed, step) alone.

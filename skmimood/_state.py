@@ -20,6 +20,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 
 import skmimood
+from skmimood import _distributed
 from skmimood.exceptions import ModelLoadError, ModelSaveError
 
 FORMAT_VERSION = 1
@@ -43,11 +44,11 @@ _REGISTRY = {
     "VQTokenizer": "skmimood.tokenizer",
 }
 # Where and how visibly an estimator runs is no part of a model; a saved path would tell of its machine.
-_RUNTIME = {"memory", "device", "verbose", "checkpoint_dir", "resume"}
+_RUNTIME = {"memory", "device", "verbose", "checkpoint_dir", "resume", "n_jobs"}
 
 
 def save_model(estimator: BaseEstimator, path: str | os.PathLike, *, overwrite: bool = False) -> None:
-    """Save a fitted estimator or pipeline as a folder.
+    """Save a fitted estimator or pipeline as a folder; of processes that train together, the first alone does.
 
     Parameters
     ----------
@@ -65,6 +66,8 @@ def save_model(estimator: BaseEstimator, path: str | os.PathLike, *, overwrite: 
         If the estimator is not fitted.
     """
     path = Path(path)
+    if not _distributed.is_first():
+        return
     if path.exists() and not overwrite:
         raise ModelSaveError(f"{path.name} exists already. Choose another path or pass overwrite=True.")
     if path.exists() and not (path / _MANIFEST).is_file():

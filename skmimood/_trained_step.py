@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from skmimood._caching import run_cached
 from skmimood._corruption import has_callable
-from skmimood._device import PRECISIONS, out_of_memory_advice, resolve_device, resolve_precision
-from skmimood._random import draw_seed
+from skmimood._device import PRECISIONS, resolve_device, resolve_precision, with_halving
+from skmimood._random import shared_seed
 from skmimood._slice_estimator import SliceEstimator
 from skmimood._training import Recipe, Runtime
 from skmimood.exceptions import InputError, ModelLoadError
@@ -103,7 +103,7 @@ class TrainedStep(SliceEstimator):
         self, train: Callable[..., dict[str, Any]], config: dict[str, Any], *, seed: int | None = None, **arguments: Any
     ) -> None:  # fmt: skip
         """Train through the cache and keep what was learnt; ``seed`` is drawn from ``random_state`` unless given."""
-        seed = draw_seed(self.random_state) if seed is None else seed
+        seed = shared_seed(self.random_state) if seed is None else seed
         trained = self._train(train, config, seed, **arguments)
         self.state_, self.history_, self.config_ = trained["state"], trained["history"], config
         self.seed_, self.precision_ = seed, self._recipe().precision
@@ -217,15 +217,20 @@ class TrainedStep(SliceEstimator):
         return hasattr(self, "state_")
 
 
-def inference_batches(rows: Tensor, batch_size: int) -> tuple[Tensor, ...]:
-    """Split the ``rows`` of a transformer into what it gets at once: more than ``batch_size`` on a GPU, less on a CPU.
+def run_transformer(function: Callable[[Tensor], Tensor], rows: Tensor, batch_size: int) -> Tensor:
+    """Apply a transformer to ``rows`` in batches: of more than ``batch_size`` on a GPU, of fewer on a CPU.
 
     Where a training step of ``batch_size`` fits, several times as many rows fit without its gradients, and a GPU is
-    quicker with them. A CPU is quicker with few: their attention weights then stay in its cache.
+    quicker with them. A CPU is quicker with few: their attention weights then stay in its cache. A device that runs out
+    of memory gets batches of half the size.
     """
-    return rows.split(
-        min(batch_size, _CPU_BATCH) if rows.device.type == "cpu" else _CUDA_BATCHES * batch_size
-    )
+
+    def run(size: int) -> Tensor:
+        at_once = min(size, _CPU_BATCH) if rows.device.type == "cpu" else _CUDA_BATCHES * size
+        return torch.cat([function(batch) for batch in rows.split(at_once)])
+
+    with torch.inference_mode():
+        return with_halving(run, batch_size)
 
 
 def run_in_batches(
@@ -233,16 +238,21 @@ def run_in_batches(
 ) -> Tensor:
     """Apply ``function`` to ``rows`` in batches and join the results.
 
-    ``fixed`` fills the last batch up with copies, so that every call has the same shape.
+    ``fixed`` fills the last batch up with copies, so that every call has the same shape. A device that runs out of
+    memory gets batches of half the size.
     """
-    results = []
-    with torch.inference_mode(), out_of_memory_advice(batch_size):
-        for start in range(0, len(rows), batch_size):
-            batch = rows[start : start + batch_size]
-            missing = batch_size - len(batch) if fixed else 0
+
+    def run(size: int) -> Tensor:
+        results = []
+        for start in range(0, len(rows), size):
+            batch = rows[start : start + size]
+            missing = size - len(batch) if fixed else 0
             filled = torch.cat([batch, batch[:1].expand(missing, *batch.shape[1:])]) if missing else batch
             results.append(function(filled)[: len(batch)])
-    return torch.cat(results)
+        return torch.cat(results)
+
+    with torch.inference_mode():
+        return with_halving(run, batch_size)
 
 
 def run_convolutions(function: Callable[[Tensor], Tensor], rows: Tensor, batch_size: int) -> Tensor:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import math
 import os
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,15 +21,17 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from skmimood import _distributed
 from skmimood._device import autocast, out_of_memory_advice, resolve_device, resolve_precision
 from skmimood._random import Streams
-from skmimood.exceptions import InputError, TrainingDivergedError
+from skmimood.exceptions import InputError, SkmimoodWarning, TrainingDivergedError
 from skmimood.networks.weights import network_state
 
 Loss = Callable[[nn.Module, np.ndarray, Streams, bool], Tensor]
 """``loss(network, indices, streams, training) -> scalar`` over the samples at ``indices``."""
 
 _SECONDS_BETWEEN_CHECKPOINTS = 300.0
+_STEPS_BETWEEN_CHECKS = 16  # on a GPU, which idles while its losses are read
 _VALIDATION_STEP = 2**40  # streams of the validation draws, the same at every validation
 
 
@@ -104,12 +108,15 @@ def train(
 
 
 class _Trainer:
+    """One training; in several processes each runs one, in step, and only the first writes."""
+
     def __init__(
         self, network: nn.Module, loss: Loss, n_samples: int, recipe: Recipe, runtime: Runtime, seed: int
     ) -> None:
         self.device = resolve_device(runtime.device)
         self.dtype = resolve_precision(recipe.precision, self.device)
         self.network = network.to(self.device)
+        self.shared = _distributed.divided(self.network)  # what the loss calls in training
         self.loss, self.recipe, self.runtime, self.seed = loss, recipe, runtime, seed
         self.training, self.validation = split_validation(n_samples, recipe.validation_fraction)
         self.validate_every = max(1, recipe.max_iter // 20)
@@ -117,15 +124,22 @@ class _Trainer:
             network.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
         )
         self.progress = _Progress()
+        self.unread: list[Tensor] = []  # losses of the steps since they were last looked at
+        self.steps_between_checks = 1 if self.device.type == "cpu" else _STEPS_BETWEEN_CHECKS
         self.best = self.last_good = self._snapshot()
         self.last_save = time.monotonic()
+        self.is_warned = False  # that no checkpoint can be written
+        if recipe.batch_size < _distributed.n_processes():
+            raise InputError(
+                f"batch_size={recipe.batch_size} cannot be divided among {_distributed.n_processes()} processes. "
+                "Raise it, or start fewer."
+            )
 
     def run(self) -> dict[str, dict[str, np.ndarray]]:
-        if self.runtime.resume and self.runtime.checkpoint is not None and self.runtime.checkpoint.exists():
-            self._load_checkpoint(self.runtime.checkpoint)
+        self._resume()
         with tqdm(
             total=self.recipe.max_iter, initial=self.progress.step, desc=self.runtime.title, unit="step",
-            disable=not self.runtime.verbose, mininterval=1.0,
+            disable=not (self.runtime.verbose and _distributed.is_first()), mininterval=1.0,
         ) as bar, out_of_memory_advice(self.recipe.batch_size):  # fmt: skip
             while self.progress.step < self.recipe.max_iter and not self._is_stale():
                 self._advance()
@@ -134,25 +148,36 @@ class _Trainer:
                     loss=f"{np.mean(self.progress.losses[-50:] or [math.nan]):.4f}", refresh=False
                 )
         self.network.load_state_dict(self.best["network"])
-        if self.runtime.checkpoint is not None:
-            self.runtime.checkpoint.unlink(missing_ok=True)
+        if self.runtime.checkpoint is not None and _distributed.is_first():
+            with contextlib.suppress(
+                OSError
+            ):  # in a folder that cannot be written, of which a warning has told
+                self.runtime.checkpoint.unlink(missing_ok=True)
         return {"state": network_state(self.network), "history": self._history()}
 
     def _advance(self) -> None:
         """Make one step, and validate where one is due; a loss that is not finite goes back instead."""
-        value = self._step()
-        if not math.isfinite(value):
+        self.unread.append(self._step())
+        self.progress.step += 1
+        is_last = self.progress.step == self.recipe.max_iter
+        is_due = is_last or self.progress.step % self.validate_every == 0
+        if not is_due and len(self.unread) < self.steps_between_checks:
+            return
+        losses, self.unread = torch.stack(self.unread).tolist(), []
+        if not all(map(math.isfinite, losses)):
             self._recover()
             return
-        self.progress.losses.append(value)
-        self.progress.step += 1
-        if self.progress.step % self.validate_every == 0 or self.progress.step == self.recipe.max_iter:
+        self.progress.losses += losses
+        if is_due:
             self._validate()
         elif time.monotonic() - self.last_save > _SECONDS_BETWEEN_CHECKPOINTS:
             self._save_checkpoint()
 
-    def _step(self) -> float:
-        """Make one update; return its loss, not finite if the update must not be kept."""
+    def _step(self) -> Tensor:
+        """Make one update; return its loss, NaN if the update must not be kept.
+
+        It may be made all the same: to go back brings all that it has changed.
+        """
         recipe, streams = self.recipe, Streams.at(self.seed, self.progress.step, self.device)
         indices = streams.numpy.choice(
             self.training, recipe.batch_size, replace=len(self.training) < recipe.batch_size
@@ -161,15 +186,12 @@ class _Trainer:
             group["lr"] = recipe.learning_rate * self._schedule() * self.progress.learning_rate_factor
         self.optimizer.zero_grad(set_to_none=True)
         with autocast(self.device, self.dtype):
-            loss = self.loss(self.network, indices, streams, True)
-        value = loss.item()
-        if math.isfinite(value):
-            loss.backward()
-            norm = nn.utils.clip_grad_norm_(self.network.parameters(), recipe.gradient_clip)
-            if not torch.isfinite(norm):
-                return math.nan
-            self.optimizer.step()
-        return value
+            loss = self.loss(self.shared, indices, streams, True)
+        loss.backward()
+        _distributed.sum_gradients(self.network)
+        norm = nn.utils.clip_grad_norm_(self.network.parameters(), recipe.gradient_clip)
+        self.optimizer.step()
+        return torch.where(norm.isfinite(), loss.detach(), math.nan)
 
     def _schedule(self) -> float:
         """Linear warm-up, then half a cosine down to zero."""
@@ -202,12 +224,13 @@ class _Trainer:
     @torch.no_grad()
     def _validation_loss(self) -> float:
         total = 0.0
-        for start in range(0, len(self.validation), self.recipe.batch_size):
+        starts = range(0, len(self.validation), self.recipe.batch_size)
+        for start in starts[_distributed.rank() :: _distributed.n_processes()]:
             indices = self.validation[start : start + self.recipe.batch_size]
             streams = Streams.at(self.seed, _VALIDATION_STEP + start, self.device)
             with autocast(self.device, self.dtype):
                 total += self.loss(self.network, indices, streams, False).item() * len(indices)
-        return total / len(self.validation)
+        return _distributed.total(total, self.device) / len(self.validation)
 
     def _snapshot(self) -> dict[str, Any]:
         return {
@@ -237,29 +260,47 @@ class _Trainer:
         }
 
     def _save_checkpoint(self) -> None:
-        """Write everything that the next step depends on, at once; a reader never sees half of it."""
+        """Write everything that the next step depends on, at once; a reader never sees half of it.
+
+        What cannot be written is warned about once: it must not cost the training.
+        """
         path, self.last_save = self.runtime.checkpoint, time.monotonic()
-        if path is None:
+        if path is None or not _distributed.is_first():
             return
         tensors = {f"network/{k}": v for k, v in self.network.state_dict().items()}
         tensors |= {f"best/{k}": v for k, v in self.best["network"].items()}
         for index, slots in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer/{index}/{slot}": value for slot, value in slots.items()}
         metadata = {"progress": json.dumps(vars(self.progress))}
-        path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary, metadata)
-        os.replace(temporary, path)
-
-    def _load_checkpoint(self, path: Path) -> None:
         try:
-            with safe_open(path, "pt") as file:
-                progress = json.loads(file.metadata()["progress"])
-            tensors = load_file(path)
-        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-            raise InputError(
-                f"{path.name} is not a readable checkpoint: {error}. Delete it to start anew."
-            ) from error
+            path.parent.mkdir(parents=True, exist_ok=True)
+            save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary, metadata)
+            os.replace(temporary, path)
+        except (OSError, SafetensorError) as error:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            self._warn_of_no_checkpoint(path, error)
+
+    def _warn_of_no_checkpoint(self, path: Path, error: Exception) -> None:
+        if not self.is_warned:
+            warnings.warn(
+                f"No checkpoint can be written to {path.parent.name!r} ({getattr(error, 'strerror', None) or error}). "
+                f"The training of {self.runtime.title} goes on, but cannot be resumed. Make the folder writable, or "
+                "choose another checkpoint_dir.",
+                SkmimoodWarning, stacklevel=2,
+            )  # fmt: skip
+        self.is_warned = True
+
+    def _resume(self) -> None:
+        """Go on from the checkpoint of the first process, if there is one and it is wanted."""
+        path = self.runtime.checkpoint
+        if self.runtime.resume and path is not None:
+            stored = _distributed.on_first(lambda: _read_checkpoint(path) if path.exists() else None)
+            if stored is not None:
+                self._restore(*stored)
+
+    def _restore(self, progress: dict[str, Any], tensors: dict[str, Tensor]) -> None:
         parts: dict[str, dict[str, Tensor]] = {"network": {}, "best": {}, "optimizer": {}}
         for name, tensor in tensors.items():
             part, _, rest = name.partition("/")
@@ -274,3 +315,14 @@ class _Trainer:
         self.progress = _Progress(**progress)
         self.last_good = self._snapshot()
         self.best = {**self.last_good, "network": parts["best"]}
+
+
+def _read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    try:
+        with safe_open(path, "pt") as file:
+            progress = json.loads(file.metadata()["progress"])
+        return progress, load_file(path)
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{path.name} is not a readable checkpoint: {error}. Delete it to start anew."
+        ) from error

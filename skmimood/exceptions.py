@@ -51,6 +51,10 @@ class DeviceError(SkmimoodError, RuntimeError):
     """The computing device is not there or has too little memory for the batch."""
 
 
+class WorkerError(SkmimoodError, RuntimeError):
+    """The processes that work for a job died before they began; what was finished before is kept."""
+
+
 class SkmimoodWarning(UserWarning):
     """Something that works but deserves a look."""
 

@@ -17,7 +17,7 @@ from skmimood._device import out_of_memory_advice
 from skmimood._pixel_maps import held_out_slices
 from skmimood._random import Streams
 from skmimood._sampling import ORDERS, restore_tokens
-from skmimood._trained_step import inference_batches, is_count
+from skmimood._trained_step import is_count, run_transformer
 from skmimood._training import Recipe, Runtime, pick_copies, train
 from skmimood._validation import drop_lesions
 from skmimood.networks.transformer import TokenTransformer
@@ -279,8 +279,9 @@ class MaskedTokenInpainter(BaseRestorer):
         network, mask_token = self._network(), self.config_["n_outputs"]
         grids, which = tokens.masked_fill(masks, mask_token).unique(dim=0, return_inverse=True)
         hidden = grids == mask_token
-        batches = inference_batches(grids, self.batch_size)
-        logits = torch.cat([network(batch, only=batch == mask_token) for batch in batches])
+        logits = run_transformer(
+            lambda batch: network(batch, only=batch == mask_token), grids, self.batch_size
+        )
         row = (hidden.flatten().cumsum(0) - 1).view_as(grids)  # of the logits of each hidden token
         return logits[row[which][masks]]
 

@@ -5,6 +5,7 @@ import pytest
 from joblib import Memory
 
 from skmimood._caching import run_cached, session_directory
+from skmimood.exceptions import SkmimoodWarning
 
 CALLS = []
 
@@ -51,6 +52,15 @@ def test_without_a_place_nothing_is_cached(memory):
 def test_slow_arguments_are_not_warned_about(tmp_path):
     # Warnings are errors here, and joblib warns of arguments that take half a second to write down.
     assert run_cached(double, str(tmp_path), numbers=SlowNumber(4)) == 8
+
+
+def test_a_cache_that_cannot_be_written_costs_a_warning_and_not_the_result(tmp_path):
+    (tmp_path / "taken").write_text("mine")
+    with pytest.warns(
+        SkmimoodWarning, match=r"'cache' cannot be written \(Not a directory\).*another memory"
+    ):
+        assert run_cached(double, str(tmp_path / "taken" / "cache"), numbers=4) == 8
+    assert (tmp_path / "taken").read_text() == "mine"
 
 
 def test_the_session_has_one_private_directory():

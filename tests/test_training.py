@@ -5,7 +5,7 @@ from torch import nn
 
 from skmimood import VQTokenizer
 from skmimood._training import Recipe, Runtime, split_validation, train
-from skmimood.exceptions import InputError, TrainingDivergedError
+from skmimood.exceptions import InputError, SkmimoodWarning, TrainingDivergedError
 
 RECIPE = Recipe(
     max_iter=60, batch_size=8, learning_rate=0.05, weight_decay=0.0, warmup_iter=5, gradient_clip=1.0,
@@ -43,6 +43,16 @@ def interrupted_at(step: int, loss=distance_to_line):
         if training and next(calls) == step:
             raise InterruptError
         return loss(network, indices, streams, training)
+
+    return wrapped
+
+
+def once_nan(step: int):
+    calls = iter(range(10**6))
+
+    def wrapped(network, indices, streams, training):
+        loss = distance_to_line(network, indices, streams, training)
+        return loss * float("nan") if training and next(calls) == step else loss
 
     return wrapped
 
@@ -121,6 +131,30 @@ def test_a_finished_training_leaves_no_checkpoint(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_checkpoints_that_cannot_be_written_cost_one_warning_and_not_the_training(tmp_path):
+    (tmp_path / "taken").write_text("mine")
+    runtime = Runtime("test", checkpoint=tmp_path / "taken" / "checkpoint.safetensors")
+    with pytest.warns(SkmimoodWarning, match="No checkpoint can be written to 'taken'") as warned:
+        trained = run(runtime=runtime)
+    assert len(warned) == 1
+    np.testing.assert_array_equal(trained["state"]["weight"], run()["state"]["weight"])
+
+
+def test_losses_that_are_read_every_few_steps_train_the_same(monkeypatch):
+    from skmimood import _training
+
+    expected, init = run(once_nan(20)), _training._Trainer.__init__
+
+    def with_rare_checks(self, *arguments):
+        init(self, *arguments)
+        self.steps_between_checks = 4
+
+    monkeypatch.setattr(_training._Trainer, "__init__", with_rare_checks)
+    found = run(once_nan(20))
+    np.testing.assert_array_equal(found["history"]["loss"], expected["history"]["loss"])
+    np.testing.assert_array_equal(found["state"]["weight"], expected["state"]["weight"])
+
+
 def test_a_damaged_checkpoint_is_refused(tmp_path):
     path = tmp_path / "checkpoint.safetensors"
     path.write_bytes(b"nothing")
@@ -129,13 +163,7 @@ def test_a_damaged_checkpoint_is_refused(tmp_path):
 
 
 def test_a_single_nan_goes_back_and_lowers_the_learning_rate():
-    calls = iter(range(10**6))
-
-    def once_nan(network, indices, streams, training):
-        loss = distance_to_line(network, indices, streams, training)
-        return loss * float("nan") if training and next(calls) == 20 else loss
-
-    trained = run(once_nan)
+    trained = run(once_nan(20))
     assert np.isfinite(trained["history"]["loss"]).all()
     assert len(trained["history"]["loss"]) == 60
     assert np.isfinite(trained["state"]["weight"]).all()

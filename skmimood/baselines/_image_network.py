@@ -11,7 +11,7 @@ import torch
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from skmimood._device import out_of_memory_advice
+from skmimood._device import with_halving
 from skmimood._pixel_maps import BasePixelDetector
 from skmimood._trained_step import TrainedStep
 from skmimood._validation import check_images
@@ -52,11 +52,15 @@ class BaseImageDetector(BasePixelDetector, TrainedStep):
         check_is_fitted(self)
         self._check_parameters()
         images = torch.from_numpy(check_images(X, self.image_shape_))
-        parts = []
-        with torch.inference_mode(), out_of_memory_advice(self.batch_size):
-            for start in range(0, len(images), self.batch_size):
-                batch = images[start : start + self.batch_size].to(self._torch_device)
-                parts.append([part.cpu() for part in self._detect_batch(batch)])
+
+        def run(size: int) -> list[list[Tensor]]:
+            batches = (
+                images[start : start + size].to(self._torch_device) for start in range(0, len(images), size)
+            )
+            return [[part.cpu() for part in self._detect_batch(batch)] for batch in batches]
+
+        with torch.inference_mode():
+            parts = with_halving(run, self.batch_size)
         maps, healed = (torch.cat(list(part)).numpy() for part in zip(*parts, strict=True))
         return maps, healed
 

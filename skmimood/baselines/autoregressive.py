@@ -12,7 +12,7 @@ from torch import Tensor
 
 from skmimood._base import BaseRestorer, check_grid, check_tokenized, detector_of
 from skmimood._pixel_maps import held_out_slices
-from skmimood._random import Streams, draw_seed
+from skmimood._random import Streams, shared_seed
 from skmimood._sampling import sample
 from skmimood._trained_step import is_count, run_in_batches
 from skmimood._training import Recipe, Runtime, pick_copies, train
@@ -217,7 +217,7 @@ class AutoregressiveRestorer(BaseRestorer):
         """Train a network for each ordering, cached one by one, and join what they learnt."""
         config = self._transformer_config(healthy, n_outputs=healthy.tokenizer.n_codes)
         tokens = healthy.tokenizer.training_tokens(healthy)
-        seed = draw_seed(self.random_state)
+        seed = shared_seed(self.random_state)
         trained = [
             self._train(train_autoregressive, config, seed, tokens=tokens, ordering=ordering)
             for ordering in range(self.n_orderings)

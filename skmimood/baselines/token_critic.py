@@ -13,7 +13,7 @@ from torch import Tensor
 from skmimood._base import BaseTokenDetector, check_tokenized
 from skmimood._corruption import MASK_GENERATORS, draw_masks, law_faults
 from skmimood._device import resolve_device
-from skmimood._random import Streams, draw_seed
+from skmimood._random import Streams, shared_seed
 from skmimood._sampling import sample
 from skmimood._training import Recipe, Runtime, pick_copies, train
 from skmimood._validation import drop_lesions
@@ -135,7 +135,7 @@ class TokenCritic(BaseTokenDetector):
         """
         self._check_parameters()
         healthy = drop_lesions(check_tokenized(X), y)
-        tokens, seed = healthy.tokenizer.training_tokens(healthy), draw_seed(self.random_state)
+        tokens, seed = healthy.tokenizer.training_tokens(healthy), shared_seed(self.random_state)
         generator_config = self._transformer_config(healthy, n_outputs=healthy.tokenizer.n_codes)
         # The very call of MaskedTokenInpainter.fit, so that the cache trains for both but once.
         generator = self._train(

@@ -47,6 +47,7 @@ examples:
   skmimood score scans/ -m model/ -o out/
   skmimood score patient.nii.gz -m model/ -o out/
   skmimood score scans/ -m model/ -o out/ --resume  do what is missing or has failed
+  skmimood score scans/ -m model/ -o out/ --jobs 4  four scans at a time
 
 For each scan, on its own grid: <id>_anomaly.nii.gz (the map), <id>_pvalue.nii.gz (share of healthy pixels
 that score as high) and <id>_mask.nii.gz (map above the pixel threshold). For all: scores.csv, status.json and
@@ -161,7 +162,15 @@ def _add_score(commands: Any) -> None:
     group.add_argument(
         "--scan-threshold", type=_number, metavar="X", help="for the verdicts (default: the model's)"
     )
-    existing = _add_running(parser).add_mutually_exclusive_group()
+    group = _add_running(parser)
+    group.add_argument(
+        "--jobs",
+        type=_count,
+        metavar="N",
+        help="scans to score at the same time, each in a process of its own with its share of the CPU threads, or "
+        "with --threads of them (default: 1)",
+    )
+    existing = group.add_mutually_exclusive_group()
     existing.add_argument("--resume", action="store_true", help="keep finished scans and do the rest")
     _add_overwrite(existing)
     parser.add_argument("--no-report", action="store_true", help="write no report.html")

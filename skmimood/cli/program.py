@@ -90,6 +90,8 @@ def _score(arguments: Namespace) -> int:
         resume=arguments.resume,
         overwrite=arguments.overwrite,
         report=not arguments.no_report,
+        n_jobs=arguments.jobs,
+        n_threads=arguments.threads,
     )
     table = score_scans(arguments.paths, arguments.model, arguments.output, job, _speaker(arguments))
     return SCANS_FAILED if table.n_failed else OK

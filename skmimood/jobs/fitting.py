@@ -9,7 +9,7 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -89,7 +89,7 @@ def fit_model(paths: Sequence[str | os.PathLike], output: Path, job: FitJob, say
     """Fit a detector on healthy scans and save it.
 
     What an interrupted training has learned stays in a hidden folder beside ``output`` until a fit with
-    ``resume`` has finished.
+    ``resume`` has finished. Of the processes that torchrun starts, the first alone writes and speaks.
 
     Parameters
     ----------
@@ -110,11 +110,15 @@ def fit_model(paths: Sequence[str | os.PathLike], output: Path, job: FitJob, say
     SkmimoodError
         If the scans, the parameters or the output cannot be worked with.
     """
+    from skmimood import _distributed
     from skmimood._state import save_model
     from skmimood.volumes import ScanDetector
 
+    _distributed.join()
+    if not _distributed.is_first():
+        job, say = replace(job, verbose=False), _say_nothing
     unfinished = output.with_name(f".{output.name[:200]}.checkpoints")
-    _check_output(output, paths, job, unfinished)
+    _distributed.on_first(lambda: _check_output(output, paths, job, unfinished))
     pipeline = _pipeline(job, unfinished)
     detector = ScanDetector(
         pipeline,
@@ -128,16 +132,18 @@ def fit_model(paths: Sequence[str | os.PathLike], output: Path, job: FitJob, say
         verbose=job.verbose,
         **{name: value for name in _OPTIONAL if (value := getattr(job, name)) is not None},
     )
-    make_folder(unfinished)
+    _distributed.on_first(lambda: make_folder(unfinished))
     try:
         sources = healthy_sources(paths, job)
         say(f"Learning from {len(sources)} scans with preset {job.preset!r}.")
         started = time.monotonic()
         detector.fit(sources, job.lesions)
         save_model(detector, output, overwrite=job.overwrite)
-        shutil.rmtree(unfinished, ignore_errors=True)
+        if _distributed.is_first():
+            shutil.rmtree(unfinished, ignore_errors=True)
     finally:
-        _remove_if_untouched(unfinished)
+        if _distributed.is_first():
+            _remove_if_untouched(unfinished)
     _say_summary(detector, output, time.monotonic() - started, say)
     return detector
 
@@ -196,6 +202,10 @@ def _remove_if_untouched(folder: Path) -> None:
     is_of_use = any(path.suffix == ".safetensors" or path.name == "output.pkl" for path in folder.rglob("*"))
     if not is_of_use:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _say_nothing(line: str) -> None:
+    pass
 
 
 def _say_summary(detector: ScanDetector, output: Path, seconds: float, say: Say) -> None:

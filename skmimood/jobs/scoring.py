@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import math
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from joblib import effective_n_jobs
 
 from skmimood.exceptions import InputError, ScanReadError, SkmimoodError
 from skmimood.jobs.description import facts, minutes
@@ -17,6 +21,7 @@ from skmimood.jobs.outcomes import ScanOutcome, StatusTable, output_stem
 from skmimood.jobs.outputs import is_within, make_folder, printable, refuse_inputs_within
 from skmimood.jobs.report import MISSING, can_report, load_gallery, save_gallery, write_report
 from skmimood.jobs.splits import select_split
+from skmimood.jobs.workers import marked, run_in_workers
 from skmimood.nifti import Source, scan_id, write_image
 from skmimood.plotting import ColourScale
 from skmimood.volumes.sources import find_named_or_chosen, mask_suffixes
@@ -48,6 +53,12 @@ class ScoreJob:
         Replace the results of an earlier run.
     report : bool, default=True
         Write ``report.html``.
+    n_jobs : int, optional
+        Scans to score at the same time, each in a worker of the active joblib backend (by default processes of this
+        machine). None is 1 unless a ``joblib.parallel_config`` says otherwise. Workers on other machines must find
+        model, scans and output at the same paths.
+    n_threads : int, optional
+        CPU threads of each worker; by default the backend's choice, for processes their share of the cores.
     """
 
     modality: str | None = None
@@ -60,6 +71,8 @@ class ScoreJob:
     resume: bool = False
     overwrite: bool = False
     report: bool = True
+    n_jobs: int | None = None
+    n_threads: int | None = None
 
 
 def score_scans(
@@ -106,7 +119,7 @@ def score_scans(
     n_scans = len({scan_id(source) for source in sources} | {outcome.id for outcome in table.outcomes})
     state = "interrupted"
     try:
-        _score_all(detector, sources, table, say, n_scans)
+        _score_all(detector, model, sources, table, job, say, n_scans)
         state = "done"
     finally:
         table.write(state, n_scans=n_scans)
@@ -191,23 +204,84 @@ def _remove_earlier(output: Path) -> None:
 
 
 def _score_all(
-    detector: ScanDetector, sources: Sequence[Source], table: StatusTable, say: Say, n_scans: int
-) -> None:
-    n_kept, noted = 0, set()
-    for number, source in enumerate(sources, start=1):
-        scan = scan_id(source)
-        if table.is_finished(scan):
-            n_kept += 1
-            continue
-        outcome = _score_one(detector, source, table)
-        table.record(outcome, n_scans=n_scans)
-        say(f"[{number:>{len(str(len(sources)))}}/{len(sources)}] {_status_line(outcome)}")
-        for flag in outcome.flags:
-            if flag not in noted:  # a remark on every scan of a folder is read once
-                say(f"    note: {printable(flag)}")
-                noted.add(flag)
+    detector: ScanDetector, model: Path, sources: Sequence[Source], table: StatusTable, job: ScoreJob, say: Say,
+    n_scans: int,
+) -> None:  # fmt: skip
+    waiting = [source for source in sources if not table.is_finished(scan_id(source))]
+    n_kept, noted = len(sources) - len(waiting), set()
+    if effective_n_jobs(job.n_jobs) == 1:
+        outcomes = (_score_one(detector, source, table) for source in waiting)
+    else:
+        outcomes = _score_in_workers(model, waiting, table, job)
+    with contextlib.closing(outcomes):
+        for number, outcome in enumerate(outcomes, start=n_kept + 1):
+            table.record(outcome, n_scans=n_scans)
+            say(f"[{number:>{len(str(len(sources)))}}/{len(sources)}] {_status_line(outcome)}")
+            for flag in outcome.flags:
+                if flag not in noted:  # a remark on every scan of a folder is read once
+                    say(f"    note: {printable(flag)}")
+                    noted.add(flag)
     if n_kept:
         say(f"{n_kept} scans were finished before and are kept.")
+
+
+def _score_in_workers(
+    model: Path, sources: Sequence[Source], table: StatusTable, job: ScoreJob
+) -> Generator[ScanOutcome, None, None]:
+    # A worker of another machine may have another working directory.
+    shared = (model.absolute(), fingerprint(model), job, table.folder.absolute())
+    tasks = {scan_id(source): (*shared, Path(str(source)).absolute()) for source in sources}
+    for scan in tasks:  # of a job that was ended by force
+        _mark_of(table, scan).unlink(missing_ok=True)
+
+    def give_up(scan: str) -> None:
+        _discard(scan, table)
+        _mark_of(table, scan).unlink(missing_ok=True)
+
+    return run_in_workers(
+        score_in_worker, tasks, n_jobs=job.n_jobs, is_begun=lambda scan: _mark_of(table, scan).exists(),
+        give_up=give_up,
+    )  # fmt: skip
+
+
+def score_in_worker(model: Path, mark: str, job: ScoreJob, output: Path, source: Path) -> ScanOutcome:
+    """Score one scan in a process that may serve many: it loads the model once.
+
+    Parameters
+    ----------
+    model : Path
+    mark : str
+        The model's `fingerprint`, so that another model in the same folder is not taken for it.
+    job : ScoreJob
+    output : Path
+        Folder of the job, which is ready to be written to.
+    source : Path
+
+    Returns
+    -------
+    ScanOutcome
+    """
+    table = StatusTable(output, {})  # to name files by; the parent alone writes it
+    with marked(_mark_of(table, scan_id(source))):
+        return _score_one(_loaded(model, mark, job), source, table)
+
+
+@functools.lru_cache(maxsize=1)
+def _loaded(model: Path, mark: str, job: ScoreJob) -> ScanDetector:
+    import torch
+
+    from skmimood.volumes import ScanDetector
+
+    if job.n_threads is not None:
+        torch.set_num_threads(job.n_threads)
+    detector = ScanDetector.load(model)
+    _adjust(detector, job)
+    return detector
+
+
+def _mark_of(table: StatusTable, scan: str) -> Path:
+    """Return the file that says that a worker has begun a scan and not finished it."""
+    return table.folder / _PICTURES / (output_stem(scan) + ".begun")
 
 
 def _score_one(detector: ScanDetector, source: Source, table: StatusTable) -> ScanOutcome:

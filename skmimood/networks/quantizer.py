@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from skmimood._distributed import all_rows
+
 
 class Quantized(NamedTuple):
     """What the quantiser makes of encoder outputs of shape (n, D, h, w)."""
@@ -55,13 +57,15 @@ class EMAQuantizer(nn.Module):
         n, d, h, w = encoded.shape
         with torch.autocast(encoded.device.type, enabled=False):
             flat = encoded.float().permute(0, 2, 3, 1).reshape(-1, d)  # (n*h*w, D)
+            # The codebook follows the whole batch, also where other processes encode a part of it.
+            whole = all_rows(flat.detach()) if generator is not None else flat
             if generator is not None and not self.is_initialised:
-                self._initialise(flat.detach(), generator)
+                self._initialise(whole, generator)
             tokens = nearest_code(flat.detach(), self.codes)  # (n*h*w,)
             vectors = self.codes[tokens]
             commitment = F.mse_loss(flat, vectors)
             if generator is not None:
-                self._update(flat.detach(), tokens, generator)
+                self._update(whole, all_rows(tokens), generator)
             vectors = flat + (vectors - flat).detach()
         return Quantized(
             vectors.view(n, h, w, d).permute(0, 3, 1, 2).to(encoded.dtype), tokens.view(n, h, w), commitment

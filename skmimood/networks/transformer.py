@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from skmimood._distributed import draw_uniforms
 from skmimood.networks.attention import attend
 
 _MIN_POSITIONS = 4
@@ -68,7 +69,7 @@ class Block(nn.Module):
     def _drop(self, branch: Tensor, generator: torch.Generator | None) -> Tensor:
         if generator is None or self.drop_path == 0:
             return branch
-        kept = torch.rand(len(branch), 1, 1, generator=generator, device=branch.device) >= self.drop_path
+        kept = draw_uniforms(branch, generator) >= self.drop_path
         return branch * kept.to(branch.dtype) / (1 - self.drop_path)
 
 

@@ -8,10 +8,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from joblib import Parallel, delayed, effective_n_jobs
 from sklearn.base import BaseEstimator, clone
 from sklearn.utils.validation import check_is_fitted
 
-from skmimood._random import draw_seed
+from skmimood._random import shared_seed
 from skmimood._state import load_model, save_model
 from skmimood.calibration import HealthyReference, ScoreHistogram, average_precision_of_counts, check_rate
 from skmimood.exceptions import ModelLoadError
@@ -77,6 +78,11 @@ class ScanDetector(BaseEstimator):
         Show progress bars.
     volume : int, optional
         Which volume of 4-D scans to take.
+    n_jobs : int, optional
+        Scans to map at the same time in `detect`, `decision_function`, `predict` and `score_samples`, by the active
+        joblib backend: processes of this machine, or a cluster under ``joblib.parallel_config("dask")``. None is 1
+        unless such a context says otherwise. No map depends on it. Results wait for whoever takes them, so take them
+        as fast as they come. ``skmimood score --jobs`` bears workers that die; this does not.
 
     Attributes
     ----------
@@ -132,6 +138,7 @@ class ScanDetector(BaseEstimator):
         random_state: Any = 0,
         verbose: bool = False,
         volume: int | None = None,
+        n_jobs: int | None = None,
     ) -> None:
         self.pipeline = pipeline
         self.plane = plane
@@ -148,6 +155,7 @@ class ScanDetector(BaseEstimator):
         self.random_state = random_state
         self.verbose = verbose
         self.volume = volume
+        self.n_jobs = n_jobs
 
     def fit(self, X: Any, y: Any = None) -> ScanDetector:
         """Learn from healthy scans, and set the thresholds on scans held out of them.
@@ -174,7 +182,7 @@ class ScanDetector(BaseEstimator):
         for name in [name for name in vars(self) if name.endswith("_")]:
             delattr(self, name)  # a fit that fails must not leave half of the last one
         sources = find_scans(X, **self._choice(y))
-        rng = np.random.default_rng(draw_seed(self.random_state))
+        rng = np.random.default_rng(shared_seed(self.random_state))
         candidates, rejected = self._screen(sources, y)
         training, held_out = split(candidates, len(rejected), self.calibration_fraction, self.scan_fpr, rng)
 
@@ -270,8 +278,14 @@ class ScanDetector(BaseEstimator):
         check_is_fitted(self)
         warn_if_changed(self.pipeline_, self.calibrated_with_)
         sources = find_named_or_chosen(X, **self._choice())
-        numbered = self._progress(list(enumerate(sources)), "scoring")
-        return (self._detect_scan(source, index) for index, source in numbered)
+        if effective_n_jobs(self.n_jobs) == 1:
+            numbered = self._progress(list(enumerate(sources)), "scoring")
+            return (self._detect_scan(source, index) for index, source in numbered)
+        # The detector is an argument of its own, which joblib's backends send to a worker once.
+        tasks = (
+            delayed(ScanDetector._detect_scan)(self, source, index) for index, source in enumerate(sources)
+        )
+        return Parallel(self.n_jobs, return_as="generator", batch_size=1, pre_dispatch="n_jobs")(tasks)
 
     def decision_function(self, X: Any) -> list[Nifti1Image]:
         """Return a float32 anomaly map on the grid of each scan of ``X``; see `detect`."""
@@ -344,6 +358,12 @@ class ScanDetector(BaseEstimator):
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "pixel_threshold_")  # set last in fit
+
+    def __sizeof__(self) -> int:
+        """Size with the networks: dask sends what is large to each worker once, not with each scan."""
+        steps = self.pipeline_.named_steps.values() if hasattr(self, "pipeline_") else ()
+        arrays = (array for step in steps for array in getattr(step, "state_", {}).values())
+        return super().__sizeof__() + sum(array.nbytes for array in arrays)
 
     def __skmimood_state__(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Return the fitted attributes other than ``pipeline_`` as arrays and JSON values."""

@@ -48,6 +48,9 @@ def check_parameters(detector: Any) -> None:
     volume = detector.volume
     if volume is not None and not (_is_whole(volume) and volume >= 0):
         faults.append(f"volume must be None or a whole number of at least 0; got {volume!r}")
+    n_jobs = detector.n_jobs
+    if n_jobs is not None and not (_is_whole(n_jobs) and n_jobs != 0):
+        faults.append(f"n_jobs must be None or a whole number other than 0; got {n_jobs!r}")
     for name in ("max_slices", "max_bytes"):
         value = getattr(detector, name)
         if not (_is_whole(value) and value >= 1):

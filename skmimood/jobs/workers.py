@@ -1,0 +1,106 @@
+"""Scans given to the workers of joblib's backends, of which one may die without costing the others their results."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Generator, Iterator, Mapping
+from concurrent.futures import BrokenExecutor
+from pathlib import Path
+from typing import Any
+
+from joblib import Parallel, delayed
+
+from skmimood.exceptions import WorkerError
+from skmimood.jobs.outcomes import ScanOutcome
+
+Task = tuple[Any, ...]
+
+DIED_TWICE = (
+    "its worker died twice, for lack of memory perhaps. Score it without other scans at the same time, or on a "
+    "machine with more memory."
+)
+
+
+@contextlib.contextmanager
+def marked(path: Path) -> Iterator[None]:
+    """Mark a scan as begun by a file, which stays if the worker dies or is interrupted."""
+    path.touch()
+    yield
+    path.unlink(missing_ok=True)
+
+
+def run_in_workers(
+    run: Callable[..., ScanOutcome],
+    tasks: Mapping[str, Task],
+    *,
+    n_jobs: int | None,
+    is_begun: Callable[[str], bool],
+    give_up: Callable[[str], None],
+) -> Generator[ScanOutcome, None, None]:
+    """Call ``run(*task)`` for each scan on the active joblib backend, and yield the outcomes as they come.
+
+    A worker that dies takes the pool with it. What it and its neighbours had begun is tried once more, one scan at a
+    time; a scan that kills its worker again has failed. Then a new pool goes on with the others.
+
+    Parameters
+    ----------
+    run : callable
+        Pickled by name.
+    tasks : mapping of str to tuple
+        The arguments of each scan.
+    n_jobs : int or None
+        As joblib's.
+    is_begun : callable
+        Tells of a scan whether a worker has begun and not finished it.
+    give_up : callable
+        Removes what there may be of an unfinished scan.
+
+    Raises
+    ------
+    WorkerError
+        If a worker dies before it has begun a scan.
+    """
+    waiting = dict(tasks)
+    try:
+        while waiting:
+            try:
+                for outcome in _pool(run, list(waiting.values()), n_jobs):
+                    del waiting[outcome.id]
+                    yield outcome
+            except Exception as error:
+                if not _tells_of_death(error):
+                    raise
+                suspects = [scan for scan in waiting if is_begun(scan)]
+                if not suspects:
+                    raise WorkerError(
+                        "The workers died before they began a scan. Start fewer at a time, or look at their memory."
+                    ) from error
+                for scan in suspects:
+                    yield _once_more(run, scan, waiting[scan], n_jobs, give_up)
+                    del waiting[scan]
+    finally:
+        for scan in filter(is_begun, waiting):
+            give_up(scan)
+
+
+def _once_more(
+    run: Callable[..., ScanOutcome], scan: str, task: Task, n_jobs: int | None, give_up: Callable[[str], None]
+) -> ScanOutcome:
+    try:
+        return next(_pool(run, [task], n_jobs))
+    except Exception as error:
+        if not _tells_of_death(error):
+            raise
+        give_up(scan)
+        return ScanOutcome(id=scan, status="failed", reason=DIED_TWICE)
+
+
+def _pool(run: Callable[..., ScanOutcome], tasks: list[Task], n_jobs: int | None) -> Iterator[ScanOutcome]:
+    # One scan a batch, so that no more die with a worker than it was at.
+    pool = Parallel(n_jobs, return_as="generator_unordered", batch_size=1)
+    return pool(delayed(run)(*task) for task in tasks)
+
+
+def _tells_of_death(error: Exception) -> bool:
+    # dask's own error is known by name, as dask need not be installed.
+    return isinstance(error, BrokenExecutor) or type(error).__name__ == "KilledWorker"
