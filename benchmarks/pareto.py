@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,6 +16,7 @@ from sklearn.pipeline import Pipeline
 from benchmarks import protocol, records, tables
 from benchmarks.accuracy import Log, add_data_arguments, slices_of_command, told_in_a_line
 from benchmarks.methods import METHODS, Settings
+from benchmarks.plain_reading import plain_maps
 from benchmarks.slices import SliceSet
 from benchmarks.timing import Subject, interleave
 from skmimood import metrics
@@ -116,6 +118,14 @@ def measure(
         for name, listed in cases.items()
         for variant in listed
     ]
+    if "mimood" in pipelines:
+        plain = _published(pipelines["mimood"])
+        reference = copy.deepcopy(pipelines["mimood"]).set_params(**plain.parameters)
+
+        def read_plainly() -> None:
+            plain_maps(reference, images)
+
+        subjects.append(Subject(plain.name, read_plainly))
     timings = interleave(subjects, device, repeats=repeats, patience=60.0)
     rows = []
     for name, listed in cases.items():
@@ -127,6 +137,9 @@ def measure(
             ]
         default = next(variant for variant in listed if variant.is_default)
         rows += _uncached(name, _set(pipelines[name], default), images, rows)
+    if "mimood" in pipelines:
+        seconds = timings[plain.name].seconds * _TIMED / len(images)
+        rows.append(_row("mimood", pipelines["mimood"], plain, slices.tumour("val"), "val", seconds))
     return rows
 
 
@@ -147,6 +160,14 @@ def variants(name: str, pipeline: Pipeline) -> Iterator[Variant]:
     steps = [key for key in known if key.endswith("__precision")]
     for precision in PRECISIONS:
         yield Variant(precision, default | dict.fromkeys(steps, precision))
+
+
+def _published(pipeline: Pipeline) -> Variant:
+    """Return R = 4 and T = 8 in float32, of which the plain reading, in all its time, gives the very same maps."""
+    last = pipeline.steps[-1][0]
+    parameters = {f"{last}__n_restorations": 4, f"{last}__n_steps": 8, f"{last}__n_passes": 1}
+    steps = [key for key in pipeline.get_params() if key.endswith("__precision")]
+    return Variant("plain reading", parameters | dict.fromkeys(steps, "float32"))
 
 
 def _timed(name: str, pipeline: Pipeline, variant: Variant, images: np.ndarray) -> Subject:

@@ -91,7 +91,7 @@ def _variants(points: Sequence[Mapping[str, str]]) -> str:
     for row in ordered:
         leads = float(row["ap"]) > best
         best = max(best, float(row["ap"]))
-        if leads or row["is_default"] == "True" or row["variant"] == "uncached":
+        if leads or row["is_default"] == "True" or row["variant"] in ("uncached", "plain reading"):
             told = row["variant"] + (", as it comes" if row["is_default"] == "True" else "")
             lines.append([
                 title(row["method"]), told, f"{float(row['seconds_per_32']):.3g}", f"{float(row['ap']):.3f}",

@@ -124,7 +124,7 @@ def test_a_number_of_painted_copies_that_is_none_is_refused(fitted, healthy):
 
 def unet(**parameters):
     return AnomalousTokenDetector(
-        network="unet", depth=2, width=8, corruption="painted", n_painted=4, max_iter=150, batch_size=16,
+        network="unet", depth=2, width=8, corruption="painted", n_painted=4, max_iter=250, batch_size=16,
         warmup_iter=10, learning_rate=4e-3, random_state=0, **parameters,
     )  # fmt: skip
 
@@ -139,7 +139,7 @@ def test_a_unet_finds_a_lesion_after_a_short_training(fitted, fitted_unet):
     scores = fitted_unet.decision_function(fitted[0].transform(lesions))
     inside = token_labels(masks, 4, rule="half")
     assert scores.shape == inside.shape
-    assert scores[inside].mean() > 1.6 * scores[~inside].mean()
+    assert roc_auc_score(inside.ravel(), scores.ravel()) > 0.8
 
 
 def test_a_unet_scores_a_slice_alike_in_any_batch(fitted, fitted_unet):
