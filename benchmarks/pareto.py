@@ -139,7 +139,7 @@ def measure(
         rows += _uncached(name, _set(pipelines[name], default), images, rows)
     if "mimood" in pipelines:
         seconds = timings[plain.name].seconds * _TIMED / len(images)
-        rows.append(_row("mimood", pipelines["mimood"], plain, slices.tumour("val"), "val", seconds))
+        rows.append(_row("mimood", reference, plain, slices.tumour("val"), "val", seconds))
     return rows
 
 

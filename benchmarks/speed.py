@@ -47,6 +47,9 @@ N_STEPS, N_RESTORATIONS = (1, 2, 4, 8), (1, 2, 3, 4)
 SHARES = (0.02, 0.035, 0.05, 0.075, 0.1)  # masked by the five lambdas of the grid
 _IMPORTS = 5
 _TRAINING_IMAGES = 32
+_H200 = Machine(
+    flops=790e12, bandwidth=4.8e12, itemsize=2
+)  # bfloat16 products as they run there; memory as specified
 
 Record = dict[str, Any]
 
@@ -446,6 +449,20 @@ def grown(session: Session) -> Iterator[Record]:
         }
 
 
+def on_paper(session: Session) -> Iterator[Record]:
+    """Compute what the restorations must take on an NVIDIA H200, whether or not there is one."""
+    networks, n = session.networks, session.plan.images
+    seconds = restoration_floor(networks.mimood, n, _H200, share=session.share)
+    told = {
+        "device": "NVIDIA H200, on paper",
+        "precision": "bfloat16",
+        "images": n,
+        "masked_share": session.share,
+    }
+    machine = {"matmul_flops": _H200.flops, "memory_bandwidth": _H200.bandwidth}
+    yield record("floor_on_h200", Timing([seconds]), f"{n} images", **told, **machine)
+
+
 GROUPS: dict[str, Callable[[Session], Iterable[Record]]] = {
     "restorations": restorations,
     "grid": grid,
@@ -453,6 +470,7 @@ GROUPS: dict[str, Callable[[Session], Iterable[Record]]] = {
     "volume": volume,
     "import": imports,
     "growth": grown,
+    "paper-gpu": on_paper,
 }
 
 

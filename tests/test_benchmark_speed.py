@@ -114,6 +114,13 @@ def test_a_volume_tells_the_peak_of_its_process():
     assert told["memory_kind"] == "resident, whole process"
 
 
+def test_the_floor_of_a_gpu_needs_none(session):
+    (found,) = [session.common | record for record in speed.on_paper(session)]
+    assert found["device"] == "NVIDIA H200, on paper"
+    assert 0 < found["seconds"] < 1e-3
+    assert found.keys() >= COMPLETE
+
+
 def test_a_command_prints_and_keeps_the_records_of_other_groups(tmp_path, monkeypatch, capsys):
     def group(name):
         return lambda session: [
