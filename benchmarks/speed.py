@@ -453,14 +453,11 @@ def on_paper(session: Session) -> Iterator[Record]:
     """Compute what the restorations must take on an NVIDIA H200, whether or not there is one."""
     networks, n = session.networks, session.plan.images
     seconds = restoration_floor(networks.mimood, n, _H200, share=session.share)
-    told = {
-        "device": "NVIDIA H200, on paper",
-        "precision": "bfloat16",
-        "images": n,
-        "masked_share": session.share,
-    }
-    machine = {"matmul_flops": _H200.flops, "memory_bandwidth": _H200.bandwidth}
-    yield record("floor_on_h200", Timing([seconds]), f"{n} images", **told, **machine)
+    told: Record = {
+        "device": "NVIDIA H200, on paper", "precision": "bfloat16", "images": n, "masked_share": session.share,
+        "matmul_flops": _H200.flops, "memory_bandwidth": _H200.bandwidth,
+    }  # fmt: skip
+    yield record("floor_on_h200", Timing([seconds]), f"{n} images", **told)
 
 
 GROUPS: dict[str, Callable[[Session], Iterable[Record]]] = {
