@@ -14,8 +14,7 @@ _CENTRE, _SCALE = (
 _DARKEST = 0.01  # of a standardised head, so that it can be told from the background
 _MARGIN = 1 / 16  # of the longer side: how far inside the head its interior begins
 _LEAST_INTERIOR = 50  # pixels; of a smaller interior, the whole head is measured
-_LEAST_SPREAD = 0.005  # added, so that the noise of a head without contrast is not blown up
-_LOWEST_TENTH = 1.2816  # standard deviations of a normal law between its median and its 10th percentile
+_LEAST_SPREAD = 1e-3
 _SMALLEST_PART = 0.05  # of the largest part's area; the lower lobes of a stripped brain may be separate parts
 
 
@@ -46,7 +45,7 @@ def standardise(images: np.ndarray) -> np.ndarray:
     """Standardise slices (n, H, W) by the interior of their heads.
 
     The interior's median becomes 0.4 and a standard deviation 0.1; the result is clipped to [0, 1], and 0 outside the
-    head. The deviation is that of the darker half, of which a large bright lesion changes little.
+    head.
     """
     heads = head_masks(images)
     centres, spreads = _interior_levels(images, heads)
@@ -63,13 +62,12 @@ def undo_standardise(standardised: np.ndarray, images: np.ndarray) -> np.ndarray
 
 
 def _interior_levels(images: np.ndarray, heads: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return median and spread of the interior of each head, each of shape (n, 1, 1)."""
+    """Return median and standard deviation of the interior of each head, each of shape (n, 1, 1)."""
     levels = []
     interiors = eroded(heads, round(_MARGIN * max(images.shape[1:])))
     for image, head, interior in zip(images, heads, interiors, strict=True):
         measured = image[interior if interior.sum() >= _LEAST_INTERIOR else head]
-        low, middle = np.quantile(measured, [0.1, 0.5]) if measured.size else (0.0, 0.0)
-        levels.append((middle, (middle - low) / _LOWEST_TENTH))
+        levels.append((np.median(measured), measured.std()) if measured.size else (0.0, 0.0))
     centres, spreads = np.array(levels, np.float32).T[..., None, None]
     return centres, spreads + _LEAST_SPREAD
 

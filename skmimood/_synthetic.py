@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from scipy import ndimage
 
-_FOREGROUND = 0.005  # intensity above which a pixel can be painted over; standardised heads are brighter
+_FOREGROUND = 0.02  # intensity above which a pixel can be painted over
 _MIN_PIXELS = 4
 _VISIBLE = 0.04  # least change of intensity that counts as anomalous
 

@@ -19,7 +19,7 @@ from skmimood.networks.vqvae import VQVAE
 from skmimood.networks.weights import load_network
 
 _BATCH = 64
-_PAINTED = 2**43  # streams of the painted copies, apart from all others
+_PAINTED = 2**40  # streams of the painted copies, apart from those of the moved ones
 
 
 def encode_images(

@@ -16,15 +16,13 @@ from skmimood.exceptions import ModelLoadError
 
 
 class SliceStandardizer(TransformerMixin, SliceEstimator):
-    """Standardise each slice by median and spread of the interior of its head.
+    """Standardise each slice by median and standard deviation of the interior of its head.
 
     A scan that is scaled by one of its brightest intensities is scaled by its scalp, where that has not been stripped;
     the contrast of its brain, and with it the size of a residual, then differs from scan to scan. Here the median of
     the interior, which begins 1/16 of the slice's longer side inside the head, becomes 0.4 and a standard deviation
-    0.1; the result is clipped to [0, 1], and 0 outside the head. The deviation is that of a normal law with the
-    distance between the interior's median and its 10th percentile, of which a large bright lesion changes little. A
-    first step before a detector of slices; `VQTokenizer` does the same with ``standardize=True``. Not a part of
-    MIM-OOD.
+    0.1; the result is clipped to [0, 1], and 0 outside the head. A first step before a detector of slices;
+    `VQTokenizer` does the same with ``standardize=True``. Not a part of MIM-OOD.
 
     Attributes
     ----------

@@ -23,16 +23,7 @@ def test_the_interior_has_the_median_and_spread_that_are_promised():
     slices = SliceStandardizer().fit(HEALTHY).transform(HEALTHY)
     inside = slices[0][eroded(head_masks(HEALTHY[:1]), 2)[0]]
     assert np.median(inside) == pytest.approx(0.4, abs=0.01)
-    assert 0.4 - np.quantile(inside, 0.1) == pytest.approx(0.128, abs=0.03)
-
-
-def test_a_large_bright_lesion_changes_little_of_the_rest():
-    lesions, masks = HEALTHY.copy(), np.zeros(HEALTHY.shape, bool)
-    masks[:, 9:15, 9:15] = True
-    lesions[masks] = 1.0
-    standardizer = SliceStandardizer().fit(HEALTHY)
-    changed = np.abs(standardizer.transform(lesions) - standardizer.transform(HEALTHY))
-    assert np.median(changed[~masks & (HEALTHY > 0.1)]) < 0.05
+    assert inside.std() == pytest.approx(0.1, abs=0.02)
 
 
 def test_a_lesion_stays_brighter_than_its_surroundings_and_the_background_is_0():
