@@ -173,18 +173,19 @@ def restoration_passes(pipeline: Pipeline, n: int, *, share: float, itemsize: in
     Returns
     -------
     list of Work
-        Encoder, the detector's first pass, which all restorations share, its other T - 1 passes, the T passes of the
-        in-painter, and the decoder.
+        Encoder, the first passes of detector and in-painter, which all restorations share, their other T - 1 passes,
+        and the decoder. (In several passes a step, the in-painter's others are counted for each restoration.)
     """
     tokenizer, detector, inpainter = (step for _, step in pipeline.steps)
     n_steps, n_chains = inpainter.n_steps, inpainter.n_restorations * n
     detected = transformer_work(detector.config_, n_chains, itemsize)
-    painted = transformer_work(inpainter.config_, n_chains, itemsize, share=share)
+    first, painted = (transformer_work(inpainter.config_, m, itemsize, share=share) for m in (n, n_chains))
     return [
         encoder_work(tokenizer.config_, tokenizer.grid_, n, itemsize),
         transformer_work(detector.config_, n, itemsize),
         *[detected] * (n_steps - 1),
-        *[painted] * (n_steps * inpainter.n_passes),
+        first,
+        *[painted] * (n_steps * inpainter.n_passes - 1),
         decoder_work(tokenizer.config_, tokenizer.grid_, n_chains, itemsize),
     ]
 

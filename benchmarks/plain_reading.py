@@ -95,6 +95,8 @@ def _resample(inpainter: Any, tokens: Tensor, masks: Tensor, draws: Tensor) -> T
         logits = inpainter._network()(tokens.masked_fill(masks, mask_token)).float()  # (n, h, w, K)
         cumulative = torch.softmax(logits / inpainter.temperature, dim=-1).cumsum(-1)
         sampled = (cumulative <= draws[..., None] * cumulative[..., -1:]).sum(-1).clamp(max=mask_token - 1)
+        if inpainter.n_passes == 1:
+            return torch.where(masks, sampled, tokens)
         confidence = torch.log_softmax(logits, dim=-1).gather(-1, sampled[..., None])[..., 0]
         if inpainter.order == "halton":
             confidence = -_halton_ranks(tokens.shape[1:]).to(tokens.device).float().expand_as(tokens)

@@ -25,7 +25,7 @@ from skmimood.volumes.settings import inference_settings
 MASKED_SHARE = 0.05
 _N_FITTED = 4
 _BRIEF = {
-    "max_iter": 1, "batch_size": 2, "validation_fraction": 0.5, "n_augmentations": 0, "n_steps": 1,
+    "max_iter": 1, "batch_size": 2, "validation_fraction": 0.5, "n_augmentations": 0, "n_painted": 1, "n_steps": 1,
     "n_restorations": 1,
 }  # fmt: skip
 
@@ -99,13 +99,15 @@ class Networks:
 
     Attributes
     ----------
-    mimood, critic, autoregressive : fitted Pipeline
-        MIM-OOD's restoration as published, the same behind a Token-Critic, and AR restoration.
+    mimood, recipe, critic, autoregressive : fitted Pipeline
+        MIM-OOD's restoration as published, the preset as it comes, the paper's restoration behind a Token-Critic, and
+        AR restoration.
     size : int
         Side of the slices.
     """
 
     mimood: Pipeline
+    recipe: Pipeline
     critic: Pipeline
     autoregressive: Pipeline
     size: int
@@ -130,24 +132,26 @@ def build(
     share : float, default=0.05
         Of the tokens that are masked at every step; AR replaces about as many.
     with_rivals : bool, default=True
-        Whether to fit Token-Critic and AR; else they are those of MIM-OOD unfitted.
+        Whether to fit the others besides MIM-OOD as published; else they are unfitted.
 
     Returns
     -------
     Networks
-        With R = 4 and T = 8.
+        With R = 4 and T = 8, but for the preset as it comes.
     """
     size = size or PRESET_IMAGE_SIZE[preset]
     settings = Settings(preset, 0, device)
     images = phantoms(_N_FITTED, size)
-    mimood, critic, autoregressive = (
-        METHODS[name].build(settings) for name in ("mimood-paper", "token-critic", "ar")
+    mimood, recipe, critic, autoregressive = (
+        METHODS[name].build(settings) for name in ("mimood-paper", "mimood", "token-critic", "ar")
     )
-    mimood.set_params(detector=EvenDetector(**mimood["detector"].get_params()))
+    for pipeline in (mimood, recipe):
+        pipeline.set_params(detector=EvenDetector(**pipeline["detector"].get_params()))
     critic.set_params(detector=EvenCritic(**critic["detector"].get_params()))
     fit_briefly(mimood, images)
     set_restoration(mimood, share=share).set_params(tokenizer__n_augmentations=0)
     if with_rivals:
+        fit_briefly(recipe, images).set_params(detector__threshold=1 - share)
         tokenizer, inpainter = mimood["tokenizer"], mimood["inpainter"]
         scans = tokenizer.transform(images)
         fit_briefly(critic["detector"], scans)
@@ -160,7 +164,7 @@ def build(
             n_restorations=4, threshold=float(np.quantile(restorer.token_scores(scans), 1 - share))
         )
         autoregressive = Pipeline([("tokenizer", tokenizer), ("restorer", restorer)])
-    return Networks(mimood, critic, autoregressive, size)
+    return Networks(mimood, recipe, critic, autoregressive, size)
 
 
 def set_restoration(

@@ -12,7 +12,7 @@ from sklearn.base import TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from skmimood._device import out_of_memory_advice
+from skmimood._device import with_halving
 from skmimood._pixel_maps import BasePixelDetector
 from skmimood._random import sampling_uniforms
 from skmimood._residuals import (
@@ -31,6 +31,7 @@ from skmimood.exceptions import InputError
 from skmimood.scans import TokenizedScans
 
 _IN_FLIGHT = 128  # restorations
+_CHUNK_BATCHES = 2  # of ``batch_size`` slices, the most that are taken at a time
 
 
 def check_tokenized(X: Any) -> TokenizedScans:
@@ -45,7 +46,9 @@ def check_tokenized(X: Any) -> TokenizedScans:
 
 def check_grid(X: Any, grid: tuple[int, int]) -> None:
     """Raise `InputError` unless ``X`` has the token grid seen in fit."""
-    if check_tokenized(X).tokens.shape[1:] != grid:
+    if not len(check_tokenized(X)):
+        raise InputError("X has no slices; pass at least one.")
+    if X.tokens.shape[1:] != grid:
         raise InputError(
             f"X must have {grid[0]} x {grid[1]} tokens a slice as in fit; got {X.tokens.shape[1:]}. Tokenise it "
             "with the tokenizer that the fit had."
@@ -107,8 +110,8 @@ class BaseRestorer(BasePixelDetector, TrainedStep):
     restorers: decode the R restorations, take the residual, combine, weight, filter (MIM-OOD section 3.4, step 5).
 
     So few slices are taken at a time that about ``_IN_FLIGHT`` restorations are held, and of these a network gets a
-    part at a time (`run_transformer`). Memory does not grow with the number of slices, of steps or of restorations,
-    but for the tokens and images of all restorations of one slice.
+    part at a time (`run_transformer`). Memory does not grow with the number of slices, of steps or of restorations; of
+    more than ``_IN_FLIGHT`` restorations of one slice, the tokens and images are held.
     """
 
     n_restorations: int
@@ -144,9 +147,7 @@ class BaseRestorer(BasePixelDetector, TrainedStep):
         """Return the tokens of all restorations, shape (n, R, h, w), int64."""
         check_is_fitted(self)
         self._check_parameters()
-        with out_of_memory_advice(self.batch_size):
-            chunks = [self._restore(chunk) for chunk in self._chunks(X, self._n_in_flight)]
-        return torch.cat(chunks).numpy()
+        return torch.cat(self._in_chunks(self._restore, X, self._n_in_flight)).numpy()
 
     def detect(self, X: TokenizedScans) -> tuple[np.ndarray, np.ndarray]:
         """Return the anomaly maps and the healed slices of one and the same restoration.
@@ -164,8 +165,7 @@ class BaseRestorer(BasePixelDetector, TrainedStep):
         """
         check_is_fitted(self)
         self._check_parameters()
-        with out_of_memory_advice(self.batch_size):
-            parts = [self._detect_chunk(chunk) for chunk in self._chunks(X, self._n_in_flight)]
+        parts = self._in_chunks(self._detect_chunk, X, self._n_in_flight)
         maps, healed = (torch.cat(list(part)).numpy() for part in zip(*parts, strict=True))
         return maps, healed
 
@@ -174,11 +174,15 @@ class BaseRestorer(BasePixelDetector, TrainedStep):
         """Restorations of one slice that are held at once."""
         return self.n_restorations
 
-    def _chunks(self, X: Any, n_in_flight: int) -> Iterator[TokenizedScans]:
+    def _in_chunks(self, function: Callable[[TokenizedScans], Any], X: Any, n_in_flight: int) -> list[Any]:
         check_grid(X, self.grid_)
-        n_slices = max(1, _IN_FLIGHT // n_in_flight)
-        for start in range(0, len(X), n_slices):
-            yield X[start : start + n_slices]
+
+        def run(batch_size: int) -> list[Any]:
+            most = min(_IN_FLIGHT // n_in_flight, _CHUNK_BATCHES * self.batch_size)
+            n_slices = max(1, most * batch_size // self.batch_size)
+            return [function(X[start : start + n_slices]) for start in range(0, len(X), n_slices)]
+
+        return with_halving(run, self.batch_size)
 
     def _restore(self, X: TokenizedScans) -> Tensor:
         """Return the tokens (n, R, h, w) of the restorations of a chunk."""

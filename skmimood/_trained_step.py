@@ -158,11 +158,15 @@ class TrainedStep(SliceEstimator):
     def _torch_device(self) -> torch.device:
         return resolve_device(self.device)
 
+    def _class_of(self, config: Mapping[str, Any]) -> type[nn.Module]:
+        """Return the class of the network that ``config`` builds."""
+        return self._network_class
+
     def _network(self) -> nn.Module:
         """Return the fitted network on ``device``, built once."""
         key = (self._torch_device, self._inference_dtype())
         if self.__dict__.get("_loaded", (None,))[0] != key:
-            network = load_network(self._network_class, self.config_, self.state_)
+            network = load_network(self._class_of(self.config_), self.config_, self.state_)
             self._loaded = (key, network.to(key[0]).to(key[1]))
         return self._loaded[1]
 
@@ -206,7 +210,7 @@ class TrainedStep(SliceEstimator):
             raise ModelLoadError(f"the sizes of {type(self).__name__} are out of range: {config}.")
         expected = {
             name: tuple(tensor.shape)
-            for name, tensor in empty_network(self._network_class, config).state_dict().items()
+            for name, tensor in empty_network(self._class_of(config), config).state_dict().items()
         }
         if {name: array.shape for name, array in state.items()} != expected:
             raise ModelLoadError(f"the weights of {type(self).__name__} do not fit its architecture.")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -29,7 +29,8 @@ from skmimood.networks.unet import TokenUNet
 from skmimood.networks.weights import new_network
 from skmimood.scans import TokenizedScans
 
-NETWORKS = {"transformer": TokenTransformer, "unet": TokenUNet}
+NETWORKS = ("transformer", "unet")
+_MAX_LEVELS = 6  # of a U-Net; each doubles the channels
 
 
 class AnomalousTokenDetector(BaseTokenDetector):
@@ -181,9 +182,8 @@ class AnomalousTokenDetector(BaseTokenDetector):
         """Return P(anomalous) of every token, shape (n, h, w), float32 in [0, 1]."""
         return super().decision_function(X)
 
-    @property
-    def _network_class(self) -> type[TokenTransformer | TokenUNet]:  # type: ignore[override]
-        return NETWORKS[self.network]
+    def _class_of(self, config: Mapping[str, Any]) -> type[TokenTransformer | TokenUNet]:
+        return TokenUNet if "widths" in config else TokenTransformer
 
     def _config(self, X: TokenizedScans) -> dict[str, Any]:
         config = self._transformer_config(X, n_outputs=1)
@@ -195,20 +195,26 @@ class AnomalousTokenDetector(BaseTokenDetector):
 
     def _inference_dtype(self) -> torch.dtype:
         # Of a U-Net, autocast chooses layer by layer.
-        return super()._inference_dtype() if self.network == "transformer" else torch.float32
+        return torch.float32 if "widths" in self.config_ else super()._inference_dtype()
 
     def _parameter_faults(self) -> Iterator[str]:
         yield from super()._parameter_faults()
-        yield from self._faults("network", lambda name: name in NETWORKS, f"one of {tuple(NETWORKS)}")
-        yield from self._transformer_faults()
+        yield from self._faults("network", lambda name: name in NETWORKS, f"one of {NETWORKS}")
+        yield from self._transformer_faults() if self.network == "transformer" else self._unet_faults()
         yield from self._faults("threshold", lambda p: 0 <= p <= 1, "a probability in [0, 1]")
         yield from law_faults(self.corruption, {*CORRUPTIONS, "painted"}, "corruption")
         yield from self._faults("n_painted", is_count, "a positive integer")
         yield from law_faults(self.mask_generator, MASK_GENERATORS, "mask_generator")
 
+    def _unet_faults(self) -> Iterator[str]:
+        yield from self._faults(
+            "depth", lambda n: is_count(n) and n <= _MAX_LEVELS, f"an integer from 1 to {_MAX_LEVELS}"
+        )
+        yield from self._faults("width", is_count, "a positive integer")
+
     def _score_tokens(self, tokens: Tensor) -> Tensor:
         network = self._network()
-        if self.network == "transformer":
+        if isinstance(network, TokenTransformer):
             return torch.sigmoid(network(tokens)[..., 0].float())
         context = autocast(tokens.device, resolve_precision(self._precision(), tokens.device))
 

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from skmimood._base import BaseRestorer, check_tokenized, detector_of
 from skmimood._corruption import MASK_GENERATORS, draw_masks, law_faults
-from skmimood._device import out_of_memory_advice
 from skmimood._pixel_maps import held_out_slices
 from skmimood._random import Streams
 from skmimood._sampling import ORDERS, restore_tokens
@@ -230,11 +229,10 @@ class MaskedTokenInpainter(BaseRestorer):
         """
         check_is_fitted(self)
         self._check_parameters()
-        with out_of_memory_advice(self.batch_size):
-            chunks = [
-                self._path_chunk(chunk, threshold, n_steps, n_restorations)
-                for chunk in self._chunks(X, len(n_steps) * max(n_restorations))
-            ]
+        chunks = self._in_chunks(
+            lambda chunk: self._path_chunk(chunk, threshold, n_steps, n_restorations), X,
+            len(n_steps) * max(n_restorations),
+        )  # fmt: skip
         return torch.cat(chunks, dim=2).numpy()
 
     def _path_chunk(

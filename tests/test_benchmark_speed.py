@@ -73,7 +73,7 @@ def by_name(records):
 def test_restorations_are_recorded_with_the_ratios_of_their_seconds(session):
     found = by_name([session.common | record for record in speed.restorations(session)])
     assert list(found) == [
-        "mimood_r4_t8", "mimood_reference", "ar_r4_uncached", "ar_r4_cached", "token_critic_r4",
+        "mimood_r4_t8", "mimood_reference", "mimood_default", "ar_r4_uncached", "ar_r4_cached", "token_critic_r4",
     ]  # fmt: skip
     ours = found["mimood_r4_t8"]
     assert ours["ratio"] is ours["ratio_to"] is None

@@ -1,10 +1,13 @@
+import copy
 import dataclasses
 
 import numpy as np
 import pytest
 from conftest import make_slices, plant_lesions
 from sklearn.metrics import roc_auc_score
+from sklearn.pipeline import Pipeline
 
+from benchmarks.plain_reading import plain_maps
 from skmimood import AnomalousTokenDetector, load_model, save_model
 from skmimood.exceptions import InputError
 from skmimood.metrics import token_labels
@@ -156,6 +159,32 @@ def test_a_unet_can_be_saved_and_learns_random_tokens_too(fitted, fitted_unet, h
     np.testing.assert_array_equal(loaded.decision_function(scans), fitted_unet.decision_function(scans))
     detector = unet().set_params(corruption="random", max_iter=3).fit(scans)
     assert np.isfinite(detector.history_["loss"]).all()
+
+
+def test_a_unet_that_is_told_to_be_a_transformer_stays_one_until_the_next_fit(fitted, fitted_unet, tmp_path):
+    scans = fitted[0].transform(make_slices(3, seed=2))
+    changed = copy.deepcopy(fitted_unet).set_params(network="transformer")
+    save_model(changed, tmp_path / "unet")
+    for detector in (changed, load_model(tmp_path / "unet")):
+        np.testing.assert_array_equal(detector.decision_function(scans), fitted_unet.decision_function(scans))
+
+
+def test_the_width_of_a_unet_need_not_suit_heads_but_its_levels_are_few(fitted, healthy):
+    scans = fitted[0].transform(healthy)
+    unet().set_params(width=6, n_heads=4, max_iter=1).fit(scans)
+    with pytest.raises(InputError, match="depth must be an integer from 1 to 6"):
+        unet().set_params(depth=12).fit(scans)
+
+
+def test_a_unet_behind_the_inpainter_gives_what_the_plain_reading_gives(fitted, fitted_unet):
+    slices = plant_lesions(make_slices(5, seed=2))[0]
+    pipeline = Pipeline([("tokenizer", fitted[0]), ("detector", fitted_unet), ("inpainter", fitted[-1])])
+    np.testing.assert_array_equal(pipeline.decision_function(slices), plain_maps(pipeline, slices))
+
+
+def test_no_slices_are_refused(fitted, healthy):
+    with pytest.raises(InputError, match="no slices"):
+        fitted[1].decision_function(fitted[0].transform(healthy)[:0])
 
 
 def test_an_unknown_network_is_refused(fitted, healthy):

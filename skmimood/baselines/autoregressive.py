@@ -250,7 +250,7 @@ class AutoregressiveRestorer(BaseRestorer):
 
     @property
     def _n_in_flight(self) -> int:
-        return self.n_restorations * self.config_["n_orderings"]
+        return max(self.n_restorations, _MIN_ROWS) * self.config_["n_orderings"]
 
     @property
     def _n_draws(self) -> int:
@@ -329,7 +329,7 @@ def restore_in_order(
     restorations share, tells where each slice begins to change, and fills the cache up to there.
     """
     n_restorations, length = uniforms.shape
-    if key_value_cache:
+    if key_value_cache and tokens.device.type == "cpu":
         # With fewer rows a CPU's kernels round differently; then a slice's neighbours could change its tokens.
         uniforms = uniforms[torch.arange(max(n_restorations, _MIN_ROWS)) % n_restorations]
     n_chains = len(uniforms)

@@ -173,6 +173,8 @@ def _open(output: Path, sources: Sequence[Source], settings: dict[str, Any], job
     """Make the output folder ready, or refuse to replace what is in it."""
     make_folder(output)
     make_folder(output / _PICTURES)
+    for left in [*output.glob(".skmimood-*.tmp"), *(output / _PICTURES).glob("*.begun")]:
+        left.unlink(missing_ok=True)  # of a job that was ended by force
     if job.resume:
         return StatusTable.resume(output, settings)
     if job.overwrite:
@@ -231,8 +233,6 @@ def _score_in_workers(
     # A worker of another machine may have another working directory.
     shared = (model.absolute(), fingerprint(model), job, table.folder.absolute())
     tasks = {scan_id(source): (*shared, Path(str(source)).absolute()) for source in sources}
-    for scan in tasks:  # of a job that was ended by force
-        _mark_of(table, scan).unlink(missing_ok=True)
 
     def give_up(scan: str) -> None:
         _discard(scan, table)

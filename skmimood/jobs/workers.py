@@ -58,11 +58,12 @@ def run_in_workers(
     Raises
     ------
     WorkerError
-        If a worker dies before it has begun a scan.
+        If a pool dies before it has begun a scan.
     """
     waiting = dict(tasks)
     try:
         while waiting:
+            n_before = len(waiting)
             try:
                 for outcome in _pool(run, list(waiting.values()), n_jobs):
                     del waiting[outcome.id]
@@ -71,7 +72,7 @@ def run_in_workers(
                 if not _tells_of_death(error):
                     raise
                 suspects = [scan for scan in waiting if is_begun(scan)]
-                if not suspects:
+                if not suspects and len(waiting) == n_before:
                     raise WorkerError(
                         "The workers died before they began a scan. Start fewer at a time, or look at their memory."
                     ) from error

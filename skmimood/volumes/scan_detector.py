@@ -281,7 +281,7 @@ class ScanDetector(BaseEstimator):
         if effective_n_jobs(self.n_jobs) == 1:
             numbered = self._progress(list(enumerate(sources)), "scoring")
             return (self._detect_scan(source, index) for index, source in numbered)
-        # The detector is an argument of its own, which joblib's backends send to a worker once.
+        # The detector is an argument of its own, which dask sends to a worker once; loky maps its large arrays.
         tasks = (
             delayed(ScanDetector._detect_scan)(self, source, index) for index, source in enumerate(sources)
         )
