@@ -27,14 +27,15 @@ def main(model, scans, output) -> None:
         Client(cluster),
         joblib.parallel_config(backend="dask"),
     ):
-        table = score_scans([scans], Path(model), Path(output), job, say=print)
+        table = score_scans(scans, Path(model), Path(output), job, say=print)
     for outcome in table.outcomes:
         print(outcome.id, outcome.status, outcome.score, outcome.reason)
 
 
 if __name__ == "__main__":  # the workers import this file
     if len(sys.argv) == 4:
-        main(*sys.argv[1:])
+        model, scans, output = sys.argv[1:]
+        main(model, [scans], output)
     else:
         with tempfile.TemporaryDirectory() as folder:
             cohort = write_phantom_dataset(
