@@ -11,9 +11,9 @@ from sklearn.pipeline import Pipeline
 
 from benchmarks import protocol, records, tables
 from benchmarks.accuracy import Log, add_data_arguments, slices_of_command, told_in_a_line
+from benchmarks.choices import listed
 from benchmarks.methods import METHODS, Settings
 from benchmarks.slices import SliceSet
-from skmimood.exceptions import InputError
 
 COLUMNS = (
     "dataset", "preset", "seed", "variant", "parameters", "token_ap", "token_auroc", "ap", "best_dice", "auroc",
@@ -99,18 +99,8 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def named_variants(names: str) -> list[str]:
-    """Return the names in a list separated by semicolons; all for ``"all"``.
-
-    Raises
-    ------
-    InputError
-        If there is no such variant.
-    """
-    wanted = list(VARIANTS) if names == "all" else [name.strip() for name in names.split(";")]
-    unknown = [name for name in wanted if name not in VARIANTS]
-    if unknown:
-        raise InputError(f"There is no variant {unknown[0]!r}; there are {'; '.join(VARIANTS)}.")
-    return wanted
+    """Return the names in a list separated by semicolons; all for ``"all"``."""
+    return listed(names, VARIANTS, "variant", ";")
 
 
 def measure(

@@ -10,6 +10,7 @@ from typing import Any
 from sklearn.base import BaseEstimator
 from sklearn.pipeline import Pipeline
 
+from benchmarks.choices import listed
 from skmimood import (
     AnomalousTokenDetector,
     MaskedTokenInpainter,
@@ -18,7 +19,6 @@ from skmimood import (
     baselines,
     make_mimood_pipeline,
 )
-from skmimood.exceptions import InputError
 from skmimood.pipeline import PRESETS
 
 _NETWORK = (
@@ -262,15 +262,6 @@ def title(method: str) -> str:
 
 
 def named_methods(names: str) -> list[str]:
-    """Return the names in a comma-separated list, in the order of the registry; all for ``"all"``.
-
-    Raises
-    ------
-    InputError
-        If there is no such method.
-    """
-    wanted = list(METHODS) if names == "all" else [name.strip() for name in names.split(",")]
-    unknown = [name for name in wanted if name not in METHODS]
-    if unknown:
-        raise InputError(f"There is no method {unknown[0]!r}; there are {', '.join(METHODS)}.")
+    """Return the names in a comma-separated list, in the order of the registry; all for ``"all"``."""
+    wanted = listed(names, METHODS, "method")
     return [name for name in METHODS if name in wanted]

@@ -24,6 +24,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from benchmarks import growth, records, tables, untrained
 from benchmarks.accuracy import PRESETS, Log, told_in_a_line
+from benchmarks.choices import listed
 from benchmarks.floor import (
     Machine,
     Work,
@@ -40,7 +41,6 @@ from benchmarks.untrained import set_restoration
 from benchmarks.volume import import_seconds, synthetic_head
 from skmimood import VQTokenizer
 from skmimood._device import resolve_device, resolve_precision
-from skmimood.exceptions import InputError
 from skmimood.pipeline import PRESET_IMAGE_SIZE
 
 N_STEPS, N_RESTORATIONS = (1, 2, 4, 8), (1, 2, 3, 4)
@@ -151,18 +151,9 @@ def plan_of(arguments: argparse.Namespace, device: torch.device) -> Plan:
 
 
 def named_groups(names: str, *, quick: bool = False) -> list[str]:
-    """Return the names in a comma-separated list; all for ``"all"``, without the growth if it is to be quick.
-
-    Raises
-    ------
-    InputError
-        If there is no such group.
-    """
-    wanted = list(GROUPS) if names == "all" else [name.strip() for name in names.split(",")]
-    unknown = [name for name in wanted if name not in GROUPS]
-    if unknown:
-        raise InputError(f"There is no group {unknown[0]!r}; there are {', '.join(GROUPS)}.")
-    return [name for name in wanted if not (quick and names == "all" and name == "growth")]
+    """Return the names in a comma-separated list; all for ``"all"``, without the growth if it is to be quick."""
+    left_out = ["growth"] if quick and names == "all" else []
+    return [name for name in listed(names, GROUPS, "group") if name not in left_out]
 
 
 class Session:

@@ -7,6 +7,7 @@ import pytest
 from sklearn.pipeline import Pipeline
 
 from skmimood import AnomalousTokenDetector, MaskedTokenInpainter, VQTokenizer
+from skmimood.networks.transformer import TokenTransformer
 
 IMAGE_SIZE = 32
 
@@ -58,3 +59,17 @@ def healthy() -> np.ndarray:
 def fitted(healthy) -> Pipeline:
     """Return a pipeline trained enough to tell a lesion from its surroundings. Do not change it."""
     return Pipeline(small_steps(max_iter=250, validation_fraction=0.25)).fit(healthy)
+
+
+@pytest.fixture
+def batches(monkeypatch):
+    """Return a list to which every pass of a token transformer adds how many grids it got."""
+    sizes = []
+    forward = TokenTransformer.forward
+
+    def counting(self, tokens, *arguments, **options):
+        sizes.append(len(tokens))
+        return forward(self, tokens, *arguments, **options)
+
+    monkeypatch.setattr(TokenTransformer, "forward", counting)
+    return sizes

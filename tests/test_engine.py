@@ -27,20 +27,6 @@ def pipeline(fitted):
     return pickle.loads(pickle.dumps(fitted))
 
 
-@pytest.fixture
-def batches(monkeypatch):
-    """Return a list to which every pass of a token transformer adds how many grids it got."""
-    sizes = []
-    forward = TokenTransformer.forward
-
-    def counting(self, tokens, *arguments, **options):
-        sizes.append(len(tokens))
-        return forward(self, tokens, *arguments, **options)
-
-    monkeypatch.setattr(TokenTransformer, "forward", counting)
-    return sizes
-
-
 def quantile_threshold(pipeline, slices, share):
     """Return the lambda that masks this share of the tokens."""
     return float(np.quantile(pipeline[:-1].transform(slices).anomaly, 1 - share))

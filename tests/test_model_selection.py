@@ -13,7 +13,6 @@ from skmimood.baselines import TokenCritic, TokenizerResidual, TokenLikelihoodDe
 from skmimood.exceptions import InputError
 from skmimood.metrics import average_precision
 from skmimood.model_selection import score_path
-from skmimood.networks.transformer import TokenTransformer
 
 GRID = {
     "detector__threshold": [0.3, 0.5],
@@ -25,20 +24,6 @@ GRID = {
 @pytest.fixture(scope="module")
 def slices():
     return plant_lesions(make_slices(6, seed=3))[0]
-
-
-@pytest.fixture
-def passed(monkeypatch):
-    """Return a list to which every pass of a token transformer adds how many grids it got."""
-    sizes = []
-    forward = TokenTransformer.forward
-
-    def counting(self, tokens, *arguments, **options):
-        sizes.append(len(tokens))
-        return forward(self, tokens, *arguments, **options)
-
-    monkeypatch.setattr(TokenTransformer, "forward", counting)
-    return sizes
 
 
 def copy_of(pipeline, **parameters):
@@ -89,14 +74,14 @@ def test_a_path_varies_what_it_is_given_and_leaves_the_estimator_as_it_is(fitted
     assert {name: fitted.get_params()[name] for name in first} == {name: before[name] for name in first}
 
 
-def test_all_t_and_r_cost_the_networks_one_run_with_the_largest(fitted, slices, passed):
+def test_all_t_and_r_cost_the_networks_one_run_with_the_largest(fitted, slices, batches):
     copy_of(fitted, inpainter__n_steps=4, inpainter__n_restorations=4).decision_function(slices)
-    one_run = sum(passed)
-    passed.clear()
+    one_run = sum(batches)
+    batches.clear()
     assert (
         len(list(restoration_path(fitted, slices, n_steps=[1, 2, 3, 4], n_restorations=[1, 2, 3, 4]))) == 16
     )
-    assert sum(passed) == one_run
+    assert sum(batches) == one_run
 
 
 @pytest.mark.parametrize(
