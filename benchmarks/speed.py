@@ -6,7 +6,6 @@ import argparse
 import hashlib
 import json
 import multiprocessing
-import resource
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -36,7 +35,7 @@ from benchmarks.floor import (
     transformer_work,
 )
 from benchmarks.plain_reading import at_precision, plain_maps
-from benchmarks.timing import Subject, Timing, clock, interleave, measure, memory_kind
+from benchmarks.timing import Subject, Timing, clock, interleave, measure, memory_kind, peak_resident
 from benchmarks.untrained import set_restoration
 from benchmarks.volume import import_seconds, synthetic_head
 from skmimood import VQTokenizer
@@ -415,8 +414,8 @@ def score_volume(
     seconds, memory = measure(run, where)
     kind = memory_kind(where)
     if where.type == "cpu":
-        # Linux counts in kB; networks, libraries and the short fit are in it.
-        memory, kind = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, "resident, whole process"
+        # Networks, libraries and the short fit are in it.
+        memory, kind = peak_resident(), "resident, whole process"
     return {"seconds": seconds, "peak_memory_bytes": memory, "memory_kind": kind, "images": shape[2]}
 
 

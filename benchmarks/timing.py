@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import re
+import resource
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -108,6 +109,17 @@ def clock(device: torch.device) -> float:
 def memory_kind(device: torch.device) -> str:
     """Say what the peak memory of `measure` is."""
     return "CUDA, allocated" if device.type == "cuda" else "growth of resident memory"
+
+
+def peak_resident() -> int:
+    """Return the peak resident memory of this process in bytes.
+
+    Linux counts a parent's memory into what `resource` tells of a process that it has started, so its own file is read.
+    """
+    try:
+        return _resident("VmHWM")
+    except OSError:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def _reset_peak(device: torch.device) -> int | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import resource
 import subprocess
 import sys
 import time
@@ -11,6 +10,7 @@ import time
 import numpy as np
 
 from benchmarks import records
+from benchmarks.timing import peak_resident
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,7 +37,7 @@ def run(arguments: argparse.Namespace) -> None:
                 "import": round(float(np.median([import_seconds() for _ in range(5)])), 3),
             },
             # Linux counts in kB. The peak covers making the volume too.
-            "peak_memory_gb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9, 2),
+            "peak_memory_gb": round(peak_resident() / 1e9, 2),
         },
     )
 
