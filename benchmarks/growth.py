@@ -7,10 +7,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.pipeline import Pipeline
 
 from benchmarks.floor import Machine, restoration_floor
-from benchmarks.timing import Subject, interleave
+from benchmarks.timing import interleave, maps_of
 from benchmarks.untrained import MASKED_SHARE, Networks, build, phantoms, set_restoration
 
 SERIES: dict[str, tuple[float, ...]] = {
@@ -57,14 +56,12 @@ def grow(
                 pipeline = build(preset, str(device), size=size, with_rivals=False).mimood
             elif series == "masked share":
                 share = value
-            n_steps, n_restorations = (
-                int(value) if series == name else 4 * k for name, k in (("T", 2), ("R", 1))
-            )
+            n_steps = int(value) if series == "T" else 8
+            n_restorations = int(value) if series == "R" else 4
             set_restoration(pipeline, n_steps, n_restorations, share)
             images = phantoms(n, size)
-            timing = interleave([_restoration(pipeline, images)], device, repeats=repeats, patience=patience)[
-                "restoration"
-            ]
+            subject = maps_of(series, pipeline, images)
+            timing = interleave([subject], device, repeats=repeats, patience=patience)[series]
             yield {
                 "series": series, "value": value, "images": n, "seconds": timing.seconds, "masked_share": share,
                 "floor_seconds": restoration_floor(pipeline, n, machine, share=share),
@@ -73,13 +70,6 @@ def grow(
             set_restoration(pipeline)
             if timing.seconds > patience:
                 break
-
-
-def _restoration(pipeline: Pipeline, images: np.ndarray) -> Subject:
-    def run() -> None:
-        pipeline.decision_function(images)
-
-    return Subject("restoration", run)
 
 
 def exponent(values: Sequence[float], seconds: Sequence[float]) -> float:

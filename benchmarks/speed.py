@@ -18,7 +18,6 @@ import numpy as np
 import torch
 from sklearn.base import clone
 from sklearn.model_selection import ParameterGrid
-from sklearn.pipeline import Pipeline
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from benchmarks import growth, records, tables, untrained
@@ -35,7 +34,7 @@ from benchmarks.floor import (
     transformer_work,
 )
 from benchmarks.plain_reading import at_precision, plain_maps
-from benchmarks.timing import Subject, Timing, clock, interleave, measure, memory_kind, peak_resident
+from benchmarks.timing import Subject, Timing, clock, interleave, maps_of, measure, memory_kind, peak_resident
 from benchmarks.untrained import set_restoration
 from benchmarks.volume import import_seconds, synthetic_head
 from skmimood import VQTokenizer
@@ -244,12 +243,12 @@ def restorations(session: Session) -> Iterator[Record]:
         plain_maps(exact, images)
 
     timings = session.interleave([
-        _maps("mimood_r4_t8", networks.mimood, images),
+        maps_of("mimood_r4_t8", networks.mimood, images),
         Subject("mimood_reference", reference),
-        _maps("mimood_default", networks.recipe, images),
+        maps_of("mimood_default", networks.recipe, images),
         Subject("ar_r4_uncached", run_uncached),
-        _maps("ar_r4_cached", networks.autoregressive, images),
-        _maps("token_critic_r4", networks.critic, images),
+        maps_of("ar_r4_cached", networks.autoregressive, images),
+        maps_of("token_critic_r4", networks.critic, images),
     ])  # fmt: skip
     recipe = networks.recipe[-1]
     own: dict[str, Record] = {
@@ -267,13 +266,6 @@ def restorations(session: Session) -> Iterator[Record]:
         yield record(
             name, timing, f"{len(images)} images", to=to, timings=timings, **common, **own.get(name, {})
         )
-
-
-def _maps(name: str, pipeline: Pipeline, images: np.ndarray) -> Subject:
-    def run() -> None:
-        pipeline.decision_function(images)
-
-    return Subject(name, run)
 
 
 def grid(session: Session) -> Iterator[Record]:

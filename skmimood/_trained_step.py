@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from skmimood._caching import run_cached
 from skmimood._corruption import has_callable
-from skmimood._device import PRECISIONS, resolve_device, resolve_precision, with_halving
+from skmimood._device import PRECISIONS, autocast, resolve_device, resolve_precision, with_halving
 from skmimood._random import shared_seed
 from skmimood._slice_estimator import SliceEstimator
 from skmimood._training import Recipe, Runtime
@@ -173,6 +173,10 @@ class TrainedStep(SliceEstimator):
     def _inference_dtype(self) -> torch.dtype:
         """Return the dtype that the weights are kept in for inference."""
         return resolve_precision(self._precision(), self._torch_device)
+
+    def _autocast(self) -> torch.autocast:
+        """Return the context in which torch chooses the precision layer by layer."""
+        return autocast(self._torch_device, resolve_precision(self._precision(), self._torch_device))
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in super().__getstate__().items() if name != "_loaded"}

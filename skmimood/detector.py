@@ -19,7 +19,6 @@ from skmimood._corruption import (
     law_faults,
     split_law,
 )
-from skmimood._device import autocast, resolve_precision
 from skmimood._random import Streams
 from skmimood._trained_step import is_count, run_convolutions
 from skmimood._training import Recipe, Runtime, pick_copies, train
@@ -216,7 +215,7 @@ class AnomalousTokenDetector(BaseTokenDetector):
         network = self._network()
         if isinstance(network, TokenTransformer):
             return torch.sigmoid(network(tokens)[..., 0].float())
-        context = autocast(tokens.device, resolve_precision(self._precision(), tokens.device))
+        context = self._autocast()
 
         def score(batch: Tensor) -> Tensor:
             with context:

@@ -17,10 +17,7 @@ _PAPER_TRANSFORMER = {
     "depth": 12, "width": 512, "n_heads": 8, "mlp_ratio": 4.0, "drop_path": 0.1, "mask_generator": "brush",
     "max_iter": 200_000, "batch_size": 64, "warmup_iter": 2000, **_PAPER_OPTIMISER,
 }  # fmt: skip
-_SMALL_TRANSFORMER = {
-    "depth": 8, "width": 256, "n_heads": 8, "max_iter": 20_000, "batch_size": 64, "learning_rate": 5e-4,
-    "warmup_iter": 500,
-}  # fmt: skip
+_SMALL_TRAINING = {"max_iter": 20_000, "batch_size": 64, "learning_rate": 5e-4, "warmup_iter": 500}
 
 # What won on validation tumours, one change at a time; see the ablation in benchmarks/README.md.
 _RECIPE_DETECTOR = {
@@ -32,18 +29,15 @@ _RECIPE_INPAINTER = {
 }  # fmt: skip
 
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
-    # Sizes and lengths are the defaults of the estimators: minutes on two CPU cores.
+    # Sizes and lengths are the defaults of the estimators, but for the detector: minutes on two CPU cores.
     "tiny": {"tokenizer": {"standardize": True}, "detector": {**_RECIPE_DETECTOR}, "inpainter": {**_RECIPE_INPAINTER}},
     "small": {
         "tokenizer": {
             "standardize": True, "channels": 64, "channel_multipliers": (1, 2, 4), "n_res_blocks": 2,
-            "max_iter": 20_000, "batch_size": 32, "learning_rate": 5e-4, "warmup_iter": 500,
+            **_SMALL_TRAINING, "batch_size": 32,
         },
-        "detector": {
-            **_RECIPE_DETECTOR, "n_painted": 64, "max_iter": 20_000, "batch_size": 64, "learning_rate": 5e-4,
-            "warmup_iter": 500,
-        },
-        "inpainter": {**_RECIPE_INPAINTER, **_SMALL_TRANSFORMER},
+        "detector": {**_RECIPE_DETECTOR, "n_painted": 64, **_SMALL_TRAINING},
+        "inpainter": {**_RECIPE_INPAINTER, "depth": 8, "width": 256, "n_heads": 8, **_SMALL_TRAINING},
     },
     "paper": {
         "tokenizer": {

@@ -15,7 +15,6 @@ from torch import Tensor
 
 from skmimood._augmentation import vary_intensity
 from skmimood._caching import run_cached
-from skmimood._device import autocast, resolve_precision
 from skmimood._foreground import standardise, undo_standardise
 from skmimood._random import Streams
 from skmimood._trained_step import TrainedStep, is_count, run_convolutions
@@ -346,9 +345,6 @@ class VQTokenizer(TransformerMixin, TrainedStep):
                 f"pixels; at least {_MIN_TOKENS} are needed. Use larger images, or fewer levels in channel_multipliers."
             )
         return grid
-
-    def _autocast(self) -> torch.autocast:
-        return autocast(self._torch_device, resolve_precision(self._precision(), self._torch_device))
 
     def _inference_dtype(self) -> torch.dtype:
         return torch.float32  # autocast chooses layer by layer; codes and the last layer stay exact

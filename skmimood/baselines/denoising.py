@@ -12,7 +12,6 @@ from scipy import ndimage
 from torch import Tensor
 
 from skmimood._augmentation import vary_intensity
-from skmimood._device import autocast, resolve_precision
 from skmimood._foreground import eroded, head_masks
 from skmimood._pixel_maps import held_out_slices
 from skmimood._random import Streams
@@ -175,7 +174,7 @@ class DenoisingAutoencoder(BaseImageDetector):
 
     def _detect_batch(self, images: Tensor) -> tuple[Tensor, Tensor]:
         network = self._network()
-        context = autocast(images.device, resolve_precision(self._precision(), images.device))
+        context = self._autocast()
 
         def denoise(batch: Tensor) -> Tensor:
             with context:

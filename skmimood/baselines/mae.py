@@ -12,7 +12,6 @@ import torch.nn.functional as F
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from skmimood._device import autocast, resolve_precision
 from skmimood._pixel_maps import held_out_slices
 from skmimood._random import Streams
 from skmimood._residuals import RESIDUALS, filter_maps, residual_maps
@@ -294,9 +293,6 @@ class MaskedAutoencoderDetector(BaseImageDetector):
         network = cast(AutoencoderWithClassifier, self._network())
         visible = visible_patches(network.autoencoder, self.n_trials, self.seed_)
         return network, visible.to(self._torch_device)
-
-    def _autocast(self) -> torch.autocast:
-        return autocast(self._torch_device, resolve_precision(self._precision(), self._torch_device))
 
     def _inference_dtype(self) -> torch.dtype:
         return torch.float32  # autocast chooses layer by layer; pixels stay exact
