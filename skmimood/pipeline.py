@@ -24,7 +24,7 @@ _RECIPE_DETECTOR = {
     "threshold": 0.1, "corruption": "painted", "network": "unet", "depth": 3, "width": 64, "max_iter": 1200,
 }  # fmt: skip
 _RECIPE_INPAINTER = {
-    "n_steps": 2, "n_restorations": 4, "combination": "mean", "residual_weight": "anomaly", "weight_power": 1.0,
+    "n_steps": 1, "n_restorations": 8, "combination": "mean", "residual_weight": "anomaly", "weight_power": 1.0,
     "min_filter": 1, "mean_filter": 3,
 }  # fmt: skip
 
@@ -70,8 +70,8 @@ def make_mimood_pipeline(
     preset : {"tiny", "small", "paper"}, default="tiny"
         ``"tiny"``, for slices of 64 x 64 pixels, trains in minutes on two CPU cores; ``"small"``, for 128 x 128, is
         made for a GPU. Both depart from the paper: slices are standardised (`SliceStandardizer`), the detector is a
-        U-Net over the tokens' codes that learns from anomalies painted into pixels, lambda is 0.1, T = 2, and the mean
-        residual of the R restorations, without the minimum filter, is weighted by the detector's score.
+        U-Net over the tokens' codes that learns from anomalies painted into pixels, lambda is 0.1, T = 1, R = 8, and
+        the mean residual of the restorations, without the minimum filter, is weighted by the detector's score.
         ``"paper"`` has every value that Naval Marimont et al. (2023) state: depth 12, stochastic depth 0.1,
         K = 256 codes of D = 256, f = 8 (for 160 x 160 pixels: 400 tokens), lambda = 0.005, T = 8, R = 4, AdamW at
         5e-5 with weight decay 1e-5 and a cosine schedule, 300,000 and 200,000 steps. Where the paper is silent
