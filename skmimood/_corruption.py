@@ -39,23 +39,25 @@ def _brush_walks(n: int, grid: tuple[int, int], rng: np.random.Generator) -> np.
         rng.uniform(-np.pi / 3, np.pi / 3, (n, strokes, segments)), axis=2
     )
     half_width = rng.integers(0, 3, (n, strokes, segments)) * scale
-    # A step beyond a segment's length, a segment's stroke or the number of strokes stays where it is.
+    # A step beyond a segment's length stays where it is; one beyond a stroke's segments or the strokes draws nothing.
     moves = np.arange(steps) < rng.integers(1, steps + 1, (n, strokes, segments))[..., None]
     exists = np.arange(segments) < rng.integers(4, segments + 1, (n, strokes))[..., None]
     exists &= (np.arange(strokes) < rng.integers(1, strokes + 1, n)[:, None])[..., None]
     direction = np.stack([np.sin(heading), np.cos(heading)], -1)[:, :, :, None] * scale  # (n, s, g, 1, 2)
     walk = np.cumsum((direction * moves[..., None]).reshape(n, strokes, segments * steps, 2), axis=2)
     points = rng.uniform(0, 1, (n, strokes, 1, 2)) * (np.array(grid) - 1) + walk
-    # Two flat axes, one compare a cell: the distance of each cell of the grid to each point of the walk.
-    rows, columns = np.arange(grid[0]), np.arange(grid[1])
-    # Rounded to cells, so that the narrowest brush leaves no gaps.
-    points = np.rint(points).reshape(n, -1, 2).astype(np.float32)
-    radius2 = (np.repeat(half_width, steps, axis=2).reshape(n, -1) + 0.5).astype(np.float32) ** 2
-    radius2[~np.repeat(exists, steps, axis=2).reshape(n, -1)] = -1
-    distance2 = (points[..., 0, None] - rows)[..., None] ** 2 + ((points[..., 1, None] - columns) ** 2)[
-        ..., None, :
-    ]
-    return (distance2 <= radius2[..., None, None]).any(1)
+    radius2 = (np.repeat(half_width, steps, axis=2).reshape(n, -1) + 0.5) ** 2
+    sample, point = np.nonzero((exists[..., None] & moves).reshape(n, -1))
+    # Rounded to cells, so that the narrowest brush leaves no gaps; each point covers cells at most two away.
+    centres = np.rint(points).astype(int).reshape(n, -1, 2)[sample, point]  # (m, 2)
+    around = np.stack(np.meshgrid(range(-2, 3), range(-2, 3)), -1).reshape(-1, 2)  # (25, 2)
+    cells = centres[:, None] + around  # (m, 25, 2)
+    covered = (around**2).sum(1) <= radius2[sample, point][:, None]
+    covered &= ((cells >= 0) & (cells < grid)).all(2)
+    masks = np.zeros((n, *grid), bool)
+    rows, columns = cells[covered].T
+    masks[np.broadcast_to(sample[:, None], covered.shape)[covered], rows, columns] = True
+    return masks
 
 
 def uniform_ratio_masks(n: int, grid: tuple[int, int], rng: np.random.Generator) -> np.ndarray:

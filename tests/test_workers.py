@@ -1,5 +1,6 @@
 """Cohorts and searches on joblib's backends: the same results, and none lost with a worker."""
 
+import uuid
 import warnings
 
 import joblib
@@ -8,6 +9,7 @@ import pytest
 from command_line import rows, run, status
 from conftest import make_slices, small_steps
 from deadly_worker import DEADLY, die, done_or_die, score_or_die
+from joblib import Parallel, delayed
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import Pipeline
 from toy_scans import image, make, write_healthy_scans
@@ -19,6 +21,7 @@ from skmimood.jobs.scoring import ScoreJob, score_scans
 from skmimood.jobs.workers import DIED_TWICE, run_in_workers
 from skmimood.nifti import write_image
 from skmimood.volumes import ScanDetector
+from skmimood.volumes.sent_once import SentOnce
 
 pytestmark = pytest.mark.filterwarnings("ignore:A worker stopped while some jobs")  # of loky, where one dies
 
@@ -80,6 +83,33 @@ def test_a_detector_maps_scans_in_two_workers_as_in_one(model, scans):
     np.testing.assert_array_equal(
         detector.score_samples(scans), detector.set_params(n_jobs=None).score_samples(scans)
     )
+
+
+class Traced:
+    """Notes in a folder that a process has unpickled it; large enough for loky to map it."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.ballast = np.zeros(2**21, np.uint8)
+
+    def __setstate__(self, state):
+        vars(self).update(state)
+        (self.folder / uuid.uuid4().hex).touch()
+
+
+def use(sent, number):
+    return number + sent.get().ballast.sum() + (sent.get() is not sent.get())
+
+
+def test_a_worker_unpickles_what_many_tasks_need_once(tmp_path):
+    sent = SentOnce(Traced(tmp_path))
+    with Parallel(2, batch_size=1, pre_dispatch=2) as pool:
+        assert pool(delayed(use)(sent, number) for number in range(12)) == list(range(12))
+    assert 1 <= len(list(tmp_path.iterdir())) <= 2
+
+
+def test_what_is_sent_anew_replaces_what_was_sent():
+    assert [SentOnce(number).get() for number in (1, 2, 1)] == [1, 2, 1]
 
 
 def test_no_workers_at_all_are_refused():

@@ -22,6 +22,7 @@ from skmimood.volumes.cohort import Candidate, PreparedScan, ScanReader, ScanSta
 from skmimood.volumes.domain import Domain, find_high_scores, learn_domain, warn_about_suspects
 from skmimood.volumes.fitting import choose_frame, collect_slices, for_plane, refer, warn_about_learned
 from skmimood.volumes.mapping import Frame, Gallery, ScanResult, judge
+from skmimood.volumes.sent_once import SentOnce
 from skmimood.volumes.settings import inference_settings, warn_if_changed
 from skmimood.volumes.sources import find_named_or_chosen, mask_suffixes, pair_masks
 from skmimood.volumes.state import as_pair, check_parameters, pack, raise_faults, unpack
@@ -281,10 +282,8 @@ class ScanDetector(BaseEstimator):
         if effective_n_jobs(self.n_jobs) == 1:
             numbered = self._progress(list(enumerate(sources)), "scoring")
             return (self._detect_scan(source, index) for index, source in numbered)
-        # The detector is an argument of its own, which dask sends to a worker once; loky maps its large arrays.
-        tasks = (
-            delayed(ScanDetector._detect_scan)(self, source, index) for index, source in enumerate(sources)
-        )
+        sent = SentOnce(self)
+        tasks = (delayed(_detect_scan)(sent, source, index) for index, source in enumerate(sources))
         return Parallel(self.n_jobs, return_as="generator", batch_size=1, pre_dispatch="n_jobs")(tasks)
 
     def decision_function(self, X: Any) -> list[Nifti1Image]:
@@ -415,3 +414,7 @@ class ScanDetector(BaseEstimator):
             if result.flags:
                 warn(f"{result.id}: {'; '.join(result.flags)}.")
             yield result
+
+
+def _detect_scan(sent: SentOnce[ScanDetector], source: Source, index: int) -> ScanResult:
+    return sent.get()._detect_scan(source, index)
