@@ -17,5 +17,6 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     """
     if queries.device.type != "cpu":
         return F.scaled_dot_product_attention(queries, keys, values)
-    weights = torch.softmax(queries @ keys.transpose(-1, -2) / math.sqrt(queries.shape[-1]), dim=-1)
+    # Scaled before the product, which is faster, and rounds less in bfloat16, than to scale all its entries.
+    weights = torch.softmax(queries / math.sqrt(queries.shape[-1]) @ keys.transpose(-1, -2), dim=-1)
     return weights.to(values.dtype) @ values
