@@ -61,6 +61,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "tokens of 8 pixels": {"tokenizer__channel_multipliers": (1, 2, 2)},
     "codes of 8 dimensions": {"tokenizer__code_dim": 8},
     "512 codes": {"tokenizer__n_codes": 512},
+    "cosine codes": {"tokenizer__quantizer": "cosine"},
+    "FSQ codes": {"tokenizer__quantizer": "fsq"},
 }  # fmt: skip
 
 

@@ -142,7 +142,7 @@ class TrainedStep(SliceEstimator):
 
     def _transformer_config(self, X: TokenizedScans, *, n_outputs: int) -> dict[str, Any]:
         """Return the arguments of the `TokenTransformer` over the tokens of ``X``."""
-        n_codes = X.tokenizer.n_codes
+        n_codes = X.tokenizer.n_codes_
         return {
             "n_inputs": n_codes + (n_outputs == n_codes),  # an in-painter has a [MASK] symbol
             "n_outputs": n_outputs,

@@ -190,7 +190,7 @@ class AnomalousTokenDetector(BaseTokenDetector):
             return config
         shared = {name: config[name] for name in ("n_inputs", "n_outputs", "grid")}
         widths = [self.width * 2**level for level in range(self.depth)]
-        return shared | {"code_dim": X.tokenizer.code_dim, "widths": widths}
+        return shared | {"code_dim": X.tokenizer.codes.shape[1], "widths": widths}
 
     def _inference_dtype(self) -> torch.dtype:
         # Of a U-Net, autocast chooses layer by layer.

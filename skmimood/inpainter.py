@@ -201,7 +201,7 @@ class MaskedTokenInpainter(BaseRestorer):
         self._check_parameters()
         detector_of(X)  # refuses what has not been scored, before the training
         healthy = drop_lesions(check_tokenized(X), y)
-        config = self._transformer_config(healthy, n_outputs=healthy.tokenizer.n_codes)
+        config = self._transformer_config(healthy, n_outputs=healthy.tokenizer.n_codes_)
         self._fit_network(
             train_token_inpainter, config, tokens=healthy.tokenizer.training_tokens(healthy),
             mask_generator=self.mask_generator,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, cast
@@ -22,10 +23,12 @@ from skmimood._training import Recipe, Runtime, train
 from skmimood._training_tokens import encode_images, pad, tokenize_augmented, tokenize_painted
 from skmimood._validation import check_images, drop_lesions
 from skmimood.exceptions import CodebookCollapseWarning, InputError
+from skmimood.networks.quantizer import levels_for
 from skmimood.networks.vqvae import VQVAE
 from skmimood.networks.weights import new_network
 from skmimood.scans import TokenizedScans
 
+QUANTIZERS = ("ema", "cosine", "fsq")
 _MIN_TOKENS = 4
 _MAX_USAGE_IMAGES = 512
 _COLLAPSED_SHARE = 0.03
@@ -43,7 +46,14 @@ class VQTokenizer(TransformerMixin, TrainedStep):
     n_codes : int, default=256
         Size K of the codebook (paper: 256).
     code_dim : int, default=32
-        Dimension D of a code (paper: 256).
+        Dimension D of a code (paper: 256). ``quantizer="fsq"`` has its own.
+    quantizer : {"ema", "cosine", "fsq"}, default="ema"
+        Kind of codes (paper silent). ``"ema"``: a codebook that follows the encoder by moving averages (van den Oord et
+        al. 2017). ``"cosine"``: the same, of codes and encoder outputs of unit norm (Yu et al. 2022). ``"fsq"``: finite
+        scalar quantisation, 2 to 6 numbers each rounded to one of a few levels (Mentzer et al. 2024). There no codebook
+        is learnt, ``code_dim``, ``commitment``, ``codebook_decay`` and ``restart_below`` have no say, and of a table of
+        levels those are taken that make nearest to ``n_codes`` codes: 240 = 8 x 6 x 5 for 256, 512 = 8 x 8 x 8 for 512,
+        at least 16 and at most 64,000; see ``n_codes_``.
     patch_size : int, default=2
         Side of the pixel squares that become channels before the first convolution (VQGAN: 1). 2 quarters
         the cost of the widest layers, on a CPU most of the whole.
@@ -108,6 +118,8 @@ class VQTokenizer(TransformerMixin, TrainedStep):
         Height and width seen in fit.
     grid_ : tuple of int
         Height h and width w of the token grid: image size over f, rounded up.
+    n_codes_ : int
+        Number of codes K: ``n_codes``, or of ``quantizer="fsq"`` the number nearest to it that levels make.
     perplexity_ : float
         exp of the entropy of code usage over healthy slices, between 1 and K.
     n_active_codes_ : int
@@ -119,6 +131,8 @@ class VQTokenizer(TransformerMixin, TrainedStep):
     ----------
     Naval Marimont et al., MIM-OOD, DGM4MICCAI 2023, sections 3.1 and 4. Esser et al., Taming transformers for
     high-resolution image synthesis, CVPR 2021. van den Oord et al., Neural discrete representation learning, 2017.
+    Yu et al., Vector-quantized image modeling with improved VQGAN, ICLR 2022, section 3.2. Mentzer et al., Finite
+    scalar quantization: VQ-VAE made simple, ICLR 2024, table 1.
     """
 
     _network_class = VQVAE
@@ -129,6 +143,7 @@ class VQTokenizer(TransformerMixin, TrainedStep):
         *,
         n_codes: int = 256,
         code_dim: int = 32,
+        quantizer: str = "ema",
         patch_size: int = 2,
         channels: int = 32,
         channel_multipliers: Sequence[int] = (1, 2),
@@ -158,6 +173,7 @@ class VQTokenizer(TransformerMixin, TrainedStep):
     ) -> None:
         self.n_codes = n_codes
         self.code_dim = code_dim
+        self.quantizer = quantizer
         self.patch_size = patch_size
         self.channels = channels
         self.channel_multipliers = channel_multipliers
@@ -217,6 +233,7 @@ class VQTokenizer(TransformerMixin, TrainedStep):
             "code_dim": self.code_dim,
             "codebook_decay": self.codebook_decay,
             "restart_below": self.restart_below,
+            **self._codes_config(),
         }
         self._fit_network(train_vqvae, config, images=seen, commitment=self.commitment, augment=self.augment)
         self.image_shape_, self.grid_ = healthy.shape[1:], grid
@@ -259,9 +276,9 @@ class VQTokenizer(TransformerMixin, TrainedStep):
                 f"Tokens must be integers of shape (n, {self.grid_[0]}, {self.grid_[1]}); got {tokens.dtype} "
                 f"{tokens.shape}."
             )
-        if tokens.size and (tokens.min() < 0 or tokens.max() >= self.n_codes):
+        if tokens.size and (tokens.min() < 0 or tokens.max() >= self.n_codes_):
             raise InputError(
-                f"Tokens must lie in [0, {self.n_codes - 1}]; got {tokens.min()} to {tokens.max()}."
+                f"Tokens must lie in [0, {self.n_codes_ - 1}]; got {tokens.min()} to {tokens.max()}."
             )
         decoded = self.decode_tensor(torch.from_numpy(tokens.astype(np.int64))).cpu().numpy()
         return self.unseen(decoded, X.images) if isinstance(X, TokenizedScans) else decoded
@@ -283,6 +300,11 @@ class VQTokenizer(TransformerMixin, TrainedStep):
     def codes(self) -> np.ndarray:
         """Codebook of shape (K, D), float32."""
         return self.state_["quantizer.codes"]
+
+    @property
+    def n_codes_(self) -> int:
+        """Number of codes K."""
+        return len(self.codes)
 
     @property
     def downsampling(self) -> int:
@@ -353,16 +375,26 @@ class VQTokenizer(TransformerMixin, TrainedStep):
         network = cast(VQVAE, self._network())
         return encode_images(network, images, self._torch_device, self._autocast(), self.batch_size)
 
+    def _codes_config(self) -> dict[str, Any]:
+        """Return the arguments of `VQVAE` by which the kind of codes differs from ``"ema"``.
+
+        Of that there are none, so that networks trained and saved before there was a choice stay valid.
+        """
+        if self.quantizer == "fsq":
+            levels = levels_for(self.n_codes)
+            return {"n_codes": math.prod(levels), "code_dim": len(levels), "levels": list(levels)}
+        return {"unit_codes": True} if self.quantizer == "cosine" else {}
+
     def _measure_usage(self, images: np.ndarray) -> None:
         chosen = np.linspace(0, len(images) - 1, min(len(images), _MAX_USAGE_IMAGES)).astype(int)
-        usage = np.bincount(self._encode(images[chosen]).ravel(), minlength=self.n_codes)
+        usage = np.bincount(self._encode(images[chosen]).ravel(), minlength=self.n_codes_)
         share = usage[usage > 0] / usage.sum()
         self.n_active_codes_ = len(share)
         self.perplexity_ = float(np.exp(-(share * np.log(share)).sum()))
-        if self.perplexity_ < max(1.5, _COLLAPSED_SHARE * self.n_codes):
+        if self.perplexity_ < max(1.5, _COLLAPSED_SHARE * self.n_codes_):
             warnings.warn(
                 f"The codebook has collapsed: perplexity {self.perplexity_:.1f}, {self.n_active_codes_} of "
-                f"{self.n_codes} codes in use. Train longer, lower code_dim, or pass more varied slices.",
+                f"{self.n_codes_} codes in use. Train longer, lower code_dim, or pass more varied slices.",
                 CodebookCollapseWarning, stacklevel=3,
             )  # fmt: skip
 
@@ -370,6 +402,7 @@ class VQTokenizer(TransformerMixin, TrainedStep):
         yield from super()._parameter_faults()
         for name in ("n_codes", "code_dim", "patch_size", "channels", "n_res_blocks"):
             yield from self._faults(name, is_count, "a positive integer")
+        yield from self._faults("quantizer", lambda name: name in QUANTIZERS, f"one of {QUANTIZERS}")
         yield from self._faults("n_augmentations", lambda n: n == 0 or is_count(n), "0 or a positive integer")
         yield from self._faults("codebook_decay", lambda decay: 0 < decay < 1, "a number in (0, 1)")
         yield from self._faults("commitment", lambda weight: weight >= 0, "a number of at least 0")

@@ -50,6 +50,14 @@ def interrupted(fit, title, at_step):
     raise AssertionError("it was not interrupted")
 
 
+def cosine_tokenizer():
+    """Return a tokenizer with codes of unit norm, half of which die in a moment."""
+    return VQTokenizer(
+        quantizer="cosine", n_codes=16, code_dim=4, channels=4, channel_multipliers=(1,), codebook_decay=0.5,
+        max_iter=6, warmup_iter=2, batch_size=7, precision="float32", random_state=0,
+    )  # fmt: skip
+
+
 def refusal(healthy, **parameters):
     """Return the error of a fit that cannot be done in several processes."""
     tokenizer = VQTokenizer(
@@ -78,6 +86,7 @@ def main(folder, rank):
         seed=chance.seed_,
         other_data=refusal(healthy * (1 - 0.01 * int(rank))),
         small_batch=refusal(healthy, batch_size=1),
+        cosine_codes=cosine_tokenizer().fit(healthy).codes,
         **learnt(steps),
     )
 

@@ -34,7 +34,7 @@ TINY = {
 class BrightnessTokenizer:
     """Squares of 4 pixels a side become their mean brightness, in 16 steps: a tokenizer that needs no training."""
 
-    n_codes, downsampling = 16, 4
+    n_codes_, downsampling = 16, 4
 
     def transform(self, images):
         n, height, width = images.shape

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import make_slices
-from distributed_fit import learnt, pipeline
+from distributed_fit import cosine_tokenizer, learnt, pipeline
 
 PROGRAM = Path(__file__).with_name("distributed_fit.py")
 
@@ -40,6 +40,12 @@ def test_all_processes_have_the_same_weights_to_the_bit(processes):
     assert names
     for name in names:
         np.testing.assert_array_equal(*(process[name] for process in processes), err_msg=name)
+
+
+def test_codes_of_unit_norm_are_those_that_one_process_learns(processes):
+    np.testing.assert_array_equal(processes[0]["cosine_codes"], processes[1]["cosine_codes"])
+    alone = cosine_tokenizer().fit(make_slices(20)).codes
+    np.testing.assert_allclose(processes[0]["cosine_codes"], alone, atol=1e-3)
 
 
 def test_only_the_first_writes_cache_checkpoints_and_models(processes):

@@ -2,10 +2,11 @@ import warnings
 
 import numpy as np
 import pytest
-from conftest import make_slices, plant_lesions
+from conftest import make_slices, plant_lesions, small_steps
 from sklearn.exceptions import NotFittedError
+from sklearn.pipeline import Pipeline
 
-from skmimood import TokenizedScans, VQTokenizer
+from skmimood import TokenizedScans, VQTokenizer, load_model, save_model
 from skmimood.exceptions import CodebookCollapseWarning, InputError
 
 
@@ -125,7 +126,7 @@ def test_a_size_that_is_no_positive_integer_is_refused_by_name(healthy, paramete
     [
         ("validation_fraction", 1.5), ("gradient_clip", 0), ("codebook_decay", 2), ("warmup_iter", -5),
         ("n_augmentations", -1), ("channel_multipliers", 3), ("channel_multipliers", ()), ("random_state", -1),
-        ("n_iter_no_change", 0), ("learning_rate", "fast"), ("precision", "float16"),
+        ("n_iter_no_change", 0), ("learning_rate", "fast"), ("precision", "float16"), ("quantizer", "lfq"),
     ],
 )  # fmt: skip
 def test_a_training_parameter_out_of_range_is_refused_by_name(healthy, parameter, value):
@@ -198,3 +199,50 @@ def test_slices_that_were_standardised_come_back_in_their_own_intensities(health
 
 def test_without_standardising_slices_are_seen_as_they_are(healthy):
     assert VQTokenizer().seen(healthy) is healthy
+
+
+@pytest.fixture(scope="module", params=["cosine", "fsq"])
+def other_codes(request, healthy):
+    """Return a pipeline with another kind of codes, of which the tokenizer alone is trained well."""
+    pipeline = Pipeline(small_steps(max_iter=3))
+    pipeline.set_params(
+        tokenizer__quantizer=request.param, tokenizer__max_iter=120, detector__network="unet", detector__depth=2,
+        detector__corruption="painted", detector__n_painted=1, detector__threshold=0.0,
+    )  # fmt: skip
+    return pipeline.fit(healthy)
+
+
+def test_other_kinds_of_codes_carry_healthy_slices_too(other_codes, healthy):
+    tokenizer = other_codes[0]
+    blank = np.abs(healthy - healthy.mean((1, 2), keepdims=True)).mean()
+    assert -tokenizer.score(healthy) < 0.35 * blank
+    assert tokenizer.perplexity_ > 4
+
+
+def test_a_pipeline_with_other_codes_knows_their_number_in_every_step(other_codes, healthy):
+    tokenizer, detector, inpainter = other_codes.named_steps.values()
+    n_codes = {"cosine": 32, "fsq": 30}[tokenizer.quantizer]
+    assert len(tokenizer.codes) == tokenizer.n_codes_ == n_codes
+    assert detector.config_["n_inputs"] == inpainter.config_["n_outputs"] == n_codes
+    restored = inpainter.restore(other_codes[:2].transform(healthy[:4]))
+    assert restored.min() >= 0
+    assert restored.max() < n_codes
+    with pytest.raises(InputError, match=rf"Tokens must lie in \[0, {n_codes - 1}\]"):
+        tokenizer.inverse_transform(np.full((1, 8, 8), n_codes))
+
+
+def test_a_pipeline_with_other_codes_is_the_same_when_loaded(other_codes, healthy, tmp_path):
+    save_model(other_codes, tmp_path / "model")
+    loaded = load_model(tmp_path / "model")
+    assert loaded[0].get_params() == other_codes[0].get_params()
+    np.testing.assert_array_equal(
+        loaded.decision_function(healthy[:4]), other_codes.decision_function(healthy[:4])
+    )
+
+
+def test_networks_of_before_there_were_other_codes_stay_valid(fitted):
+    # Their names in the cache and what load_model expects depend on the configuration.
+    assert list(fitted[0].config_) == [
+        "patch_size", "channels", "channel_multipliers", "n_res_blocks", "n_codes", "code_dim", "codebook_decay",
+        "restart_below",
+    ]  # fmt: skip

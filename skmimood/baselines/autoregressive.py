@@ -215,7 +215,7 @@ class AutoregressiveRestorer(BaseRestorer):
 
     def _fit_orderings(self, healthy: TokenizedScans) -> None:
         """Train a network for each ordering, cached one by one, and join what they learnt."""
-        config = self._transformer_config(healthy, n_outputs=healthy.tokenizer.n_codes)
+        config = self._transformer_config(healthy, n_outputs=healthy.tokenizer.n_codes_)
         tokens = healthy.tokenizer.training_tokens(healthy)
         seed = shared_seed(self.random_state)
         trained = [

@@ -143,7 +143,7 @@ class TokenLikelihoodDetector(BaseTokenDetector):
         """
         self._check_parameters()
         healthy = drop_lesions(check_tokenized(X), y)
-        config = self._transformer_config(healthy, n_outputs=healthy.tokenizer.n_codes)
+        config = self._transformer_config(healthy, n_outputs=healthy.tokenizer.n_codes_)
         # The very call of MaskedTokenInpainter.fit, so that the cache trains for both but once.
         self._fit_network(
             train_token_inpainter, config, tokens=healthy.tokenizer.training_tokens(healthy),

@@ -136,7 +136,7 @@ class TokenCritic(BaseTokenDetector):
         self._check_parameters()
         healthy = drop_lesions(check_tokenized(X), y)
         tokens, seed = healthy.tokenizer.training_tokens(healthy), shared_seed(self.random_state)
-        generator_config = self._transformer_config(healthy, n_outputs=healthy.tokenizer.n_codes)
+        generator_config = self._transformer_config(healthy, n_outputs=healthy.tokenizer.n_codes_)
         # The very call of MaskedTokenInpainter.fit, so that the cache trains for both but once.
         generator = self._train(
             train_token_inpainter, generator_config, seed, tokens=tokens,

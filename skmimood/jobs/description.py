@@ -98,7 +98,7 @@ def _describe_step(step: Any) -> dict[str, Any]:
         "final_loss": float(losses[-_LAST_STEPS:].mean()) if losses.size else None,
         "validation_loss": float(validation.min()) if validation.size else None,
         "perplexity": None if perplexity is None else float(perplexity),
-        "n_codes": getattr(step, "n_codes", None),
+        "n_codes": getattr(step, "n_codes_", None),
     }
 
 

@@ -1,7 +1,10 @@
-"""Vector quantisation with a codebook that follows the encoder by exponential moving averages."""
+"""Vector quantisation: codebooks that follow the encoder by exponential moving averages, and finite scalars."""
 
 from __future__ import annotations
 
+import math
+from abc import abstractmethod
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -16,10 +19,44 @@ class Quantized(NamedTuple):
 
     vectors: Tensor  # (n, D, h, w), the nearest codes; gradients pass straight through
     tokens: Tensor  # (n, h, w) int64
-    commitment: Tensor  # scalar, mean of (z_e - sg(z_q))^2
+    commitment: Tensor  # scalar, mean of (z_e - sg(z_q))^2, or 0 where there are no codes to commit to
 
 
-class EMAQuantizer(nn.Module):
+class Quantizer(nn.Module):
+    """Base of the quantisers: each encoder output becomes the nearest of ``codes`` (K, D)."""
+
+    codes: Tensor
+
+    def __init__(self, n_codes: int, code_dim: int) -> None:
+        super().__init__()
+        self.register_buffer("codes", torch.zeros(n_codes, code_dim))
+
+    def forward(self, encoded: Tensor, generator: torch.Generator | None = None) -> Quantized:
+        """Quantise; with a ``generator`` (training), a codebook that is learnt is updated as well."""
+        n, d, h, w = encoded.shape
+        # Averages and distances are only meaningful in float32, whatever the precision of the rest.
+        with torch.autocast(encoded.device.type, enabled=False):
+            flat = self._bound(encoded.float().permute(0, 2, 3, 1).reshape(-1, d))  # (n*h*w, D)
+            vectors, tokens, commitment = self._quantize(flat, generator)
+            vectors = flat + (vectors - flat).detach()
+        return Quantized(
+            vectors.view(n, h, w, d).permute(0, 3, 1, 2).to(encoded.dtype), tokens.view(n, h, w), commitment
+        )
+
+    def look_up(self, tokens: Tensor) -> Tensor:
+        """Return the codes (n, D, h, w) of tokens (n, h, w)."""
+        return self.codes[tokens].permute(0, 3, 1, 2)
+
+    def _bound(self, flat: Tensor) -> Tensor:
+        """Map vectors (m, D) to where codes can be."""
+        return flat
+
+    @abstractmethod
+    def _quantize(self, flat: Tensor, generator: torch.Generator | None) -> Quantized:
+        """Return the codes (m, D), the tokens (m,) and the commitment of bounded vectors (m, D)."""
+
+
+class EMAQuantizer(Quantizer):
     """Nearest-neighbour quantiser of van den Oord et al. (2017), appendix A.1 (EMA updates).
 
     The codebook starts at the k-means centres of the first batch, and codes that the encoder
@@ -37,47 +74,33 @@ class EMAQuantizer(nn.Module):
         A code whose moving count of uses per batch falls below this restarts.
     """
 
-    # Averages are only meaningful in float32, whatever the precision of the rest.
-    codes: Tensor
     counts: Tensor
     sums: Tensor
     is_initialised: Tensor
 
     def __init__(self, n_codes: int, code_dim: int, *, decay: float, restart_below: float) -> None:
-        super().__init__()
+        super().__init__(n_codes, code_dim)
         self.decay = decay
         self.restart_below = restart_below
-        self.register_buffer("codes", torch.zeros(n_codes, code_dim))
         self.register_buffer("counts", torch.zeros(n_codes))
         self.register_buffer("sums", torch.zeros(n_codes, code_dim))
         self.register_buffer("is_initialised", torch.zeros((), dtype=torch.bool))
 
-    def forward(self, encoded: Tensor, generator: torch.Generator | None = None) -> Quantized:
-        """Quantise; with a ``generator`` (training), update the codebook as well."""
-        n, d, h, w = encoded.shape
-        with torch.autocast(encoded.device.type, enabled=False):
-            flat = encoded.float().permute(0, 2, 3, 1).reshape(-1, d)  # (n*h*w, D)
-            # The codebook follows the whole batch, also where other processes encode a part of it.
-            whole = all_rows(flat.detach()) if generator is not None else flat
-            if generator is not None and not self.is_initialised:
-                self._initialise(whole, generator)
-            tokens = nearest_code(flat.detach(), self.codes)  # (n*h*w,)
-            vectors = self.codes[tokens]
-            commitment = F.mse_loss(flat, vectors)
-            if generator is not None:
-                self._update(whole, all_rows(tokens), generator)
-            vectors = flat + (vectors - flat).detach()
-        return Quantized(
-            vectors.view(n, h, w, d).permute(0, 3, 1, 2).to(encoded.dtype), tokens.view(n, h, w), commitment
-        )
-
-    def look_up(self, tokens: Tensor) -> Tensor:
-        """Return the codes (n, D, h, w) of tokens (n, h, w)."""
-        return self.codes[tokens].permute(0, 3, 1, 2)
+    def _quantize(self, flat: Tensor, generator: torch.Generator | None) -> Quantized:
+        # The codebook follows the whole batch, also where other processes encode a part of it.
+        whole = all_rows(flat.detach()) if generator is not None else flat
+        if generator is not None and not self.is_initialised:
+            self._initialise(whole, generator)
+        tokens = nearest_code(flat.detach(), self.codes)  # (m,)
+        vectors = self.codes[tokens]
+        commitment = F.mse_loss(flat, vectors)
+        if generator is not None:
+            self._update(whole, all_rows(tokens), generator)
+        return Quantized(vectors, tokens, commitment)
 
     @torch.no_grad()
     def _initialise(self, flat: Tensor, generator: torch.Generator) -> None:
-        self.codes.copy_(_kmeans(flat, len(self.codes), generator))
+        self.codes.copy_(self._bound(_kmeans(flat, len(self.codes), generator)))
         tokens = nearest_code(flat, self.codes)
         self.counts.copy_(torch.bincount(tokens, minlength=len(self.codes)).clamp(min=1))
         self.sums.copy_(self.codes * self.counts[:, None])
@@ -95,7 +118,58 @@ class EMAQuantizer(nn.Module):
             self.sums[dead] = flat[chosen] * self.counts[dead][:, None]
         # Without restarts the count of a dead code underflows; it then stays where it is.
         alive = self.counts[:, None] > 1e-5
-        self.codes.copy_(torch.where(alive, self.sums / self.counts[:, None], self.codes))
+        self.codes.copy_(torch.where(alive, self._bound(self.sums / self.counts[:, None]), self.codes))
+
+
+class CosineQuantizer(EMAQuantizer):
+    """`EMAQuantizer` on the unit sphere: the nearest code is that of the largest cosine.
+
+    The l2-normalised codes of ViT-VQGAN (Yu et al. 2022), which are learnt there by gradients.
+    """
+
+    def _bound(self, flat: Tensor) -> Tensor:
+        return F.normalize(flat)
+
+
+class FiniteScalarQuantizer(Quantizer):
+    """Each of D scalars is bounded and rounded to one of L_d levels (Mentzer et al. 2024); nothing is learnt.
+
+    Levels are spread evenly over [-1, 1], from one end to the other. The paper shifts an even number of levels by half
+    a step, so that 0 is one of them.
+
+    Parameters
+    ----------
+    levels : sequence of int
+        L_d of each dimension; the codebook has as many codes as there are combinations.
+    """
+
+    def __init__(self, levels: Sequence[int]) -> None:
+        super().__init__(math.prod(levels), len(levels))
+        self.levels = levels
+
+    @torch.no_grad()
+    def initialise(self) -> None:
+        """Set the codes: that of a token is its digits in base ``levels``, of which the last changes fastest."""
+        self.codes.copy_(torch.cartesian_prod(*(torch.linspace(-1, 1, n) for n in self.levels)))
+
+    def _bound(self, flat: Tensor) -> Tensor:
+        return torch.tanh(flat)
+
+    def _quantize(self, flat: Tensor, generator: torch.Generator | None) -> Quantized:
+        tokens = nearest_code(flat.detach(), self.codes)  # of a grid: each scalar rounded
+        return Quantized(self.codes[tokens], tokens, flat.new_zeros(()))
+
+
+# Doublings of the number of codes: table 1 of Mentzer et al. (2024) from 240 codes on, and alike where it has a gap.
+_LEVELS = (
+    (4, 4), (6, 5), (8, 8), (5, 5, 5), (8, 6, 5), (8, 8, 8), (8, 5, 5, 5), (8, 8, 6, 5), (7, 5, 5, 5, 5),
+    (8, 8, 5, 5, 5), (8, 8, 8, 6, 5), (8, 8, 8, 8, 8), (8, 8, 8, 5, 5, 5),
+)  # fmt: skip
+
+
+def levels_for(n_codes: int) -> tuple[int, ...]:
+    """Return the levels of a `FiniteScalarQuantizer` whose number of codes is nearest to ``n_codes``."""
+    return min(_LEVELS, key=lambda levels: abs(math.prod(levels) - n_codes))
 
 
 def nearest_code(flat: Tensor, codes: Tensor) -> Tensor:

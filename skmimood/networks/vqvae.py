@@ -10,7 +10,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from skmimood.networks.attention import attend
-from skmimood.networks.quantizer import EMAQuantizer, Quantized
+from skmimood.networks.quantizer import (
+    CosineQuantizer,
+    EMAQuantizer,
+    FiniteScalarQuantizer,
+    Quantized,
+    Quantizer,
+)
 
 
 def _norm(channels: int) -> nn.GroupNorm:
@@ -125,6 +131,10 @@ class VQVAE(nn.Module):
         Residual blocks a level in the encoder; the decoder has one more, as in VQGAN.
     n_codes, code_dim, codebook_decay, restart_below
         See `EMAQuantizer`.
+    unit_codes : bool
+        Whether codes have unit norm, see `CosineQuantizer`.
+    levels : sequence of int, optional
+        See `FiniteScalarQuantizer`, which then takes the place of the codebook; ``code_dim`` must be their number.
     """
 
     def __init__(
@@ -138,12 +148,19 @@ class VQVAE(nn.Module):
         code_dim: int,
         codebook_decay: float,
         restart_below: float,
+        unit_codes: bool = False,
+        levels: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
         widths = [channels * multiplier for multiplier in channel_multipliers]
         self.downsampling = patch_size * 2 ** (len(widths) - 1)
         self.encoder = _encoder(widths, n_res_blocks, code_dim, patch_size)
-        self.quantizer = EMAQuantizer(n_codes, code_dim, decay=codebook_decay, restart_below=restart_below)
+        self.quantizer: Quantizer
+        if levels is not None:
+            self.quantizer = FiniteScalarQuantizer(levels)
+        else:
+            learnt = CosineQuantizer if unit_codes else EMAQuantizer
+            self.quantizer = learnt(n_codes, code_dim, decay=codebook_decay, restart_below=restart_below)
         self.decoder = _decoder(widths, n_res_blocks, code_dim)
         self.to_image = nn.Sequential(
             nn.Conv2d(widths[0], patch_size**2, 3, padding=1), nn.PixelShuffle(patch_size)
@@ -151,6 +168,8 @@ class VQVAE(nn.Module):
 
     def initialise(self, generator: torch.Generator) -> None:
         """Draw the weights: torch's own default for convolutions (He et al. 2015, a = sqrt(5))."""
+        if isinstance(self.quantizer, FiniteScalarQuantizer):
+            self.quantizer.initialise()
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_uniform_(module.weight, a=math.sqrt(5), generator=generator)
