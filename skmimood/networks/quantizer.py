@@ -156,7 +156,10 @@ class FiniteScalarQuantizer(Quantizer):
         return torch.tanh(flat)
 
     def _quantize(self, flat: Tensor, generator: torch.Generator | None) -> Quantized:
-        tokens = nearest_code(flat.detach(), self.codes)  # of a grid: each scalar rounded
+        levels = flat.new_tensor(self.levels)
+        digits = ((flat.detach() + 1) / 2 * (levels - 1)).round()  # (m, D)
+        places = levels.flip(0).cumprod(0).flip(0) / levels
+        tokens = (digits * places).sum(1).long()  # (m,)
         return Quantized(self.codes[tokens], tokens, flat.new_zeros(()))
 
 
