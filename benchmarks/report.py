@@ -212,8 +212,8 @@ def sections(run: Run, published: Rows) -> Iterable[str]:
     commits = sorted({row["commit"] for row in run.rows})
     yield f"### {_DATA_TITLES[run.dataset]}: preset {run.preset}, {run.device}"
     yield (
-        f"Seeds {', '.join(seeds)}; commit {', '.join(commits)}. Mean ± standard deviation over seeds, and in brackets "
-        "the 95 % interval over patients."
+        f"Seeds {', '.join(seeds)}; commit {', '.join(commits)}. Mean ± standard deviation over seeds, where "
+        "there is more than one, and in brackets the 95 % interval over patients."
     )
     yield from _pixel_tables(run, published)
     yield from _difference_table(run)
