@@ -34,8 +34,8 @@ def _lesions(runs: list[Run], titles: dict[str, str]) -> Iterator[str]:
             seconds = run.mean(name, "seconds_per_32", _PLACE)
             rows.append([title(name), *cells, "" if seconds is None else f"{seconds:.2g}"])
         yield (
-            f"Test slices with a lesion, all pixels; preset `{run.preset}`, {run.device}, {seeds} seed(s), one where no ± "
-            f"follows (`python -m benchmarks accuracy --data {run.dataset}`):\n\n{markdown(header, rows)}"
+            f"Test slices with a lesion, all pixels; preset `{run.preset}`, {run.device}, {seeds} seed(s), one where "
+            f"no ± follows (`python -m benchmarks accuracy --data {run.dataset}`):\n\n{markdown(header, rows)}"
         )
 
 
