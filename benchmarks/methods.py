@@ -192,7 +192,7 @@ def _maps(last: str) -> list[Mapping[str, Sequence[Any]]]:
     """Return what all methods that restore tokens choose of their maps: sign of the residual and erosion, filters."""
     return [
         {f"{last}__residual": _SIGNS, f"{last}__erosion": _EROSIONS},
-        {f"{last}__min_filter": [1, 3], f"{last}__mean_filter": [3, 7]},
+        {f"{last}__min_filter": [1, 3], f"{last}__mean_filter": [1, 3, 7]},
     ]
 
 
@@ -227,7 +227,7 @@ METHODS: dict[str, Method] = {
     "mimood": Method(
         "skmimood", _mimood,
         [
-            {"detector__threshold": [0.02, 0.1, 0.3]}, *_maps("inpainter"),
+            {"detector__threshold": [0.005, 0.02, 0.1]}, *_maps("inpainter"),
             {"inpainter__weight_power": [0.5, 1.0, 2.0]},
         ],
     ),
