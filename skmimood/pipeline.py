@@ -70,8 +70,8 @@ def make_mimood_pipeline(
     preset : {"tiny", "small", "paper"}, default="tiny"
         ``"tiny"``, for slices of 64 x 64 pixels, trains in minutes on two CPU cores; ``"small"``, for 128 x 128, is
         made for a GPU. Both depart from the paper: slices are standardised (`SliceStandardizer`), the detector is a
-        U-Net over the tokens' codes that learns from anomalies painted into pixels, lambda is 0.02, T = 1, R = 8, tokens
-        are sampled at temperature 0.5, and the mean residual of the restorations, without filters, is weighted by the
+        U-Net over the tokens' codes that learns from anomalies painted into pixels, lambda is 0.02, T = 1, R = 8, the
+        temperature of sampling 0.5, and the mean residual of the restorations, without filters, is weighted by the
         detector's score.
         ``"paper"`` has every value that Naval Marimont et al. (2023) state: depth 12, stochastic depth 0.1,
         K = 256 codes of D = 256, f = 8 (for 160 x 160 pixels: 400 tokens), lambda = 0.005, T = 8, R = 4, AdamW at
