@@ -36,7 +36,7 @@ def run(arguments: argparse.Namespace) -> None:
                 "score": round(time.perf_counter() - start, 1),
                 "import": round(float(np.median([import_seconds() for _ in range(5)])), 3),
             },
-            # Linux counts in kB. The peak covers making the volume too.
+            # The peak covers making the volume too.
             "peak_memory_gb": round(peak_resident() / 1e9, 2),
         },
     )

@@ -46,13 +46,14 @@ def _brush_walks(n: int, grid: tuple[int, int], rng: np.random.Generator) -> np.
     direction = np.stack([np.sin(heading), np.cos(heading)], -1)[:, :, :, None] * scale  # (n, s, g, 1, 2)
     walk = np.cumsum((direction * moves[..., None]).reshape(n, strokes, segments * steps, 2), axis=2)
     points = rng.uniform(0, 1, (n, strokes, 1, 2)) * (np.array(grid) - 1) + walk
-    radius2 = (np.repeat(half_width, steps, axis=2).reshape(n, -1) + 0.5) ** 2
-    sample, point = np.nonzero((exists[..., None] & moves).reshape(n, -1))
+    drawn = exists[..., None] & moves
+    sample, stroke, segment, _ = np.nonzero(drawn)  # each (m,)
+    radius2 = (half_width[sample, stroke, segment] + 0.5) ** 2
     # Rounded to cells, so that the narrowest brush leaves no gaps; each point covers cells at most two away.
-    centres = np.rint(points).astype(int).reshape(n, -1, 2)[sample, point]  # (m, 2)
+    centres = np.rint(points).astype(int).reshape(*drawn.shape, 2)[drawn]  # (m, 2)
     around = np.stack(np.meshgrid(range(-2, 3), range(-2, 3)), -1).reshape(-1, 2)  # (25, 2)
     cells = centres[:, None] + around  # (m, 25, 2)
-    covered = (around**2).sum(1) <= radius2[sample, point][:, None]
+    covered = (around**2).sum(1) <= radius2[:, None]
     covered &= ((cells >= 0) & (cells < grid)).all(2)
     masks = np.zeros((n, *grid), bool)
     rows, columns = cells[covered].T

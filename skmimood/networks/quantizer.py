@@ -31,6 +31,9 @@ class Quantizer(nn.Module):
         super().__init__()
         self.register_buffer("codes", torch.zeros(n_codes, code_dim))
 
+    def initialise(self) -> None:
+        """Set the codes, where they are not learnt."""
+
     def forward(self, encoded: Tensor, generator: torch.Generator | None = None) -> Quantized:
         """Quantise; with a ``generator`` (training), a codebook that is learnt is updated as well."""
         n, d, h, w = encoded.shape

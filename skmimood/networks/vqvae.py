@@ -168,8 +168,7 @@ class VQVAE(nn.Module):
 
     def initialise(self, generator: torch.Generator) -> None:
         """Draw the weights: torch's own default for convolutions (He et al. 2015, a = sqrt(5))."""
-        if isinstance(self.quantizer, FiniteScalarQuantizer):
-            self.quantizer.initialise()
+        self.quantizer.initialise()
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_uniform_(module.weight, a=math.sqrt(5), generator=generator)
