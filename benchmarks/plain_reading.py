@@ -16,6 +16,7 @@ from sklearn.pipeline import Pipeline
 from torch import Tensor
 
 from skmimood import TokenizedScans
+from skmimood._background import mark_background, unmark
 from skmimood._random import sampling_uniforms
 from skmimood._residuals import clear_surface, filter_maps, residual_maps, upsample
 from skmimood._sampling import _halton_ranks
@@ -81,18 +82,32 @@ def _restore(pipeline: Pipeline, scans: TokenizedScans) -> np.ndarray:
     restorations = []
     for draws_of_steps in torch.from_numpy(uniforms).to(device):
         tokens = torch.from_numpy(scans.tokens).to(device)
+        if inpainter.skip_background:
+            tokens = mark_background(tokens, scans.images, scans.tokenizer.downsampling)
         for draws in draws_of_steps:
-            masks = pipeline[-2]._score_tokens(tokens) > pipeline[-2].threshold
+            masks = (_score(pipeline[-2], tokens) > pipeline[-2].threshold) & (tokens >= 0)
             tokens = _resample(inpainter, tokens, masks, draws)
-        restorations.append(tokens.cpu().numpy())
+        restorations.append(unmark(tokens).cpu().numpy())
     return np.stack(restorations, axis=1)
+
+
+def _score(detector: Any, tokens: Tensor) -> Tensor:
+    if detector._leaves_out_background:
+        return torch.cat([detector._score_tokens(row) for row in tokens.split(1)])
+    return detector._score_tokens(unmark(tokens))
+
+
+def _logits(inpainter: Any, tokens: Tensor) -> Tensor:
+    """Return the logits (n, h, w, K); slices of which tokens are left out pass one by one."""
+    parts = tokens.split(1 if inpainter.skip_background else len(tokens))
+    return torch.cat([inpainter._network()(part) for part in parts])
 
 
 def _resample(inpainter: Any, tokens: Tensor, masks: Tensor, draws: Tensor) -> Tensor:
     """Sample the masked tokens (n, h, w), in passes if there are several."""
     mask_token, n_hidden = inpainter.config_["n_outputs"], masks.flatten(1).sum(1)
     for index in range(1, inpainter.n_passes + 1):
-        logits = inpainter._network()(tokens.masked_fill(masks, mask_token)).float()  # (n, h, w, K)
+        logits = _logits(inpainter, tokens.masked_fill(masks, mask_token)).float()  # (n, h, w, K)
         cumulative = torch.softmax(logits / inpainter.temperature, dim=-1).cumsum(-1)
         sampled = (cumulative <= draws[..., None] * cumulative[..., -1:]).sum(-1).clamp(max=mask_token - 1)
         if inpainter.n_passes == 1:

@@ -12,6 +12,7 @@ from sklearn.base import TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
+from skmimood._background import in_order_of_length, mark_background, unmark
 from skmimood._device import with_halving
 from skmimood._pixel_maps import BasePixelDetector
 from skmimood._random import sampling_uniforms
@@ -73,12 +74,20 @@ class BaseTokenDetector(TransformerMixin, TrainedStep):
     threshold: float
     grid_: tuple[int, int]
 
+    @property
+    def _leaves_out_background(self) -> bool:
+        """Whether tokens off the head, marked as in `skmimood._background`, take no part and score 0."""
+        return False
+
     @abstractmethod
     def _score_tokens(self, tokens: Tensor) -> Tensor: ...
 
     def score_tensor(self, tokens: Tensor) -> Tensor:
-        """Score tokens (n, h, w) that are on this estimator's device already; same as `decision_function`."""
-        return run_transformer(self._score_tokens, tokens, self.batch_size)
+        """Score tokens (n, h, w), marked or not, that are on this estimator's device already."""
+        if not self._leaves_out_background:
+            return run_transformer(self._score_tokens, unmark(tokens), self.batch_size)
+        ordered, where = in_order_of_length(tokens)
+        return run_transformer(self._score_tokens, ordered, self.batch_size)[where]
 
     def decision_function(self, X: TokenizedScans) -> np.ndarray:
         """Score every token.
@@ -94,7 +103,10 @@ class BaseTokenDetector(TransformerMixin, TrainedStep):
         """
         check_is_fitted(self)
         check_grid(X, self.grid_)
-        return self.score_tensor(torch.from_numpy(X.tokens).to(self._torch_device)).cpu().numpy()
+        tokens = torch.from_numpy(X.tokens).to(self._torch_device)
+        if self._leaves_out_background:
+            tokens = mark_background(tokens, X.images, X.tokenizer.downsampling)
+        return self.score_tensor(tokens).cpu().numpy()
 
     def transform(self, X: TokenizedScans) -> TokenizedScans:
         """Return ``X`` with its ``anomaly`` scores and this ``detector``."""

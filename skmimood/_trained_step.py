@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from skmimood._background import lengths
 from skmimood._caching import run_cached
 from skmimood._corruption import has_callable
 from skmimood._device import PRECISIONS, autocast, resolve_device, resolve_precision, with_halving
@@ -226,16 +227,18 @@ class TrainedStep(SliceEstimator):
 
 
 def run_transformer(function: Callable[[Tensor], Tensor], rows: Tensor, batch_size: int) -> Tensor:
-    """Apply a transformer to ``rows`` in batches: of more than ``batch_size`` on a GPU, of fewer on a CPU.
+    """Apply a transformer to token grids in batches: of more than ``batch_size`` on a GPU, of fewer on a CPU.
 
     Where a training step of ``batch_size`` fits, several times as many rows fit without its gradients, and a GPU is
     quicker with them. A CPU is quicker with few: their attention weights then stay in its cache. A device that runs out
-    of memory gets batches of half the size.
+    of memory gets batches of half the size. Rows of which equally many positions pass share a batch, so that no row
+    depends on its neighbours; see `skmimood._background.in_order_of_length`.
     """
+    groups = rows.split(lengths(rows).unique_consecutive(return_counts=True)[1].tolist())
 
     def run(size: int) -> Tensor:
         at_once = min(size, _CPU_BATCH) if rows.device.type == "cpu" else _CUDA_BATCHES * size
-        return torch.cat([function(batch) for batch in rows.split(at_once)])
+        return torch.cat([function(batch) for group in groups for batch in group.split(at_once)])
 
     with torch.inference_mode():
         return with_halving(run, batch_size)

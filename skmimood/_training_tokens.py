@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from skmimood._augmentation import flip_and_rotate
+from skmimood._background import mark_background
 from skmimood._device import autocast, resolve_device, resolve_precision
 from skmimood._random import Streams
 from skmimood._synthetic import paint_anomalies
@@ -36,10 +38,10 @@ def encode_images(
 
 def tokenize_augmented(
     *, images: np.ndarray, config: dict[str, Any], state: dict[str, np.ndarray], n_augmentations: int, flip: bool,
-    seed: int, precision: str, runtime: Runtime,
+    marked: bool, seed: int, precision: str, runtime: Runtime,
 ) -> np.ndarray:  # fmt: skip
     """Tokenise each image and flipped and rotated copies of it; see `VQTokenizer.training_tokens`."""
-    encode = _encoder(config, state, precision, runtime)
+    encode = _encoder(config, state, precision, runtime, marked)
 
     def tokens_of(copy: int, start: int) -> np.ndarray:
         part = images[start : start + _BATCH]
@@ -54,10 +56,10 @@ def tokenize_augmented(
 
 def tokenize_painted(
     *, images: np.ndarray, config: dict[str, Any], state: dict[str, np.ndarray], n_copies: int, flip: bool,
-    seed: int, precision: str, runtime: Runtime,
+    marked: bool, seed: int, precision: str, runtime: Runtime,
 ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """Paint anomalies into flipped and rotated copies and tokenise these; see `VQTokenizer.painted_tokens`."""
-    encode = _encoder(config, state, precision, runtime)
+    encode = _encoder(config, state, precision, runtime, marked)
     factor = config["patch_size"] * 2 ** (len(config["channel_multipliers"]) - 1)
 
     def tokens_of(copy: int, start: int) -> tuple[np.ndarray, np.ndarray]:
@@ -82,11 +84,20 @@ def pad(images: Tensor, factor: int) -> Tensor:
     return F.pad(images, (0, -width % factor, 0, -height % factor))
 
 
-def _encoder(config: dict[str, Any], state: dict[str, np.ndarray], precision: str, runtime: Runtime) -> Any:
+def _encoder(
+    config: dict[str, Any], state: dict[str, np.ndarray], precision: str, runtime: Runtime, marked: bool
+) -> Callable[[np.ndarray], np.ndarray]:
     device = resolve_device(runtime.device)
     network = load_network(VQVAE, config, state).to(device)
     context = autocast(device, resolve_precision(precision, device))
-    return lambda images: encode_images(network, images, device, context, _BATCH)
+
+    def encode(images: np.ndarray) -> np.ndarray:
+        tokens = encode_images(network, images, device, context, _BATCH)
+        if not marked:
+            return tokens
+        return mark_background(torch.from_numpy(tokens), images, network.downsampling).numpy()
+
+    return encode
 
 
 def _moved(images: np.ndarray, streams: Streams, flip: bool) -> np.ndarray:

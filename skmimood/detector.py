@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from skmimood._background import longest
 from skmimood._base import BaseTokenDetector, check_tokenized
 from skmimood._corruption import (
     CORRUPTIONS,
@@ -59,7 +60,7 @@ class AnomalousTokenDetector(BaseTokenDetector):
         ``"uniform_ratio"``, ``"maskgit_cosine"``, a callable ``(n, (h, w), rng) -> (n, h, w)``, or a mixture.
     network : {"transformer", "unet"}, default="transformer"
         What the tokens pass through: the paper's transformer, or a U-Net over the tokens' codes, which learns from
-        fewer examples. ``n_heads``, ``mlp_ratio`` and ``drop_path`` are the transformer's alone.
+        fewer examples. ``n_heads``, ``mlp_ratio``, ``drop_path`` and ``skip_background`` are the transformer's alone.
     depth : int, default=4
         Transformer blocks (paper: 12), or levels of the U-Net, each but the first at half the resolution.
     width : int, default=128
@@ -71,6 +72,9 @@ class AnomalousTokenDetector(BaseTokenDetector):
         Width of the MLPs over ``width`` (paper silent).
     drop_path : float in [0, 1), default=0.1
         Stochastic depth (paper: 0.1).
+    skip_background : bool, default=False
+        Leave tokens off the head or brain, but for a margin of one token, out of the passes of a transformer (paper
+        silent): they score 0.
     max_iter : int, default=900
         Training steps (paper: 200,000).
     batch_size : int, default=32
@@ -110,6 +114,7 @@ class AnomalousTokenDetector(BaseTokenDetector):
         n_heads: int = 4,
         mlp_ratio: float = 4.0,
         drop_path: float = 0.1,
+        skip_background: bool = False,
         max_iter: int = 900,
         batch_size: int = 32,
         learning_rate: float = 1e-3,
@@ -136,6 +141,7 @@ class AnomalousTokenDetector(BaseTokenDetector):
         self.n_heads = n_heads
         self.mlp_ratio = mlp_ratio
         self.drop_path = drop_path
+        self.skip_background = skip_background
         self.max_iter = max_iter
         self.batch_size = batch_size
         self.learning_rate = learning_rate
@@ -168,11 +174,12 @@ class AnomalousTokenDetector(BaseTokenDetector):
         self._check_parameters()
         healthy = drop_lesions(check_tokenized(X), y)
         share, _ = split_law(self.corruption, "painted")
-        painted = healthy.tokenizer.painted_tokens(healthy, self.n_painted) if share else None
+        tokenizer, marked = healthy.tokenizer, self._leaves_out_background
         self._fit_network(
-            train_token_detector, self._config(healthy), codes=healthy.tokenizer.codes,
-            tokens=healthy.tokenizer.training_tokens(healthy), painted=painted, corruption=self.corruption,
-            mask_generator=self.mask_generator,
+            train_token_detector, self._config(healthy), codes=tokenizer.codes,
+            tokens=tokenizer.training_tokens(healthy, marked=marked),
+            painted=tokenizer.painted_tokens(healthy, self.n_painted, marked=marked) if share else None,
+            corruption=self.corruption, mask_generator=self.mask_generator,
         )  # fmt: skip
         self.grid_ = healthy.tokens.shape[1:]
         return self
@@ -180,6 +187,10 @@ class AnomalousTokenDetector(BaseTokenDetector):
     def decision_function(self, X: TokenizedScans) -> np.ndarray:
         """Return P(anomalous) of every token, shape (n, h, w), float32 in [0, 1]."""
         return super().decision_function(X)
+
+    @property
+    def _leaves_out_background(self) -> bool:
+        return self.skip_background and self.network == "transformer"
 
     def _class_of(self, config: Mapping[str, Any]) -> type[TokenTransformer | TokenUNet]:
         return TokenUNet if "widths" in config else TokenTransformer
@@ -214,7 +225,7 @@ class AnomalousTokenDetector(BaseTokenDetector):
     def _score_tokens(self, tokens: Tensor) -> Tensor:
         network = self._network()
         if isinstance(network, TokenTransformer):
-            return torch.sigmoid(network(tokens)[..., 0].float())
+            return torch.sigmoid(network(tokens)[..., 0].float()).masked_fill(tokens < 0, 0)
         context = self._autocast()
 
         def score(batch: Tensor) -> Tensor:
@@ -233,7 +244,7 @@ def train_token_detector(
     Parameters
     ----------
     tokens : ndarray of shape (n, n_copies, h, w), int64
-        Healthy tokens of n slices and of their augmented copies.
+        Healthy tokens of n slices and of their augmented copies, marked if the background is left out.
     painted : (tokens, shares) or None
         See `VQTokenizer.painted_tokens`; None unless ``corruption`` has a part of them.
     codes : ndarray of shape (K, D), float32
@@ -252,8 +263,8 @@ def train_token_detector(
     painted_share, replacement = split_law(corruption, "painted")
 
     def corrupt(batch: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        masks = draw_masks(mask_generator, len(batch), grid, rng)
-        wrong = draw_replacements(replacement, batch, n_codes, rng)
+        masks = draw_masks(mask_generator, len(batch), grid, rng) & (batch >= 0)
+        wrong = draw_replacements(replacement, np.where(batch < 0, ~batch, batch), n_codes, rng)
         # As printed, the target is the mask, also where the replacement happens to be the same token.
         return np.where(masks, wrong, batch), masks.astype(np.float32)
 
@@ -270,9 +281,13 @@ def train_token_detector(
         if not is_painted.all():
             batch = pick_copies(tokens, indices[~is_painted], streams, training)
             corrupted[~is_painted], target[~is_painted] = corrupt(batch, streams.numpy)
-        device = streams.torch.device
-        logits = network(torch.from_numpy(corrupted).to(device), streams.torch if training else None)[..., 0]
-        return F.binary_cross_entropy_with_logits(logits.float(), torch.from_numpy(target).to(device))
+        inputs, generator = torch.from_numpy(corrupted), streams.torch if training else None
+        sizes = () if "widths" in config else (None, longest(inputs))
+        device, kept = streams.torch.device, inputs >= 0
+        logits = network(inputs.to(device), generator, *sizes)[..., 0].float()
+        return F.binary_cross_entropy_with_logits(
+            logits[kept.to(device)], torch.from_numpy(target)[kept].to(device)
+        )
 
     generator = Streams.at(seed, 2**41).torch
     network: TokenTransformer | TokenUNet

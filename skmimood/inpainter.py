@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
+from skmimood._background import in_order_of_length, longest, mark_background, off_background, unmark
 from skmimood._base import BaseRestorer, check_tokenized, detector_of
 from skmimood._corruption import MASK_GENERATORS, draw_masks, law_faults
 from skmimood._pixel_maps import held_out_slices
@@ -47,6 +48,9 @@ class MaskedTokenInpainter(BaseRestorer):
     order : {"confidence", "halton"}, default="confidence"
         Which tokens are sampled first if ``n_passes`` is more than 1: the most probable ones (MaskGIT, Chang et al.
         2022), or such as are far from one another (Besnier et al. 2025). No refit needed.
+    skip_background : bool, default=False
+        Leave tokens off the head or brain, but for a margin of one token, out of the passes of the transformer, which
+        then cost what the others cost (paper silent); they are not resampled.
     combination : {"similarity", "mean", "median", "min"}, default="similarity"
         How R maps become one (paper silent). ``"similarity"`` weights the restorations nearer to the
         slice more, as the authors' earlier work does. No refit needed.
@@ -116,6 +120,7 @@ class MaskedTokenInpainter(BaseRestorer):
         temperature: float = 1.0,
         n_passes: int = 1,
         order: str = "confidence",
+        skip_background: bool = False,
         combination: str = "similarity",
         sharpness: float = 3.0,
         residual: str = "absolute",
@@ -153,6 +158,7 @@ class MaskedTokenInpainter(BaseRestorer):
         self.temperature = temperature
         self.n_passes = n_passes
         self.order = order
+        self.skip_background = skip_background
         self.combination = combination
         self.sharpness = sharpness
         self.residual = residual
@@ -203,7 +209,8 @@ class MaskedTokenInpainter(BaseRestorer):
         healthy = drop_lesions(check_tokenized(X), y)
         config = self._transformer_config(healthy, n_outputs=healthy.tokenizer.n_codes_)
         self._fit_network(
-            train_token_inpainter, config, tokens=healthy.tokenizer.training_tokens(healthy),
+            train_token_inpainter, config,
+            tokens=healthy.tokenizer.training_tokens(healthy, marked=self.skip_background),
             mask_generator=self.mask_generator,
         )  # fmt: skip
         self.grid_ = healthy.tokens.shape[1:]
@@ -263,19 +270,28 @@ class MaskedTokenInpainter(BaseRestorer):
         self, X: TokenizedScans, uniforms: Tensor, threshold: float, n_steps: Sequence[int]
     ) -> Tensor:
         """Return the tokens (n, len(n_steps), R, h, w) of the restorations after each number of steps."""
-        device = self._torch_device
+        tokens, anomaly = (torch.from_numpy(part).to(self._torch_device) for part in (X.tokens, X.anomaly))
+        if self.skip_background:
+            tokens = mark_background(tokens, X.images, X.tokenizer.downsampling)
+        detector = detector_of(X)
+
+        def score(rows: Tensor) -> Tensor:
+            return detector.score_tensor(rows).masked_fill(rows < 0, -torch.inf)
+
         steps = restore_tokens(
-            torch.from_numpy(X.tokens).to(device), torch.from_numpy(X.anomaly).to(device), uniforms,
-            threshold=threshold, score=detector_of(X).score_tensor, logits=self._masked_logits,
+            tokens, anomaly.masked_fill(tokens < 0, -torch.inf), uniforms,
+            threshold=threshold, score=score, logits=self._masked_logits,
             temperature=self.temperature, n_passes=self.n_passes, order=self.order,
         )  # fmt: skip
-        restored = {step: tokens for step, tokens in enumerate(steps, start=1) if step in n_steps}
+        restored = {step: unmark(rows) for step, rows in enumerate(steps, start=1) if step in n_steps}
         return torch.stack([restored[step] for step in n_steps], dim=1)
 
     def _masked_logits(self, tokens: Tensor, masks: Tensor) -> Tensor:
         """Return the logits (n_masked, K) of the masked tokens, each distinct grid passing the network once."""
         network, mask_token = self._network(), self.config_["n_outputs"]
-        grids, which = tokens.masked_fill(masks, mask_token).unique(dim=0, return_inverse=True)
+        distinct, which = tokens.masked_fill(masks, mask_token).unique(dim=0, return_inverse=True)
+        grids, where = in_order_of_length(distinct)
+        which = where[which]
         hidden = grids == mask_token
         logits = run_transformer(
             lambda batch: network(batch, only=batch == mask_token), grids, self.batch_size
@@ -284,7 +300,7 @@ class MaskedTokenInpainter(BaseRestorer):
         return logits[row[which][masks]]
 
     def _inference_parameters(self, X: TokenizedScans) -> dict[str, Any]:
-        names = ("n_steps", "n_restorations", "temperature", "n_passes", "order")
+        names = ("n_steps", "n_restorations", "temperature", "n_passes", "order", "skip_background")
         own = {name: getattr(self, name) for name in names}
         return super()._inference_parameters(X) | own | {"detector_threshold": detector_of(X).threshold}
 
@@ -313,7 +329,7 @@ def train_token_inpainter(
     Parameters
     ----------
     tokens : ndarray of shape (n, n_copies, h, w), int64
-        Healthy tokens of n slices and of their augmented copies.
+        Healthy tokens of n slices and of their augmented copies, marked if the background is left out.
     config : dict
         Arguments of `TokenTransformer`.
     mask_generator, recipe, seed, runtime
@@ -327,9 +343,11 @@ def train_token_inpainter(
 
     def loss(network: Any, indices: np.ndarray, streams: Streams, training: bool) -> Tensor:
         device = streams.torch.device
-        batch = torch.from_numpy(pick_copies(tokens, indices, streams, training)).to(device)
-        masks = torch.from_numpy(draw_masks(mask_generator, len(batch), grid, streams.numpy)).to(device)
-        logits = network(batch.masked_fill(masks, mask_token), streams.torch if training else None)
+        healthy = torch.from_numpy(pick_copies(tokens, indices, streams, training))
+        drawn = torch.from_numpy(draw_masks(mask_generator, len(healthy), grid, streams.numpy))
+        batch, masks = healthy.to(device), off_background(drawn, healthy).to(device)
+        inputs, generator = batch.masked_fill(masks, mask_token), streams.torch if training else None
+        logits = network(inputs, generator, None, longest(healthy))
         return F.cross_entropy(logits[masks].float(), batch[masks])
 
     network = new_network(TokenTransformer, config, Streams.at(seed, 2**41).torch)

@@ -25,7 +25,7 @@ _RECIPE_DETECTOR = {
 }  # fmt: skip
 _RECIPE_INPAINTER = {
     "n_steps": 1, "n_restorations": 8, "temperature": 0.5, "combination": "mean", "residual_weight": "anomaly",
-    "weight_power": 1.0, "min_filter": 1, "mean_filter": 1,
+    "weight_power": 1.0, "min_filter": 1, "mean_filter": 1, "skip_background": True,
 }  # fmt: skip
 
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
@@ -71,8 +71,8 @@ def make_mimood_pipeline(
         ``"tiny"``, for slices of 64 x 64 pixels, trains in minutes on two CPU cores; ``"small"``, for 128 x 128, is
         made for a GPU. Both depart from the paper: slices are standardised (`SliceStandardizer`), the detector is a
         U-Net over the tokens' codes that learns from anomalies painted into pixels, lambda is 0.02, T = 1, R = 8, the
-        temperature of sampling 0.5, and the mean residual of the restorations, without filters, is weighted by the
-        detector's score.
+        temperature of sampling 0.5, the mean residual of the restorations, without filters, is weighted by the
+        detector's score, and tokens off the head take no part in the in-painter's passes.
         ``"paper"`` has every value that Naval Marimont et al. (2023) state: depth 12, stochastic depth 0.1,
         K = 256 codes of D = 256, f = 8 (for 160 x 160 pixels: 400 tokens), lambda = 0.005, T = 8, R = 4, AdamW at
         5e-5 with weight decay 1e-5 and a cosine schedule, 300,000 and 200,000 steps. Where the paper is silent

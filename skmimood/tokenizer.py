@@ -325,15 +325,20 @@ class VQTokenizer(TransformerMixin, TrainedStep):
 
         return run_convolutions(decode, tokens.to(self._torch_device), self.batch_size)
 
-    def training_tokens(self, X: TokenizedScans) -> np.ndarray:
+    def training_tokens(self, X: TokenizedScans, *, marked: bool = False) -> np.ndarray:
         """Return the tokens that a token model trains on, shape (n, 1 + n_augmentations, h, w).
 
         Of each slice its own tokens, then those of its flipped and rotated copies. They come from the
-        cache where there is one, so that they do not depend on who computes them.
+        cache where there is one, so that they do not depend on who computes them. With ``marked``, those off the head
+        are marked (see `skmimood._background`).
         """
-        return self._tokenize_cached(tokenize_augmented, X, n_augmentations=self.n_augmentations)
+        return self._tokenize_cached(
+            tokenize_augmented, X, n_augmentations=self.n_augmentations, marked=marked
+        )
 
-    def painted_tokens(self, X: TokenizedScans, n_copies: int) -> tuple[np.ndarray, np.ndarray]:
+    def painted_tokens(
+        self, X: TokenizedScans, n_copies: int, *, marked: bool = False
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Return the tokens of copies of the slices with painted anomalies, cached as `training_tokens`.
 
         Parameters
@@ -341,6 +346,8 @@ class VQTokenizer(TransformerMixin, TrainedStep):
         X : TokenizedScans of n slices
         n_copies : int
             Copies of each slice, flipped and rotated, each with anomalies of its own.
+        marked : bool, default=False
+            As in `training_tokens`.
 
         Returns
         -------
@@ -348,7 +355,7 @@ class VQTokenizer(TransformerMixin, TrainedStep):
         shares : ndarray of shape (n, n_copies, h, w), float32
             Share of each token's pixels that an anomaly has visibly changed.
         """
-        return self._tokenize_cached(tokenize_painted, X, n_copies=n_copies)
+        return self._tokenize_cached(tokenize_painted, X, n_copies=n_copies, marked=marked)
 
     def _tokenize_cached(self, tokenize: Callable[..., Any], X: TokenizedScans, **arguments: Any) -> Any:
         return run_cached(

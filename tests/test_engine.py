@@ -1,5 +1,6 @@
 """The restorations and maps are those of the plain reading of the algorithm, in bounded memory."""
 
+import copy
 import pickle
 
 import numpy as np
@@ -10,7 +11,7 @@ from conftest import make_slices, plant_lesions
 from benchmarks.plain_reading import at_precision, plain_maps, plain_restore
 from skmimood import _base, _trained_step
 from skmimood._random import Streams
-from skmimood.networks.transformer import TokenTransformer
+from skmimood.networks.transformer import Block, TokenTransformer
 from skmimood.networks.weights import new_network
 
 
@@ -19,6 +20,27 @@ def slices():
     """Return healthy slices, whose masks are soon or always empty, between slices with a lesion."""
     healthy = make_slices(8, seed=3)
     return np.where(np.arange(8)[:, None, None] % 2, plant_lesions(healthy)[0], healthy)
+
+
+def in_a_corner(slices):
+    """Return slices of which but a corner of 8 x 8 pixels is a head."""
+    corner = np.zeros_like(slices)
+    corner[:, 4:12, 4:12] = slices[:, 12:20, 14:22] + 0.2
+    return corner.clip(0, 1)
+
+
+@pytest.fixture
+def passed(monkeypatch):
+    """Return a list to which every block of a token transformer adds the length of what it got."""
+    found = []
+    forward = Block.forward
+
+    def counting(self, x, generator):
+        found.append(x.shape[1])
+        return forward(self, x, generator)
+
+    monkeypatch.setattr(Block, "forward", counting)
+    return found
 
 
 @pytest.fixture
@@ -65,6 +87,40 @@ def test_in_painting_in_passes_is_that_of_the_plain_reading(pipeline, slices, or
 def test_maps_made_otherwise_are_those_of_the_plain_reading(pipeline, slices, choices):
     pipeline[-1].set_params(**choices)
     np.testing.assert_array_equal(pipeline.decision_function(slices), plain_maps(pipeline, slices))
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_what_is_left_out_of_the_passes_is_that_of_the_plain_reading(pipeline, slices, precision, passed):
+    slices = np.where(np.arange(8)[:, None, None] % 3, slices, in_a_corner(slices))
+    pipeline = at_precision(pipeline, precision).set_params(
+        detector__skip_background=True, inpainter__skip_background=True, inpainter__n_steps=4,
+        detector__threshold=0.05,
+    )  # fmt: skip
+    restored = pipeline[-1].restore(pipeline[:-1].transform(slices))
+    assert set(passed) == {32, 64}
+    np.testing.assert_array_equal(restored, plain_restore(pipeline, slices))
+    np.testing.assert_array_equal(pipeline.decision_function(slices), plain_maps(pipeline, slices))
+    np.testing.assert_array_equal(
+        pipeline[:-1].transform(slices[3:4]).anomaly[0], pipeline[:-1].transform(slices).anomaly[3]
+    )
+
+
+def test_a_marked_token_is_neither_query_nor_key_but_to_fill_a_length_up():
+    generator = Streams.at(0, 0).torch
+    sizes = {"depth": 3, "width": 64, "n_heads": 4, "mlp_ratio": 2.0, "drop_path": 0.0}
+    network = new_network(
+        TokenTransformer, {"n_inputs": 33, "n_outputs": 32, "grid": (8, 8), **sizes}, generator
+    ).requires_grad_(False)
+    tokens = torch.randint(0, 33, (2, 8, 8), generator=generator)
+    marked = tokens.clone()
+    marked.flatten(1)[:, 40:] = ~marked.flatten(1)[:, 40:]  # 40 stay, so 64 pass
+    whole = network(tokens)
+    assert torch.equal(network(marked, only=marked >= 0), whole[marked >= 0])
+    marked.flatten(1)[:, 32:] = -1  # 32 stay and pass
+    without = copy.deepcopy(network)
+    without.position = torch.nn.Parameter(network.position[:32])
+    expected = without(tokens.flatten(1)[:, :32].view(2, 4, 8))
+    torch.testing.assert_close(network(marked, only=marked >= 0), expected.flatten(0, 2))
 
 
 def test_the_plain_reading_in_float32_leaves_the_pipeline_as_it_is(pipeline, slices):

@@ -88,7 +88,7 @@ class CausalTransformer(TokenTransformer):
         length, width = self.position.shape
         return self.position.new_empty(len(self.blocks), 2, n, self.n_heads, length, width // self.n_heads)
 
-    def forward(
+    def forward(  # type: ignore[override]
         self, tokens: Tensor, generator: torch.Generator | None = None, cache: Tensor | None = None
     ) -> Tensor:
         """Return all logits (n, L, n_outputs), and fill the ``cache``; a ``generator`` means training."""

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from skmimood._background import longest, unmark
 from skmimood._distributed import draw_uniforms
 from skmimood.networks.attention import attend
 
@@ -73,15 +74,9 @@ class Block(nn.Module):
         return branch * kept.to(branch.dtype) / (1 - self.drop_path)
 
 
-def _positions(only: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the positions that are True in each row of ``only`` (n, L), filled up with others, and which are not.
-
-    Both have shape (n, m), in the order of the positions.
-    """
-    # With fewer rows a CPU's kernels round differently; then what is asked for could change the answer.
-    m = max(_MIN_POSITIONS, int(only.sum(1).max()))
-    positions = only.int().argsort(dim=1, descending=True, stable=True)[:, :m]
-    return positions, only.take_along_dim(positions, 1)
+def _positions(wanted: Tensor, m: int) -> Tensor:
+    """Return the positions (n, m) that are True in each row of ``wanted`` (n, L), in order, then others."""
+    return wanted.int().argsort(dim=1, descending=True, stable=True)[:, :m]
 
 
 class TokenTransformer(nn.Module):
@@ -131,29 +126,49 @@ class TokenTransformer(nn.Module):
         nn.init.normal_(self.position, std=0.02, generator=generator)
 
     def forward(
-        self, tokens: Tensor, generator: torch.Generator | None = None, only: Tensor | None = None
+        self,
+        tokens: Tensor,
+        generator: torch.Generator | None = None,
+        only: Tensor | None = None,
+        length: int | None = None,
     ) -> Tensor:
         """Return the logits.
 
         Parameters
         ----------
         tokens : Tensor of shape (n, h, w)
+            Those that are marked (see `skmimood._background`) take no part, but for such as fill ``length`` up.
         generator : torch.Generator, optional
             Its presence means training (stochastic depth).
         only : Tensor of shape (n, h, w), bool, optional
             In inference, the m positions that are asked for, in all slices together. Of the last block the others
             then take part as keys and values alone.
+        length : int, optional
+            How many positions of each slice pass; by default `longest`.
 
         Returns
         -------
-        Tensor of shape (n, h, w, n_outputs), or (m, n_outputs) with ``only``
+        Tensor of shape (n, h, w, n_outputs), 0 where no position passed, or (m, n_outputs) with ``only``
         """
         n, h, w = tokens.shape
-        x = self.embedding(tokens.view(n, h * w)) + self.position  # (n, h*w, D)
+        length = longest(tokens) if length is None else length
+        position: Tensor = self.position
+        tokens, kept = tokens.view(n, h * w), None
+        only = None if only is None else only.view(n, h * w)
+        if length < h * w:
+            kept = _positions(tokens >= 0, length)  # (n, L)
+            tokens, position = tokens.take_along_dim(kept, 1), position[kept]
+            only = None if only is None else only.take_along_dim(kept, 1)
+        x = self.embedding(unmark(tokens)) + position  # (n, L, D)
         *blocks, last = cast(Iterable[Block], self.blocks)
         for block in blocks:
             x = block(x, generator)
-        if only is None:
-            return self.head(self.norm(last(x, generator))).view(n, h, w, -1)
-        positions, wanted = _positions(only.flatten(1))
-        return self.head(self.norm(last.at(positions, x)))[wanted]
+        if only is not None:
+            # With fewer rows a CPU's kernels round differently; then what is asked for could change the answer.
+            asking = _positions(only, max(_MIN_POSITIONS, int(only.sum(1).max())))
+            return self.head(self.norm(last.at(asking, x)))[only.take_along_dim(asking, 1)]
+        logits = self.head(self.norm(last(x, generator)))  # (n, L, n_outputs)
+        if kept is not None:
+            passed = kept[..., None].expand_as(logits)
+            logits = logits.new_zeros(n, h * w, logits.shape[2]).scatter(1, passed, logits)
+        return logits.view(n, h, w, -1)
