@@ -20,7 +20,10 @@ COLUMNS = (
     "fit_seconds", "seconds_per_32", "device", "commit",
 )  # fmt: skip
 _KEY = ("dataset", "preset", "seed", "variant", "device")
-TRAINED = ("tokenizer__", "detector__corruption", "detector__network", "inpainter__mask_generator")
+TRAINED = (
+    "tokenizer__", "detector__corruption", "detector__network", "inpainter__mask_generator",
+    "inpainter__skip_background",
+)  # fmt: skip
 
 # Changes of the recipe. Those that train a network anew train it as long, and what is chosen on val is chosen again for
 # them, as lambda means something else for another detector.
@@ -56,6 +59,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "detector on painted, random and foreign": {
         "detector__corruption": {"painted": 0.7, "random": 0.15, "foreign": 0.15},
     },
+    "tokens off the head too": {"inpainter__skip_background": False},
     "in-painter on boxes": {"inpainter__mask_generator": "boxes"},
     "in-painter on scattered masks": {"inpainter__mask_generator": "maskgit_cosine"},
     "not standardised": {"tokenizer__standardize": False},

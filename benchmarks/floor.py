@@ -86,7 +86,9 @@ def _rate(run: Callable[[], Any], device: torch.device) -> float:
     return 1 / best
 
 
-def transformer_work(config: Mapping[str, Any], n: int, itemsize: int, *, share: float = 1.0) -> Work:
+def transformer_work(
+    config: Mapping[str, Any], n: int, itemsize: int, *, share: float = 1.0, kept: float = 1.0
+) -> Work:
     """Count one pass of a `TokenTransformer` over n slices.
 
     Parameters
@@ -100,14 +102,16 @@ def transformer_work(config: Mapping[str, Any], n: int, itemsize: int, *, share:
     share : float, default=1.0
         Of the positions whose output is wanted. The last block needs its queries and MLP, and the head is needed, at
         those alone.
+    kept : float, default=1.0
+        Of the positions that take part at all.
 
     Returns
     -------
     Work
     """
-    length, width, depth = config["grid"][0] * config["grid"][1], config["width"], config["depth"]
+    size, width, depth = config["grid"][0] * config["grid"][1], config["width"], config["depth"]
     hidden = int(width * config["mlp_ratio"])
-    rows = length * share
+    length, rows = size * kept, size * kept * share
     keys_values = 2 * length * 2 * width * width
     per_row = (
         2 * width * width * 2 + 2 * 2 * length * width + 2 * 2 * width * hidden
@@ -156,7 +160,9 @@ def _convolution_work(layers: list[nn.Module], shape: tuple[int, int], n: int, i
     return Work(n * flops, itemsize * (weights + n * moved))
 
 
-def restoration_passes(pipeline: Pipeline, n: int, *, share: float, itemsize: int) -> list[Work]:
+def restoration_passes(
+    pipeline: Pipeline, n: int, *, share: float, itemsize: int, kept: float = 1.0
+) -> list[Work]:
     """Count what restoring n slices takes, pass by pass.
 
     Parameters
@@ -169,6 +175,8 @@ def restoration_passes(pipeline: Pipeline, n: int, *, share: float, itemsize: in
         Of the tokens masked at each step.
     itemsize : int
         Bytes of a number.
+    kept : float, default=1.0
+        Of the tokens that take part, where those off the head are left out.
 
     Returns
     -------
@@ -178,11 +186,13 @@ def restoration_passes(pipeline: Pipeline, n: int, *, share: float, itemsize: in
     """
     tokenizer, detector, inpainter = (step for _, step in pipeline.steps)
     n_steps, n_chains = inpainter.n_steps, inpainter.n_restorations * n
-    detected = transformer_work(detector.config_, n_chains, itemsize)
-    first, painted = (transformer_work(inpainter.config_, m, itemsize, share=share) for m in (n, n_chains))
+    scored, detected = (transformer_work(detector.config_, m, itemsize, kept=kept) for m in (n, n_chains))
+    first, painted = (
+        transformer_work(inpainter.config_, m, itemsize, share=share / kept, kept=kept) for m in (n, n_chains)
+    )
     return [
         encoder_work(tokenizer.config_, tokenizer.grid_, n, itemsize),
-        transformer_work(detector.config_, n, itemsize),
+        scored,
         *[detected] * (n_steps - 1),
         first,
         *[painted] * (n_steps * inpainter.n_passes - 1),
@@ -190,9 +200,11 @@ def restoration_passes(pipeline: Pipeline, n: int, *, share: float, itemsize: in
     ]
 
 
-def restoration_floor(pipeline: Pipeline, n: int, machine: Machine, *, share: float) -> float:
+def restoration_floor(
+    pipeline: Pipeline, n: int, machine: Machine, *, share: float, kept: float = 1.0
+) -> float:
     """Return the least seconds in which a machine restores n slices; parameters as in `restoration_passes`."""
-    passes = restoration_passes(pipeline, n, share=share, itemsize=machine.itemsize)
+    passes = restoration_passes(pipeline, n, share=share, itemsize=machine.itemsize, kept=kept)
     return sum(machine.seconds(work) for work in passes)
 
 

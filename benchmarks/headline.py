@@ -55,7 +55,8 @@ def _demo(results: Path) -> Iterator[str]:
 
 def _speed(results: Path) -> Iterator[str]:
     rivals = {
-        "mimood_reference": "its plain reading, float32", "ar_r4_uncached": "AR without a cache",
+        "mimood_whole_grid": "with the tokens off the head", "mimood_reference": "its plain reading, float32",
+        "ar_r4_uncached": "AR without a cache",
         "ar_r4_cached": "AR with a key-value cache", "token_critic_r4": "MVTM + Token-Critic",
     }  # fmt: skip
     rows = []

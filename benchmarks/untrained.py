@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import warnings
 from collections.abc import Callable, Iterator
@@ -10,12 +11,14 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import torch
 from sklearn.pipeline import Pipeline
 from torch import Tensor
 
 from benchmarks.methods import METHODS, Settings
 from benchmarks.timing import clock
 from skmimood import AnomalousTokenDetector, ScanDetector
+from skmimood._background import mark_background
 from skmimood.baselines import AutoregressiveRestorer, TokenCritic
 from skmimood.datasets import make_brain_phantom
 from skmimood.networks.causal_transformer import CausalTransformer
@@ -174,6 +177,18 @@ def set_restoration(
     return pipeline.set_params(
         detector__threshold=1 - share, inpainter__n_steps=n_steps, inpainter__n_restorations=n_restorations
     )
+
+
+def without_background(pipeline: Pipeline) -> Pipeline:
+    """Return a copy of the MIM-OOD pipeline of `build` that leaves out the tokens off the head."""
+    return copy.deepcopy(pipeline).set_params(detector__skip_background=True, inpainter__skip_background=True)
+
+
+def share_kept(images: np.ndarray, factor: int) -> float:
+    """Return which share of the tokens, ``factor`` pixels a side, is not left out then."""
+    grid = (-(-side // factor) for side in images.shape[1:])
+    marked = mark_background(torch.zeros(len(images), *grid, dtype=torch.int64), images, factor)
+    return float((marked >= 0).float().mean())
 
 
 def fit_briefly(estimator: Any, X: Any) -> Any:

@@ -35,8 +35,8 @@ def unmark(tokens: Tensor) -> Tensor:
     return torch.where(tokens < 0, ~tokens, tokens)
 
 
-def off_background(masks: Tensor, tokens: Tensor) -> Tensor:
-    """Return masks (n, h, w) without the marked tokens; one that covered none else covers all that are not marked."""
+def on_head(masks: Tensor, tokens: Tensor) -> Tensor:
+    """Return masks (n, h, w) without marked tokens; one that covered no other covers all that are not marked."""
     kept = tokens >= 0
     inside = masks & kept
     return torch.where(inside.flatten(1).any(1)[:, None, None], inside, kept)

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from skmimood._background import in_order_of_length, longest, mark_background, off_background, unmark
+from skmimood._background import in_order_of_length, longest, mark_background, on_head, unmark
 from skmimood._base import BaseRestorer, check_tokenized, detector_of
 from skmimood._corruption import MASK_GENERATORS, draw_masks, law_faults
 from skmimood._pixel_maps import held_out_slices
@@ -345,7 +345,7 @@ def train_token_inpainter(
         device = streams.torch.device
         healthy = torch.from_numpy(pick_copies(tokens, indices, streams, training))
         drawn = torch.from_numpy(draw_masks(mask_generator, len(healthy), grid, streams.numpy))
-        batch, masks = healthy.to(device), off_background(drawn, healthy).to(device)
+        batch, masks = healthy.to(device), on_head(drawn, healthy).to(device)
         inputs, generator = batch.masked_fill(masks, mask_token), streams.torch if training else None
         logits = network(inputs, generator, None, longest(healthy))
         return F.cross_entropy(logits[masks].float(), batch[masks])

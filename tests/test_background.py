@@ -10,7 +10,7 @@ from conftest import make_slices
 from sklearn.base import clone
 from sklearn.metrics import roc_auc_score
 
-from skmimood._background import in_order_of_length, lengths, mark_background, off_background, unmark
+from skmimood._background import in_order_of_length, lengths, mark_background, on_head, unmark
 
 
 def test_tokens_off_the_head_are_marked_but_for_a_margin_of_one():
@@ -44,7 +44,7 @@ def test_a_training_mask_covers_tokens_of_the_head_alone_and_at_least_one():
     masks[0, 1:4, 0] = masks[1, 5] = True
     expected = torch.zeros(2, 8, 8, dtype=torch.bool)
     expected[0, 1, 0] = expected[1, :2] = True
-    assert torch.equal(off_background(masks, tokens), expected)
+    assert torch.equal(on_head(masks, tokens), expected)
 
 
 def test_lengths_are_multiples_of_32_up_to_the_grid():

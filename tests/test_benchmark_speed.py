@@ -73,7 +73,8 @@ def by_name(records):
 def test_restorations_are_recorded_with_the_ratios_of_their_seconds(session):
     found = by_name([session.common | record for record in speed.restorations(session)])
     assert list(found) == [
-        "mimood_r4_t8", "mimood_reference", "mimood_default", "ar_r4_uncached", "ar_r4_cached", "token_critic_r4",
+        "mimood_r4_t8", "mimood_whole_grid", "mimood_reference", "mimood_default", "ar_r4_uncached", "ar_r4_cached",
+        "token_critic_r4",
     ]  # fmt: skip
     ours = found["mimood_r4_t8"]
     assert ours["ratio"] is ours["ratio_to"] is None
@@ -213,6 +214,17 @@ def test_operations_of_a_transformer_are_those_that_torch_counts():
 def test_fewer_wanted_positions_need_fewer_operations_but_not_none():
     whole, part = (floor.transformer_work(TRANSFORMER, 4, 2, share=share).flops for share in (1.0, 0.2))
     assert 2 / 3 * whole < part < whole
+
+
+def test_tokens_that_are_left_out_cost_nothing():
+    whole, half = (floor.transformer_work(TRANSFORMER, 4, 2, kept=kept).flops for kept in (1.0, 0.5))
+    assert half < 0.5 * whole
+
+
+def test_the_share_of_tokens_on_the_head_is_that_of_the_slices():
+    images = np.zeros((2, 32, 32), np.float32)
+    images[0, 8:24, 8:24], images[1, 4:28, 4:28] = 0.5, 0.5
+    assert untrained.share_kept(images, 4) == pytest.approx((36 + 64) / 128)
 
 
 def test_operations_of_encoder_and_decoder_are_those_that_torch_counts():
@@ -405,7 +417,7 @@ def test_the_report_tells_ratios_exponents_the_front_and_the_cohort(results, tmp
 
 def test_the_headline_tells_what_the_others_take(results):
     text = headline.headline(results, [], {})
-    assert "| small, 400 tokens, CPU (x86_64), bfloat16 | 2 s per 32 slices |  | 25 x |  |  |" in text
+    assert "| small, 400 tokens, CPU (x86_64), bfloat16 | 2 s per 32 slices |  |  | 25 x |  |  |" in text
 
 
 def test_without_results_the_report_of_speed_says_so(tmp_path):
