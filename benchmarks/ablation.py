@@ -54,6 +54,10 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "transformer as detector": {
         "detector__network": "transformer", "detector__depth": 4, "detector__width": 128,
     },
+    "transformer as detector, without the background": {
+        "detector__network": "transformer", "detector__depth": 4, "detector__width": 128,
+        "detector__skip_background": True,
+    },
     "detector on random tokens": {"detector__corruption": "random"},
     "detector on foreign tokens": {"detector__corruption": "foreign"},
     "detector on painted, random and foreign": {

@@ -1,7 +1,8 @@
 """MIM-OOD as the paper states it (Naval Marimont et al. 2023, section 3.4), without any short cut.
 
-Every restoration has its own passes of the detector and of the in-painter, over every slice and position, in every
-step. This is what the library's restorations must equal token by token, and what their speed is measured against.
+Every restoration has its own passes of the detector and of the in-painter, over every slice and position (but for
+those that ``skip_background`` leaves out), in every step. This is what the library's restorations must equal token by
+token, and what their speed is measured against.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from sklearn.pipeline import Pipeline
 from torch import Tensor
 
 from skmimood import TokenizedScans
-from skmimood._background import mark_background, unmark
+from skmimood._background import longest, mark_background, unmark
 from skmimood._random import sampling_uniforms
 from skmimood._residuals import clear_surface, filter_maps, residual_maps, upsample
 from skmimood._sampling import _halton_ranks
@@ -82,7 +83,7 @@ def _restore(pipeline: Pipeline, scans: TokenizedScans) -> np.ndarray:
     restorations = []
     for draws_of_steps in torch.from_numpy(uniforms).to(device):
         tokens = torch.from_numpy(scans.tokens).to(device)
-        if inpainter.skip_background:
+        if inpainter.skip_background or pipeline[-2].leaves_out_background:
             tokens = mark_background(tokens, scans.images, scans.tokenizer.downsampling)
         for draws in draws_of_steps:
             masks = (_score(pipeline[-2], tokens) > pipeline[-2].threshold) & (tokens >= 0)
@@ -92,15 +93,17 @@ def _restore(pipeline: Pipeline, scans: TokenizedScans) -> np.ndarray:
 
 
 def _score(detector: Any, tokens: Tensor) -> Tensor:
-    if detector._leaves_out_background:
+    if detector.leaves_out_background:
         return torch.cat([detector._score_tokens(row) for row in tokens.split(1)])
     return detector._score_tokens(unmark(tokens))
 
 
 def _logits(inpainter: Any, tokens: Tensor) -> Tensor:
     """Return the logits (n, h, w, K); slices of which tokens are left out pass one by one."""
-    parts = tokens.split(1 if inpainter.skip_background else len(tokens))
-    return torch.cat([inpainter._network()(part) for part in parts])
+    network = inpainter._network()
+    if not inpainter.skip_background:
+        return network(unmark(tokens))
+    return torch.cat([network(row, length=longest(row)) for row in tokens.split(1)])
 
 
 def _resample(inpainter: Any, tokens: Tensor, masks: Tensor, draws: Tensor) -> Tensor:

@@ -44,7 +44,7 @@ def _blur(images: Tensor, sigma: float) -> Tensor:
 def flip_and_rotate(
     images: Tensor, generator: torch.Generator, *, flip: bool = True, max_degrees: float = 15.0
 ) -> Tensor:
-    """Flip images (n, 1, H, W) left-right with probability 1/2, if ``flip``, and rotate them about their centre.
+    """Flip images (n, c, H, W) left-right with probability 1/2, if ``flip``, and rotate them about their centre.
 
     Angles are uniform in [-max_degrees, max_degrees]; the paper gives no range. The flip is
     along the last axis.

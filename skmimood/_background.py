@@ -17,17 +17,17 @@ _MARGIN = 1  # tokens around the head that are not left out, since the encoder s
 _STEP = 32  # positions; few lengths occur, so slices find others to share a batch with
 
 
-def mark_background(tokens: Tensor, images: np.ndarray, factor: int) -> Tensor:
-    """Mark the tokens (n, h, w), ``factor`` pixels a side, that lie off the heads of ``images`` (n, H, W).
+def off_head(heads: Tensor, factor: int) -> Tensor:
+    """Return which tokens (n, h, w), ``factor`` pixels a side, lie off heads (n, H, W): none where there is no head."""
+    near = F.max_pool2d(heads[:, None].float(), factor, ceil_mode=True)
+    near = F.max_pool2d(near, 2 * _MARGIN + 1, stride=1, padding=_MARGIN)[:, 0] > 0
+    return ~near & near.flatten(1).any(1)[:, None, None]
 
-    Where there is no head, none is marked.
-    """
-    heads = torch.from_numpy(head_masks(images)).float()[:, None]
-    near = F.max_pool2d(
-        F.max_pool2d(heads, factor, ceil_mode=True), 2 * _MARGIN + 1, stride=1, padding=_MARGIN
-    )
-    off = (near[:, 0] == 0) & near[:, 0].flatten(1).any(1)[:, None, None]
-    return torch.where(off.to(tokens.device), ~tokens, tokens)
+
+def mark_background(tokens: Tensor, images: np.ndarray, factor: int) -> Tensor:
+    """Mark the tokens (n, h, w), ``factor`` pixels a side, that lie off the heads of ``images`` (n, H, W)."""
+    off = off_head(torch.from_numpy(head_masks(images)), factor).to(tokens.device)
+    return torch.where(off, ~tokens, tokens)
 
 
 def unmark(tokens: Tensor) -> Tensor:
@@ -35,11 +35,12 @@ def unmark(tokens: Tensor) -> Tensor:
     return torch.where(tokens < 0, ~tokens, tokens)
 
 
-def on_head(masks: Tensor, tokens: Tensor) -> Tensor:
+def masks_on_head(masks: Tensor, tokens: Tensor) -> Tensor:
     """Return masks (n, h, w) without marked tokens; one that covered no other covers all that are not marked."""
     kept = tokens >= 0
     inside = masks & kept
-    return torch.where(inside.flatten(1).any(1)[:, None, None], inside, kept)
+    is_lost = masks.flatten(1).any(1) & ~inside.flatten(1).any(1)
+    return torch.where(is_lost[:, None, None], kept, inside)
 
 
 def lengths(tokens: Tensor) -> Tensor:

@@ -75,7 +75,7 @@ class BaseTokenDetector(TransformerMixin, TrainedStep):
     grid_: tuple[int, int]
 
     @property
-    def _leaves_out_background(self) -> bool:
+    def leaves_out_background(self) -> bool:
         """Whether tokens off the head, marked as in `skmimood._background`, take no part and score 0."""
         return False
 
@@ -84,9 +84,7 @@ class BaseTokenDetector(TransformerMixin, TrainedStep):
 
     def score_tensor(self, tokens: Tensor) -> Tensor:
         """Score tokens (n, h, w), marked or not, that are on this estimator's device already."""
-        if not self._leaves_out_background:
-            return run_transformer(self._score_tokens, unmark(tokens), self.batch_size)
-        ordered, where = in_order_of_length(tokens)
+        ordered, where = in_order_of_length(tokens if self.leaves_out_background else unmark(tokens))
         return run_transformer(self._score_tokens, ordered, self.batch_size)[where]
 
     def decision_function(self, X: TokenizedScans) -> np.ndarray:
@@ -104,7 +102,7 @@ class BaseTokenDetector(TransformerMixin, TrainedStep):
         check_is_fitted(self)
         check_grid(X, self.grid_)
         tokens = torch.from_numpy(X.tokens).to(self._torch_device)
-        if self._leaves_out_background:
+        if self.leaves_out_background:
             tokens = mark_background(tokens, X.images, X.tokenizer.downsampling)
         return self.score_tensor(tokens).cpu().numpy()
 

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from skmimood._augmentation import flip_and_rotate
-from skmimood._background import mark_background
+from skmimood._background import off_head
 from skmimood._device import autocast, resolve_device, resolve_precision
 from skmimood._random import Streams
 from skmimood._synthetic import paint_anomalies
@@ -37,45 +37,62 @@ def encode_images(
 
 
 def tokenize_augmented(
-    *, images: np.ndarray, config: dict[str, Any], state: dict[str, np.ndarray], n_augmentations: int, flip: bool,
-    marked: bool, seed: int, precision: str, runtime: Runtime,
-) -> np.ndarray:  # fmt: skip
-    """Tokenise each image and flipped and rotated copies of it; see `VQTokenizer.training_tokens`."""
-    encode = _encoder(config, state, precision, runtime, marked)
+    *, images: np.ndarray, heads: np.ndarray, config: dict[str, Any], state: dict[str, np.ndarray],
+    n_augmentations: int, flip: bool, seed: int, precision: str, runtime: Runtime,
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+    """Tokenise each image and flipped and rotated copies of it; see `VQTokenizer.training_tokens`.
 
-    def tokens_of(copy: int, start: int) -> np.ndarray:
-        part = images[start : start + _BATCH]
-        return encode(part if copy == 0 else _moved(part, Streams.at(seed, copy * 2**32 + start), flip))
+    Returns
+    -------
+    tokens : ndarray of shape (n, 1 + n_augmentations, h, w), int64
+    off : ndarray of that shape, bool
+        Which of them lie off the head, given by ``heads`` (n, H, W).
+    """
+    network, encode = _encoder(config, state, precision, runtime)
 
-    starts = range(0, len(images), _BATCH)
-    copies = [
-        np.concatenate([tokens_of(copy, start) for start in starts]) for copy in range(1 + n_augmentations)
-    ]
-    return np.stack(copies, axis=1)
+    def tokens_of(copy: int, start: int) -> tuple[np.ndarray, np.ndarray]:
+        part, inside = images[start : start + _BATCH], heads[start : start + _BATCH]
+        if copy:
+            part, inside = _moved(part, inside, Streams.at(seed, copy * 2**32 + start), flip)
+        return encode(part), off_head(torch.from_numpy(inside), network.downsampling).numpy()
+
+    return _of_copies(tokens_of, len(images), range(1 + n_augmentations))
 
 
 def tokenize_painted(
-    *, images: np.ndarray, config: dict[str, Any], state: dict[str, np.ndarray], n_copies: int, flip: bool,
-    marked: bool, seed: int, precision: str, runtime: Runtime,
-) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
-    """Paint anomalies into flipped and rotated copies and tokenise these; see `VQTokenizer.painted_tokens`."""
-    encode = _encoder(config, state, precision, runtime, marked)
-    factor = config["patch_size"] * 2 ** (len(config["channel_multipliers"]) - 1)
+    *, images: np.ndarray, heads: np.ndarray, config: dict[str, Any], state: dict[str, np.ndarray], n_copies: int,
+    flip: bool, seed: int, precision: str, runtime: Runtime,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
+    """Paint anomalies into flipped and rotated copies and tokenise these; see `VQTokenizer.painted_tokens`.
 
-    def tokens_of(copy: int, start: int) -> tuple[np.ndarray, np.ndarray]:
-        streams = Streams.at(seed, _PAINTED + copy * 2**32 + start)
-        part = _moved(images[start : start + _BATCH], streams, flip)
-        painted, changed = paint_anomalies(part, streams.numpy)
+    Returns
+    -------
+    tokens, shares : ndarray of shape (n, n_copies, h, w)
+    off : ndarray of that shape, bool
+        Which of them lie off the head, given by ``heads`` (n, H, W) before anything was painted.
+    """
+    network, encode = _encoder(config, state, precision, runtime)
+    factor = network.downsampling
+
+    def tokens_of(copy: int, start: int) -> tuple[np.ndarray, ...]:
+        streams, part = Streams.at(seed, _PAINTED + copy * 2**32 + start), slice(start, start + _BATCH)
+        moved, inside = _moved(images[part], heads[part], streams, flip)
+        painted, changed = paint_anomalies(moved, streams.numpy)
         padded = pad(torch.from_numpy(changed[:, None].astype(np.float32)), factor)
-        return encode(painted), F.avg_pool2d(padded, factor)[:, 0].numpy()
+        off = off_head(torch.from_numpy(inside), factor)
+        return encode(painted), F.avg_pool2d(padded, factor)[:, 0].numpy(), off.numpy()
 
-    starts = range(0, len(images), _BATCH)
-    copies = [[tokens_of(copy, start) for start in starts] for copy in range(n_copies)]
-    tokens, shares = (
-        np.stack([np.concatenate([part[index] for part in copy]) for copy in copies], axis=1)
-        for index in (0, 1)
+    return _of_copies(tokens_of, len(images), range(n_copies))
+
+
+def _of_copies(tokens_of: Callable[[int, int], tuple[np.ndarray, ...]], n: int, copies: range) -> Any:
+    """Join ``tokens_of(copy, start)`` of batches of n slices to arrays (n, copies, ...)."""
+    starts = range(0, n, _BATCH)
+    parts = [[tokens_of(copy, start) for start in starts] for copy in copies]
+    return tuple(
+        np.stack([np.concatenate([part[index] for part in copy]) for copy in parts], axis=1)
+        for index in range(len(parts[0][0]))
     )
-    return tokens, shares
 
 
 def pad(images: Tensor, factor: int) -> Tensor:
@@ -85,20 +102,18 @@ def pad(images: Tensor, factor: int) -> Tensor:
 
 
 def _encoder(
-    config: dict[str, Any], state: dict[str, np.ndarray], precision: str, runtime: Runtime, marked: bool
-) -> Callable[[np.ndarray], np.ndarray]:
+    config: dict[str, Any], state: dict[str, np.ndarray], precision: str, runtime: Runtime
+) -> tuple[VQVAE, Callable[[np.ndarray], np.ndarray]]:
     device = resolve_device(runtime.device)
     network = load_network(VQVAE, config, state).to(device)
     context = autocast(device, resolve_precision(precision, device))
-
-    def encode(images: np.ndarray) -> np.ndarray:
-        tokens = encode_images(network, images, device, context, _BATCH)
-        if not marked:
-            return tokens
-        return mark_background(torch.from_numpy(tokens), images, network.downsampling).numpy()
-
-    return encode
+    return network, lambda images: encode_images(network, images, device, context, _BATCH)
 
 
-def _moved(images: np.ndarray, streams: Streams, flip: bool) -> np.ndarray:
-    return flip_and_rotate(torch.from_numpy(images)[:, None], streams.torch, flip=flip)[:, 0].numpy()
+def _moved(
+    images: np.ndarray, heads: np.ndarray, streams: Streams, flip: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """Flip and rotate slices (n, H, W), and their heads with them."""
+    both = torch.from_numpy(np.stack([images, heads.astype(images.dtype)], axis=1))
+    moved = flip_and_rotate(both, streams.torch, flip=flip).numpy()
+    return moved[:, 0], moved[:, 1] > 0.5

@@ -73,8 +73,8 @@ class AnomalousTokenDetector(BaseTokenDetector):
     drop_path : float in [0, 1), default=0.1
         Stochastic depth (paper: 0.1).
     skip_background : bool, default=False
-        Leave tokens off the head or brain, but for a margin of one token, out of the passes of a transformer (paper
-        silent): they score 0.
+        Leave tokens off the head or brain out of the passes of a transformer, in training too: they score 0 (paper
+        silent). See `MaskedTokenInpainter`.
     max_iter : int, default=900
         Training steps (paper: 200,000).
     batch_size : int, default=32
@@ -174,7 +174,7 @@ class AnomalousTokenDetector(BaseTokenDetector):
         self._check_parameters()
         healthy = drop_lesions(check_tokenized(X), y)
         share, _ = split_law(self.corruption, "painted")
-        tokenizer, marked = healthy.tokenizer, self._leaves_out_background
+        tokenizer, marked = healthy.tokenizer, self.leaves_out_background
         self._fit_network(
             train_token_detector, self._config(healthy), codes=tokenizer.codes,
             tokens=tokenizer.training_tokens(healthy, marked=marked),
@@ -189,7 +189,8 @@ class AnomalousTokenDetector(BaseTokenDetector):
         return super().decision_function(X)
 
     @property
-    def _leaves_out_background(self) -> bool:
+    def leaves_out_background(self) -> bool:
+        """Whether this is a transformer with ``skip_background``."""
         return self.skip_background and self.network == "transformer"
 
     def _class_of(self, config: Mapping[str, Any]) -> type[TokenTransformer | TokenUNet]:
@@ -225,7 +226,8 @@ class AnomalousTokenDetector(BaseTokenDetector):
     def _score_tokens(self, tokens: Tensor) -> Tensor:
         network = self._network()
         if isinstance(network, TokenTransformer):
-            return torch.sigmoid(network(tokens)[..., 0].float()).masked_fill(tokens < 0, 0)
+            logits = network(tokens, length=longest(tokens))[..., 0]
+            return torch.sigmoid(logits.float()).masked_fill(tokens < 0, 0)
         context = self._autocast()
 
         def score(batch: Tensor) -> Tensor:
@@ -283,11 +285,11 @@ def train_token_detector(
             corrupted[~is_painted], target[~is_painted] = corrupt(batch, streams.numpy)
         inputs, generator = torch.from_numpy(corrupted), streams.torch if training else None
         sizes = () if "widths" in config else (None, longest(inputs))
-        device, kept = streams.torch.device, inputs >= 0
+        device, kept, wanted = streams.torch.device, inputs >= 0, torch.from_numpy(target)
         logits = network(inputs.to(device), generator, *sizes)[..., 0].float()
-        return F.binary_cross_entropy_with_logits(
-            logits[kept.to(device)], torch.from_numpy(target)[kept].to(device)
-        )
+        if not kept.all():
+            logits, wanted = logits[kept.to(device)], wanted[kept]
+        return F.binary_cross_entropy_with_logits(logits, wanted.to(device))
 
     generator = Streams.at(seed, 2**41).torch
     network: TokenTransformer | TokenUNet

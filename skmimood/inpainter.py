@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from skmimood._background import in_order_of_length, longest, mark_background, on_head, unmark
+from skmimood._background import in_order_of_length, longest, mark_background, masks_on_head, unmark
 from skmimood._base import BaseRestorer, check_tokenized, detector_of
 from skmimood._corruption import MASK_GENERATORS, draw_masks, law_faults
 from skmimood._pixel_maps import held_out_slices
@@ -49,8 +49,9 @@ class MaskedTokenInpainter(BaseRestorer):
         Which tokens are sampled first if ``n_passes`` is more than 1: the most probable ones (MaskGIT, Chang et al.
         2022), or such as are far from one another (Besnier et al. 2025). No refit needed.
     skip_background : bool, default=False
-        Leave tokens off the head or brain, but for a margin of one token, out of the passes of the transformer, which
-        then cost what the others cost (paper silent); they are not resampled.
+        Leave tokens off the head or brain out of the passes of the transformer, in training too; they are not
+        resampled (paper silent). The head is what exceeds 0.1 and all that it encloses, with a margin of one token; a
+        slice without one stays whole.
     combination : {"similarity", "mean", "median", "min"}, default="similarity"
         How R maps become one (paper silent). ``"similarity"`` weights the restorations nearer to the
         slice more, as the authors' earlier work does. No refit needed.
@@ -271,9 +272,9 @@ class MaskedTokenInpainter(BaseRestorer):
     ) -> Tensor:
         """Return the tokens (n, len(n_steps), R, h, w) of the restorations after each number of steps."""
         tokens, anomaly = (torch.from_numpy(part).to(self._torch_device) for part in (X.tokens, X.anomaly))
-        if self.skip_background:
-            tokens = mark_background(tokens, X.images, X.tokenizer.downsampling)
         detector = detector_of(X)
+        if self.skip_background or detector.leaves_out_background:
+            tokens = mark_background(tokens, X.images, X.tokenizer.downsampling)
 
         def score(rows: Tensor) -> Tensor:
             return detector.score_tensor(rows).masked_fill(rows < 0, -torch.inf)
@@ -289,12 +290,15 @@ class MaskedTokenInpainter(BaseRestorer):
     def _masked_logits(self, tokens: Tensor, masks: Tensor) -> Tensor:
         """Return the logits (n_masked, K) of the masked tokens, each distinct grid passing the network once."""
         network, mask_token = self._network(), self.config_["n_outputs"]
+        tokens = tokens if self.skip_background else unmark(tokens)
         distinct, which = tokens.masked_fill(masks, mask_token).unique(dim=0, return_inverse=True)
         grids, where = in_order_of_length(distinct)
         which = where[which]
         hidden = grids == mask_token
         logits = run_transformer(
-            lambda batch: network(batch, only=batch == mask_token), grids, self.batch_size
+            lambda batch: network(batch, only=batch == mask_token, length=longest(batch)),
+            grids,
+            self.batch_size,
         )
         row = (hidden.flatten().cumsum(0) - 1).view_as(grids)  # of the logits of each hidden token
         return logits[row[which][masks]]
@@ -345,7 +349,7 @@ def train_token_inpainter(
         device = streams.torch.device
         healthy = torch.from_numpy(pick_copies(tokens, indices, streams, training))
         drawn = torch.from_numpy(draw_masks(mask_generator, len(healthy), grid, streams.numpy))
-        batch, masks = healthy.to(device), on_head(drawn, healthy).to(device)
+        batch, masks = healthy.to(device), masks_on_head(drawn, healthy).to(device)
         inputs, generator = batch.masked_fill(masks, mask_token), streams.torch if training else None
         logits = network(inputs, generator, None, longest(healthy))
         return F.cross_entropy(logits[masks].float(), batch[masks])

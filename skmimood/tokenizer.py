@@ -16,7 +16,7 @@ from torch import Tensor
 
 from skmimood._augmentation import vary_intensity
 from skmimood._caching import run_cached
-from skmimood._foreground import standardise, undo_standardise
+from skmimood._foreground import head_masks, standardise, undo_standardise
 from skmimood._random import Streams
 from skmimood._trained_step import TrainedStep, is_count, run_convolutions
 from skmimood._training import Recipe, Runtime, train
@@ -332,9 +332,8 @@ class VQTokenizer(TransformerMixin, TrainedStep):
         cache where there is one, so that they do not depend on who computes them. With ``marked``, those off the head
         are marked (see `skmimood._background`).
         """
-        return self._tokenize_cached(
-            tokenize_augmented, X, n_augmentations=self.n_augmentations, marked=marked
-        )
+        tokens, off = self._tokenize_cached(tokenize_augmented, X, n_augmentations=self.n_augmentations)
+        return np.where(off, ~tokens, tokens) if marked else tokens
 
     def painted_tokens(
         self, X: TokenizedScans, n_copies: int, *, marked: bool = False
@@ -355,12 +354,13 @@ class VQTokenizer(TransformerMixin, TrainedStep):
         shares : ndarray of shape (n, n_copies, h, w), float32
             Share of each token's pixels that an anomaly has visibly changed.
         """
-        return self._tokenize_cached(tokenize_painted, X, n_copies=n_copies, marked=marked)
+        tokens, shares, off = self._tokenize_cached(tokenize_painted, X, n_copies=n_copies)
+        return np.where(off, ~tokens, tokens) if marked else tokens, shares
 
     def _tokenize_cached(self, tokenize: Callable[..., Any], X: TokenizedScans, **arguments: Any) -> Any:
         return run_cached(
             tokenize, self.memory, runtime=Runtime("tokens", self.device), images=self.seen(X.images),
-            config=self.config_, state=self.state_, flip=self.flip, seed=self.seed_,
+            heads=head_masks(X.images), config=self.config_, state=self.state_, flip=self.flip, seed=self.seed_,
             precision=self._precision(), **arguments,
         )  # fmt: skip
 

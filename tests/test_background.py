@@ -10,7 +10,8 @@ from conftest import make_slices
 from sklearn.base import clone
 from sklearn.metrics import roc_auc_score
 
-from skmimood._background import in_order_of_length, lengths, mark_background, on_head, unmark
+from skmimood import VQTokenizer
+from skmimood._background import in_order_of_length, lengths, mark_background, masks_on_head, unmark
 
 
 def test_tokens_off_the_head_are_marked_but_for_a_margin_of_one():
@@ -37,14 +38,15 @@ def test_of_a_slice_without_a_head_nothing_is_marked():
     assert torch.equal(mark_background(tokens, np.zeros((1, 32, 32), np.float32), 4), tokens)
 
 
-def test_a_training_mask_covers_tokens_of_the_head_alone_and_at_least_one():
+def test_a_training_mask_keeps_to_the_head_and_never_becomes_empty():
     tokens = torch.full((2, 8, 8), ~3)
     tokens[:, :2] = 3
     masks = torch.zeros(2, 8, 8, dtype=torch.bool)
     masks[0, 1:4, 0] = masks[1, 5] = True
     expected = torch.zeros(2, 8, 8, dtype=torch.bool)
     expected[0, 1, 0] = expected[1, :2] = True
-    assert torch.equal(on_head(masks, tokens), expected)
+    assert not masks_on_head(torch.zeros_like(masks), tokens).any()
+    assert torch.equal(masks_on_head(masks, tokens), expected)
 
 
 def test_lengths_are_multiples_of_32_up_to_the_grid():
@@ -68,6 +70,25 @@ def heads():
     """Return slices whose heads fill a quarter of the frame."""
     small = make_slices(5, seed=7)[:, ::2, ::2]
     return np.pad(small, ((0, 0), (0, 16), (0, 16)))
+
+
+def test_training_tokens_are_marked_by_the_heads_of_the_slices_moved_with_them(heads):
+    common = {"n_codes": 32, "code_dim": 8, "channels": 16, "channel_multipliers": (1, 2), "max_iter": 1}
+    tokenizer = VQTokenizer(n_augmentations=2, standardize=True, random_state=0, warmup_iter=0, **common).fit(
+        heads
+    )
+    scans = tokenizer.transform(heads)
+    whole, marked = (tokenizer.training_tokens(scans, marked=marked) for marked in (False, True))
+    np.testing.assert_array_equal(np.where(marked < 0, ~marked, marked), whole)
+    seen_as = mark_background(torch.from_numpy(scans.tokens), scans.images, 4).numpy()
+    np.testing.assert_array_equal(marked[:, 0], seen_as)
+    assert (marked[:, 1:] < 0).mean() == pytest.approx((seen_as < 0).mean(), abs=0.15)
+    assert ((marked[:, 1] < 0) != (seen_as < 0)).any()
+    tokens, shares = tokenizer.painted_tokens(scans, 3)
+    marked, _ = tokenizer.painted_tokens(scans, 3, marked=True)
+    np.testing.assert_array_equal(np.where(marked < 0, ~marked, marked), tokens)
+    assert (marked < 0).mean() > 0.2
+    assert shares[marked >= 0].mean() > shares[marked < 0].mean()
 
 
 def test_what_is_left_out_is_not_resampled_and_scores_0(fitted, heads):

@@ -10,6 +10,7 @@ from conftest import make_slices, plant_lesions
 
 from benchmarks.plain_reading import at_precision, plain_maps, plain_restore
 from skmimood import _base, _trained_step
+from skmimood._background import mark_background
 from skmimood._random import Streams
 from skmimood.networks.transformer import Block, TokenTransformer
 from skmimood.networks.weights import new_network
@@ -105,22 +106,40 @@ def test_what_is_left_out_of_the_passes_is_that_of_the_plain_reading(pipeline, s
     )
 
 
-def test_a_marked_token_is_neither_query_nor_key_but_to_fill_a_length_up():
+def test_what_is_marked_takes_no_part():
     generator = Streams.at(0, 0).torch
     sizes = {"depth": 3, "width": 64, "n_heads": 4, "mlp_ratio": 2.0, "drop_path": 0.0}
     network = new_network(
         TokenTransformer, {"n_inputs": 33, "n_outputs": 32, "grid": (8, 8), **sizes}, generator
     ).requires_grad_(False)
-    tokens = torch.randint(0, 33, (2, 8, 8), generator=generator)
-    marked = tokens.clone()
-    marked.flatten(1)[:, 40:] = ~marked.flatten(1)[:, 40:]  # 40 stay, so 64 pass
-    whole = network(tokens)
-    assert torch.equal(network(marked, only=marked >= 0), whole[marked >= 0])
-    marked.flatten(1)[:, 32:] = -1  # 32 stay and pass
-    without = copy.deepcopy(network)
-    without.position = torch.nn.Parameter(network.position[:32])
-    expected = without(tokens.flatten(1)[:, :32].view(2, 4, 8))
-    torch.testing.assert_close(network(marked, only=marked >= 0), expected.flatten(0, 2))
+    tokens = torch.randint(0, 33, (1, 8, 8), generator=generator)
+    kept = torch.randperm(64, generator=generator).view(1, 8, 8) < 32
+    alone = copy.deepcopy(network)
+    alone.position = torch.nn.Parameter(network.position[kept.flatten()])
+    expected = alone(tokens[kept].view(1, 4, 8)).view(32, 32)
+    marked = torch.where(kept, tokens, ~tokens)
+    logits = network(marked, length=32)
+    torch.testing.assert_close(logits[kept], expected)
+    assert (logits[~kept] == 0).all()
+    assert torch.equal(network(marked, only=kept, length=32), logits[kept])
+    assert torch.equal(network(marked, length=64), network(tokens))  # all are needed to fill the length up
+
+
+@pytest.mark.parametrize("in_detector", [True, False])
+@pytest.mark.parametrize("in_inpainter", [True, False])
+def test_each_network_leaves_out_by_itself(pipeline, slices, in_detector, in_inpainter):
+    slices = in_a_corner(slices)
+    pipeline.set_params(
+        detector__skip_background=in_detector, inpainter__skip_background=in_inpainter, inpainter__n_steps=3,
+        detector__threshold=0.0,
+    )  # fmt: skip
+    scans = pipeline[:-1].transform(slices)
+    restored = pipeline[-1].restore(scans)
+    np.testing.assert_array_equal(restored, plain_restore(pipeline, slices))
+    off = (mark_background(torch.from_numpy(scans.tokens), slices, 4) < 0).numpy()
+    changed = (restored != scans.tokens[:, None]).any(1)
+    assert changed[off].any() == (not in_detector and not in_inpainter)
+    assert changed[~off].any()
 
 
 def test_the_plain_reading_in_float32_leaves_the_pipeline_as_it_is(pipeline, slices):

@@ -27,8 +27,8 @@ class TokenLikelihoodDetector(BaseTokenDetector):
 
     The score is -log p(token | visible tokens) in nats, at least 0: what MIM-OOD (Naval Marimont et al. 2023,
     table 1, "MVTM") compares its detector with. The network is that of `MaskedTokenInpainter`: with the same
-    training parameters, ``random_state`` and ``memory`` it is trained once for both. Defaults are those of preset
-    ``"tiny"``. Unless stated otherwise, a change of a parameter needs a refit.
+    training parameters, ``random_state`` and ``memory`` (and no ``skip_background``) it is trained once for both.
+    Defaults are those of preset ``"tiny"``. Unless stated otherwise, a change of a parameter needs a refit.
 
     Parameters
     ----------

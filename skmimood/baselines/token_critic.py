@@ -29,8 +29,9 @@ class TokenCritic(BaseTokenDetector):
     Trained on healthy tokens of which some are masked and filled with samples of the frozen in-painter, at
     temperature 1 and independent of each other: it learns p(sampled) of every token by binary cross-entropy (Lezama
     et al. 2022, section 3; the "MVTM + Token-Critic" of MIM-OOD's tables). The in-painter is that of
-    `MaskedTokenInpainter`: with the same training parameters, ``random_state`` and ``memory`` it is trained once for
-    both. Defaults are those of preset ``"tiny"``. Unless stated otherwise, a change of a parameter needs a refit.
+    `MaskedTokenInpainter`: with the same training parameters, ``random_state`` and ``memory`` (and no
+    ``skip_background``) it is trained once for both. Defaults are those of preset ``"tiny"``. Unless stated otherwise,
+    a change of a parameter needs a refit.
 
     Parameters
     ----------

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from skmimood._background import longest, unmark
+from skmimood._background import unmark
 from skmimood._distributed import draw_uniforms
 from skmimood.networks.attention import attend
 
@@ -137,25 +137,24 @@ class TokenTransformer(nn.Module):
         Parameters
         ----------
         tokens : Tensor of shape (n, h, w)
-            Those that are marked (see `skmimood._background`) take no part, but for such as fill ``length`` up.
+            Those that are marked (see `skmimood._background`) come last, so ``length`` leaves them out.
         generator : torch.Generator, optional
             Its presence means training (stochastic depth).
         only : Tensor of shape (n, h, w), bool, optional
             In inference, the m positions that are asked for, in all slices together. Of the last block the others
             then take part as keys and values alone.
         length : int, optional
-            How many positions of each slice pass; by default `longest`.
+            How many positions of each slice pass, at least `longest`; by default all.
 
         Returns
         -------
         Tensor of shape (n, h, w, n_outputs), 0 where no position passed, or (m, n_outputs) with ``only``
         """
         n, h, w = tokens.shape
-        length = longest(tokens) if length is None else length
         position: Tensor = self.position
         tokens, kept = tokens.view(n, h * w), None
         only = None if only is None else only.view(n, h * w)
-        if length < h * w:
+        if length is not None and length < h * w:
             kept = _positions(tokens >= 0, length)  # (n, L)
             tokens, position = tokens.take_along_dim(kept, 1), position[kept]
             only = None if only is None else only.take_along_dim(kept, 1)
