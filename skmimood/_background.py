@@ -53,7 +53,7 @@ def lengths(tokens: Tensor) -> Tensor:
 
 
 def longest(tokens: Tensor) -> int:
-    """Return the largest of the `lengths`."""
+    """Return the largest of the `lengths`: in training, how many positions of every slice of the batch pass."""
     return int(lengths(tokens).max())
 
 

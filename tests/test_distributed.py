@@ -7,8 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import make_slices
-from distributed_fit import cosine_tokenizer, learnt, pipeline
+from distributed_fit import cosine_tokenizer, learnt, pipeline, small_heads
 
 PROGRAM = Path(__file__).with_name("distributed_fit.py")
 
@@ -27,7 +26,7 @@ def processes(tmp_path_factory):
 
 
 def test_two_processes_learn_what_one_learns(processes):
-    alone = learnt(pipeline().fit(make_slices(20)))
+    alone = learnt(pipeline().fit(small_heads()))
     for name, array in alone.items():
         # AdamW makes of a rounding error in a vanishing gradient a share of a step of 0.002.
         np.testing.assert_allclose(processes[0][name], array, rtol=1e-3, atol=1e-3, err_msg=name)
@@ -44,7 +43,7 @@ def test_all_processes_have_the_same_weights_to_the_bit(processes):
 
 def test_codes_of_unit_norm_are_those_that_one_process_learns(processes):
     np.testing.assert_array_equal(processes[0]["cosine_codes"], processes[1]["cosine_codes"])
-    alone = cosine_tokenizer().fit(make_slices(20)).codes
+    alone = cosine_tokenizer().fit(small_heads()).codes
     np.testing.assert_allclose(processes[0]["cosine_codes"], alone, atol=1e-3)
 
 

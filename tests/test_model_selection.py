@@ -48,7 +48,8 @@ def test_a_path_has_the_maps_of_separate_runs(fitted, slices, combination):
 
 
 @pytest.mark.parametrize(
-    "choices", [{"residual_weight": "changed"}, {"residual_reference": "reconstruction"}]
+    "choices",
+    [{"residual_weight": "changed"}, {"residual_reference": "reconstruction"}, {"skip_background": True}],
 )
 def test_a_path_has_the_maps_of_separate_runs_however_they_are_made(fitted, slices, choices):
     pipeline = copy_of(fitted)
