@@ -18,6 +18,7 @@ from filelock import FileLock
 
 import skmimood
 from skmimood import _distributed
+from skmimood._code_digest import code_digest
 from skmimood.exceptions import SkmimoodWarning
 
 
@@ -26,9 +27,10 @@ def run_cached(
 ) -> Any:
     """Call ``function(runtime=runtime, **arguments)``, or return what an earlier equal call returned.
 
-    ``runtime`` does not count for equality; the versions of skmimood and torch do. A lock makes concurrent
-    workers that want the same result wait for the first instead of computing it again. Processes that train
-    together call it together: the first looks into the cache and writes to it, and all return its result.
+    ``runtime`` does not count for equality; the code of the module of ``function`` and of all that it imports from
+    its package does, and so do the versions of skmimood and torch. A lock makes concurrent workers that want the same
+    result wait for the first instead of computing it again. Processes that train together call it together: the first
+    looks into the cache and writes to it, and all return its result.
 
     Warns
     -----
@@ -65,7 +67,8 @@ def _opened(
         yield function
         return
     # joblib notices changed code in the function alone, not in what it calls.
-    folder = Path(location) / f"skmimood-{skmimood.__version__}-torch-{version('torch')}"
+    code = f"{skmimood.__version__}-{code_digest(function.__module__)}"
+    folder = Path(location) / f"skmimood-{code}-torch-{version('torch')}"
     with contextlib.ExitStack() as stack:
         cached = function
         try:

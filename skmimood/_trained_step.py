@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from skmimood._background import lengths
 from skmimood._caching import run_cached
+from skmimood._code_digest import code_digest
 from skmimood._corruption import has_callable
 from skmimood._device import PRECISIONS, autocast, resolve_device, resolve_precision, with_halving
 from skmimood._random import shared_seed
@@ -122,7 +123,7 @@ class TrainedStep(SliceEstimator):
             type(self).__name__,
             self.device,
             bool(self.verbose),
-            self._checkpoint(arguments, is_named),
+            self._checkpoint(train, arguments, is_named),
             self.resume,
         )
         return run_cached(train, self.memory if is_named else None, runtime=runtime, **arguments)
@@ -133,13 +134,16 @@ class TrainedStep(SliceEstimator):
         recipe = Recipe(**{name: getattr(self, name) for name in Recipe.__dataclass_fields__})
         return replace(recipe, precision=precision)
 
-    def _checkpoint(self, arguments: dict[str, Any], is_named: bool) -> Path | None:
-        """Return the checkpoint's path, named after everything that the training depends on."""
+    def _checkpoint(
+        self, train: Callable[..., Any], arguments: dict[str, Any], is_named: bool
+    ) -> Path | None:
+        """Return the checkpoint's path, named after everything that the training depends on, its code last."""
         if self.checkpoint_dir is None:
             return None
         if not is_named:
             raise InputError("A training with a callable law cannot be resumed; set checkpoint_dir=None.")
-        return Path(self.checkpoint_dir) / f"{type(self).__name__}-{joblib.hash(arguments)[:16]}.safetensors"
+        name = f"{type(self).__name__}-{joblib.hash(arguments)[:16]}-{code_digest(train.__module__)}"
+        return Path(self.checkpoint_dir) / f"{name}.safetensors"
 
     def _transformer_config(self, X: TokenizedScans, *, n_outputs: int) -> dict[str, Any]:
         """Return the arguments of the `TokenTransformer` over the tokens of ``X``."""

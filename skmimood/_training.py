@@ -54,8 +54,8 @@ class Recipe:
 class Runtime:
     """Where and how visibly the training runs; of what is learnt only the rounding depends on it.
 
-    ``checkpoint`` is a file named after everything that does change it, so that a training
-    with other data or parameters never resumes from it.
+    ``checkpoint`` is a file named after everything that does change it, the digest of the code last, so that a
+    training with other data, parameters or code never resumes from it.
     """
 
     title: str
@@ -299,6 +299,18 @@ class _Trainer:
             stored = _distributed.on_first(lambda: _read_checkpoint(path) if path.exists() else None)
             if stored is not None:
                 self._restore(*stored)
+            elif _distributed.is_first():
+                self._warn_of_other_code(path)
+
+    def _warn_of_other_code(self, path: Path) -> None:
+        """Tell of a checkpoint of the same training by other code, whose name differs in the last part alone."""
+        others = sorted(path.parent.glob(f"{path.stem.rpartition('-')[0]}-*{path.suffix}"))
+        if others:
+            warnings.warn(
+                f"{others[0].name} was written by another version of skmimood, so {self.runtime.title} is trained "
+                "from the start. Delete it, or resume with the version that wrote it.",
+                SkmimoodWarning, stacklevel=2,
+            )  # fmt: skip
 
     def _restore(self, progress: dict[str, Any], tensors: dict[str, Tensor]) -> None:
         parts: dict[str, dict[str, Tensor]] = {"network": {}, "best": {}, "optimizer": {}}

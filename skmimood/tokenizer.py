@@ -102,13 +102,13 @@ class VQTokenizer(TransformerMixin, TrainedStep):
     checkpoint_dir : str or None, default=None
         Folder for checkpoints of an unfinished training. No refit needed.
     resume : bool, default=False
-        Continue from the checkpoint of an equal training, if there is one. No refit needed.
+        Continue from the checkpoint of an equal training by the same code, if there is one. No refit needed.
     random_state : int, RandomState instance or None, default=None
         Seeds weights, batches and augmentation. The same integer and number of threads give the same bytes.
     device : str, default="auto"
         ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:1"``. No refit needed.
     memory : str, joblib.Memory or None, default=None
-        Cache of trainings: an equal fit is read from it. No refit needed.
+        Cache of trainings: an equal fit by the same code is read from it. No refit needed.
     verbose : bool, default=False
         Show a progress bar. No refit needed.
 

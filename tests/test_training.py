@@ -246,6 +246,29 @@ def test_a_checkpoint_is_not_taken_for_another_training(tmp_path, healthy, monke
     np.testing.assert_array_equal(fresh["to_image.0.weight"], resumed["to_image.0.weight"])
 
 
+def test_a_checkpoint_of_other_code_is_told_of_and_kept(tmp_path, healthy, monkeypatch):
+    from skmimood import _trained_step, _training
+
+    parameters = {"n_codes": 16, "code_dim": 4, "channels": 4, "channel_multipliers": (1,), "random_state": 0}
+    tokenizer = VQTokenizer(**parameters, max_iter=10, checkpoint_dir=str(tmp_path), resume=True)
+
+    def killed(self):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_training._Trainer, "_is_stale", killed)
+        patch.setattr(_training._Trainer, "_resume", _training._Trainer._save_checkpoint)
+        with pytest.raises(KeyboardInterrupt):
+            tokenizer.fit(healthy)
+    (before,) = tmp_path.iterdir()
+    monkeypatch.setattr(_trained_step, "code_digest", lambda module: "0" * 16)
+    with pytest.warns(
+        SkmimoodWarning, match=rf"^{before.name} was written by another version.*from the start"
+    ):
+        tokenizer.fit(healthy)
+    assert list(tmp_path.iterdir()) == [before]
+
+
 def test_verbose_shows_a_progress_bar(capsys):
     run(runtime=Runtime("codebook", verbose=True))
     assert "codebook" in capsys.readouterr().err

@@ -1,0 +1,87 @@
+"""A digest of the code that a result depends on, so that no cache answers for code that has changed."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import hashlib
+import importlib.util
+from collections.abc import Iterator
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from typing import Any
+
+
+@functools.cache
+def code_digest(module: str, *packages: str) -> str:
+    """Return a digest of the code of a module and of all that it imports from its own package, directly or not.
+
+    Comments, docstrings and layout do not count. An import counts wherever it stands, within a function too, but not
+    under ``if TYPE_CHECKING``. Files are read when they are first asked for, once in a process.
+
+    Parameters
+    ----------
+    module : str
+        Full name, as ``function.__module__`` gives it.
+    *packages : str
+        Other packages whose code counts too.
+
+    Returns
+    -------
+    str of 16 hexadecimal digits
+    """
+    digest = hashlib.blake2b(digest_size=8)
+    for name in sorted(reached_modules(module, *packages)):
+        digest.update(f"{name}\n{ast.dump(_code(name))}\n".encode())
+    return digest.hexdigest()
+
+
+def reached_modules(module: str, *packages: str) -> set[str]:
+    """Return the names of a module and of those that it imports from its own or the other packages."""
+    counted = {module.partition(".")[0], *packages}
+    reached: set[str] = set()
+    found = {module}
+    while found:
+        reached |= found
+        imported = {name for one in found for name in _imported(one) if name.partition(".")[0] in counted}
+        found = {name for name in imported - reached if _spec(name) is not None}
+    return reached
+
+
+def _imported(module: str) -> Iterator[str]:
+    """Name all that a module imports; of ``from a import b`` both ``a`` and ``a.b``, which may be a module."""
+    spec = _spec(module)
+    for node in ast.walk(_code(module)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            source = "." * node.level + (node.module or "")
+            source = importlib.util.resolve_name(source, spec.parent if spec is not None else None)
+            yield source
+            yield from (f"{source}.{alias.name}" for alias in node.names)
+
+
+@functools.cache
+def _code(module: str) -> ast.AST:
+    """Return what a module does: its code without docstrings and imports for types; nothing without a source."""
+    spec = _spec(module)
+    path = Path(spec.origin or "") if spec is not None else Path()
+    return _Essence().visit(ast.parse(path.read_bytes() if path.suffix == ".py" else b""))
+
+
+class _Essence(ast.NodeTransformer):
+    """Takes out of code what no result depends on."""
+
+    def visit_If(self, node: ast.If) -> Any:
+        is_for_types = isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+        return node.orelse if is_for_types else self.generic_visit(node)
+
+    def visit_Expr(self, node: ast.Expr) -> Any:
+        return None if isinstance(node.value, ast.Constant) else self.generic_visit(node)
+
+
+def _spec(module: str) -> ModuleSpec | None:
+    try:
+        return importlib.util.find_spec(module)
+    except (ModuleNotFoundError, ValueError):  # of "a.b" where a is no package; of a script
+        return None

@@ -1,0 +1,124 @@
+"""Digests of code: what changes them, and that no code which a training depends on is left out."""
+
+import sys
+
+import pytest
+
+from skmimood import _code_digest
+from skmimood._code_digest import code_digest, reached_modules
+
+FILES = {
+    "__init__.py": "",
+    "fit.py": """'''Fits.'''
+from typing import TYPE_CHECKING
+
+import numpy as np
+from digested import steps
+from .laws import draw
+
+if TYPE_CHECKING:
+    from digested.types import Name
+
+def train(x):
+    '''Train.'''
+    from digested.late import decide
+    return decide(draw(steps.step(x)))  # here
+""",
+    "steps.py": "def step(x):\n    return x + 1\n",
+    "laws.py": "from digested.deep.constants import RATE\ndef draw(x):\n    return RATE * x\n",
+    "deep/__init__.py": "",
+    "deep/constants.py": "RATE = 2\n",
+    "late.py": "def decide(x):\n    return x > 3\n",
+    "types.py": "Name = str\n",
+    "report.py": "from digested import fit\n",
+}
+
+
+@pytest.fixture
+def digest(tmp_path, monkeypatch):
+    """Return a function that gives the digest of ``digested.fit``, with some files of the package replaced."""
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def of(**changed):
+        for name, text in (FILES | {f"{k.replace('__', '/')}.py": v for k, v in changed.items()}).items():
+            path = tmp_path / "digested" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+        code_digest.cache_clear()
+        _code_digest._code.cache_clear()
+        return code_digest("digested.fit")
+
+    yield of
+    for name in [name for name in sys.modules if name.partition(".")[0] == "digested"]:
+        del sys.modules[name]
+    code_digest.cache_clear()
+    _code_digest._code.cache_clear()
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"fit": FILES["fit.py"].replace("steps.step(x)", "steps.step(x + 1)")},
+        {"steps": "def step(x):\n    return x + 2\n"},
+        {"laws": FILES["laws.py"].replace("RATE * x", "x * RATE")},
+        {"deep__constants": "RATE = 3\n"},
+        {"late": "def decide(x):\n    return x >= 3\n"},
+    ],
+)
+def test_changed_code_anywhere_below_a_module_changes_its_digest(digest, changed):
+    assert digest(**changed) != digest()
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"fit": FILES["fit.py"].replace("'''Train.'''", "'''Trains.'''").replace("# here", "# there")},
+        {"laws": FILES["laws.py"].replace("\ndef", "\n\n# Laws.\n\n\ndef")},
+        {"types": "Name = int\n"},
+        {"report": "def show():\n    pass\n"},
+    ],
+)
+def test_words_types_and_code_above_a_module_do_not(digest, changed):
+    assert digest(**changed) == digest()
+
+
+def test_code_of_other_packages_counts_where_it_is_asked_for():
+    own = reached_modules("skmimood.jobs.fitting")
+    assert not any(name.startswith("numpy") for name in own)
+    assert "filelock" in reached_modules("skmimood._caching", "filelock")
+
+
+TRAININGS = {
+    "tokenizer": {"networks.vqvae", "networks.quantizer", "_augmentation", "_foreground"},
+    "_training_tokens": {"_synthetic", "_augmentation", "_background", "networks.vqvae"},
+    "detector": {"networks.unet", "networks.transformer", "_corruption", "_background"},
+    "inpainter": {"networks.transformer", "networks.attention", "_corruption", "_background"},
+    "baselines.autoregressive": {"networks.causal_transformer", "_sampling"},
+    "baselines.denoising": {"networks.unet", "_augmentation"},
+    "baselines.likelihood": {"networks.transformer", "inpainter", "_corruption"},
+    "baselines.mae": {"networks.mae", "baselines._pseudo_abnormal"},
+    "baselines.token_critic": {"networks.transformer", "inpainter", "_corruption", "_sampling"},
+}
+
+
+@pytest.mark.parametrize("module", TRAININGS)
+def test_all_that_a_training_depends_on_counts(module):
+    reached = reached_modules(f"skmimood.{module}")
+    everywhere = {"_training", "_random", "_device", "_distributed", "networks.weights"}
+    assert {f"skmimood.{name}" for name in TRAININGS[module] | everywhere} <= reached
+    assert not any(name.startswith(("skmimood.jobs", "skmimood.cli", "skmimood.volumes")) for name in reached)
+
+
+def test_every_module_with_a_training_is_tested_here():
+    import re
+    from pathlib import Path
+
+    import skmimood
+
+    root = Path(skmimood.__file__).parent
+    found = {
+        ".".join(path.relative_to(root).with_suffix("").parts)
+        for path in root.rglob("*.py")
+        if re.search(r"^def (train_|tokenize_)", path.read_text(), re.MULTILINE)
+    }
+    assert found - {"baselines._pseudo_abnormal"} == set(TRAININGS) - {"baselines.likelihood"}
