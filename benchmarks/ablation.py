@@ -9,7 +9,7 @@ from typing import Any
 
 from sklearn.pipeline import Pipeline
 
-from benchmarks import protocol, records, tables
+from benchmarks import ledger, protocol, records, tables
 from benchmarks.accuracy import Log, add_data_arguments, slices_of_command, told_in_a_line
 from benchmarks.choices import listed
 from benchmarks.methods import METHODS, Settings
@@ -17,7 +17,7 @@ from benchmarks.slices import SliceSet
 
 COLUMNS = (
     "dataset", "preset", "seed", "variant", "parameters", "token_ap", "token_auroc", "ap", "best_dice", "auroc",
-    "fit_seconds", "seconds_per_32", "device", "commit",
+    "fit_seconds", "seconds_per_32", "device", "trained", "trained_code", "commit",
 )  # fmt: skip
 _KEY = ("dataset", "preset", "seed", "variant", "device")
 TRAINED = (
@@ -87,10 +87,10 @@ def run(arguments: argparse.Namespace) -> None:
     say = Log()
     slices = slices_of_command(arguments)
     settings = Settings(arguments.preset, arguments.seed, arguments.device, arguments.cache)
-    ledger = arguments.cache / "training_seconds.json"
+    kept = arguments.cache / ledger.NAME
     grid = METHODS["mimood"].grid
     recipe = METHODS["mimood"].build(settings)
-    protocol.fit(recipe, slices.training_images(), ledger)
+    protocol.fit(recipe, slices.training_images(), kept)
     chosen, _ = protocol.select(recipe, grid, slices.tumour("val"))
     say(f"recipe: {chosen}")
     machine = records.environment(arguments.device)
@@ -100,10 +100,11 @@ def run(arguments: argparse.Namespace) -> None:
             continue  # val chose it
         pipeline = METHODS["mimood"].build(settings).set_params(**chosen).set_params(**changes)
         trains = any(key.startswith(TRAINED) for key in changes)
-        figures = measure(pipeline, slices, ledger, grid if trains else None)
+        figures = measure(pipeline, slices, kept, grid if trains else None)
         row = {
             "dataset": arguments.data, "preset": arguments.preset, "seed": arguments.seed, "variant": name,
-            "parameters": json.dumps(changes), **figures, "device": machine["device"], "commit": machine["commit"],
+            "parameters": json.dumps(changes), **figures, "device": machine["device"],
+            **ledger.trained(kept, pipeline), "commit": machine["commit"],
         }  # fmt: skip
         tables.replace_rows(arguments.results / f"{arguments.data}_ablation.csv", [row], COLUMNS, _KEY)
         say(f"{name}: AP {figures['ap']:.3f}, best Dice {figures['best_dice']:.3f}")
@@ -115,10 +116,10 @@ def named_variants(names: str) -> list[str]:
 
 
 def measure(
-    pipeline: Pipeline, slices: SliceSet, ledger: Path | None = None, grid: Any = None
+    pipeline: Pipeline, slices: SliceSet, kept: Path | None = None, grid: Any = None
 ) -> dict[str, float]:
     """Fit, choose from ``grid`` on val, and compute the figures over all pixels and tokens of its tumour slices."""
-    seconds = protocol.fit(pipeline, slices.training_images(), ledger)
+    seconds = protocol.fit(pipeline, slices.training_images(), kept)
     val = slices.tumour("val")
     protocol.select(pipeline, grid or {}, val)
     pixels = protocol.pixel_rows(pipeline.decision_function(val.images), val)[0]

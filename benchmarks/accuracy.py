@@ -10,17 +10,17 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import protocol, records, tables
+from benchmarks import ledger, protocol, records, tables
 from benchmarks.bootstrap import Resamples, precision_recall
 from benchmarks.figures import save_cases
 from benchmarks.methods import METHODS, Method, Settings, named_methods
 from benchmarks.protocol import Outcome
 from benchmarks.slices import SliceSet
 from benchmarks.sources import DATA, open_slices
+from skmimood._code_digest import code_digest
 from skmimood.exceptions import SkmimoodError
 
 PRESETS = ("tiny", "small", "paper")
-_VERSION = 2  # raise it when the protocol changes: finished runs are then run again
 OURS = "mimood"  # the method that others are compared with, and whose cases are drawn
 _DRAWN = ("tumour", "all")  # slices and region whose curves are kept
 _UNTOLD = ("memory", "checkpoint_dir", "resume", "verbose", "device", "random_state")
@@ -31,7 +31,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--methods", default="all", help="names separated by commas (default: all)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument(
-        "--again", action="store_true", help="score again what is finished; networks are kept"
+        "--again",
+        action="store_true",
+        help="score again what is finished; networks of the same code are kept",
     )
     parser.add_argument("--verbose", action="store_true", help="show progress bars of trainings")
 
@@ -71,9 +73,10 @@ def told_in_a_line(command: Callable[[argparse.Namespace], None]) -> Callable[[a
 
 
 def slices_of_command(arguments: argparse.Namespace) -> SliceSet:
-    """Set the threads, and open the slices that `add_data_arguments` asked for."""
+    """Note the code, set the threads, and open the slices that `add_data_arguments` asked for."""
     from skmimood.pipeline import PRESET_IMAGE_SIZE
 
+    ledger.read_code()
     if arguments.threads:
         import torch
 
@@ -153,6 +156,7 @@ class Runner:
         self.slices, self.preset, self.device, self.cache = slices, preset, device, cache
         self.say, self.tested, self.again = say, tested, again
         self.fingerprint = slices.fingerprint()
+        self.ledger = cache / ledger.NAME
 
     def outcome(self, name: str, method: Method, seed: int, *, verbose: bool = False) -> Outcome:
         """Return the outcome of a method: a finished one, or by fit, choice and test."""
@@ -162,7 +166,7 @@ class Runner:
         if path.exists() and not self.again:
             return Outcome.load(path)
         training = self.slices.training_images()
-        seconds = protocol.fit(estimator, training, self.cache / "training_seconds.json")
+        seconds = protocol.fit(estimator, training, self.ledger)
         self.say(f"{name}, seed {seed}: fitted on {len(training)} slices")
         chosen, trials = protocol.select(estimator, method.grid, self.slices.tumour("val"))
         self.say(f"{name}, seed {seed}: chose {chosen} of {len(trials)}")
@@ -176,7 +180,8 @@ class Runner:
             "commit": machine["commit"],
         }
         outcome.run.update(
-            named, threads=machine["threads"], fit_seconds=seconds, n_training_slices=len(training),
+            named, **ledger.trained(self.ledger, estimator), threads=machine["threads"], fit_seconds=seconds,
+            n_training_slices=len(training),
             seconds_per_32_uncached=protocol.seconds_per_32_uncached(estimator, test),
             parameters=json.dumps(chosen), trials=trials,
         )  # fmt: skip
@@ -186,13 +191,14 @@ class Runner:
         return outcome
 
     def _key(self, name: str, method: Method, seed: int, estimator: Any, device: str) -> str:
-        """Return a name for the outcome that changes with everything that it depends on but the code."""
+        """Return a name for the outcome that changes with everything that it depends on, the code included."""
         parameters = {
             key: value if isinstance(value, str | float | int | bool | None) else repr(value)
             for key, value in estimator.get_params().items()
             if not key.endswith(_UNTOLD) and not hasattr(value, "get_params") and key != "steps"
         }
-        told = [self.fingerprint, name, seed, self.preset, device, parameters, repr(method.grid), _VERSION]
+        code = [code_digest(__name__, "skmimood"), *map(ledger.code_of, ledger.steps_of(estimator))]
+        told = [self.fingerprint, name, seed, self.preset, device, parameters, repr(method.grid), code]
         digest = hashlib.blake2b(json.dumps(told, sort_keys=True).encode(), digest_size=8).hexdigest()
         return f"{self.slices.dataset}-{self.preset}-{name}-{seed}-{digest}"
 

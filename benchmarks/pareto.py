@@ -13,7 +13,7 @@ import torch
 from sklearn.model_selection import ParameterGrid
 from sklearn.pipeline import Pipeline
 
-from benchmarks import protocol, records, tables
+from benchmarks import ledger, protocol, records, tables
 from benchmarks.accuracy import Log, add_data_arguments, slices_of_command, told_in_a_line
 from benchmarks.methods import METHODS, Settings
 from benchmarks.plain_reading import plain_maps
@@ -24,7 +24,8 @@ from skmimood._device import resolve_device
 
 COLUMNS = (
     "dataset", "preset", "seed", "method", "variant", "split", "n_restorations", "n_steps", "n_passes", "order",
-    "key_value_cache", "precision", "is_default", "ap", "best_dice", "seconds_per_32", "device", "threads", "commit",
+    "key_value_cache", "precision", "is_default", "ap", "best_dice", "seconds_per_32", "device", "threads",
+    "trained", "trained_code", "commit",
 )  # fmt: skip
 _KEY = ("dataset", "preset", "seed", "device", "method")
 PRECISIONS = ("float32", "bfloat16")
@@ -74,11 +75,12 @@ def run(arguments: argparse.Namespace) -> None:
     say = Log()
     slices = slices_of_command(arguments)
     settings = Settings(arguments.preset, arguments.seed, arguments.device, arguments.cache)
-    ledger, machine = arguments.cache / "training_seconds.json", records.environment(arguments.device)
-    pipelines = {}
+    kept, machine = arguments.cache / ledger.NAME, records.environment(arguments.device)
+    pipelines, trained = {}, {}
     for name in arguments.methods.split(","):
         pipelines[name] = METHODS[name].build(settings)
-        protocol.fit(pipelines[name], slices.training_images(), ledger)
+        protocol.fit(pipelines[name], slices.training_images(), kept)
+        trained[name] = ledger.trained(kept, pipelines[name])
         chosen, _ = protocol.select(pipelines[name], METHODS[name].grid, slices.tumour("val"))
         say(f"{name}: {chosen}")
     told = {
@@ -86,9 +88,8 @@ def run(arguments: argparse.Namespace) -> None:
         **{key: machine[key] for key in ("device", "threads", "commit")},
     }  # fmt: skip
     rows = measure(pipelines, slices, resolve_device(arguments.device), repeats=arguments.repeats)
-    tables.replace_rows(
-        arguments.results / f"{arguments.data}_pareto.csv", [told | row for row in rows], COLUMNS, _KEY
-    )
+    rows = [told | trained[row["method"]] | row for row in rows]
+    tables.replace_rows(arguments.results / f"{arguments.data}_pareto.csv", rows, COLUMNS, _KEY)
     say(f"{len(rows)} variants")
 
 

@@ -10,15 +10,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import joblib
 import numpy as np
-from filelock import FileLock
 from scipy import ndimage
 from sklearn.base import BaseEstimator
 from sklearn.model_selection import ParameterGrid
 from sklearn.pipeline import Pipeline
 
 from benchmarks.bootstrap import PatientCounts, count
+from benchmarks.ledger import note, steps_of
 from benchmarks.slices import SliceSet
 from skmimood import TokenizedScans, metrics
 from skmimood.model_selection import score_path, varies_restorations_alone
@@ -77,30 +76,16 @@ def fit(estimator: BaseEstimator, images: np.ndarray, ledger: Path | None = None
 
     A network that comes from the cache took what the ``ledger``, a JSON file, says it took when it was trained.
     """
-    steps = [step for _, step in estimator.steps] if isinstance(estimator, Pipeline) else [estimator]
-    seconds: dict[str, float] = {}
-    inputs: Any = images
+    steps = steps_of(estimator)
+    total, inputs = 0.0, images
     for i, step in enumerate(steps):
         start = time.perf_counter()
         step.fit(inputs)
         elapsed = time.perf_counter() - start
-        learnt = f"{joblib.hash(step.state_)}" if hasattr(step, "state_") else f"step {i}"
-        seconds[learnt] = _longest(ledger, learnt, elapsed) if hasattr(step, "state_") else elapsed
+        total += note(ledger, step, elapsed) if hasattr(step, "state_") else elapsed
         if i < len(steps) - 1:
             inputs = step.transform(inputs)
-    return sum(seconds.values())
-
-
-def _longest(ledger: Path | None, learnt: str, elapsed: float) -> float:
-    """Return the longest time that this network ever took: it was trained then."""
-    if ledger is None:
-        return elapsed
-    ledger.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{ledger}.lock"):
-        times = json.loads(ledger.read_text()) if ledger.exists() else {}
-        times[learnt] = max(elapsed, times.get(learnt, 0.0))
-        ledger.write_text(json.dumps(times, indent=1))
-    return times[learnt]
+    return total
 
 
 def select(

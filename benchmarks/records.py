@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import platform
@@ -43,8 +44,9 @@ def environment(device: str = "auto") -> dict[str, Any]:
     }
 
 
+@functools.cache
 def commit() -> str:
-    """Return the commit of the code, with "-dirty" if the code has changed since.
+    """Return the commit of the code, with "-dirty" if the code has changed since, as it is when first asked for.
 
     Results do not count as code. Without git, $BENCHMARK_COMMIT tells.
     """

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
 
-from benchmarks import figures, headline, records, speed_report, tables
+from benchmarks import figures, headline, ledger, records, speed_report, tables
 from benchmarks.ablation import VARIANTS
 from benchmarks.methods import title
 from skmimood.datasets import LESION_KINDS
@@ -212,8 +212,9 @@ def sections(run: Run, published: Rows) -> Iterable[str]:
     commits = sorted({row["commit"] for row in run.rows})
     yield f"### {_DATA_TITLES[run.dataset]}: preset {run.preset}, {run.device}"
     yield (
-        f"Seeds {', '.join(seeds)}; commit {', '.join(commits)}. Mean ± standard deviation over seeds, where "
-        "there is more than one, and in brackets the 95 % interval over patients."
+        f"Seeds {', '.join(seeds)}; scored at commit {', '.join(commits)}; {ledger.sentence(run.runs)}. "
+        "Mean ± standard deviation over seeds, where there is more than one, and in brackets the 95 % interval over "
+        "patients."
     )
     yield from _pixel_tables(run, published)
     yield from _difference_table(run)

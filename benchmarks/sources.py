@@ -12,6 +12,7 @@ from scipy.ndimage import binary_fill_holes
 
 from benchmarks.planted import planted_slices
 from benchmarks.slices import SliceSet, check_splits, join, rounded, slices_of
+from skmimood._code_digest import code_digest
 from skmimood.datasets import (
     LESION_KINDS,
     load_brats,
@@ -29,7 +30,6 @@ from skmimood.exceptions import InputError
 DATA = ("phantom", "lgg", "ixi-synthetic", "brats", "mslub", "folder")
 _FOLDERS = {"ixi-synthetic": "ixi"}  # of a folder that holds several data sets; the others' are their names
 _HCP = "*/T1w/{contrast}_acpc_dc_restore_brain.nii.gz"  # HCP Young Adult, structural preprocessed
-_VERSION = 2  # raise it when slices are made in another way
 
 
 def open_slices(
@@ -58,7 +58,7 @@ def open_slices(
     modality : str, optional
         Contrast, where a data set has several.
     cache : Path
-        Folder that keeps the slices.
+        Folder that keeps the slices, those that other code has made apart.
     file : Path, optional
         Take the slices from this file if it exists, else write them to it. It stands for the scans on a machine
         without them.
@@ -87,7 +87,7 @@ def open_slices(
     if data != "phantom":
         splits = scans_of(data, root, healthy, modality)
         key, build = _key(splits, size), _reader(data, splits, size)
-    kept = cache / "slices" / f"{data}{key}-{_VERSION}.npz"
+    kept = cache / "slices" / f"{data}{key}-{code_digest(__name__, 'skmimood')}.npz"
     slices = SliceSet.load(kept) if kept.exists() else build()
     slices.check()
     for path in {kept, file or kept}:

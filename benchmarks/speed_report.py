@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import figures, scaling, tables
+from benchmarks import figures, ledger, scaling, tables
 from benchmarks.growth import SERIES, exponent
 from benchmarks.methods import title
 from benchmarks.speed import table
@@ -79,6 +79,7 @@ def _pareto(path: Path, folder: Path, base: Path) -> Iterator[str]:
         ]
         figures.draw_pareto(points, figure)
         yield f"### Accuracy against time: {data}, preset {preset}, {device}, seed {seed}, commit {chosen[0]['commit']}"
+        yield f"The figures are of this commit; {ledger.sentence(chosen)}."
         yield _variants(points)
         yield figures.link("AP over seconds per 32 slices; a star is the method as it comes", figure, base)
         yield from _precisions(chosen)

@@ -21,7 +21,7 @@ COLUMNS = (
 )  # fmt: skip
 RUN_COLUMNS = (
     "dataset", "method", "seed", "preset", "device", "threads", "fit_seconds", "seconds_per_32_uncached", "parameters",
-    "n_training_slices", "commit",
+    "n_training_slices", "trained", "trained_code", "commit",
 )  # fmt: skip
 INTERVAL_COLUMNS = (
     "dataset", "method", "seeds", "preset", "device", "slices", "region", "metric", "mean", "low", "high",

@@ -39,26 +39,40 @@ def code_digest(module: str, *packages: str) -> str:
 def reached_modules(module: str, *packages: str) -> set[str]:
     """Return the names of a module and of those that it imports from its own or the other packages."""
     counted = {module.partition(".")[0], *packages}
+
+    def counts(name: str) -> bool:
+        return name.partition(".")[0] in counted and _spec(name) is not None
+
     reached: set[str] = set()
     found = {module}
     while found:
         reached |= found
-        imported = {name for one in found for name in _imported(one) if name.partition(".")[0] in counted}
-        found = {name for name in imported - reached if _spec(name) is not None}
+        imported = {pair for one in found for pair in _imported(one)}
+        named = {
+            name for source, name in imported if name and counts(source) for name in _homes(source, name)
+        }
+        found = {one for one in named | {source for source, _ in imported} if counts(one)} - reached
     return reached
 
 
-def _imported(module: str) -> Iterator[str]:
-    """Name all that a module imports; of ``from a import b`` both ``a`` and ``a.b``, which may be a module."""
+def _imported(module: str) -> Iterator[tuple[str, str]]:
+    """Return what a module imports: ``(a, "")`` of ``import a`` and ``(a, b)`` of ``from a import b``."""
     spec = _spec(module)
     for node in ast.walk(_code(module)):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            yield from ((alias.name, "") for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             source = "." * node.level + (node.module or "")
             source = importlib.util.resolve_name(source, spec.parent if spec is not None else None)
-            yield source
-            yield from (f"{source}.{alias.name}" for alias in node.names)
+            yield from ((source, alias.name) for alias in node.names)
+
+
+def _homes(package: str, name: str) -> Iterator[str]:
+    """Return which modules a name in a package may stand for or be defined in, if it is loaded on first use."""
+    yield f"{package}.{name}"
+    for node in ast.iter_child_nodes(_code(package)):
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "_PUBLIC":
+            yield f"{package}.{ast.literal_eval(node.value).get(name)}"
 
 
 @functools.cache

@@ -2,12 +2,14 @@
 
 import sys
 
+import numpy as np
 import pytest
 from benchmark_toys import TOY, Brightness, toy_set
+from sklearn.base import BaseEstimator
 from sklearn.model_selection import ParameterGrid
 from sklearn.pipeline import Pipeline
 
-from benchmarks import accuracy, records, sources, tables
+from benchmarks import accuracy, ledger, protocol, records, sources, tables
 from benchmarks.__main__ import main
 from benchmarks.methods import METHODS, Settings, named_methods
 from skmimood.exceptions import InputError
@@ -87,6 +89,49 @@ def test_other_slices_or_another_grid_are_run_again(run, monkeypatch, tmp_path):
     toy_set(n_train=4).save(tmp_path / "other.npz")
     run("--methods", "toy", "--seeds", "0", "--slices", str(tmp_path / "other.npz"))
     assert Brightness.calls["fit"] == before + 2
+
+
+def test_what_other_code_has_finished_is_run_again(run, monkeypatch):
+    first = run("--methods", "toy", "--seeds", "0", table="_runs")
+    before = Brightness.calls["fit"]
+    for part in (accuracy, ledger):  # code of the protocol, then of a method
+        with monkeypatch.context() as patch:
+            patch.setattr(part, "code_digest", lambda *modules: "changed")
+            patch.setattr(records, "commit", lambda: "abc1234-dirty")
+            (row,) = run("--methods", "toy", "--seeds", "0", table="_runs")
+        assert row["trained"] == row["commit"] == "abc1234-dirty"
+    assert Brightness.calls["fit"] == before + 2
+    assert run("--methods", "toy", "--seeds", "0", table="_runs") == first
+    assert first[0]["trained"] == first[0]["commit"] == "abc1234"
+    assert Brightness.calls["fit"] == before + 2
+
+
+def test_a_network_keeps_the_commit_that_trained_it(tmp_path, monkeypatch):
+    class Network(BaseEstimator):
+        def fit(self, X):
+            self.state_ = {"weights": np.ones(3)}
+            return self
+
+    def fitted_at(commit, code):
+        monkeypatch.setattr(records, "commit", lambda: commit)
+        monkeypatch.setattr(ledger, "code_digest", lambda *modules: code)
+        pipeline = Pipeline([("network", Network()), ("toy", Brightness())])
+        pipeline["network"].transform = lambda X: X
+        protocol.fit(pipeline, np.zeros((2, 8, 8)), tmp_path / ledger.NAME)
+        return ledger.trained(tmp_path / ledger.NAME, pipeline)
+
+    assert fitted_at("first", "code") == {"trained": "first", "trained_code": "code"}
+    assert fitted_at("second", "code") == {"trained": "first", "trained_code": "code"}
+    assert fitted_at("third", "changed") == {"trained": "third", "trained_code": "changed"}
+
+
+def test_the_report_tells_which_networks_have_no_record():
+    toy, old = {"method": "dae", "trained": "a b"}, {"method": "mae", "trained": ""}
+    assert ledger.sentence([toy]) == "networks trained at commit a, b"
+    assert ledger.sentence([old]).startswith("no record tells which code trained the networks")
+    assert "trained at commit a, b; no record tells which code trained those of Masked autoenc" in (
+        ledger.sentence([toy, old])
+    )
 
 
 def test_rows_are_replaced_and_those_of_other_runs_kept(run):

@@ -8,7 +8,7 @@ from skmimood import _code_digest
 from skmimood._code_digest import code_digest, reached_modules
 
 FILES = {
-    "__init__.py": "",
+    "__init__.py": "_PUBLIC = {'fall': 'laws'}\n",
     "fit.py": """'''Fits.'''
 from typing import TYPE_CHECKING
 
@@ -31,6 +31,7 @@ def train(x):
     "late.py": "def decide(x):\n    return x > 3\n",
     "types.py": "Name = str\n",
     "report.py": "from digested import fit\n",
+    "lazy.py": "from digested import fall\n",
 }
 
 
@@ -80,6 +81,11 @@ def test_changed_code_anywhere_below_a_module_changes_its_digest(digest, changed
 )
 def test_words_types_and_code_above_a_module_do_not(digest, changed):
     assert digest(**changed) == digest()
+
+
+def test_a_name_that_a_package_loads_on_first_use_counts_with_its_module(digest):
+    digest()
+    assert reached_modules("digested.lazy") >= {"digested.laws", "digested.deep.constants"}
 
 
 def test_code_of_other_packages_counts_where_it_is_asked_for():
