@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from skmimood.exceptions import InputError, ScanReadError
-from skmimood.nifti import find_companion, find_scans, make_image, read_scan, scan_id, write_image
+from skmimood.nifti import find_companion, find_scans, make_image, read_scan, scan_id, scan_ids, write_image
 
 
 def save(path):
@@ -67,11 +67,10 @@ def test_a_missing_path_an_empty_folder_and_an_array_are_errors(tmp_path):
         find_scans([3])
 
 
-def test_two_scans_of_one_id_are_both_named(tmp_path):
-    save(tmp_path / "s1" / "T1.nii.gz")
-    save(tmp_path / "s2" / "T1.nii")
-    with pytest.raises(InputError, match=r"share the id 'T1': '.*s1/T1\.nii\.gz' and '.*s2/T1\.nii'"):
-        find_scans(tmp_path)
+def test_two_scans_of_one_name_are_both_found(tmp_path):
+    first, second = save(tmp_path / "s1" / "T1.nii.gz"), save(tmp_path / "s2" / "T1.nii")
+    assert find_scans(tmp_path) == [first, second]
+    assert scan_ids([first, second]) == ["s1_T1", "s2_T1"]
 
 
 def test_links_are_followed_loops_are_not_and_broken_ones_are_left_to_the_reader(tmp_path):

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from skmimood.datasets.scan_sets import Origin, ScanSet, find_beside, find_subjects, listing, pair
 from skmimood.exceptions import InputError
-from skmimood.nifti import scan_id, walk_images
+from skmimood.nifti import file_stem, walk_images
 
 _BRATS = Origin(
     name="BraTS",
@@ -174,7 +174,7 @@ def load_mslub(root: str | os.PathLike, *, modality: str = "flair") -> ScanSet:
 
     def subject_of(path: Path) -> str | None:
         folders = [part for part in path.parts[:-1] if re.fullmatch(r"patient\d+", part)]
-        return folders[-1] if folders and scan_id(path) in (name, f"{folders[-1]}_{name}") else None
+        return folders[-1] if folders and file_stem(path) in (name, f"{folders[-1]}_{name}") else None
 
     def beside(ending: str) -> Callable[[str, Path], Path | None]:
         return lambda subject, scan: find_beside(scan, ending, f"{subject}_{ending}")
@@ -266,7 +266,7 @@ def load_image_mask_folder(
     suffixes = [_with_separator(suffix) for suffix in (mask_suffix, brain_mask_suffix) if suffix]
     scan_named = _named(".+", ending)
     found = find_subjects(
-        root, origin, lambda path: None if scan_id(path).endswith(tuple(suffixes)) else scan_named(path)
+        root, origin, lambda path: None if file_stem(path).endswith(tuple(suffixes)) else scan_named(path)
     )
     brain_mask_of = _ending_in(suffixes[1]) if brain_mask_suffix else (lambda subject, scan: None)
     scans = pair(found, origin, modality, _ending_in(suffixes[0]), brain_mask_of, labels=labels)
@@ -287,7 +287,7 @@ def _named(subject: str, ending: str) -> Callable[[Path], str | None]:
     pattern = re.compile(f"(?P<subject>{subject})(?:{ending})", re.IGNORECASE)
 
     def subject_of(path: Path) -> str | None:
-        match = pattern.fullmatch(scan_id(path))
+        match = pattern.fullmatch(file_stem(path))
         return match and match["subject"]
 
     return subject_of
@@ -295,7 +295,7 @@ def _named(subject: str, ending: str) -> Callable[[Path], str | None]:
 
 def _ending_in(suffix: str) -> Callable[[str, Path], Path | None]:
     """Return a function from a subject and its scan to the image that ends in `suffix` beside it."""
-    return lambda subject, scan: find_beside(scan, subject + suffix, scan_id(scan) + suffix)
+    return lambda subject, scan: find_beside(scan, subject + suffix, file_stem(scan) + suffix)
 
 
 def _with_separator(suffix: str) -> str:
@@ -305,7 +305,7 @@ def _with_separator(suffix: str) -> str:
 def _refuse_orphans(folder: Path, suffix: str, scans: ScanSet) -> None:
     paired = {*scans.masks, *scans.brain_masks}
     orphans = sorted(
-        path.name for path in walk_images(folder) if scan_id(path).endswith(suffix) and path not in paired
+        path.name for path in walk_images(folder) if file_stem(path).endswith(suffix) and path not in paired
     )
     if orphans:
         raise InputError(

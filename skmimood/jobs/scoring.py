@@ -7,10 +7,10 @@ import functools
 import math
 import os
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from joblib import effective_n_jobs
 
@@ -22,9 +22,9 @@ from skmimood.jobs.outputs import is_within, make_folder, printable, refuse_inpu
 from skmimood.jobs.report import MISSING, can_report, load_gallery, save_gallery, write_report
 from skmimood.jobs.splits import select_split
 from skmimood.jobs.workers import marked, run_in_workers
-from skmimood.nifti import Source, scan_id, write_image
+from skmimood.nifti import Source, scan_ids, write_image
 from skmimood.plotting import ColourScale
-from skmimood.volumes.sources import find_named_or_chosen, mask_suffixes
+from skmimood.volumes.sources import find_named_or_chosen, first_places, mask_suffixes
 
 if TYPE_CHECKING:
     from skmimood.volumes import ScanDetector
@@ -107,19 +107,19 @@ def score_scans(
     refuse_inputs_within(output, [*paths, model])
     detector = ScanDetector.load(model)
     _adjust(detector, job)
-    sources = _sources(paths, output, detector, job)
+    scans = _scans(paths, output, detector, job, say)
     settings = {
         "model": fingerprint(model),
         "pixel_threshold": detector.pixel_threshold_,
         "scan_threshold": detector.scan_threshold_,
         "volume": detector.volume,
     }
-    table = _open(output, sources, settings, job)
-    say(f"Scoring {len(sources)} scans.")
-    n_scans = len({scan_id(source) for source in sources} | {outcome.id for outcome in table.outcomes})
+    table = _open(output, scans, settings, job)
+    say(f"Scoring {len(scans)} scans.")
+    n_scans = len(scans.keys() | {outcome.id for outcome in table.outcomes})
     state = "interrupted"
     try:
-        _score_all(detector, model, sources, table, job, say, n_scans)
+        _score_all(detector, model, scans, table, job, say, n_scans)
         state = "done"
     finally:
         table.write(state, n_scans=n_scans)
@@ -152,10 +152,10 @@ def _adjust(detector: ScanDetector, job: ScoreJob) -> None:
             step.set_params(device=job.device)
 
 
-def _sources(
-    paths: Sequence[str | os.PathLike], output: Path, detector: ScanDetector, job: ScoreJob
-) -> list[Source]:
-    """List the scans, without the results of earlier runs if the output lies in a folder of scans."""
+def _scans(
+    paths: Sequence[str | os.PathLike], output: Path, detector: ScanDetector, job: ScoreJob, say: Say
+) -> dict[str, Source]:
+    """List the scans by their ids, without the results of earlier runs if the output lies in a folder of scans."""
     exclude = mask_suffixes(detector.mask, None, detector.modality)
     if job.split is None:
         found = find_named_or_chosen(paths, suffix=detector.modality, exclude=exclude)
@@ -166,10 +166,14 @@ def _sources(
         raise InputError(
             f"There are only results in {output.name!r}, no scans. Pass the folder of the scans."
         )
-    return scans
+    places = first_places(scans)
+    if len(places) < len(scans):
+        say(f"{len(scans) - len(places)} of the files were named more than once; each is scored once.")
+    scans = [scans[place] for place in places]
+    return dict(zip(scan_ids(scans), scans, strict=True))
 
 
-def _open(output: Path, sources: Sequence[Source], settings: dict[str, Any], job: ScoreJob) -> StatusTable:
+def _open(output: Path, scans: Collection[str], settings: dict[str, Any], job: ScoreJob) -> StatusTable:
     """Make the output folder ready, or refuse to replace what is in it."""
     make_folder(output)
     make_folder(output / _PICTURES)
@@ -181,7 +185,7 @@ def _open(output: Path, sources: Sequence[Source], settings: dict[str, Any], job
         _remove_earlier(output)
     table = StatusTable(output, settings)
     results = [output / name for name in ("status.json", "scores.csv", "report.html")]
-    results += [image for source in sources for image in table.images(scan_id(source))]
+    results += [image for scan in scans for image in table.images(scan)]
     existing = [path.name for path in results if os.path.lexists(path)]
     if existing and not job.overwrite:
         raise InputError(
@@ -206,19 +210,19 @@ def _remove_earlier(output: Path) -> None:
 
 
 def _score_all(
-    detector: ScanDetector, model: Path, sources: Sequence[Source], table: StatusTable, job: ScoreJob, say: Say,
+    detector: ScanDetector, model: Path, scans: Mapping[str, Source], table: StatusTable, job: ScoreJob, say: Say,
     n_scans: int,
 ) -> None:  # fmt: skip
-    waiting = [source for source in sources if not table.is_finished(scan_id(source))]
-    n_kept, noted = len(sources) - len(waiting), set()
+    waiting = {scan: source for scan, source in scans.items() if not table.is_finished(scan)}
+    n_kept, noted = len(scans) - len(waiting), set()
     if effective_n_jobs(job.n_jobs) == 1:
-        outcomes = (_score_one(detector, source, table) for source in waiting)
+        outcomes = (_score_one(detector, *each, table) for each in waiting.items())
     else:
         outcomes = _score_in_workers(model, waiting, table, job)
     with contextlib.closing(outcomes):
         for number, outcome in enumerate(outcomes, start=n_kept + 1):
             table.record(outcome, n_scans=n_scans)
-            say(f"[{number:>{len(str(len(sources)))}}/{len(sources)}] {_status_line(outcome)}")
+            say(f"[{number:>{len(str(len(scans)))}}/{len(scans)}] {_status_line(outcome)}")
             for flag in outcome.flags:
                 if flag not in noted:  # a remark on every scan of a folder is read once
                     say(f"    note: {printable(flag)}")
@@ -228,11 +232,11 @@ def _score_all(
 
 
 def _score_in_workers(
-    model: Path, sources: Sequence[Source], table: StatusTable, job: ScoreJob
+    model: Path, scans: Mapping[str, Source], table: StatusTable, job: ScoreJob
 ) -> Generator[ScanOutcome, None, None]:
     # A worker of another machine may have another working directory.
     shared = (model.absolute(), fingerprint(model), job, table.folder.absolute())
-    tasks = {scan_id(source): (*shared, Path(str(source)).absolute()) for source in sources}
+    tasks = {scan: (*shared, NamedScan(scan, Path(str(source)).absolute())) for scan, source in scans.items()}
 
     def give_up(scan: str) -> None:
         _discard(scan, table)
@@ -244,7 +248,14 @@ def _score_in_workers(
     )  # fmt: skip
 
 
-def score_in_worker(model: Path, mark: str, job: ScoreJob, output: Path, source: Path) -> ScanOutcome:
+class NamedScan(NamedTuple):
+    """A scan on disk and what it is called beside the others of its job."""
+
+    id: str
+    path: Path
+
+
+def score_in_worker(model: Path, mark: str, job: ScoreJob, output: Path, scan: NamedScan) -> ScanOutcome:
     """Score one scan in a process that may serve many: it loads the model once.
 
     Parameters
@@ -255,15 +266,15 @@ def score_in_worker(model: Path, mark: str, job: ScoreJob, output: Path, source:
     job : ScoreJob
     output : Path
         Folder of the job, which is ready to be written to.
-    source : Path
+    scan : NamedScan
 
     Returns
     -------
     ScanOutcome
     """
     table = StatusTable(output, {})  # to name files by; the parent alone writes it
-    with marked(_mark_of(table, scan_id(source))):
-        return _score_one(_loaded(model, mark, job), source, table)
+    with marked(_mark_of(table, scan.id)):
+        return _score_one(_loaded(model, mark, job), *scan, table)
 
 
 @functools.lru_cache(maxsize=1)
@@ -284,10 +295,9 @@ def _mark_of(table: StatusTable, scan: str) -> Path:
     return table.folder / _PICTURES / (output_stem(scan) + ".begun")
 
 
-def _score_one(detector: ScanDetector, source: Source, table: StatusTable) -> ScanOutcome:
+def _score_one(detector: ScanDetector, scan: str, source: Source, table: StatusTable) -> ScanOutcome:
     """Score one scan and write its results; whatever is wrong with it becomes its outcome."""
-    scan, started = scan_id(source), time.monotonic()
-    images = table.images(scan)
+    started, images = time.monotonic(), table.images(scan)
     try:
         result = detector.detect_scan(source)
         for image, path in zip((result.anomaly, result.pvalues, result.mask), images, strict=True):

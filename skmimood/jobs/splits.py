@@ -8,7 +8,7 @@ from pathlib import Path
 
 from skmimood.datasets import read_splits
 from skmimood.exceptions import InputError
-from skmimood.nifti import Source, find_scans, scan_id
+from skmimood.nifti import Source, file_stem
 from skmimood.volumes.sources import find_named_or_chosen
 
 _TABLE = "splits.csv"
@@ -56,7 +56,7 @@ def select_split(
         raise InputError(
             f"No scan belongs to a subject of split {split!r}. Compare {_TABLE} with the file names."
         )
-    return find_scans(found)  # together: two of one name are refused
+    return found
 
 
 def _subjects(folder: Path) -> dict[str, str]:
@@ -72,7 +72,7 @@ def _subjects(folder: Path) -> dict[str, str]:
 def _subject_of(source: Source, folder: Path, subjects: dict[str, str]) -> str | None:
     path = Path(str(source))
     inside = path.parent.relative_to(folder).parts if path.is_relative_to(folder) else ()
-    for name in (scan_id(path), *reversed(inside)):
+    for name in (file_stem(path), *reversed(inside)):
         # The longest first: "sub-1" must not take the scans of "sub-1_b".
         parts = [name[:end] for end in range(len(name), 0, -1) if end == len(name) or name[end] in "_-."]
         for part in parts:

@@ -1,6 +1,6 @@
 """Scans from NIfTI files and nibabel images, and maps back into images; the one place where images are opened."""
 
-from skmimood.nifti.files import EXTENSIONS, Source, find_companion, find_scans, scan_id, walk_images
+from skmimood.nifti.files import find_companion, find_scans, walk_images
 from skmimood.nifti.images import (
     DEFAULT_MAX_BYTES,
     Scan,
@@ -9,6 +9,7 @@ from skmimood.nifti.images import (
     read_scan,
     write_image,
 )
+from skmimood.nifti.names import EXTENSIONS, Source, file_stem, scan_id, scan_ids, subject_of
 from skmimood.nifti.reading import Grid, read_grid
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "Grid",
     "Scan",
     "Source",
+    "file_stem",
     "find_companion",
     "find_scans",
     "make_image",
@@ -24,6 +26,8 @@ __all__ = [
     "read_labels",
     "read_scan",
     "scan_id",
+    "scan_ids",
+    "subject_of",
     "walk_images",
     "write_image",
 ]

@@ -1,4 +1,4 @@
-"""Which files are meant by a folder, a glob or a list, and how a scan is called."""
+"""Which files are meant by a folder, a glob or a list, and which mask lies beside a scan."""
 
 from __future__ import annotations
 
@@ -13,10 +13,17 @@ import numpy as np
 from nibabel.spatialimages import SpatialImage
 
 from skmimood.exceptions import InputError
+from skmimood.nifti.names import EXTENSIONS, Source, entities, file_path, file_stem
 
-Source = str | os.PathLike | SpatialImage
-
-EXTENSIONS = (".nii.gz", ".nii")
+_NAMED = 8  # endings that a message names
+_FOREIGN = {  # images of other formats, and how they become NIfTI
+    ".mgz": "FreeSurfer's mri_convert x.mgz x.nii.gz",
+    ".mgh": "FreeSurfer's mri_convert x.mgh x.nii.gz",
+    ".dcm": "dcm2niix",
+    ".hdr": "nibabel's nib-nifti-dx and nib.save(nib.load('x.hdr'), 'x.nii.gz')",
+    ".nrrd": "SimpleITK",
+    ".mha": "SimpleITK",
+}
 
 
 def find_scans(
@@ -32,7 +39,7 @@ def find_scans(
         Keep only files whose name, without extension, ends with this part: ``"T1"`` and ``"_T1"`` both keep
         ``sub_T1.nii.gz``. Case does not matter.
     exclude : str or sequence of str
-        Drop files whose name ends with any of these parts.
+        Drop files whose name ends with any of these parts, perhaps numbered: ``"_seg"`` drops ``sub_seg2`` too.
 
     Returns
     -------
@@ -42,39 +49,33 @@ def find_scans(
     Raises
     ------
     InputError
-        If a path does not exist, nothing was found, or two scans share one id.
+        If a path does not exist or nothing was found.
     """
-    if isinstance(X, (str, os.PathLike, SpatialImage)):
-        entries: list[Any] = [X]
-    elif isinstance(X, Iterable) and not isinstance(X, (np.ndarray, bytes)):
-        entries = list(X)
-    else:
-        entries = [X]
     dropped = (exclude,) if isinstance(exclude, str) else tuple(exclude)
     found: list[Source] = []
-    for entry in entries:
+    for entry in as_entries(X):
         if isinstance(entry, SpatialImage):
             found.append(entry)
         elif isinstance(entry, (str, os.PathLike)):
-            found.extend(path for path in _expand(entry) if _is_wanted(scan_id(path), suffix, dropped))
+            found.extend(path for path in _expand(entry) if _is_wanted(file_stem(path), suffix, dropped))
         else:
             raise InputError(
                 f"Scans must be paths or nibabel images; got {type(entry).__name__}. "
-                "Wrap an array as nibabel.Nifti1Image(array, affine)."
+                "Wrap an array as nibabel.Nifti1Image(array, affine); of a table, pass the column of paths."
             )
     if not found:
         raise InputError(_nothing_found(X, suffix, dropped))
-    _refuse_shared_ids(found)
     return found
 
 
-def scan_id(source: Source, index: int = 0) -> str:
-    """Return the file name without ``.nii`` or ``.nii.gz``; ``"scan-000"`` for an image without a file."""
-    name = file_name(source)
-    if name is None:
-        return f"scan-{index:03d}"
-    extension = next((e for e in EXTENSIONS if name.lower().endswith(e)), "")
-    return name[: len(name) - len(extension)]
+def as_entries(X: Any) -> list[Any]:
+    """Return the entries of a list, array or series of paths and images; anything else is one entry itself."""
+    is_one = isinstance(X, (str, os.PathLike, SpatialImage, bytes)) or hasattr(X, "columns")  # a data frame
+    if is_one or not isinstance(X, Iterable):
+        return [X]
+    if isinstance(X, np.ndarray):
+        return [X] if X.dtype.kind not in "OU" else list(X.ravel())
+    return list(X)
 
 
 def find_companion(source: Source, suffix: str) -> Path | None:
@@ -85,32 +86,48 @@ def find_companion(source: Source, suffix: str) -> Path | None:
     source : str, path or nibabel image
         The scan; an image in memory without a file has no companion.
     suffix : str
-        For ``sub_T1.nii.gz`` and ``"brainmask"``, first ``sub_T1_brainmask`` is looked for, then
-        ``sub_brainmask``.
+        What the mask's name ends in. For ``sub_T1.nii.gz`` and ``"brainmask"``, first ``sub_T1_brainmask`` is looked
+        for, then ``sub_brainmask``, then ``brainmask`` alone. For BIDS's ``sub-01_space-MNI_desc-preproc_T1w`` and
+        ``"_desc-brain_mask"``, it is ``sub-01_space-MNI_desc-brain_mask``: all entities but ``desc`` and ``label``
+        must agree. The order of a name's parts and upper or lower case do not matter where no file fits exactly.
 
     Returns
     -------
     Path or None
         None if there is no such file.
     """
-    path = source.get_filename() if isinstance(source, SpatialImage) else source
+    path = file_path(source)
     if path is None:
         return None
-    path = Path(path).expanduser()
-    stem = scan_id(path)
-    ending = suffix if suffix[:1] in "_-." else f"_{suffix}"
-    stems = [stem, stem.rpartition("_")[0]] if "_" in stem else [stem]
-    for candidate, extension in itertools.product(stems, EXTENSIONS):
-        companion = path.with_name(f"{candidate}{ending}{extension}")
+    names = companion_names(path, suffix)
+    for name, extension in itertools.product(names, EXTENSIONS):
+        companion = path.with_name(name + extension)
         if companion.name != path.name and os.path.isfile(companion):
             return companion
-    return None
+    return _find_alike(path, names)
 
 
-def file_name(source: Source) -> str | None:
-    """Return the name of a scan's file without its folder; None for an image without a file."""
-    path = source.get_filename() if isinstance(source, SpatialImage) else source
-    return None if path is None else Path(path).name
+def companion_names(path: Path, suffix: str) -> list[str]:
+    """Return the names, without extension, that a mask beside a scan may have, the likeliest first."""
+    stem = file_stem(path)
+    ending = suffix if suffix[:1] in "_-." else f"_{suffix}"
+    stems = [stem, *([stem.rpartition("_")[0], "_".join(entities(stem))] if "_" in stem else [])]
+    return list(dict.fromkeys([*(f"{each}{ending}" for each in stems if each), ending.lstrip("_-.")]))
+
+
+def _find_alike(path: Path, names: Sequence[str]) -> Path | None:
+    """Return the image beside ``path`` whose name has the same parts as the first of ``names`` that is there."""
+    try:
+        beside = sorted(name for name in os.listdir(path.parent) if _is_scan_name(name) and name != path.name)
+    except OSError:
+        return None
+    present = {_parts(file_stem(name)): path.with_name(name) for name in reversed(beside)}
+    found = (present.get(_parts(name)) for name in names)
+    return next((each for each in found if each is not None and os.path.isfile(each)), None)
+
+
+def _parts(name: str) -> frozenset[str]:
+    return frozenset(name.casefold().split("_"))
 
 
 def _expand(entry: str | os.PathLike) -> list[Path]:
@@ -154,33 +171,33 @@ def _is_scan_name(name: str) -> bool:
 
 
 def _is_wanted(stem: str, suffix: str | None, exclude: Sequence[str]) -> bool:
-    return (suffix is None or _ends_with(stem, suffix)) and not any(_ends_with(stem, e) for e in exclude)
+    unnumbered = stem.rstrip("0123456789").rstrip("_-.")
+    is_excluded = any(_ends_with(name, part) for part in exclude for name in (stem, unnumbered))
+    return (suffix is None or _ends_with(stem, suffix)) and not is_excluded
 
 
 def _ends_with(stem: str, part: str) -> bool:
     part, stem = part.lstrip("_-.").lower(), stem.lower()
-    return stem == part or stem.endswith(tuple(f"{separator}{part}" for separator in "_-."))
+    return stem == part or stem.endswith(tuple(f"{separator}{part}" for separator in "_-.+"))
 
 
 def _nothing_found(X: Any, suffix: str | None, exclude: Sequence[str]) -> str:
-    where = f" under {os.fspath(X)!r}" if isinstance(X, (str, os.PathLike)) else " in the list"
+    is_path = isinstance(X, (str, os.PathLike))
+    where = f" under {os.fspath(X)!r}" if is_path else " in the list"
     kept = "" if suffix is None else f" whose name ends in {suffix!r}"
-    dropped = f", leaving out names that end in {', '.join(map(repr, exclude))}" if exclude else ""
-    return f"No .nii or .nii.gz{where}{kept}{dropped}. Check the path and the suffix."
+    more = f" or {len(exclude) - _NAMED} other endings" if len(exclude) > _NAMED else ""
+    named = ", ".join(map(repr, exclude[:_NAMED]))
+    dropped = f", leaving out names that end in {named}{more}" if exclude else ""
+    foreign = _foreign_in(Path(X).expanduser()) if is_path else None
+    advice = (
+        f"Convert its {foreign} files first, with {_FOREIGN[foreign]}."
+        if foreign
+        else "Check the path and the suffix."
+    )
+    return f"No .nii or .nii.gz{where}{kept}{dropped}. {advice}"
 
 
-def _refuse_shared_ids(found: Sequence[Source]) -> None:
-    first: dict[str, Source] = {}
-    for index, source in enumerate(found):
-        identity = scan_id(source, index)
-        if identity in first:
-            names = " and ".join(repr(_full_name(each)) for each in (first[identity], source))
-            raise InputError(
-                f"Two scans share the id {identity!r}: {names}. Rename or leave out one of them."
-            )
-        first[identity] = source
-
-
-def _full_name(source: Source) -> str:
-    path = source.get_filename() if isinstance(source, SpatialImage) else source
-    return "image in memory" if path is None else os.fspath(path)
+def _foreign_in(folder: Path) -> str | None:
+    """Return the ending of the first image under a folder that is of another format."""
+    names = (name for _, _, files in os.walk(folder) for name in files)
+    return next((ending for name in names if (ending := Path(name).suffix.lower()) in _FOREIGN), None)

@@ -17,21 +17,8 @@ from nibabel.nifti2 import Nifti2Header
 from scipy import ndimage
 
 from skmimood.exceptions import InputError, ScanReadError, ScanWriteError
-from skmimood.nifti.files import EXTENSIONS, Source, file_name, find_companion, find_scans, scan_id
+from skmimood.nifti.names import EXTENSIONS, Source, file_name, scan_id
 from skmimood.nifti.reading import Grid, apply_affine, box_corners, mm_per_unit, read_volume
-
-__all__ = [
-    "DEFAULT_MAX_BYTES",
-    "Scan",
-    "Source",
-    "find_companion",
-    "find_scans",
-    "make_image",
-    "read_labels",
-    "read_scan",
-    "scan_id",
-    "write_image",
-]
 
 DEFAULT_MAX_BYTES = 2 * 2**30
 
@@ -43,7 +30,7 @@ class Scan:
     Attributes
     ----------
     id : str
-        File name without ``.nii`` or ``.nii.gz``; ``"scan-000"`` for an image that has no file.
+        What the scan is called: see :func:`skmimood.nifti.scan_ids`.
     data : ndarray of shape (X, Y, Z), float32
         Finite intensities in the file's own voxel order; NaN and infinities have become 0.
     affine : ndarray of shape (4, 4), float64
@@ -90,6 +77,7 @@ def read_scan(
     volume: int | None = None,
     max_invalid: float = 0.01,
     index: int = 0,
+    name: str | None = None,
 ) -> Scan:
     """Read one scan after its header has passed every check.
 
@@ -105,6 +93,8 @@ def read_scan(
         Largest accepted share of NaN and infinite voxels, in [0, 1]; up to it they become 0.
     index : int
         Position in the list of scans; names an image that has no file.
+    name : str, optional
+        What to call the scan; by default what :func:`skmimood.nifti.scan_id` calls it.
 
     Returns
     -------
@@ -116,8 +106,8 @@ def read_scan(
     ScanReadError
         If the scan is missing, damaged, too large or not a real-valued 2-D, 3-D or chosen 4-D volume.
     """
-    name = file_name(source) or scan_id(source, index)
-    return _read(source, name, scan_id(source, index), max_bytes, volume, max_invalid)
+    name = name or scan_id(source, index)
+    return _read(source, file_name(source) or name, name, max_bytes, volume, max_invalid)
 
 
 def read_labels(

@@ -12,7 +12,7 @@ from nibabel.spatialimages import SpatialImage
 
 from skmimood.calibration import scores_needed
 from skmimood.exceptions import InputError, ScanReadError
-from skmimood.nifti import Scan, Source, find_companion, read_labels, read_scan, scan_id
+from skmimood.nifti import Scan, Source, find_companion, read_labels, read_scan
 from skmimood.preprocessing import Plane, foreground_mask, in_plane_extent, scale_intensity
 from skmimood.volumes.domain import ScanFeatures, intensity_histogram
 from skmimood.volumes.wording import listing, warn
@@ -27,7 +27,7 @@ class ScanStatus:
     Attributes
     ----------
     id : str
-        The scan's name without extension.
+        What the scan is called: see :func:`skmimood.nifti.scan_ids`.
     status : {"used", "calibration", "skipped", "duplicate"}
         Learned from, held out for the thresholds, left out for a fault, or left out as a copy of another.
     reason : str
@@ -76,7 +76,6 @@ class Candidate:
 
     source: Source
     lesions: Source | None
-    index: int
     id: str
     features: ScanFeatures
     shape: tuple[int, ...]
@@ -89,7 +88,7 @@ class Candidate:
 
     def read(self, reader: ScanReader) -> PreparedScan:
         """Read the voxels again."""
-        return reader.read(self.source, self.index, self.lesions)
+        return reader.read(self.source, self.id, self.lesions)
 
 
 @dataclass(frozen=True)
@@ -100,8 +99,8 @@ class ScanReader:
     max_bytes: int
     volume: int | None
 
-    def read(self, source: Source, index: int = 0, lesions: Source | None = None) -> PreparedScan:
-        """Read one scan with its foreground.
+    def read(self, source: Source, name: str | None = None, lesions: Source | None = None) -> PreparedScan:
+        """Read one scan, called ``name``, with its foreground.
 
         Raises
         ------
@@ -110,7 +109,7 @@ class ScanReader:
         InputError
             If masks lie beside the scans but this one is an image in memory.
         """
-        scan = read_scan(source, max_bytes=self.max_bytes, volume=self.volume, index=index)
+        scan = read_scan(source, max_bytes=self.max_bytes, volume=self.volume, name=name)
         if float(scan.data.min()) == float(scan.data.max()):
             raise ScanReadError(scan.id, f"empty: every voxel is {scan.data.flat[0]:g}. Leave this scan out.")
         foreground = self._foreground(source, scan)
@@ -149,9 +148,9 @@ class ScanReader:
 
 
 def screen(
-    sources: Iterable[tuple[int, Source, Source | None]], reader: ScanReader, plane: Plane
+    sources: Iterable[tuple[str, Source, Source | None]], reader: ScanReader, plane: Plane
 ) -> tuple[list[Candidate], list[ScanStatus]]:
-    """Look at every scan once; return those that can be used, and what is wrong with the others.
+    """Look at every scan (name, source, lesions) once; return those that can be used, and the faults of the others.
 
     Nothing is learned here that could leak from scans drawn for calibration later: each scan is judged alone,
     but for exact copies. What is wrong or odd is warned about.
@@ -159,12 +158,12 @@ def screen(
     usable: list[Candidate] = []
     rejected: list[ScanStatus] = []
     seen: dict[bytes, str] = {}
-    for index, source, lesions in sources:
+    for name, source, lesions in sources:
         try:
-            prepared = reader.read(source, index, lesions)
+            prepared = reader.read(source, name, lesions)
             features = measure(prepared, plane)
         except ScanReadError as error:
-            rejected.append(ScanStatus(scan_id(source, index), "skipped", error.reason))
+            rejected.append(ScanStatus(name, "skipped", error.reason))
             continue
         scan = prepared.scan
         spacing = tuple(round(float(step), 4) for step in scan.spacing)
@@ -174,9 +173,7 @@ def screen(
             rejected.append(ScanStatus(scan.id, "duplicate", reason, 0, scan.shape, spacing))
             continue
         seen[digest] = scan.id
-        usable.append(
-            Candidate(source, lesions, index, scan.id, features, scan.shape, spacing, scan.warnings)
-        )
+        usable.append(Candidate(source, lesions, scan.id, features, scan.shape, spacing, scan.warnings))
     warn_about_left_out(rejected)
     _warn_about_oddities(usable)
     return usable, rejected

@@ -10,7 +10,7 @@ import numpy as np
 from skmimood.calibration import HealthyReference
 from skmimood.exceptions import InputError, ScanReadError
 from skmimood.nifti import Source, scan_id
-from skmimood.nifti.files import file_name
+from skmimood.nifti.names import file_name
 from skmimood.preprocessing import Plane
 from skmimood.volumes.cohort import Candidate, ScanReader, ScanStatus, warn_about_left_out
 from skmimood.volumes.mapping import Frame, top_mean

@@ -50,7 +50,7 @@ class ScanResult:
     Attributes
     ----------
     id : str
-        The scan's name without extension.
+        What the scan is called: see :func:`skmimood.nifti.scan_ids`.
     score : float
         Mean of the highest 1 % of the foreground's map values.
     pvalue : float

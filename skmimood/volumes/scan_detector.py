@@ -16,7 +16,7 @@ from skmimood._random import shared_seed
 from skmimood._state import load_model, save_model
 from skmimood.calibration import HealthyReference, ScoreHistogram, average_precision_of_counts, check_rate
 from skmimood.exceptions import ModelLoadError
-from skmimood.nifti import DEFAULT_MAX_BYTES, Source, find_scans, scan_id
+from skmimood.nifti import DEFAULT_MAX_BYTES, Source, scan_id, scan_ids
 from skmimood.preprocessing import Plane
 from skmimood.volumes.cohort import Candidate, PreparedScan, ScanReader, ScanStatus, measure, screen, split
 from skmimood.volumes.domain import Domain, find_high_scores, learn_domain, warn_about_suspects
@@ -182,7 +182,7 @@ class ScanDetector(BaseEstimator):
         check_parameters(self)
         for name in [name for name in vars(self) if name.endswith("_")]:
             delattr(self, name)  # a fit that fails must not leave half of the last one
-        sources = find_scans(X, **self._choice(y))
+        sources = find_named_or_chosen(X, **self._choice(y))
         rng = np.random.default_rng(shared_seed(self.random_state))
         candidates, rejected = self._screen(sources, y)
         training, held_out = split(candidates, len(rejected), self.calibration_fraction, self.scan_fpr, rng)
@@ -205,7 +205,7 @@ class ScanDetector(BaseEstimator):
         self.suspects_ |= find_high_scores(scores)
         warn_about_suspects(self.suspects_)
         lines = {line.id: line for line in (*rejected, *used, *calibrated)}
-        self.fit_status_ = [lines[scan_id(source, index)] for index, source in enumerate(sources)]
+        self.fit_status_ = [lines[name] for name in scan_ids(sources)]
         self._set_thresholds(reference, self.fpr, self.scan_fpr)
         return self
 
@@ -233,7 +233,7 @@ class ScanDetector(BaseEstimator):
         check_is_fitted(self)
         fpr, scan_fpr = self.fpr if fpr is None else fpr, self.scan_fpr if scan_fpr is None else scan_fpr
         raise_faults([check_rate("fpr", fpr), check_rate("scan_fpr", scan_fpr)])
-        sources = find_scans(X, **self._choice(y))
+        sources = find_named_or_chosen(X, **self._choice(y))
         warn_about_learned(sources, self.fit_status_)
         candidates, _ = self._screen(sources, y)
         reference, _, _ = refer(candidates, self._reader(), self._frame(), self.pipeline_, self._progress)
@@ -261,7 +261,7 @@ class ScanDetector(BaseEstimator):
         """
         check_is_fitted(self)
         warn_if_changed(self.pipeline_, self.calibrated_with_)
-        return self._detect_scan(source, index)
+        return self._detect_scan(source, scan_id(source, index))
 
     def detect(self, X: Any) -> Iterator[ScanResult]:
         """Map scans one at a time.
@@ -280,10 +280,10 @@ class ScanDetector(BaseEstimator):
         warn_if_changed(self.pipeline_, self.calibrated_with_)
         sources = find_named_or_chosen(X, **self._choice())
         if effective_n_jobs(self.n_jobs) == 1:
-            numbered = self._progress(list(enumerate(sources)), "scoring")
-            return (self._detect_scan(source, index) for index, source in numbered)
+            named = self._progress(list(zip(sources, scan_ids(sources), strict=True)), "scoring")
+            return (self._detect_scan(*each) for each in named)
         sent = SentOnce(self)
-        tasks = (delayed(_detect_scan)(sent, source, index) for index, source in enumerate(sources))
+        tasks = (delayed(_detect_scan)(sent, *each) for each in zip(sources, scan_ids(sources), strict=True))
         return Parallel(self.n_jobs, return_as="generator", batch_size=1, pre_dispatch="n_jobs")(tasks)
 
     def decision_function(self, X: Any) -> list[Nifti1Image]:
@@ -317,10 +317,10 @@ class ScanDetector(BaseEstimator):
         """
         check_is_fitted(self)
         sources = find_named_or_chosen(X, **self._choice(y))
-        pairs = list(zip(sources, pair_masks(y, sources), strict=True))
+        triples = list(zip(sources, scan_ids(sources), pair_masks(y, sources), strict=True))
         healthy, diseased = ScoreHistogram(), ScoreHistogram()
-        for index, (source, mask) in enumerate(self._progress(pairs, "scoring")):
-            prepared = self._reader().read(source, index, mask)
+        for triple in self._progress(triples, "scoring"):
+            prepared = self._reader().read(*triple)
             truth = prepared.lesions
             if truth is None:
                 truth = np.zeros(prepared.foreground.shape, dtype=bool)
@@ -388,7 +388,7 @@ class ScanDetector(BaseEstimator):
         return tqdm(items, desc=what, unit="scan", disable=not self.verbose)
 
     def _screen(self, sources: Sequence[Source], y: Any) -> tuple[list[Candidate], list[ScanStatus]]:
-        triples = list(zip(range(len(sources)), sources, pair_masks(y, sources), strict=True))
+        triples = list(zip(scan_ids(sources), sources, pair_masks(y, sources), strict=True))
         return screen(self._progress(triples, "reading"), self._reader(), self.plane)
 
     def _set_thresholds(self, reference: HealthyReference, fpr: float, scan_fpr: float) -> None:
@@ -397,8 +397,8 @@ class ScanDetector(BaseEstimator):
         self.scan_threshold_ = reference.scan_threshold(scan_fpr)
         self.pixel_threshold_ = reference.pixel_threshold(fpr)
 
-    def _detect_scan(self, source: Source, index: int) -> ScanResult:
-        prepared = self._reader().read(source, index)
+    def _detect_scan(self, source: Source, name: str) -> ScanResult:
+        prepared = self._reader().read(source, name)
         maps = self._frame().map(prepared, self.pipeline_)
         thresholds = self.pixel_threshold_, self.scan_threshold_
         return judge(prepared, maps, self.reference_, *thresholds, self._flags(prepared))
@@ -416,5 +416,5 @@ class ScanDetector(BaseEstimator):
             yield result
 
 
-def _detect_scan(sent: SentOnce[ScanDetector], source: Source, index: int) -> ScanResult:
-    return sent.get()._detect_scan(source, index)
+def _detect_scan(sent: SentOnce[ScanDetector], source: Source, name: str) -> ScanResult:
+    return sent.get()._detect_scan(source, name)

@@ -3,18 +3,37 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from nibabel.spatialimages import SpatialImage
 
 from skmimood.exceptions import InputError
-from skmimood.nifti import Source, find_companion, find_scans, scan_id
+from skmimood.nifti import Source, find_companion, find_scans, scan_ids
+from skmimood.nifti.files import as_entries
+from skmimood.nifti.names import entities, file_path
 from skmimood.volumes.wording import listing
 
 # Without a modality to choose by, files of these endings are taken for masks, or for results of this package.
-_MASK_SUFFIXES = ("_mask", "_brainmask", "_seg", "_label", "_labels", "_anomaly", "_pvalue")
+_MASK_SUFFIXES = (
+    *("mask", "brainmask", "brainmask_fs", "seg", "segm", "segmentation", "label", "labels", "labelmap"),
+    *(
+        "dseg",
+        "probseg",
+        "pveseg",
+        "pve",
+        "tissue",
+        "tissues",
+        "roi",
+        "rois",
+        "lesion",
+        "lesions",
+        "lesionmask",
+    ),
+    *("gt", "groundtruth", "truth", "aseg", "aparc", "wmparc", "ribbon", "parc", "parcellation", "atlas"),
+    *("anomaly", "pvalue"),
+)
 _NEVER_LESIONS = ("_brainmask",)
 
 
@@ -30,12 +49,20 @@ def find_named_or_chosen(X: Any, *, suffix: str | None, exclude: Sequence[str]) 
     Files that are named one by one stay, whatever they are called: their results must line up with them.
     """
     found: list[Source] = []
-    for entry in X if isinstance(X, Iterable) and not isinstance(X, (str, os.PathLike)) else [X]:
+    for entry in as_entries(X):
         if isinstance(entry, (str, os.PathLike)) and not Path(entry).expanduser().is_file():
             found += find_scans(entry, suffix=suffix, exclude=exclude)
         else:
             found += find_scans(entry)
-    return find_scans(found)  # once more together: two of one name are refused
+    return found or find_scans(X)  # which says that there is none
+
+
+def first_places(sources: Sequence[Source]) -> list[int]:
+    """Return the places of the scans without those whose file came before, by this or another path."""
+    first: dict[Any, int] = {}
+    for place, source in enumerate(sources):
+        first.setdefault(id(source) if isinstance(source, SpatialImage) else _real_path(source), place)
+    return list(first.values())
 
 
 def pair_masks(y: Any, sources: Sequence[Source]) -> list[Source | None]:
@@ -44,10 +71,10 @@ def pair_masks(y: Any, sources: Sequence[Source]) -> list[Source | None]:
     Parameters
     ----------
     y : None, suffix, folder, glob, or list of paths, images and None
-        A suffix such as ``"_seg"`` names files beside the scans. A list has one entry a scan, in the scans'
-        order; None stands for a scan without lesions. The masks of a folder or glob belong to the scans of
-        the same name, or of the same name up to the last underscore; files there that are scans themselves
-        or end in ``_brainmask`` are passed over.
+        A suffix such as ``"_seg"`` names files beside the scans. A list, array or series has one entry a scan, in
+        the scans' order; None or NaN stands for a scan without lesions. The masks of a folder or glob belong to the
+        scans of the same name, of the same name up to the last underscore, or of the same BIDS entities; files
+        there that are scans themselves or end in ``_brainmask`` are passed over.
     sources : list of str, path or image
         The scans.
 
@@ -58,27 +85,29 @@ def pair_masks(y: Any, sources: Sequence[Source]) -> list[Source | None]:
     """
     if y is None:
         return [None] * len(sources)
-    ids = [scan_id(source, index) for index, source in enumerate(sources)]
+    ids = scan_ids(sources)
     if is_suffix(y):
-        masks = [find_companion(source, y) for source in sources]
-        _check_complete(masks, ids, f'no file "{y}" beside')
-        return list(masks)
-    if isinstance(y, (list, tuple)):
-        if len(y) != len(sources):
+        beside = [find_companion(source, y) for source in sources]
+        _check_complete(beside, ids, f'no file "{y}" beside')
+        return list(beside)
+    is_path = isinstance(y, (str, os.PathLike))
+    entries = as_entries(y)
+    if len(entries) != 1 or entries[0] is not y:
+        if len(entries) != len(sources):
             raise InputError(
-                f"y must have one lesion mask for each of the {len(sources)} scans; got {len(y)}. "
+                f"y must have one lesion mask for each of the {len(sources)} scans; got {len(entries)}. "
                 "Use None for a scan that has no lesion."
             )
-        given = [None if mask is None else _only_file(mask) for mask in y]
+        given = [None if mask is None or mask != mask else _only_file(mask) for mask in entries]
         _refuse_own_masks(given, sources, ids)
         return given
-    is_path = isinstance(y, (str, os.PathLike))
     if len(sources) == 1 and (isinstance(y, SpatialImage) or (is_path and Path(y).expanduser().is_file())):
         _refuse_own_masks([y], sources, ids)
         return [y]  # the one mask of the one scan, whatever it is called
     found = find_scans(y, exclude=_NEVER_LESIONS)
     scans = {_real_path(source) for source in sources} - {None}
-    names = {scan_id(source): source for source in found if _real_path(source) not in scans}
+    masks = [source for source in found if _real_path(source) not in scans]
+    names = dict(zip(scan_ids(masks), masks, strict=True))
     pairs = [_mask_named_like(name, names) for name in ids]
     _check_complete(pairs, ids, "no lesion mask in y for")
     return pairs
@@ -95,12 +124,13 @@ def is_suffix(y: Any) -> bool:
 
 
 def _mask_named_like(scan: str, masks: Mapping[str, Source]) -> Source | None:
-    """Return the mask whose name agrees best with a scan's: whole names first, then up to an underscore."""
+    """Return the mask whose name agrees best with a scan's: whole names first, then without their last parts."""
     whole = [name for name in (scan,) if name in masks]
     extended = [name for name in masks if _stem(name) == scan]
     shortened = [name for name in (_stem(scan),) if name in masks]
     siblings = [name for name in masks if _stem(name) == _stem(scan) != ""]
-    best = next((names for names in (whole, extended, shortened, siblings) if names), [])
+    related = [name for name in masks if entities(name) == entities(scan) != []]
+    best = next((names for names in (whole, extended, shortened, siblings, related) if names), [])
     if len(best) > 1:
         raise InputError(
             f"{listing(map(repr, sorted(best)))} in y could each be the lesion mask of {scan!r}. Leave only "
@@ -121,8 +151,8 @@ def _only_file(mask: Any) -> Source:
 
 
 def _real_path(source: Source) -> str | None:
-    path = source.get_filename() if isinstance(source, SpatialImage) else source
-    return None if path is None else os.path.realpath(Path(path).expanduser())
+    path = file_path(source)
+    return None if path is None else os.path.realpath(path)
 
 
 def _refuse_own_masks(masks: Sequence[Source | None], sources: Sequence[Source], ids: Sequence[str]) -> None:

@@ -1,0 +1,135 @@
+"""How scans are called, and whose they are: by their files' names, and by the folders above where these do not tell."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import os
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from nibabel.spatialimages import SpatialImage
+
+Source = str | os.PathLike | SpatialImage
+
+EXTENSIONS = (".nii.gz", ".nii")
+
+_SUBJECT = re.compile(r"(?:^|(?<=[_.]))(sub-.+?)(?=_|\.|-ses-|$)", re.IGNORECASE)  # of BIDS
+# Folders of HCP and FreeSurfer, and what files are called in them: alike for every subject, whose folder is above.
+_SHARED_NAMES = {
+    "t1w": re.compile(r"T[12]w.*", re.IGNORECASE),
+    "mninonlinear": re.compile(r"T[12]w.*", re.IGNORECASE),
+    "mri": re.compile(r"(T1|T2|FLAIR|orig|nu|norm|brain|rawavg|\d{3})([._-].*)?", re.IGNORECASE),
+}
+
+
+def file_name(source: Source) -> str | None:
+    """Return the name of a scan's file without its folder; None for an image without a file."""
+    path = file_path(source)
+    return None if path is None else path.name
+
+
+def file_path(source: Source) -> Path | None:
+    """Return where a scan's file lies, as given; None for an image without a file."""
+    path = source.get_filename() if isinstance(source, SpatialImage) else source
+    return None if path is None else Path(path).expanduser()
+
+
+def file_stem(path: str | os.PathLike) -> str:
+    """Return the name of a file without its folder and without ``.nii`` or ``.nii.gz``, in any case."""
+    name = Path(path).name
+    extension = next((e for e in EXTENSIONS if name.lower().endswith(e)), "")
+    return name[: len(name) - len(extension)]
+
+
+def scan_id(source: Source, index: int = 0) -> str:
+    """Return what one scan is called: its file's name without ``.nii`` or ``.nii.gz``.
+
+    In the layouts of HCP and FreeSurfer, which give each subject files of the same names, the subject's folder comes
+    before it: ``"100307_T1w_restore"`` for ``100307/T1w/T1w_restore.nii.gz``, ``"bert_001"`` for
+    ``bert/mri/orig/001.nii.gz``. An image without a file is ``"scan-000"``, counted by ``index``. Of several scans,
+    see `scan_ids`.
+    """
+    path = file_path(source)
+    if path is None:
+        return f"scan-{index:03d}"
+    stem, folder = file_stem(path), _folder_of_layout(path)
+    return stem if folder is None or folder.lower() in stem.lower() else f"{folder}_{stem}"
+
+
+def scan_ids(sources: Sequence[Source]) -> list[str]:
+    """Return what scans are called when they are worked on together: each has a name of its own.
+
+    Where several share what `scan_id` calls them, the folders that tell them apart are put before it:
+    ``"patient01_FLAIR"`` and ``"patient02_FLAIR"`` for ``patient01/FLAIR.nii.gz`` and ``patient02/FLAIR.nii.gz``.
+    The names do not depend on the order of the scans, and differ by more than upper and lower case.
+    """
+    names = [scan_id(source, index) for index, source in enumerate(sources)]
+    paths = [path and Path(os.path.abspath(path)) for path in map(file_path, sources)]
+    for places in _shared(names):
+        for place, folders in zip(places, _telling_folders([paths[k] for k in places]), strict=True):
+            names[place] = "_".join([*folders, names[place]])
+    for places in _shared(names):  # a.nii beside a.nii.gz, or folders whose names join to one
+        for place in places:
+            path = paths[place]
+            mark = hashlib.sha256(os.fsencode(path)).hexdigest()[:8] if path else "memory"
+            names[place] = f"{names[place]}-{mark}"
+    for places in _shared(names):  # one file given several times
+        for number, place in enumerate(places[1:], start=2):
+            names[place] = f"{names[place]}-{number}"
+    return names
+
+
+def subject_of(source: Source) -> str | None:
+    """Return the subject of a scan by the names of its file and of the folders above; None if they do not tell.
+
+    That is ``sub-XX`` of BIDS, or the subject's folder in the layouts of HCP and FreeSurfer.
+    """
+    path = file_path(source)
+    if path is None:
+        return None
+    names = (file_stem(path), *reversed(Path(os.path.abspath(path)).parts[:-1]))
+    subjects = (match[1] for name in names if (match := _SUBJECT.search(name)))
+    return next(subjects, None) or _folder_of_layout(path)
+
+
+def entities(stem: str) -> list[str]:
+    """Return the parts of a BIDS name that say what was scanned, without those that say what became of it.
+
+    ``["sub-01", "space-MNI"]`` for ``"sub-01_space-MNI_desc-preproc_T1w"``.
+    """
+    parts = stem.split("_")[:-1]
+    return [part for part in parts if not part.lower().startswith(("desc-", "label-"))]
+
+
+def _folder_of_layout(path: Path) -> str | None:
+    """Return the subject's folder above a file whose name and folders are those of HCP or FreeSurfer."""
+    for folder in Path(os.path.abspath(path)).parents:
+        shared = _SHARED_NAMES.get(folder.name.lower())
+        if shared is not None and shared.fullmatch(file_stem(path)):
+            return folder.parent.name or None
+    return None
+
+
+def _shared(names: Sequence[str]) -> list[list[int]]:
+    """Return the places of each name that occurs more than once."""
+    places: dict[str, list[int]] = {}
+    for place, name in enumerate(names):
+        places.setdefault(name.casefold(), []).append(place)
+    return [found for found in places.values() if len(found) > 1]
+
+
+def _telling_folders(paths: Sequence[Path | None]) -> list[list[str]]:
+    """Return of each file the folders above, below the one that all lie in, that not all of them have."""
+    above = [list(path.parent.parts) if path else [] for path in paths]
+    levels = zip(*(parts for parts in above if parts), strict=False)
+    n_common = len(list(itertools.takewhile(lambda level: len(set(level)) == 1, levels)))
+    below = [parts[n_common:] for parts in above]
+    everywhere = set(below[0]).intersection(*below)
+    telling = [[part for part in parts if part not in everywhere] for parts in below]
+    return telling if _n_different(telling) == _n_different(below) else below
+
+
+def _n_different(lists: Iterable[Sequence[str]]) -> int:
+    return len({tuple(map(str.casefold, parts)) for parts in lists})
