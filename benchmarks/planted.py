@@ -92,7 +92,10 @@ def plant(healthy: SliceSet, thickness: float, turn: int) -> SliceSet:
         rng = np.random.default_rng([zlib.crc32(str(healthy.patients[0]).encode()), number])
         images, lesions = brain.with_lesion(kind, slab, rng)
         twins = healthy[slab]
-        planted = replace(twins, images=rounded(images), lesions=lesions, kinds=np.full(len(slab), kind))
+        planted = replace(
+            twins, images=rounded(images), lesions=lesions, kinds=np.full(len(slab), kind),
+            vanished=~lesions.any((1, 2)),  # what a lesion pushes aside is not healthy either
+        )  # fmt: skip
         chosen = _largest_and_half(lesions.sum((1, 2)))
         parts += [planted[chosen], twins[chosen]]
     return join(parts)

@@ -244,7 +244,7 @@ def pixel_rows(
                 row["dice_at_val_threshold"] = _quiet(
                     metrics.dice_at_threshold, part.lesions, part_maps, threshold, where=where
                 )
-                free = ~part.has_lesion
+                free = part.is_healthy
                 if free.any():
                     inside = None if where is None else where[free]
                     alarms = false_alarms(part_maps[free], threshold, part.spacing, inside)

@@ -43,6 +43,9 @@ class SliceSet:
         ``"interior"`` (deeper in the head than 13 mm) or ``"brain"``.
     spacing : float
         Pixel size in mm.
+    vanished : ndarray of shape (n,), bool
+        Whether the mask of the scan, on its own voxels, has a lesion in this slice that has no pixel in ``lesions``.
+        Such a slice is neither healthy nor counted as one with a lesion. By default none is.
     """
 
     dataset: str
@@ -55,6 +58,11 @@ class SliceSet:
     kinds: np.ndarray
     region_name: str
     spacing: float
+    vanished: np.ndarray = None  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        if self.vanished is None:
+            object.__setattr__(self, "vanished", np.zeros(len(self.images), bool))
 
     def __len__(self) -> int:
         return len(self.images)
@@ -71,13 +79,18 @@ class SliceSet:
         """Which slices show a lesion, shape (n,)."""
         return np.any(self.lesions, axis=(1, 2))
 
+    @property
+    def is_healthy(self) -> np.ndarray:
+        """Which slices have no lesion, neither on this grid nor on the scan's own voxels, shape (n,)."""
+        return ~self.has_lesion & ~self.vanished
+
     def training_images(self) -> np.ndarray:
         """Return the slices to fit on: of the training patients, without lesion, (n, H, W)."""
         return self.images[_is_training(self)]
 
     def evaluated(self, split: str) -> SliceSet:
-        """Return the slices of ``split`` with lesions, and those without whose head fills enough of the frame."""
-        return self[(self.splits == split) & (self.has_lesion | (_shares(self) > MIN_EVALUATED_SHARE))]
+        """Return the slices of ``split`` with lesions, and the healthy ones whose head fills enough of the frame."""
+        return self[(self.splits == split) & _is_evaluated(self)]
 
     def tumour(self, split: str) -> SliceSet:
         """Return the slices of ``split`` with lesions."""
@@ -85,8 +98,8 @@ class SliceSet:
 
     def used(self, most: int) -> SliceSet:
         """Return the slices that are learned from or evaluated: all, or ``most`` evenly spread ones."""
-        is_evaluated = self.has_lesion | (_shares(self) > MIN_EVALUATED_SHARE)
-        chosen = np.flatnonzero(np.where(self.splits == "train", _is_training(self), is_evaluated))
+        is_train = self.splits == "train"
+        chosen = np.flatnonzero(np.where(is_train, _is_training(self), _is_evaluated(self)))
         return self[
             chosen if len(chosen) <= most else chosen[np.linspace(0, len(chosen) - 1, most).astype(int)]
         ]
@@ -184,7 +197,11 @@ def _shares(slices: SliceSet) -> np.ndarray:
 
 
 def _is_training(slices: SliceSet) -> np.ndarray:
-    return (slices.splits == "train") & ~slices.has_lesion & (_shares(slices) > MIN_TRAINING_SHARE)
+    return (slices.splits == "train") & slices.is_healthy & (_shares(slices) > MIN_TRAINING_SHARE)
+
+
+def _is_evaluated(slices: SliceSet) -> np.ndarray:
+    return slices.has_lesion | (slices.is_healthy & (_shares(slices) > MIN_EVALUATED_SHARE))
 
 
 @dataclass(frozen=True, eq=False)
@@ -269,11 +286,13 @@ def cut(
     """Return all axial slices of a scan in a frame centred on its foreground."""
     plan = GridPlan.for_scan(one.scan, one.foreground, spacing=spacing, size=(size, size))
     head = plan.forward(one.foreground, order=0) > 0.5
+    lesions = plan.forward(one.lesions.astype(np.float32)) > 0.5
+    in_scan = np.broadcast_to(one.lesions.any(plan.axes[1:], keepdims=True), one.lesions.shape)
     n = len(head)
     return SliceSet(
         dataset=dataset,
         images=rounded(plan.forward(one.intensities)),
-        lesions=plan.forward(one.lesions.astype(np.float32)) > 0.5,
+        lesions=lesions,
         head=head,
         region=head if is_brain else interior(head, spacing),
         patients=np.full(n, subject),
@@ -281,6 +300,7 @@ def cut(
         kinds=np.full(n, ""),
         region_name="brain" if is_brain else "interior",
         spacing=spacing,
+        vanished=plan.forward(in_scan, order=0).any((1, 2)) & ~lesions.any((1, 2)),
     )
 
 

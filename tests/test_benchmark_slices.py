@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 from benchmark_toys import toy_patient, toy_set
 
-from benchmarks.planted import plant
-from benchmarks.slices import MAX_SLICES, SliceSet, interior, join
+from benchmarks.planted import Brain, plant
+from benchmarks.slices import MAX_SLICES, Prepared, SliceSet, cut, interior, join
 from benchmarks.sources import healthy_scans, open_slices, phantom_slices, scans_of
 from skmimood.datasets import LESION_KINDS, write_phantom_dataset
 from skmimood.exceptions import InputError
+from skmimood.nifti import read_scan
 
 
 def test_training_slices_come_from_training_patients_and_hold_no_lesion():
@@ -32,6 +33,51 @@ def test_slices_with_little_head_are_neither_learned_from_nor_evaluated():
     slices = replace(slices, head=small)
     assert len(slices.training_images()) == 0
     assert slices.evaluated("test").has_lesion.all()
+
+
+def volume_with_lesions():
+    """Return a head of 6 slices of 60 voxels of 1 mm a side, whose lesion is 0, 1, ... 5 voxels a side."""
+    rows, columns = np.mgrid[:60, :60] - 29.5
+    head = np.repeat((rows**2 + columns**2 < 27**2)[..., None], 6, axis=2)
+    lesions = np.zeros_like(head)
+    for side in range(6):
+        lesions[30 : 30 + side, 30 : 30 + side, side] = True
+    affine = np.diag([1.0, 1.0, 5.0, 1.0])
+    scan = read_scan(nib.Nifti1Image((head * 100.0 + lesions * 50.0).astype(np.float32), affine))
+    return Prepared(scan, head, head * np.float32(0.5) + lesions * np.float32(0.25), lesions)
+
+
+def test_a_lesion_that_vanishes_on_the_grid_leaves_its_slice_neither_healthy_nor_diseased():
+    one = volume_with_lesions()
+    fine, coarse = (cut("toy", "p", "test", one, 64 / size, size, is_brain=True) for size in (64, 16))
+    assert fine.has_lesion.tolist() == [False, True, True, True, True, True]
+    assert not fine.vanished.any()
+    assert not coarse.has_lesion[1]  # 1 mm on pixels of 4 mm
+    assert coarse.has_lesion[5]
+    for slices in (fine, coarse):
+        assert slices.is_healthy.tolist() == [True] + 5 * [False]
+        train = replace(slices, splits=np.full(6, "train"))
+        np.testing.assert_array_equal(train.training_images(), slices.images[:1])
+        assert len(train.used(6)) == 1
+        assert not slices.evaluated("test").vanished.any()
+        assert not slices.used(6).vanished.any()
+
+
+def test_a_lesion_beyond_the_frame_leaves_its_slice_unhealthy():
+    one = volume_with_lesions()
+    lesions = np.zeros_like(one.lesions)
+    lesions[0, 0, 3] = True
+    slices = cut("toy", "p", "test", replace(one, lesions=lesions), 0.5, 16, is_brain=True)
+    assert slices.is_healthy.tolist() == [True, True, True, False, True, True]
+
+
+def test_slices_that_were_saved_without_the_truth_of_the_scan_are_refused(tmp_path):
+    toy_set().save(tmp_path / "slices.npz")
+    with np.load(tmp_path / "slices.npz") as file:
+        arrays = {name: array for name, array in file.items() if name != "vanished"}
+    np.savez(tmp_path / "old.npz", **arrays)
+    with pytest.raises(InputError, match=r"does not hold slices .*vanished.*Write it anew"):
+        SliceSet.load(tmp_path / "old.npz")
 
 
 def test_a_patient_in_two_splits_is_refused():
@@ -236,6 +282,19 @@ def test_planted_lesions_change_pixels_under_their_mask_alone_unless_they_push(b
         changed = tumour.images != twin.images
         assert (changed & tumour.lesions).any()
         assert (changed & ~tumour.lesions).any() == (kind == "mass")
+
+
+def test_a_slice_whose_planted_lesion_has_no_pixel_is_not_healthy(brain, monkeypatch):
+    monkeypatch.setattr(
+        Brain,
+        "with_lesion",
+        lambda self, kind, slab, rng: (self.images[slab], np.zeros(self.images[slab].shape, bool)),
+    )
+    planted = plant(brain, thickness=5.0, turn=0)
+    assert not planted.has_lesion.any()
+    assert planted.vanished.tolist() == (planted.kinds != "").tolist()
+    assert not planted.evaluated("test").vanished.any()
+    assert not plant(brain, thickness=5.0, turn=0).used(100).vanished.any()
 
 
 def test_planted_lesions_depend_on_the_subject_alone_and_move_on_with_the_turn(brain):
