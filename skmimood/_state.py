@@ -26,6 +26,7 @@ from skmimood.exceptions import ModelLoadError, ModelSaveError
 FORMAT_VERSION = 1
 _MANIFEST, _ARRAYS = "manifest.json", "arrays.safetensors"
 _MAX_MANIFEST_BYTES = 2**24
+_SHOWN = 3  # names of what lies where a model should be
 
 # What a file may name, and where it is defined. A manifest never names a module.
 _REGISTRY = {
@@ -145,15 +146,13 @@ def _write_manifest(folder: Path, node: dict[str, Any]) -> None:
 
 def _read_manifest(path: Path) -> dict[str, Any]:
     """Return the verified content of the manifest in ``path``."""
-    if not path.is_dir():
-        raise ModelLoadError(f"{path.name} is not a model: there is no folder of that name.")
     file = path / _MANIFEST
+    if not os.path.lexists(file):
+        raise ModelLoadError(f"{str(path)!r} is not a model: {_what_is_at(path)}")
     try:
         if file.stat().st_size > _MAX_MANIFEST_BYTES:
             raise ModelLoadError(f"{path.name}: {_MANIFEST} is larger than {_MAX_MANIFEST_BYTES} bytes.")
         content = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ModelLoadError(f"{path.name} is not a model: it has no {_MANIFEST}.") from None
     except (OSError, ValueError, RecursionError) as error:
         raise ModelLoadError(f"{path.name}: {_MANIFEST} cannot be read ({type(error).__name__}).") from error
     if not isinstance(content, dict) or content.get("format") != "skmimood-model":
@@ -168,6 +167,25 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     if content.pop("sha256", None) != _content_hash(content):
         raise ModelLoadError(f"{path.name}: {_MANIFEST} is damaged (checksum). Copy the model again.")
     return content
+
+
+def _what_is_at(path: Path) -> str:
+    """Say what there is in the place of a model, and what to do about it."""
+    if path.name in (_MANIFEST, _ARRAYS):
+        return f"it is a part of one. Pass the folder {str(path.parent)!r}."
+    if not path.is_dir():
+        found = "it is a file" if path.is_file() else "there is no folder of that name"
+        return f"{found}. Pass the folder that fit or save has written."
+    try:
+        names = sorted(entry.name for entry in path.iterdir())
+    except OSError as error:
+        return f"its folder cannot be read ({error.strerror}). Check its permissions."
+    models = [name for name in names if (path / name / _MANIFEST).is_file()]
+    if models:
+        return f"it has no {_MANIFEST}, but holds the model {models[0]!r}. Pass {str(path / models[0])!r}."
+    shown = ", ".join(map(repr, names[:_SHOWN])) + (", ..." if len(names) > _SHOWN else "")
+    inside = f"a folder with {shown}" if names else "an empty folder"
+    return f"it has no {_MANIFEST}; it is {inside}. Pass the folder that fit or save has written."
 
 
 def _read_arrays(path: Path, content: dict[str, Any]) -> dict[str, np.ndarray]:

@@ -54,6 +54,12 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
 PRESET_IMAGE_SIZE = {"tiny": 64, "small": 128, "paper": 160}
 """Side in pixels of the square slices that a preset is made for."""
 
+# What tells the networks of one preset from those of another, or from a user's own.
+_SHAPE = (
+    "tokenizer__patch_size", "tokenizer__channels", "tokenizer__channel_multipliers", "inpainter__depth",
+    "inpainter__width",
+)  # fmt: skip
+
 
 def make_mimood_pipeline(
     preset: str = "tiny",
@@ -128,3 +134,19 @@ def make_mimood_pipeline(
             ("inpainter", MaskedTokenInpainter(**parameters["inpainter"], **common)),
         ]
     )
+
+
+def preset_of(pipeline: Pipeline) -> str | None:
+    """Return the preset whose networks a pipeline has, None for networks of the user's own.
+
+    Parameters
+    ----------
+    pipeline : Pipeline
+        As it is: nothing but its parameters tells where it comes from, so that a clone is known too.
+    """
+    given = pipeline.get_params()
+    for preset in PRESETS:
+        made = make_mimood_pipeline(preset, memory=None).get_params()
+        if all(name in given and given[name] == made[name] for name in _SHAPE):
+            return preset
+    return None

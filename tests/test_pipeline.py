@@ -9,10 +9,11 @@ from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV, KFold, PredefinedSplit
 from sklearn.pipeline import Pipeline
 
-from skmimood import make_mimood_pipeline
-from skmimood.exceptions import InputError
+from skmimood import VQTokenizer, make_mimood_pipeline
+from skmimood.exceptions import InputError, SkmimoodWarning
 from skmimood.metrics import pixel_average_precision_scorer
-from skmimood.pipeline import PRESET_IMAGE_SIZE, PRESETS
+from skmimood.pipeline import PRESET_IMAGE_SIZE, PRESETS, preset_of
+from skmimood.volumes.fitting import warn_about_size
 
 GRID = {
     "detector__threshold": [0.1, 0.3],
@@ -184,3 +185,20 @@ def test_a_fitted_pipeline_hashes_the_same_after_a_round_trip(fitted):
 def test_float64_and_strided_images_give_the_maps_of_their_float32_copy(fitted, healthy):
     wide = np.repeat(healthy[:2].astype(np.float64), 2, axis=2)[:, :, ::2]
     np.testing.assert_array_equal(fitted.decision_function(wide), fitted.decision_function(healthy[:2]))
+
+
+def test_a_pipeline_is_known_as_that_of_a_preset_by_its_networks():
+    for preset in ("tiny", "small", "paper"):
+        pipeline = clone(make_mimood_pipeline(preset, device="cpu"))
+        assert preset_of(pipeline.set_params(tokenizer__max_iter=1)) == preset
+        assert preset_of(pipeline.set_params(tokenizer__patch_size=3)) is None
+    assert preset_of(Pipeline([("tokenizer", VQTokenizer())])) is None
+
+
+def test_a_preset_in_a_detector_of_another_size_is_warned_about():
+    with pytest.warns(
+        SkmimoodWarning, match=r"'small' is made for slices of 128 x 128 pixels and size is 64 x 32"
+    ):
+        warn_about_size(make_mimood_pipeline("small"), (64, 32))
+    warn_about_size(make_mimood_pipeline("tiny"), (64, 64))
+    warn_about_size(Pipeline([("tokenizer", VQTokenizer())]), (20, 20))

@@ -1,4 +1,5 @@
 import os
+import sys
 import warnings
 
 import nibabel as nib
@@ -337,3 +338,16 @@ def test_without_the_optional_packages_all_but_the_report_is_written(
 def test_no_report_is_written_if_none_is_wanted(model, scans, tmp_path):
     assert run("score", scans, "-m", model, "-o", tmp_path / "out", "--no-report", "--quiet") == 0
     assert not (tmp_path / "out" / "report.html").exists()
+
+
+@pytest.mark.parametrize("name", ["stdout", "stderr"])
+def test_a_job_outlives_those_who_read_its_output(name, model, scans, tmp_path, monkeypatch):
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "w", closefd=True) as stream:
+        monkeypatch.setattr(sys, name, stream)
+        (scans / "broken_T1.nii.gz").write_bytes(b"not an image")
+        assert run("score", scans, "-m", model, "-o", tmp_path / "out") == 1
+        assert (status(tmp_path / "out")["state"], status(tmp_path / "out")["n_ok"]) == ("done", 3)
+        assert run("info", model) == 0
+        assert run("info", scans) == 2

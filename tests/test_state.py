@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -135,6 +136,25 @@ def test_what_is_no_model_is_refused(tmp_path):
         load_model(tmp_path / "nothing")
     with pytest.raises(ModelLoadError, match=r"no manifest\.json"):
         load_model(tmp_path)
+
+
+def test_the_refusal_shows_the_path_given_and_what_is_there(model, tmp_path):
+    def fault(path):
+        with pytest.raises(ModelLoadError) as error:
+            load_model(path)
+        return str(error.value)
+
+    other = tmp_path / "some" / "m"
+    assert f"{str(other)!r} is not a model: there is no folder of that name" in fault(other)
+    other.mkdir(parents=True)
+    assert "it is an empty folder" in fault(other)
+    for name in ("b.nii", "a.nii", "d", "c"):
+        (other / name).touch()
+    assert "it is a folder with 'a.nii', 'b.nii', 'c', ...." in fault(other)
+    assert "it is a file" in fault(other / "a.nii")
+    assert f"Pass the folder {str(model)!r}" in fault(model / "manifest.json")
+    shutil.copytree(model, other / "best")
+    assert f"holds the model 'best'. Pass {str(other / 'best')!r}" in fault(other)
 
 
 def test_a_model_of_a_newer_version_names_the_version(model):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 import sys
 import threading
@@ -13,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from skmimood.cli.arguments import build_parser
+from skmimood.cli.streams import lasting_output
 from skmimood.exceptions import SkmimoodError, SkmimoodWarning
 from skmimood.jobs.outputs import printable, to_json
 
@@ -24,19 +24,17 @@ _STEPS = ("tokenizer", "detector", "inpainter")
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status; a user's mistake never ends in a traceback."""
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")  # file names need not be text
-    arguments = build_parser().parse_args(argv)
+    with lasting_output():
+        return _run(build_parser().parse_args(argv))
+
+
+def _run(arguments: Namespace) -> int:
     try:
         with _shown_warnings(), _tidy_termination():
             return _COMMANDS[arguments.command](arguments)
     except KeyboardInterrupt as interrupt:
         _complain(f"error: interrupted.{_advice(arguments)}")
         return TERMINATED if isinstance(interrupt, _Terminated) else INTERRUPTED
-    except BrokenPipeError:  # whoever read the output has gone; Python must not complain at exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return JOB_FAILED
     except MemoryError:
         _complain("error: not enough memory. Close other programs, or lower --size or --preset of fit.")
         return JOB_FAILED

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections import Counter
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from skmimood.exceptions import SkmimoodWarning
 from skmimood.jobs.outputs import printable
 
 if TYPE_CHECKING:
@@ -54,9 +57,11 @@ def facts(
     about = describe(detector)
     height, width = detector.size_
     is_pixel_set, is_scan_set = are_thresholds_set
+    reference = detector.reference_
     pixel = detector.pixel_threshold_, about["pixel_false_positive_rate"]
     scan = detector.scan_threshold_, about["scan_false_positive_rate"]
-    reference = detector.reference_
+    pixel_rate = None if is_pixel_set else _asked(detector.fpr, reference.pixel_threshold, pixel[0])
+    scan_rate = None if is_scan_set else _asked(detector.scan_fpr, reference.scan_threshold, scan[0])
     n_parameters = sum(step["n_parameters"] for step in about["steps"].values())
     return {
         "Model": f"{about['class']}, {n_parameters:,} parameters",
@@ -64,8 +69,8 @@ def facts(
         "Foreground": _FOREGROUNDS.get(detector.mask, f"masks named {detector.mask}"),
         "Learned from": f"{about['n_training_scans']} healthy scans, {detector.n_slices_:,} slices",
         "Calibrated on": f"{reference.n_scans} held-out healthy scans",
-        "Pixel threshold": _threshold(*pixel, reference.n_pixels, "pixels", is_pixel_set),
-        "Scan threshold": _threshold(*scan, reference.n_scans, "scans", is_scan_set),
+        "Pixel threshold": _threshold(*pixel, pixel_rate, reference.n_pixels, "pixels", is_pixel_set),
+        "Scan threshold": _threshold(*scan, scan_rate, reference.n_scans, "scans", is_scan_set),
     }
 
 
@@ -111,11 +116,20 @@ def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _threshold(value: float, fpr: float, n_healthy: int, what: str, is_set: bool) -> str:
-    """Say what a threshold is and which share of healthy pixels or scans exceeds it."""
-    number = f"{value:.4g}" if math.isfinite(value) else "infinite"
+def _asked(fpr: float, threshold_at: Callable[[float], float], value: float) -> float | None:
+    """Return the rate that a threshold was asked for, None if it comes from elsewhere."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SkmimoodWarning)  # of an infinite threshold, which fit has told of
+        return fpr if threshold_at(fpr) == value else None
+
+
+def _threshold(value: float, fpr: float, asked: float | None, n_healthy: int, what: str, is_set: bool) -> str:
+    """Say what a threshold is, which share of healthy pixels or scans exceeds it, and why not the share asked for."""
     by_hand = "set by hand; " if is_set else ""
     if value == math.inf:
         least = f"{n_healthy} healthy {what} allow for rates of at least {1 / (n_healthy + 1):.2g}"
         return f"infinite ({by_hand}nothing is called anomalous; {least})"
-    return f"{number} ({by_hand}false-positive rate {fpr:.2g} among healthy {what})"
+    rate = f"false-positive rate {fpr:.2g} among healthy {what}"
+    if asked is not None and f"{fpr:.2g}" != f"{asked:.2g}":
+        rate += f", the nearest to {asked:g} from below that {n_healthy:,} of them allow"
+    return f"{value:.4g} ({by_hand}{rate})"

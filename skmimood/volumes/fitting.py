@@ -11,6 +11,7 @@ from skmimood.calibration import HealthyReference
 from skmimood.exceptions import InputError, ScanReadError
 from skmimood.nifti import Source, scan_id
 from skmimood.nifti.names import file_name
+from skmimood.pipeline import PRESET_IMAGE_SIZE, preset_of
 from skmimood.preprocessing import Plane
 from skmimood.volumes.cohort import Candidate, ScanReader, ScanStatus, warn_about_left_out
 from skmimood.volumes.mapping import Frame, top_mean
@@ -139,6 +140,19 @@ def collect_slices(
         )
     warn_about_left_out(lines)
     return reservoir.slices, lines
+
+
+def warn_about_size(pipeline: Pipeline, size: tuple[int, int]) -> None:
+    """Warn if a pipeline is that of a preset which is made for slices of another ``size`` (height, width)."""
+    preset = preset_of(pipeline)
+    if preset is None:
+        return
+    side = PRESET_IMAGE_SIZE[preset]
+    if size != (side, side):
+        warn(
+            f"preset {preset!r} is made for slices of {side} x {side} pixels and size is {size[0]} x {size[1]}, so "
+            f"that it may find less. Set size={side}, or take another preset."
+        )
 
 
 def for_plane(pipeline: Pipeline, plane: Plane) -> Pipeline:

@@ -20,7 +20,14 @@ from skmimood.nifti import DEFAULT_MAX_BYTES, Source, scan_id, scan_ids
 from skmimood.preprocessing import Plane
 from skmimood.volumes.cohort import Candidate, PreparedScan, ScanReader, ScanStatus, measure, screen, split
 from skmimood.volumes.domain import Domain, find_high_scores, learn_domain, warn_about_suspects
-from skmimood.volumes.fitting import choose_frame, collect_slices, for_plane, refer, warn_about_learned
+from skmimood.volumes.fitting import (
+    choose_frame,
+    collect_slices,
+    for_plane,
+    refer,
+    warn_about_learned,
+    warn_about_size,
+)
 from skmimood.volumes.mapping import Frame, Gallery, ScanResult, judge
 from skmimood.volumes.sent_once import SentOnce
 from skmimood.volumes.settings import inference_settings, warn_if_changed
@@ -49,8 +56,8 @@ class ScanDetector(BaseEstimator):
         Pixel size in mm. By default the smallest that crops no training foreground, but for scans that stand
         out (see ``suspects_``). Needs a refit.
     size : int or (int, int), default=64
-        Height and width of the slices in pixels: 64 for preset ``"tiny"``, 128 for ``"small"``, 160 for ``"paper"``.
-        Needs a refit.
+        Height and width of the slices in pixels: 64 for preset ``"tiny"``, 128 for ``"small"``, 160 for ``"paper"``;
+        `fit` warns of another. Needs a refit.
     mask : str, default="auto"
         ``"auto"`` finds head or brain from the intensities; ``"none"`` takes every voxel as foreground; any
         other string is the ending of a brain mask beside each scan (``"_brainmask"``), outside of which all
@@ -180,6 +187,7 @@ class ScanDetector(BaseEstimator):
             that cannot be used does not raise: it is warned about and listed in ``fit_status_``.
         """
         check_parameters(self)
+        warn_about_size(self.pipeline, as_pair(self.size))
         for name in [name for name in vars(self) if name.endswith("_")]:
             delattr(self, name)  # a fit that fails must not leave half of the last one
         sources = find_named_or_chosen(X, **self._choice(y))
