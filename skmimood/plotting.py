@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from skmimood.volumes.mapping import Gallery, ScanResult
+    from skmimood.volumes.results import Gallery, ScanResult
 
 __all__ = ["COLUMNS", "ColourScale", "gallery_tiles", "overlay", "plot_gallery", "plot_scan"]
 

@@ -106,6 +106,26 @@ def test_a_scan_whose_last_image_cannot_be_written_leaves_none(model, scans, tmp
     assert len(list((tmp_path / "out").glob("patient-2*"))) == 3
 
 
+def test_healed_scans_are_written_resumed_and_removed_with_the_others(model, scans, tmp_path, capsys):
+    out = tmp_path / "out"
+    command = ("score", scans, "-m", model, "-o", out)
+    assert run(*command, "--quiet") == 0
+    assert not list(out.glob("*_healed.nii.gz"))
+    assert run(*command, "--resume", "--healed") == 0
+    assert "kept" not in capsys.readouterr().out  # their healed scans were missing
+    healed = nib.load(out / "patient-1_T1_healed.nii.gz")
+    given = nib.load(scans / "patient-1_T1.nii.gz")
+    assert np.array_equal(healed.affine, given.affine)
+    assert 0.1 < np.abs(healed.get_fdata() - given.get_fdata()).max() / given.get_fdata().max() < 1
+    assert run(*command, "--resume", "--healed") == 0
+    assert "3 scans were finished before and are kept" in capsys.readouterr().out
+    assert_mistake(capsys, *command, "--healed", says="holds results already")
+    assert run(*command, "--overwrite", "--healed", "--quiet") == 0
+    assert len(list(out.glob("*_healed.nii.gz"))) == 3
+    assert run(*command, "--overwrite", "--quiet") == 0
+    assert not list(out.glob("*_healed.nii.gz"))
+
+
 def test_resume_does_what_is_missing_and_keeps_the_rest(model, scans, tmp_path, capsys):
     out = tmp_path / "out"
     (scans / "broken_T1.nii.gz").write_bytes(b"not an image")

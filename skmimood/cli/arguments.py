@@ -48,6 +48,7 @@ examples:
   skmimood score patient.nii.gz -m model/ -o out/
   skmimood score scans/ -m model/ -o out/ --resume  do what is missing or has failed
   skmimood score scans/ -m model/ -o out/ --jobs 4  four scans at a time
+  skmimood score scans/ -m model/ -o out/ --healed  the healed scans too
 
 For each scan, on its own grid: <id>_anomaly.nii.gz (the map), <id>_pvalue.nii.gz (share of healthy pixels
 that score as high) and <id>_mask.nii.gz (map above the pixel threshold). For all: scores.csv, status.json and
@@ -173,6 +174,11 @@ def _add_score(commands: Any) -> None:
     existing = group.add_mutually_exclusive_group()
     existing.add_argument("--resume", action="store_true", help="keep finished scans and do the rest")
     _add_overwrite(existing)
+    parser.add_argument(
+        "--healed",
+        action="store_true",
+        help="write <id>_healed.nii.gz too, the scan without what is abnormal",
+    )
     parser.add_argument("--no-report", action="store_true", help="write no report.html")
 
 

@@ -87,6 +87,7 @@ def _score(arguments: Namespace) -> int:
         device=arguments.device,
         resume=arguments.resume,
         overwrite=arguments.overwrite,
+        healed=arguments.healed,
         report=not arguments.no_report,
         n_jobs=arguments.jobs,
         n_threads=arguments.threads,

@@ -46,5 +46,5 @@ def lasting_output() -> Iterator[None]:
                 continue
             if hasattr(stream, "reconfigure"):
                 stream.reconfigure(errors="backslashreplace")  # file names need not be text
-            stack.enter_context(redirect(_Outliving(stream)))  # type: ignore[type-var]
+            stack.enter_context(redirect(_Outliving(stream)))
         yield

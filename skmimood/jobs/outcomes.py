@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
 import json
-import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -14,11 +12,10 @@ from typing import Any
 
 from skmimood.exceptions import InputError
 from skmimood.jobs.outputs import to_json, write_json, write_text
+from skmimood.volumes.results import OUTPUTS, image_paths, output_stem
 
-OUTPUTS = ("_anomaly.nii.gz", "_pvalue.nii.gz", "_mask.nii.gz")
-"""What the three images of a scan are called after its id."""
+__all__ = ["OUTPUTS", "ScanOutcome", "StatusTable", "output_stem"]
 
-_MAX_NAME_BYTES = 255  # of a file name on the common file systems
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 _FORMAT = "skmimood-status"
 
@@ -62,16 +59,6 @@ class ScanOutcome:
         if self.is_anomalous is None:
             return "no verdict"
         return "anomalous" if self.is_anomalous else "not anomalous"
-
-
-def output_stem(scan: str) -> str:
-    """Return the id as results carry it in their names: shortened, with a checksum, where it is too long."""
-    room = _MAX_NAME_BYTES - max(map(len, OUTPUTS))
-    name = os.fsencode(scan)
-    if len(name) <= room:
-        return scan
-    mark = "-" + hashlib.sha256(name).hexdigest()[:12]
-    return name[: room - len(mark)].decode("utf-8", "ignore") + mark
 
 
 class StatusTable:
@@ -148,14 +135,14 @@ class StatusTable:
         """Number of scans without results."""
         return sum(outcome.status != "ok" for outcome in self._outcomes.values())
 
-    def is_finished(self, scan: str) -> bool:
-        """Tell whether a scan succeeded and its three images are still there."""
-        outcome = self._outcomes.get(scan)
-        return outcome is not None and outcome.status == "ok" and all(map(Path.is_file, self.images(scan)))
+    def is_finished(self, scan: str, *, healed: bool = False) -> bool:
+        """Tell whether a scan succeeded and its images, with ``healed`` the healed scan too, are still there."""
+        outcome, images = self._outcomes.get(scan), self.images(scan, healed=healed)
+        return outcome is not None and outcome.status == "ok" and all(map(Path.is_file, images))
 
-    def images(self, scan: str) -> tuple[Path, ...]:
-        """Return the paths of a scan's anomaly map, p-value map and mask."""
-        return tuple(self.folder / (output_stem(scan) + ending) for ending in OUTPUTS)
+    def images(self, scan: str, *, healed: bool = False) -> list[Path]:
+        """Return the paths of a scan's anomaly map, p-value map and mask, with ``healed`` of the healed scan too."""
+        return image_paths(self.folder, scan, healed=healed)
 
     def record(self, outcome: ScanOutcome, *, n_scans: int) -> None:
         """Note what became of a scan, and write ``status.json``."""

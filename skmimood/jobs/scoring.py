@@ -51,6 +51,8 @@ class ScoreJob:
         Keep the results of an earlier run and do the rest.
     overwrite : bool, default=False
         Replace the results of an earlier run.
+    healed : bool, default=False
+        Write the healed scans too.
     report : bool, default=True
         Write ``report.html``.
     n_jobs : int, optional
@@ -70,6 +72,7 @@ class ScoreJob:
     device: str = "auto"
     resume: bool = False
     overwrite: bool = False
+    healed: bool = False
     report: bool = True
     n_jobs: int | None = None
     n_threads: int | None = None
@@ -185,7 +188,7 @@ def _open(output: Path, scans: Collection[str], settings: dict[str, Any], job: S
         _remove_earlier(output)
     table = StatusTable(output, settings)
     results = [output / name for name in ("status.json", "scores.csv", "report.html")]
-    results += [image for scan in scans for image in table.images(scan)]
+    results += [image for scan in scans for image in table.images(scan, healed=job.healed)]
     existing = [path.name for path in results if os.path.lexists(path)]
     if existing and not job.overwrite:
         raise InputError(
@@ -213,10 +216,12 @@ def _score_all(
     detector: ScanDetector, model: Path, scans: Mapping[str, Source], table: StatusTable, job: ScoreJob, say: Say,
     n_scans: int,
 ) -> None:  # fmt: skip
-    waiting = {scan: source for scan, source in scans.items() if not table.is_finished(scan)}
+    waiting = {
+        scan: source for scan, source in scans.items() if not table.is_finished(scan, healed=job.healed)
+    }
     n_kept, noted = len(scans) - len(waiting), set()
     if effective_n_jobs(job.n_jobs) == 1:
-        outcomes = (_score_one(detector, *each, table) for each in waiting.items())
+        outcomes = (_score_one(detector, *each, table, job.healed) for each in waiting.items())
     else:
         outcomes = _score_in_workers(model, waiting, table, job)
     with contextlib.closing(outcomes):
@@ -274,7 +279,7 @@ def score_in_worker(model: Path, mark: str, job: ScoreJob, output: Path, scan: N
     """
     table = StatusTable(output, {})  # to name files by; the parent alone writes it
     with marked(_mark_of(table, scan.id)):
-        return _score_one(_loaded(model, mark, job), *scan, table)
+        return _score_one(_loaded(model, mark, job), *scan, table, job.healed)
 
 
 @functools.lru_cache(maxsize=1)
@@ -295,13 +300,19 @@ def _mark_of(table: StatusTable, scan: str) -> Path:
     return table.folder / _PICTURES / (output_stem(scan) + ".begun")
 
 
-def _score_one(detector: ScanDetector, scan: str, source: Source, table: StatusTable) -> ScanOutcome:
+def _score_one(
+    detector: ScanDetector, scan: str, source: Source, table: StatusTable, healed: bool
+) -> ScanOutcome:
     """Score one scan and write its results; whatever is wrong with it becomes its outcome."""
-    started, images = time.monotonic(), table.images(scan)
+    started, paths = time.monotonic(), table.images(scan, healed=True)
     try:
         result = detector.detect_scan(source)
-        for image, path in zip((result.anomaly, result.pvalues, result.mask), images, strict=True):
-            write_image(image, path, overwrite=True)  # what must not be replaced was found before
+        images = (result.anomaly, result.pvalues, result.mask, result.healed if healed else None)
+        for image, path in zip(images, paths, strict=True):
+            if image is None:
+                path.unlink(missing_ok=True)  # it would not belong to the others
+            else:
+                write_image(image, path, overwrite=True)  # what must not be replaced was found before
         save_gallery(pictures_of(table.folder, scan), result.gallery)
     except ScanReadError as error:
         reason = error.reason
@@ -331,7 +342,7 @@ def _score_one(detector: ScanDetector, scan: str, source: Source, table: StatusT
 
 def _discard(scan: str, table: StatusTable) -> None:
     """Leave no results of a scan rather than a part of them."""
-    for path in (*table.images(scan), pictures_of(table.folder, scan)):
+    for path in (*table.images(scan, healed=True), pictures_of(table.folder, scan)):
         path.unlink(missing_ok=True)
 
 

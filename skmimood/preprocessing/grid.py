@@ -219,6 +219,27 @@ class GridPlan:
             target[...] = _resample(source, *weights)
         return volume
 
+    def reach(self, slices: np.ndarray) -> np.ndarray:
+        """Tell which voxels of some slices lie within the network's frame.
+
+        Parameters
+        ----------
+        slices : ndarray of shape (n_slices,), bool
+
+        Returns
+        -------
+        ndarray of shape (X, Y, Z), bool
+        """
+        rows, columns = (
+            _is_within((np.arange(self.shape[axis]) - origin) / step, n_pixels)
+            for n_pixels, axis, origin, step in zip(
+                self.size, self.axes[1:], self.origin, self.step, strict=True
+            )
+        )
+        reached = np.zeros(self.shape, dtype=bool, order="F")
+        self._view(reached)[...] = slices[:, None, None] & rows[:, None] & columns
+        return reached
+
     def _view(self, volume: np.ndarray) -> np.ndarray:
         """Look at a volume as (slices, rows, columns) without copying it."""
         reverse = tuple(slice(None, None, -1 if flip else 1) for flip in self.flips)
@@ -277,13 +298,17 @@ def _weights(n_out: int, n_in: int, origin: float, step: float, order: int) -> s
         values = np.maximum(0.0, 1.0 - np.abs(columns - centres[:, None]) / width)
     else:
         values = (columns == columns[:, reach : reach + 1]).astype(float)
-    inside = (centres >= -0.5) & (centres < n_in - 0.5)
-    values *= inside[:, None] & (columns >= 0) & (columns < n_in)
+    values *= _is_within(centres, n_in)[:, None] & (columns >= 0) & (columns < n_in)
     values /= np.maximum(values.sum(axis=1, keepdims=True), 1e-12)
     rows = np.broadcast_to(np.arange(n_out)[:, None], columns.shape)
     used = values > 0
     matrix = sparse.coo_array((values[used], (rows[used], columns[used])), shape=(n_out, n_in))
     return matrix.astype(np.float32).tocsr()
+
+
+def _is_within(centres: np.ndarray, n_in: int) -> np.ndarray:
+    """Tell which positions lie between the outer faces of the first and the last of ``n_in`` elements of a line."""
+    return (centres >= -0.5) & (centres < n_in - 0.5)
 
 
 def _resample(image: np.ndarray, rows: sparse.csr_array, columns: sparse.csr_array) -> np.ndarray:

@@ -133,11 +133,8 @@ def scale_intensity(
     values = data[foreground]
     if values.size == 0:
         return np.zeros(data.shape, dtype=np.float32)
-    low, high = (float(bound) for bound in np.percentile(values, [100.0 - percentile, percentile]))
-    if low >= 0:
-        low = 0.0
-    else:
-        strip = True
+    low, high = intensity_range(values, percentile)
+    strip = strip or low < 0
     if not high > low:
         return np.zeros(data.shape, dtype=np.float32)
     scaled = np.clip(data, low, high, dtype=np.float32)
@@ -147,3 +144,9 @@ def scale_intensity(
     if strip:
         scaled[~foreground] = 0.0
     return scaled
+
+
+def intensity_range(values: np.ndarray, percentile: float = 98.0) -> tuple[float, float]:
+    """Return the intensities of a foreground's ``values`` that `scale_intensity` brings to 0 and 1."""
+    low, high = (float(bound) for bound in np.percentile(values, [100.0 - percentile, percentile]))
+    return min(low, 0.0), high

@@ -12,72 +12,14 @@ from skmimood.calibration import HealthyReference
 from skmimood.nifti import make_image
 from skmimood.preprocessing import GridPlan, Plane
 from skmimood.volumes.cohort import PreparedScan
+from skmimood.volumes.results import Gallery, Healing, ScanResult
 
 if TYPE_CHECKING:
-    from nibabel import Nifti1Image
     from sklearn.pipeline import Pipeline
 
 _CHUNK = 16  # slices that go through the pipeline together: bounds memory, changes no result
 _TOP_SHARE = 0.01
 _GALLERY_SIZE = 4
-
-
-@dataclass(frozen=True, eq=False)
-class Gallery:
-    """The most anomalous slices of a scan on the network's grid, the most anomalous first.
-
-    Attributes
-    ----------
-    images, healed, maps : ndarray of shape (k, H, W), float32
-        Slices as the network saw them, their restorations, and anomaly maps.
-    masks : ndarray of shape (k, H, W), bool
-        Where the maps exceed the pixel threshold.
-    indices : ndarray of shape (k,), int64
-        Number of each slice, counted as :class:`skmimood.preprocessing.GridPlan` does (axial: upwards).
-    """
-
-    images: np.ndarray
-    healed: np.ndarray
-    maps: np.ndarray
-    masks: np.ndarray
-    indices: np.ndarray
-
-
-@dataclass(frozen=True, eq=False)
-class ScanResult:
-    """What :class:`skmimood.ScanDetector` finds in one scan.
-
-    Attributes
-    ----------
-    id : str
-        What the scan is called: see :func:`skmimood.nifti.scan_ids`.
-    score : float
-        Mean of the highest 1 % of the foreground's map values.
-    pvalue : float
-        Share of healthy held-out scans that score as high, in (0, 1].
-    is_anomalous : bool
-        Whether ``score`` exceeds the scan threshold.
-    anomaly : Nifti1Image, float32
-        The map on the scan's own grid; 0 outside the foreground, NaN where the scan was NaN or infinite.
-    pvalues : Nifti1Image, float32
-        Share of healthy held-out pixels that score as high; 1 outside the foreground.
-    mask : Nifti1Image, uint8
-        1 where the map exceeds the pixel threshold.
-    flags : tuple of str
-        Remarks on the scan's quality and on whether the model may be asked about it.
-    gallery : Gallery
-        The four most anomalous slices; fewer if the scan has fewer.
-    """
-
-    id: str
-    score: float
-    pvalue: float
-    is_anomalous: bool
-    anomaly: Nifti1Image
-    pvalues: Nifti1Image
-    mask: Nifti1Image
-    flags: tuple[str, ...]
-    gallery: Gallery
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,6 +36,8 @@ class ScanMaps:
         Every slice; ``healed`` and ``maps`` are 0 in slices without foreground.
     has_foreground : ndarray of shape (n,), bool
         Slices that went through the pipeline.
+    plan : GridPlan
+        Brings the slices back to the scan's grid.
     """
 
     anomaly: np.ndarray
@@ -102,6 +46,7 @@ class ScanMaps:
     healed: np.ndarray
     maps: np.ndarray
     has_foreground: np.ndarray
+    plan: GridPlan
 
     @property
     def values(self) -> np.ndarray:
@@ -174,7 +119,7 @@ class Frame:
         anomaly = plan.inverse(maps)
         anomaly[~scored] = 0.0
         maps[~inside] = 0.0
-        return ScanMaps(anomaly, scored, images, healed, maps, has_foreground)
+        return ScanMaps(anomaly, scored, images, healed, maps, has_foreground, plan)
 
 
 def judge(
@@ -202,6 +147,7 @@ def judge(
         mask=make_image(mask, prepared.scan, dtype=np.uint8),
         flags=flags,
         gallery=maps.gallery(pixel_threshold),
+        healing=Healing(prepared.scan, prepared.foreground, maps.plan, maps.healed, maps.has_foreground),
     )
 
 

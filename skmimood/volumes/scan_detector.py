@@ -28,7 +28,8 @@ from skmimood.volumes.fitting import (
     warn_about_learned,
     warn_about_size,
 )
-from skmimood.volumes.mapping import Frame, Gallery, ScanResult, judge
+from skmimood.volumes.mapping import Frame, judge
+from skmimood.volumes.results import Gallery, ScanResult
 from skmimood.volumes.sent_once import SentOnce
 from skmimood.volumes.settings import inference_settings, warn_if_changed
 from skmimood.volumes.sources import find_named_or_chosen, mask_suffixes, pair_masks

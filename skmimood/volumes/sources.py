@@ -32,7 +32,7 @@ _MASK_SUFFIXES = (
         "lesionmask",
     ),
     *("gt", "groundtruth", "truth", "aseg", "aparc", "wmparc", "ribbon", "parc", "parcellation", "atlas"),
-    *("anomaly", "pvalue"),
+    *("anomaly", "pvalue", "healed"),
 )
 _NEVER_LESIONS = ("_brainmask",)
 
