@@ -83,7 +83,7 @@ def _restore(pipeline: Pipeline, scans: TokenizedScans) -> np.ndarray:
     restorations = []
     for draws_of_steps in torch.from_numpy(uniforms).to(device):
         tokens = torch.from_numpy(scans.tokens).to(device)
-        if inpainter.skip_background or pipeline[-2].leaves_out_background:
+        if inpainter.leaves_out_background or pipeline[-2].leaves_out_background:
             tokens = mark_background(tokens, scans.images, scans.tokenizer.downsampling)
         for draws in draws_of_steps:
             masks = (_score(pipeline[-2], tokens) > pipeline[-2].threshold) & (tokens >= 0)
@@ -101,7 +101,7 @@ def _score(detector: Any, tokens: Tensor) -> Tensor:
 def _logits(inpainter: Any, tokens: Tensor) -> Tensor:
     """Return the logits (n, h, w, K); slices of which tokens are left out pass one by one."""
     network = inpainter._network()
-    if not inpainter.skip_background:
+    if not inpainter.leaves_out_background:
         return network(unmark(tokens))
     return torch.cat([network(row, length=longest(row)) for row in tokens.split(1)])
 

@@ -181,7 +181,10 @@ def set_restoration(
 
 def without_background(pipeline: Pipeline) -> Pipeline:
     """Return a copy of the MIM-OOD pipeline of `build` that leaves out the tokens off the head."""
-    return copy.deepcopy(pipeline).set_params(detector__skip_background=True, inpainter__skip_background=True)
+    pipeline = copy.deepcopy(pipeline)
+    for step in pipeline[1:]:
+        step.skip_background = step.fitted_with_["skip_background"] = True
+    return pipeline
 
 
 def share_kept(images: np.ndarray, factor: int) -> float:

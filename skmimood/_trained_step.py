@@ -51,10 +51,13 @@ class TrainedStep(SliceEstimator):
         Seed drawn from ``random_state``.
     precision_ : {"float32", "bfloat16"}
         Precision of the training, and of inference where ``precision="auto"``.
+    fitted_with_ : dict
+        Parameters that need a refit and that inference needs besides ``config_``, as they were in fit.
     """
 
     _network_class: type[nn.Module]
     _learnt: tuple[str, ...]  # what a subclass learns besides the attributes below
+    _kept: tuple[str, ...] = ()  # the parameters in ``fitted_with_``
 
     # Parameters of every trained step; subclasses assign them in __init__.
     batch_size: int
@@ -69,6 +72,7 @@ class TrainedStep(SliceEstimator):
     state_: dict[str, np.ndarray]
     config_: dict[str, Any]
     history_: dict[str, np.ndarray]
+    fitted_with_: dict[str, Any]
 
     def _parameter_faults(self) -> Iterator[str]:
         yield from super()._parameter_faults()
@@ -106,11 +110,24 @@ class TrainedStep(SliceEstimator):
     ) -> None:  # fmt: skip
         """Train through the cache and keep what was learnt; ``seed`` is drawn from ``random_state`` unless given."""
         seed = shared_seed(self.random_state) if seed is None else seed
-        trained = self._train(train, config, seed, **arguments)
-        self.state_, self.history_, self.config_ = trained["state"], trained["history"], config
+        self._learn(**self._train(train, config, seed, **arguments), config=config, seed=seed)
+
+    def _learn(
+        self, state: dict[str, np.ndarray], history: dict[str, np.ndarray], config: dict[str, Any], seed: int
+    ) -> None:
+        """Set what every trained step learns."""
+        self.state_, self.history_, self.config_ = state, history, config
         self.seed_, self.precision_ = seed, self._recipe().precision
-        self.n_iter_ = len(self.history_["loss"])
+        self.n_iter_ = len(history["loss"])
+        self.fitted_with_ = self._parameters_to_keep()
         self.__dict__.pop("_loaded", None)
+
+    def _as_fitted(self, name: str) -> Any:
+        """Return a parameter as it was in fit; before a fit, as it is."""
+        return getattr(self, "fitted_with_", vars(self))[name]
+
+    def _parameters_to_keep(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in self._kept}
 
     def _train(
         self, train: Callable[..., dict[str, Any]], config: dict[str, Any], seed: int, **arguments: Any
@@ -196,8 +213,10 @@ class TrainedStep(SliceEstimator):
 
     def __skmimood_restore__(self, arrays: Mapping[str, np.ndarray], values: Mapping[str, Any]) -> None:
         """Set what was learnt; nothing is set unless it is complete and fits the architecture."""
-        expected = {"config_", "n_iter_", "seed_", "precision_", *self._learnt}
-        if set(values) != expected:
+        # Models of before there was the entry have kept them as parameters alone.
+        values = {"fitted_with_": self._parameters_to_keep(), **values}
+        expected = {"config_", "n_iter_", "seed_", "precision_", "fitted_with_", *self._learnt}
+        if set(values) != expected or set(values["fitted_with_"]) != set(self._kept):
             raise ModelLoadError(
                 f"{type(self).__name__} should have learnt {sorted(expected)}; the file has {sorted(values)}."
             )

@@ -91,7 +91,7 @@ class AnomalousTokenDetector(BaseTokenDetector):
     ----------
     grid_ : tuple of int
         Height h and width w of the token grid.
-    state_, config_, history_, n_iter_, seed_
+    state_, config_, fitted_with_, history_, n_iter_, seed_
         See `skmimood._trained_step.TrainedStep`.
 
     References
@@ -100,6 +100,7 @@ class AnomalousTokenDetector(BaseTokenDetector):
     """
 
     _learnt = ("grid_",)
+    _kept = ("skip_background",)
 
     def __init__(
         self,
@@ -174,7 +175,7 @@ class AnomalousTokenDetector(BaseTokenDetector):
         self._check_parameters()
         healthy = drop_lesions(check_tokenized(X), y)
         share, _ = split_law(self.corruption, "painted")
-        tokenizer, marked = healthy.tokenizer, self.leaves_out_background
+        tokenizer, marked = healthy.tokenizer, self.skip_background and self.network == "transformer"
         self._fit_network(
             train_token_detector, self._config(healthy), codes=tokenizer.codes,
             tokens=tokenizer.training_tokens(healthy, marked=marked),
@@ -191,7 +192,7 @@ class AnomalousTokenDetector(BaseTokenDetector):
     @property
     def leaves_out_background(self) -> bool:
         """Whether this is a transformer with ``skip_background``."""
-        return self.skip_background and self.network == "transformer"
+        return self._as_fitted("skip_background") and "widths" not in self.config_
 
     def _class_of(self, config: Mapping[str, Any]) -> type[TokenTransformer | TokenUNet]:
         return TokenUNet if "widths" in config else TokenTransformer

@@ -100,7 +100,7 @@ class MaskedTokenInpainter(BaseRestorer):
         pixels of held-out healthy slices.
     grid_ : tuple of int
         Height h and width w of the token grid.
-    state_, config_, history_, n_iter_, seed_
+    state_, config_, fitted_with_, history_, n_iter_, seed_
         See `skmimood._trained_step.TrainedStep`.
 
     References
@@ -112,6 +112,7 @@ class MaskedTokenInpainter(BaseRestorer):
 
     _network_class = TokenTransformer
     _learnt = ("grid_", "threshold_", "calibrated_with_")
+    _kept = ("skip_background",)
 
     def __init__(
         self,
@@ -261,6 +262,11 @@ class MaskedTokenInpainter(BaseRestorer):
         )
 
     @property
+    def leaves_out_background(self) -> bool:
+        """Whether tokens off the head take no part in the passes and are not resampled; see ``skip_background``."""
+        return self._as_fitted("skip_background")
+
+    @property
     def _n_draws(self) -> int:
         return self.n_steps
 
@@ -273,7 +279,7 @@ class MaskedTokenInpainter(BaseRestorer):
         """Return the tokens (n, len(n_steps), R, h, w) of the restorations after each number of steps."""
         tokens, anomaly = (torch.from_numpy(part).to(self._torch_device) for part in (X.tokens, X.anomaly))
         detector = detector_of(X)
-        if self.skip_background or detector.leaves_out_background:
+        if self.leaves_out_background or detector.leaves_out_background:
             tokens = mark_background(tokens, X.images, X.tokenizer.downsampling)
 
         def score(rows: Tensor) -> Tensor:
@@ -290,7 +296,7 @@ class MaskedTokenInpainter(BaseRestorer):
     def _masked_logits(self, tokens: Tensor, masks: Tensor) -> Tensor:
         """Return the logits (n_masked, K) of the masked tokens, each distinct grid passing the network once."""
         network, mask_token = self._network(), self.config_["n_outputs"]
-        tokens = tokens if self.skip_background else unmark(tokens)
+        tokens = tokens if self.leaves_out_background else unmark(tokens)
         distinct, which = tokens.masked_fill(masks, mask_token).unique(dim=0, return_inverse=True)
         grids, where = in_order_of_length(distinct)
         which = where[which]
@@ -304,8 +310,8 @@ class MaskedTokenInpainter(BaseRestorer):
         return logits[row[which][masks]]
 
     def _inference_parameters(self, X: TokenizedScans) -> dict[str, Any]:
-        names = ("n_steps", "n_restorations", "temperature", "n_passes", "order", "skip_background")
-        own = {name: getattr(self, name) for name in names}
+        names = ("n_steps", "n_restorations", "temperature", "n_passes", "order")
+        own = {name: getattr(self, name) for name in names} | {"skip_background": self.leaves_out_background}
         return super()._inference_parameters(X) | own | {"detector_threshold": detector_of(X).threshold}
 
     def _parameter_faults(self) -> Iterator[str]:

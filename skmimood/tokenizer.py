@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -77,10 +77,10 @@ class VQTokenizer(TransformerMixin, TrainedStep):
         Broad intensity augmentation in training (paper: yes, unspecified; see `skmimood._augmentation`).
     n_augmentations : int, default=2
         Flipped and rotated copies of each healthy slice that the token models see in training besides
-        the slice itself (paper: random flips and rotations).
+        the slice itself (paper: random flips and rotations). Read when these are fitted: no refit needed here.
     flip : bool, default=True
         Whether these copies may be mirrored along the last axis: left and right in axial and coronal slices. Turn it
-        off for sagittal ones.
+        off for sagittal ones. Read as ``n_augmentations`` is.
     max_iter : int, default=700
         Training steps (paper: 300,000).
     batch_size : int, default=16
@@ -98,7 +98,8 @@ class VQTokenizer(TransformerMixin, TrainedStep):
     n_iter_no_change : int or None, default=None
         Stop after this many steps without a better validation loss; None never stops early.
     precision : {"auto", "float32", "bfloat16"}, default="auto"
-        Of matrix products; ``"auto"`` takes bfloat16 where the hardware has units for it.
+        Of matrix products; ``"auto"`` takes bfloat16 where the hardware has units for it. Another one for inference
+        needs no refit; ``"auto"`` there is that of the training, ``precision_``.
     checkpoint_dir : str or None, default=None
         Folder for checkpoints of an unfinished training. No refit needed.
     resume : bool, default=False
@@ -124,7 +125,7 @@ class VQTokenizer(TransformerMixin, TrainedStep):
         exp of the entropy of code usage over healthy slices, between 1 and K.
     n_active_codes_ : int
         Codes used at least once there.
-    state_, config_, history_, n_iter_, seed_
+    state_, config_, fitted_with_, history_, n_iter_, seed_
         See `skmimood._trained_step.TrainedStep`.
 
     References
@@ -137,6 +138,7 @@ class VQTokenizer(TransformerMixin, TrainedStep):
 
     _network_class = VQVAE
     _learnt = ("image_shape_", "grid_", "perplexity_", "n_active_codes_")
+    _kept = ("standardize",)
 
     def __init__(
         self,
@@ -222,8 +224,7 @@ class VQTokenizer(TransformerMixin, TrainedStep):
         """
         self._check_parameters()
         healthy = drop_lesions(check_images(X), y)
-        seen = self.seen(healthy)
-        grid = self._grid(healthy.shape[1:])
+        seen = standardise(healthy) if self.standardize else healthy
         config = {
             "patch_size": self.patch_size,
             "channels": self.channels,
@@ -235,6 +236,7 @@ class VQTokenizer(TransformerMixin, TrainedStep):
             "restart_below": self.restart_below,
             **self._codes_config(),
         }
+        grid = token_grid(healthy.shape[1:], pixels_a_side(config))
         self._fit_network(train_vqvae, config, images=seen, commitment=self.commitment, augment=self.augment)
         self.image_shape_, self.grid_ = healthy.shape[1:], grid
         self._measure_usage(seen)
@@ -290,11 +292,11 @@ class VQTokenizer(TransformerMixin, TrainedStep):
 
     def seen(self, images: np.ndarray) -> np.ndarray:
         """Return slices (n, H, W) in the intensities that the network sees: standardised, or as they are."""
-        return standardise(images) if self.standardize else images
+        return standardise(images) if self._as_fitted("standardize") else images
 
     def unseen(self, seen: np.ndarray, images: np.ndarray) -> np.ndarray:
         """Return slices (n, H, W) of the network in the intensities of ``images``, the slices they belong to."""
-        return undo_standardise(seen, images) if self.standardize else seen
+        return undo_standardise(seen, images) if self._as_fitted("standardize") else seen
 
     @property
     def codes(self) -> np.ndarray:
@@ -309,7 +311,7 @@ class VQTokenizer(TransformerMixin, TrainedStep):
     @property
     def downsampling(self) -> int:
         """Pixels a side of a token, f."""
-        return self.patch_size * 2 ** (len(self.channel_multipliers) - 1)
+        return pixels_a_side(self.config_)
 
     def decode_tensor(self, tokens: Tensor) -> Tensor:
         """Decode tokens (n, h, w) on any device to slices (n, H, W) in [0, 1] on this estimator's device.
@@ -364,17 +366,6 @@ class VQTokenizer(TransformerMixin, TrainedStep):
             precision=self._precision(), **arguments,
         )  # fmt: skip
 
-    def _grid(self, image_shape: tuple[int, ...]) -> tuple[int, ...]:
-        """Return height and width of the token grid of images of this shape."""
-        factor = self.downsampling
-        grid = tuple(-(-side // factor) for side in image_shape)
-        if np.prod(grid) < _MIN_TOKENS:
-            raise InputError(
-                f"Images of {image_shape[0]} x {image_shape[1]} pixels make {grid[0]} x {grid[1]} tokens of {factor} "
-                f"pixels; at least {_MIN_TOKENS} are needed. Use larger images, or fewer levels in channel_multipliers."
-            )
-        return grid
-
     def _inference_dtype(self) -> torch.dtype:
         return torch.float32  # autocast chooses layer by layer; codes and the last layer stay exact
 
@@ -418,6 +409,22 @@ class VQTokenizer(TransformerMixin, TrainedStep):
             "channel_multipliers", lambda widths: len(widths) > 0 and all(map(is_count, widths)),
             "a sequence of positive integers, one a level",
         )  # fmt: skip
+
+
+def pixels_a_side(config: Mapping[str, Any]) -> int:
+    """Return the pixels a side of a token of the `VQVAE` that ``config`` builds, f."""
+    return config["patch_size"] * 2 ** (len(config["channel_multipliers"]) - 1)
+
+
+def token_grid(image_shape: tuple[int, ...], factor: int) -> tuple[int, ...]:
+    """Return height and width of the grid of tokens, ``factor`` pixels a side, of images of this shape."""
+    grid = tuple(-(-side // factor) for side in image_shape)
+    if np.prod(grid) < _MIN_TOKENS:
+        raise InputError(
+            f"Images of {image_shape[0]} x {image_shape[1]} pixels make {grid[0]} x {grid[1]} tokens of {factor} "
+            f"pixels; at least {_MIN_TOKENS} are needed. Use larger images, or fewer levels in channel_multipliers."
+        )
+    return grid
 
 
 def train_vqvae(

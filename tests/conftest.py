@@ -44,6 +44,14 @@ def small_steps(**common) -> list[tuple]:
     ]
 
 
+def as_if_fitted_with(pipeline: Pipeline, **parameters) -> Pipeline:
+    """Set parameters that need a refit, and let the steps take them for those of their fit; change the pipeline."""
+    for name, value in parameters.items():
+        step, _, own = name.partition("__")
+        pipeline.named_steps[step].fitted_with_[own] = value
+    return pipeline.set_params(**parameters)
+
+
 @pytest.fixture
 def quick_pipeline() -> Pipeline:
     """Return an unfitted pipeline that makes 3 training steps a network: for contracts, not for quality."""

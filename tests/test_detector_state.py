@@ -47,6 +47,7 @@ def test_fitted_attributes_are_plain(fitted):
     assert set(learned) == {
         *(
             "pipeline_",
+            "plane_",
             "spacing_",
             "size_",
             "reference_",
@@ -167,6 +168,19 @@ def test_a_damaged_state_is_refused_and_nothing_is_set(fitted, name, value):
     with pytest.raises(ModelLoadError):
         blank.__skmimood_restore__(arrays, values)
     assert not [attribute for attribute in vars(blank) if attribute.endswith("_")]
+
+
+def test_another_plane_waits_for_the_next_fit(detector):
+    scan = image(seed=3)
+    expected = detector.detect_scan(scan).anomaly.get_fdata()
+    detector.set_params(plane="sagittal", spacing=9.0, size=16)
+    np.testing.assert_array_equal(detector.detect_scan(scan).anomaly.get_fdata(), expected)
+    arrays, values = detector.__skmimood_state__()
+    detector.__skmimood_restore__(arrays, values)
+    np.testing.assert_array_equal(detector.detect_scan(scan).anomaly.get_fdata(), expected)
+    del values["plane_"]
+    detector.__skmimood_restore__(arrays, values)  # of a model from before there was the entry
+    assert detector.plane_ == "sagittal"
 
 
 def test_status_lines_and_results_cannot_be_changed(fitted):

@@ -6,7 +6,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from conftest import make_slices, plant_lesions
+from conftest import as_if_fitted_with, make_slices, plant_lesions
 
 from benchmarks.plain_reading import at_precision, plain_maps, plain_restore
 from skmimood import _base, _trained_step
@@ -93,10 +93,8 @@ def test_maps_made_otherwise_are_those_of_the_plain_reading(pipeline, slices, ch
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_what_is_left_out_of_the_passes_is_that_of_the_plain_reading(pipeline, slices, precision, passed):
     slices = np.where(np.arange(8)[:, None, None] % 3, slices, in_a_corner(slices))
-    pipeline = at_precision(pipeline, precision).set_params(
-        detector__skip_background=True, inpainter__skip_background=True, inpainter__n_steps=4,
-        detector__threshold=0.05,
-    )  # fmt: skip
+    pipeline = at_precision(pipeline, precision).set_params(inpainter__n_steps=4, detector__threshold=0.05)
+    as_if_fitted_with(pipeline, detector__skip_background=True, inpainter__skip_background=True)
     restored = pipeline[-1].restore(pipeline[:-1].transform(slices))
     assert set(passed) == {32, 64}
     np.testing.assert_array_equal(restored, plain_restore(pipeline, slices))
@@ -129,10 +127,10 @@ def test_what_is_marked_takes_no_part():
 @pytest.mark.parametrize("in_inpainter", [True, False])
 def test_each_network_leaves_out_by_itself(pipeline, slices, in_detector, in_inpainter):
     slices = in_a_corner(slices)
-    pipeline.set_params(
-        detector__skip_background=in_detector, inpainter__skip_background=in_inpainter, inpainter__n_steps=3,
-        detector__threshold=0.0,
-    )  # fmt: skip
+    pipeline.set_params(inpainter__n_steps=3, detector__threshold=0.0)
+    as_if_fitted_with(
+        pipeline, detector__skip_background=in_detector, inpainter__skip_background=in_inpainter
+    )
     scans = pipeline[:-1].transform(slices)
     restored = pipeline[-1].restore(scans)
     np.testing.assert_array_equal(restored, plain_restore(pipeline, slices))

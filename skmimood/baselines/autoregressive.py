@@ -222,17 +222,14 @@ class AutoregressiveRestorer(BaseRestorer):
             self._train(train_autoregressive, config, seed, tokens=tokens, ordering=ordering)
             for ordering in range(self.n_orderings)
         ]
-        self.state_ = {
+        state = {
             f"{ordering}.{name}": array
             for ordering, one in enumerate(trained)
             for name, array in one["state"].items()
         }
         histories = [one["history"] for one in trained]
-        self.history_ = {name: np.concatenate([one[name] for one in histories]) for name in histories[0]}
-        self.config_ = config | {"n_orderings": self.n_orderings}
-        self.seed_, self.precision_ = seed, self._recipe().precision
-        self.n_iter_ = len(self.history_["loss"])
-        self.__dict__.pop("_loaded", None)
+        history = {name: np.concatenate([one[name] for one in histories]) for name in histories[0]}
+        self._learn(state, history, config | {"n_orderings": self.n_orderings}, seed)
 
     def _orderings(self) -> Iterator[tuple[CausalTransformer, Tensor]]:
         """Return the network of each ordering, and the order (L,) in which it visits the flattened grid."""

@@ -64,8 +64,8 @@ class MaskedAutoencoderDetector(BaseImageDetector):
     mask_ratio : float in (0, 1), default=0.75
         Share of the patches that are hidden, in training and when reconstructing (paper: 0.75).
     n_trials : int, default=4
-        Reconstructions under different masks, which are averaged (paper: 4). The maps need no refit to follow a
-        change; the classifier does, which has learnt from the reconstructions of as many trials.
+        Reconstructions under different masks, which are averaged (paper: 4). The maps follow a change without a refit.
+        The classifier, and so `score_samples`, keeps the number that it has learnt with until the next one.
     residual : {"absolute", "positive"}, default="absolute"
         Of the maps: ``"positive"`` counts only pixels brighter than their reconstruction. No refit needed.
     min_filter, mean_filter : int, default=3 and 7
@@ -125,7 +125,7 @@ class MaskedAutoencoderDetector(BaseImageDetector):
         validation loss is minus the AUROC where ``selection="labelled"``).
     n_iter_ : int
         Training steps made for both networks.
-    state_, config_, seed_
+    state_, config_, fitted_with_, seed_
         See `skmimood._trained_step.TrainedStep`.
 
     References
@@ -136,6 +136,7 @@ class MaskedAutoencoderDetector(BaseImageDetector):
 
     _network_class = AutoencoderWithClassifier
     _learnt = ("image_shape_", "threshold_", "calibrated_with_")
+    _kept = ("n_trials",)
 
     def __init__(
         self,
@@ -264,7 +265,7 @@ class MaskedAutoencoderDetector(BaseImageDetector):
         check_is_fitted(self)
         self._check_parameters()
         images = torch.from_numpy(check_images(X, self.image_shape_)).to(self._torch_device)
-        network, visible = self._networks()
+        network, visible = self._networks(self._as_fitted("n_trials"))
 
         def logits(rows: Tensor) -> Tensor:
             with self._autocast():
@@ -288,10 +289,10 @@ class MaskedAutoencoderDetector(BaseImageDetector):
         )
         return filter_maps(maps, self.min_filter, self.mean_filter), healed
 
-    def _networks(self) -> tuple[AutoencoderWithClassifier, Tensor]:
+    def _networks(self, n_trials: int | None = None) -> tuple[AutoencoderWithClassifier, Tensor]:
         """Return the fitted networks, and the visible patches of each trial (n_trials, K)."""
         network = cast(AutoencoderWithClassifier, self._network())
-        visible = visible_patches(network.autoencoder, self.n_trials, self.seed_)
+        visible = visible_patches(network.autoencoder, n_trials or self.n_trials, self.seed_)
         return network, visible.to(self._torch_device)
 
     def _inference_dtype(self) -> torch.dtype:

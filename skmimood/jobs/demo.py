@@ -204,7 +204,7 @@ def _lesion_slice(path: Path, mask: Path, detector: ScanDetector) -> dict[str, n
     """Return what a gallery holds, and the known lesion, of the slice with most of the lesion."""
     reader = ScanReader(detector.mask, detector.max_bytes, detector.volume)
     prepared = reader.read(path)
-    plan = Frame(detector.plane, detector.spacing_, detector.size_).plan(prepared)
+    plan = Frame(detector.plane_, detector.spacing_, detector.size_).plan(prepared)
     truth = plan.forward(read_labels(mask, prepared.scan), order=0) > 0.5
     indices = truth.sum(axis=(1, 2)).argmax(keepdims=True)
     images = plan.forward(prepared.intensities)[indices]

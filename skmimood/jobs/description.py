@@ -25,7 +25,7 @@ def describe(detector: ScanDetector) -> dict[str, Any]:
     counts, reference = Counter(line.status for line in detector.fit_status_), detector.reference_
     return {
         "class": type(detector).__name__,
-        "plane": detector.plane,
+        "plane": detector.plane_,
         "size": list(detector.size_),
         "spacing_mm": detector.spacing_,
         "mask": detector.mask,
@@ -65,7 +65,7 @@ def facts(
     n_parameters = sum(step["n_parameters"] for step in about["steps"].values())
     return {
         "Model": f"{about['class']}, {n_parameters:,} parameters",
-        "Slices": f"{detector.plane}, {height} x {width} pixels of {detector.spacing_:.3g} mm",
+        "Slices": f"{detector.plane_}, {height} x {width} pixels of {detector.spacing_:.3g} mm",
         "Foreground": _FOREGROUNDS.get(detector.mask, f"masks named {detector.mask}"),
         "Learned from": f"{about['n_training_scans']} healthy scans, {detector.n_slices_:,} slices",
         "Calibrated on": f"{reference.n_scans} held-out healthy scans",

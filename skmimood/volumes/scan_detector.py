@@ -97,8 +97,8 @@ class ScanDetector(BaseEstimator):
     ----------
     pipeline_ : Pipeline
         The fitted clone.
-    spacing_, size_ : float and (int, int)
-        Pixel size in mm, and (height, width), of the network's slices.
+    plane_, spacing_, size_ : str, float and (int, int)
+        Plane, pixel size in mm, and (height, width), of the network's slices.
     reference_ : HealthyReference
         Scores of the held-out healthy scans.
     pixel_threshold_, scan_threshold_ : float
@@ -191,6 +191,7 @@ class ScanDetector(BaseEstimator):
         warn_about_size(self.pipeline, as_pair(self.size))
         for name in [name for name in vars(self) if name.endswith("_")]:
             delattr(self, name)  # a fit that fails must not leave half of the last one
+        self.plane_ = self.plane
         sources = find_named_or_chosen(X, **self._choice(y))
         rng = np.random.default_rng(shared_seed(self.random_state))
         candidates, rejected = self._screen(sources, y)
@@ -379,7 +380,8 @@ class ScanDetector(BaseEstimator):
 
     def __skmimood_restore__(self, arrays: Mapping[str, np.ndarray], values: Mapping[str, Any]) -> None:
         """Set the fitted attributes from `__skmimood_state__`; nothing is set if one of them is wrong."""
-        self.__dict__.update(unpack(arrays, values))
+        # Models of before there was the entry have kept the plane as a parameter alone.
+        self.__dict__.update(unpack(arrays, {"plane_": self.plane, **values}))
 
     def _choice(self, y: Any = None) -> dict[str, Any]:
         """Return by what ending scans are told from masks and other modalities."""
@@ -389,7 +391,7 @@ class ScanDetector(BaseEstimator):
         return ScanReader(self.mask, self.max_bytes, self.volume)
 
     def _frame(self) -> Frame:
-        return Frame(self.plane, self.spacing_, self.size_)
+        return Frame(self.plane_, self.spacing_, self.size_)
 
     def _progress(self, items: Sequence[Any], what: str) -> Iterable[Any]:
         from tqdm import tqdm
@@ -398,7 +400,7 @@ class ScanDetector(BaseEstimator):
 
     def _screen(self, sources: Sequence[Source], y: Any) -> tuple[list[Candidate], list[ScanStatus]]:
         triples = list(zip(scan_ids(sources), sources, pair_masks(y, sources), strict=True))
-        return screen(self._progress(triples, "reading"), self._reader(), self.plane)
+        return screen(self._progress(triples, "reading"), self._reader(), self.plane_)
 
     def _set_thresholds(self, reference: HealthyReference, fpr: float, scan_fpr: float) -> None:
         self.reference_ = reference
@@ -413,7 +415,7 @@ class ScanDetector(BaseEstimator):
         return judge(prepared, maps, self.reference_, *thresholds, self._flags(prepared))
 
     def _flags(self, prepared: PreparedScan) -> tuple[str, ...]:
-        features = measure(prepared, self.plane)
+        features = measure(prepared, self.plane_)
         domain = Domain(self.intensity_histogram_, self.intensity_limit_, self.foreground_range_)
         return (*prepared.scan.warnings, *domain.remarks(features), *self._frame().remarks(features.extent))
 

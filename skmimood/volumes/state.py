@@ -81,6 +81,7 @@ def pack(detector: Any) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     arrays["foreground_range_"] = np.asarray(detector.foreground_range_, dtype=np.float64)
     arrays |= {f"reference_.{name}": array for name, array in detector.reference_.to_arrays().items()}
     values = {
+        "plane_": detector.plane_,
         "size_": list(detector.size_),
         "n_scans_": detector.n_scans_,
         "n_slices_": detector.n_slices_,
@@ -106,6 +107,7 @@ def unpack(arrays: Mapping[str, np.ndarray], values: Mapping[str, Any]) -> dict[
         fitted["foreground_range_"] = (low, high)
         height, width = values["size_"]
         fitted["size_"] = (height, width)
+        fitted["plane_"] = values["plane_"]
         fitted["n_scans_"], fitted["n_slices_"] = values["n_scans_"], values["n_slices_"]
         fitted["fit_status_"] = [_status(line) for line in values["fit_status_"]]
         fitted["calibrated_with_"] = dict(values["calibrated_with_"])
@@ -117,7 +119,8 @@ def unpack(arrays: Mapping[str, np.ndarray], values: Mapping[str, Any]) -> dict[
     fitted["reference_"] = HealthyReference.from_arrays(table)
     histogram = fitted["intensity_histogram_"]
     is_sound = (
-        0 < fitted["spacing_"] < math.inf
+        fitted["plane_"] in get_args(Plane)
+        and 0 < fitted["spacing_"] < math.inf
         and not math.isnan(fitted["pixel_threshold_"])
         and not math.isnan(fitted["scan_threshold_"])
         and 0 <= fitted["intensity_limit_"] < math.inf

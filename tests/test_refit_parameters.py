@@ -1,0 +1,153 @@
+"""A parameter that needs a refit changes no map of a fitted estimator; those that do not are named here."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from conftest import make_slices, small_steps
+
+from skmimood import AnomalousTokenDetector, SliceStandardizer, VQTokenizer, baselines, load_model, save_model
+from skmimood.inpainter import MaskedTokenInpainter
+
+# No refit needed: of the maps, of memory and time, and of where a training runs.
+FREE = {
+    "threshold", "n_steps", "n_restorations", "temperature", "n_passes", "order", "combination", "sharpness",
+    "residual", "residual_weight", "weight_power", "residual_reference", "min_filter", "mean_filter", "median_filter",
+    "erosion", "smoothing", "equalize", "bright", "floor", "visible", "n_masks", "n_trials", "key_value_cache",
+    "batch_size", "precision", "device", "memory", "verbose", "checkpoint_dir", "resume",
+}  # fmt: skip
+OTHER = {
+    "n_codes": 64, "code_dim": 4, "quantizer": "fsq", "patch_size": 4, "channels": 24, "channel_multipliers": (1, 2, 2),
+    "n_res_blocks": 2, "commitment": 0.5, "codebook_decay": 0.9, "restart_below": 2.0, "n_augmentations": 5,
+    "max_iter": 7, "learning_rate": 0.1, "weight_decay": 0.1, "warmup_iter": 3, "gradient_clip": 9.0,
+    "validation_fraction": 0.3, "n_iter_no_change": 5, "random_state": 9, "corruption": "foreign", "n_painted": 3,
+    "mask_generator": "boxes", "generator_mask_generator": "boxes", "network": "unet", "depth": 3, "width": 48,
+    "n_heads": 8, "mlp_ratio": 2.0, "drop_path": 0.2, "n_orderings": 2, "noise_std": 0.1, "noise_resolution": 4,
+    "mask_ratio": 0.5, "selection": "labelled", "classifier_max_iter": 9, "classifier_learning_rate": 0.1,
+    "decoder_depth": 1, "decoder_width": 32, "decoder_n_heads": 4, "n_templates": 2, "fpr": 0.2,
+}  # fmt: skip
+FLAGS = {"standardize", "augment", "flip", "skip_background"}
+SMALL = {"depth": 1, "width": 16, "n_heads": 2, "max_iter": 2, "warmup_iter": 0, "random_state": 0}
+IMAGES = make_slices(8, seed=1)
+
+
+def tokenizer(**options):
+    return small_steps(max_iter=3)[0][1].set_params(**options).fit(make_slices(24))
+
+
+@pytest.fixture(scope="module")
+def tokens():
+    """Return scored tokens of the slices to learn from and of others."""
+    first = tokenizer()
+    scans = first.transform(make_slices(24))
+    detector = AnomalousTokenDetector(**SMALL).fit(scans)
+    return SimpleNamespace(
+        learnt=detector.transform(scans), found=detector.transform(first.transform(IMAGES))
+    )
+
+
+def behind_tokens(estimator_class, **options):
+    def fit(tokens):
+        fitted = estimator_class(**SMALL, **options).fit(tokens.learnt)
+        return fitted, lambda: fitted.decision_function(tokens.found)
+
+    return fit
+
+
+def on_slices(estimator_class, **options):
+    def fit(tokens):
+        fitted = estimator_class(**options).fit(make_slices(24))
+        return fitted, lambda: fitted.decision_function(IMAGES)
+
+    return fit
+
+
+def of_tokenizer(**options):
+    def fit(tokens):
+        fitted = tokenizer(**options)
+
+        def passed():
+            scans = fitted.transform(IMAGES)
+            return np.concatenate([scans.tokens.ravel(), fitted.inverse_transform(scans).ravel()])
+
+        return fitted, passed
+
+    return fit
+
+
+def of_mae(tokens):
+    fitted, maps = on_slices(
+        baselines.MaskedAutoencoderDetector, **SMALL, decoder_depth=2, decoder_width=16, decoder_n_heads=2,
+        classifier_max_iter=2,
+    )(tokens)  # fmt: skip
+    return fitted, lambda: np.concatenate([maps().ravel(), fitted.score_samples(IMAGES)])
+
+
+def of_standardizer(tokens):
+    fitted = SliceStandardizer().fit(IMAGES)
+    return fitted, lambda: fitted.transform(IMAGES)
+
+
+def of_residual(tokens):
+    fitted = baselines.TokenizerResidual().fit(tokens.learnt)
+    return fitted, lambda: fitted.decision_function(tokens.found)
+
+
+FITS = {
+    "VQTokenizer": of_tokenizer(),
+    "VQTokenizer, standardised": of_tokenizer(standardize=True),
+    "AnomalousTokenDetector": behind_tokens(AnomalousTokenDetector),
+    "AnomalousTokenDetector, head alone": behind_tokens(AnomalousTokenDetector, skip_background=True),
+    "MaskedTokenInpainter": behind_tokens(MaskedTokenInpainter),
+    "MaskedTokenInpainter, head alone": behind_tokens(MaskedTokenInpainter, skip_background=True),
+    "AutoregressiveRestorer": behind_tokens(baselines.AutoregressiveRestorer),
+    "TokenCritic": behind_tokens(baselines.TokenCritic),
+    "TokenLikelihoodDetector": behind_tokens(baselines.TokenLikelihoodDetector),
+    "TokenizerResidual": of_residual,
+    "DenoisingAutoencoder": on_slices(
+        baselines.DenoisingAutoencoder, channels=4, depth=2, max_iter=2, warmup_iter=0, random_state=0
+    ),
+    "MaskedAutoencoderDetector": of_mae,
+    "HealthyZScore": on_slices(baselines.HealthyZScore, random_state=0),
+    "IntensityThreshold": on_slices(baselines.IntensityThreshold),
+    "SliceStandardizer": of_standardizer,
+}
+
+
+def others(estimator):
+    """Return another value of every parameter that needs a refit."""
+    now = estimator.get_params()
+    changed = {name: OTHER[name] for name in now.keys() - FREE - FLAGS}
+    return changed | {name: not now[name] for name in now.keys() & FLAGS}
+
+
+@pytest.mark.filterwarnings("ignore:The codebook has collapsed", "ignore:threshold_ is calibrated")
+@pytest.mark.parametrize("name", FITS)
+def test_maps_wait_for_the_next_fit(name, tokens, tmp_path):
+    estimator, maps = FITS[name](tokens)
+    before = maps()
+    changed = others(estimator)
+    assert all(estimator.get_params()[key] != value for key, value in changed.items())
+    estimator.set_params(**changed)
+    np.testing.assert_array_equal(maps(), before)
+    save_model(estimator, tmp_path / "model")
+    estimator.__dict__ = load_model(tmp_path / "model").__dict__
+    np.testing.assert_array_equal(maps(), before)
+
+
+def test_every_estimator_is_tested_here():
+    named = {name.partition(",")[0] for name in FITS}
+    steps = {"VQTokenizer", "AnomalousTokenDetector", "MaskedTokenInpainter", "SliceStandardizer"}
+    assert named == steps | set(baselines.__all__)
+
+
+@pytest.mark.parametrize("standardize", [True, False])
+def test_a_model_from_before_parameters_were_kept_takes_them_as_they_are(standardize):
+    fitted, passed = of_tokenizer(standardize=standardize)(None)
+    arrays, values = fitted.__skmimood_state__()
+    assert values.pop("fitted_with_") == {"standardize": standardize}
+    opened = VQTokenizer(**fitted.get_params())
+    opened.__skmimood_restore__(arrays, values)
+    expected = passed()
+    fitted.__dict__ = opened.__dict__
+    np.testing.assert_array_equal(passed(), expected)
