@@ -19,10 +19,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from skmimood import _distributed
 from skmimood._device import autocast, out_of_memory_advice, resolve_device, resolve_precision
+from skmimood._progress import stage
 from skmimood._random import Streams
 from skmimood.exceptions import InputError, SkmimoodWarning, TrainingDivergedError
 from skmimood.networks.weights import network_state
@@ -137,16 +137,15 @@ class _Trainer:
 
     def run(self) -> dict[str, dict[str, np.ndarray]]:
         self._resume()
-        with tqdm(
-            total=self.recipe.max_iter, initial=self.progress.step, desc=self.runtime.title, unit="step",
-            disable=not (self.runtime.verbose and _distributed.is_first()), mininterval=1.0,
-        ) as bar, out_of_memory_advice(self.recipe.batch_size):  # fmt: skip
-            while self.progress.step < self.recipe.max_iter and not self._is_stale():
+        title, n_steps, done = self.runtime.title, self.recipe.max_iter, self.progress.step
+        with (
+            stage(title, n_steps, "steps", shown=self.runtime.verbose, done=done) as shown,
+            out_of_memory_advice(self.recipe.batch_size),
+        ):
+            while self.progress.step < n_steps and not self._is_stale():
                 self._advance()
-                bar.update(self.progress.step - bar.n)
-                bar.set_postfix(
-                    loss=f"{np.mean(self.progress.losses[-50:] or [math.nan]):.4f}", refresh=False
-                )
+                loss = np.mean(self.progress.losses[-50:] or [math.nan])
+                shown.move_to(self.progress.step, f"loss {loss:.4f}")
         self.network.load_state_dict(self.best["network"])
         if self.runtime.checkpoint is not None and _distributed.is_first():
             with contextlib.suppress(

@@ -13,6 +13,7 @@ from torch import Tensor
 from skmimood._augmentation import flip_and_rotate
 from skmimood._background import off_head
 from skmimood._device import autocast, resolve_device, resolve_precision
+from skmimood._progress import each
 from skmimood._random import Streams
 from skmimood._synthetic import paint_anomalies
 from skmimood._trained_step import run_convolutions
@@ -56,7 +57,7 @@ def tokenize_augmented(
             part, inside = _moved(part, inside, Streams.at(seed, copy * 2**32 + start), flip)
         return encode(part), off_head(torch.from_numpy(inside), network.downsampling).numpy()
 
-    return _of_copies(tokens_of, len(images), range(1 + n_augmentations))
+    return _of_copies(tokens_of, len(images), range(1 + n_augmentations), runtime)
 
 
 def tokenize_painted(
@@ -82,16 +83,21 @@ def tokenize_painted(
         off = off_head(torch.from_numpy(inside), factor)
         return encode(painted), F.avg_pool2d(padded, factor)[:, 0].numpy(), off.numpy()
 
-    return _of_copies(tokens_of, len(images), range(n_copies))
+    return _of_copies(tokens_of, len(images), range(n_copies), runtime)
 
 
-def _of_copies(tokens_of: Callable[[int, int], tuple[np.ndarray, ...]], n: int, copies: range) -> Any:
+def _of_copies(
+    tokens_of: Callable[[int, int], tuple[np.ndarray, ...]], n: int, copies: range, runtime: Runtime
+) -> Any:
     """Join ``tokens_of(copy, start)`` of batches of n slices to arrays (n, copies, ...)."""
-    starts = range(0, n, _BATCH)
-    parts = [[tokens_of(copy, start) for start in starts] for copy in copies]
+    batches = [(copy, start) for copy in copies for start in range(0, n, _BATCH)]
+    parts = [tokens_of(*batch) for batch in each(batches, runtime.title, "batches", shown=runtime.verbose)]
+    n_batches = len(batches) // len(copies)
     return tuple(
-        np.stack([np.concatenate([part[index] for part in copy]) for copy in parts], axis=1)
-        for index in range(len(parts[0][0]))
+        np.stack(
+            [np.concatenate(of_copy[k : k + n_batches]) for k in range(0, len(batches), n_batches)], axis=1
+        )
+        for of_copy in zip(*parts, strict=True)
     )
 
 

@@ -334,7 +334,9 @@ class VQTokenizer(TransformerMixin, TrainedStep):
         cache where there is one, so that they do not depend on who computes them. With ``marked``, those off the head
         are marked (see `skmimood._background`).
         """
-        tokens, off = self._tokenize_cached(tokenize_augmented, X, n_augmentations=self.n_augmentations)
+        tokens, off = self._tokenize_cached(
+            tokenize_augmented, "moved copies", X, n_augmentations=self.n_augmentations
+        )
         return np.where(off, ~tokens, tokens) if marked else tokens
 
     def painted_tokens(
@@ -356,12 +358,14 @@ class VQTokenizer(TransformerMixin, TrainedStep):
         shares : ndarray of shape (n, n_copies, h, w), float32
             Share of each token's pixels that an anomaly has visibly changed.
         """
-        tokens, shares, off = self._tokenize_cached(tokenize_painted, X, n_copies=n_copies)
+        tokens, shares, off = self._tokenize_cached(tokenize_painted, "painted copies", X, n_copies=n_copies)
         return np.where(off, ~tokens, tokens) if marked else tokens, shares
 
-    def _tokenize_cached(self, tokenize: Callable[..., Any], X: TokenizedScans, **arguments: Any) -> Any:
+    def _tokenize_cached(
+        self, tokenize: Callable[..., Any], title: str, X: TokenizedScans, **arguments: Any
+    ) -> Any:
         return run_cached(
-            tokenize, self.memory, runtime=Runtime("tokens", self.device), images=self.seen(X.images),
+            tokenize, self.memory, runtime=Runtime(title, self.device, bool(self.verbose)), images=self.seen(X.images),
             heads=head_masks(X.images), config=self.config_, state=self.state_, flip=self.flip, seed=self.seed_,
             precision=self._precision(), **arguments,
         )  # fmt: skip

@@ -12,6 +12,7 @@ from joblib import Parallel, delayed, effective_n_jobs
 from sklearn.base import BaseEstimator, clone
 from sklearn.utils.validation import check_is_fitted
 
+from skmimood._progress import each
 from skmimood._random import shared_seed
 from skmimood._state import load_model, save_model
 from skmimood.calibration import HealthyReference, ScoreHistogram, average_precision_of_counts, check_rate
@@ -394,9 +395,7 @@ class ScanDetector(BaseEstimator):
         return Frame(self.plane_, self.spacing_, self.size_)
 
     def _progress(self, items: Sequence[Any], what: str) -> Iterable[Any]:
-        from tqdm import tqdm
-
-        return tqdm(items, desc=what, unit="scan", disable=not self.verbose)
+        return each(items, what, "scans", shown=self.verbose)
 
     def _screen(self, sources: Sequence[Source], y: Any) -> tuple[list[Candidate], list[ScanStatus]]:
         triples = list(zip(scan_ids(sources), sources, pair_masks(y, sources), strict=True))
