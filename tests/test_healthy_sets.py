@@ -327,7 +327,7 @@ def test_a_held_out_scan_that_is_full_of_lesions_or_vanishes_is_left_out(folder,
 def test_an_empty_brain_mask_is_an_empty_scan(tmp_path):
     for seed in range(4):
         write_image(image(seed), tmp_path / f"s{seed}_T1.nii.gz")
-        brain = np.full(head()[0].shape, seed != 2, dtype=np.uint8)
+        brain = ((head(seed)[0] > 0) & (seed != 2)).astype(np.uint8)
         write_image(nib.Nifti1Image(brain, RAS), tmp_path / f"s{seed}_mask.nii.gz")
     with pytest.warns(SkmimoodWarning, match=r"s2_T1 \(empty: no foreground"):
         make(mask="_mask").fit(tmp_path)

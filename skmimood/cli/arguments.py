@@ -217,6 +217,12 @@ def _add_choice(group: Any) -> None:
         metavar="N",
         help="refuse scans of more bytes, such as 4G (fit: 2G by default; score: the model's)",
     )
+    group.add_argument(
+        "--max-invalid",
+        type=_share,
+        metavar="F",
+        help="refuse scans with NaN in a larger share of the head (fit: 0.01 by default; score: the model's)",
+    )
 
 
 def _add_running(parser: Any) -> Any:
@@ -252,6 +258,10 @@ def _positive(text: str) -> float:
 
 def _rate(text: str) -> float:
     return _checked(text, _number, lambda value: 0 < value < 1, "a rate between 0 and 1, both excluded")
+
+
+def _share(text: str) -> float:
+    return _checked(text, _number, lambda value: 0 <= value <= 1, "a share from 0 to 1")
 
 
 def _count(text: str) -> int:

@@ -22,7 +22,6 @@ from skmimood.jobs.report import can_report
 from skmimood.jobs.scoring import ScoreJob, score_scans
 from skmimood.nifti import read_labels
 from skmimood.plotting import ColourScale, plot_gallery
-from skmimood.volumes.cohort import ScanReader
 from skmimood.volumes.mapping import Frame, run_pipeline
 
 if TYPE_CHECKING:
@@ -202,8 +201,7 @@ def _draw_overview(path: Path, cohort: PhantomDataset, detector: ScanDetector) -
 
 def _lesion_slice(path: Path, mask: Path, detector: ScanDetector) -> dict[str, np.ndarray]:
     """Return what a gallery holds, and the known lesion, of the slice with most of the lesion."""
-    reader = ScanReader(detector.mask, detector.max_bytes, detector.volume)
-    prepared = reader.read(path)
+    prepared = detector._reader().read(path)
     plan = Frame(detector.plane_, detector.spacing_, detector.size_).plan(prepared)
     truth = plan.forward(read_labels(mask, prepared.scan), order=0) > 0.5
     indices = truth.sum(axis=(1, 2)).argmax(keepdims=True)

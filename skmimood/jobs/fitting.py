@@ -29,7 +29,13 @@ if TYPE_CHECKING:
 Say = Callable[[str], None]
 
 _MANIFEST = "manifest.json"
-_OPTIONAL = ("fpr", "scan_fpr", "calibration_fraction", "max_bytes")  # the detector has defaults for these
+_OPTIONAL = (
+    "fpr",
+    "scan_fpr",
+    "calibration_fraction",
+    "max_bytes",
+    "max_invalid",
+)  # the detector has defaults for these
 
 
 @dataclass(frozen=True)
@@ -45,7 +51,7 @@ class FitJob:
         As in :class:`skmimood.ScanDetector`.
     size : int, optional
         Height and width of the slices; by default the preset's.
-    fpr, scan_fpr, calibration_fraction, max_bytes : optional
+    fpr, scan_fpr, calibration_fraction, max_bytes, max_invalid : optional
         As in :class:`skmimood.ScanDetector`; by default what they are there.
     lesions : str, optional
         Ending of the lesion masks beside the scans.
@@ -77,6 +83,7 @@ class FitJob:
     scan_fpr: float | None = None
     calibration_fraction: float | None = None
     max_bytes: int | None = None
+    max_invalid: float | None = None
     seed: int = 0
     device: str = "auto"
     cache: Path | None = None

@@ -44,7 +44,7 @@ class ScoreJob:
         Ending of the files to take from a folder; by default the model's.
     split : str, optional
         Score only the subjects of this split in ``splits.csv``.
-    pixel_threshold, scan_threshold, volume, max_bytes : optional
+    pixel_threshold, scan_threshold, volume, max_bytes, max_invalid : optional
         Instead of the model's.
     device : str, default="auto"
     resume : bool, default=False
@@ -69,6 +69,7 @@ class ScoreJob:
     scan_threshold: float | None = None
     volume: int | None = None
     max_bytes: int | None = None
+    max_invalid: float | None = None
     device: str = "auto"
     resume: bool = False
     overwrite: bool = False
@@ -146,6 +147,8 @@ def _adjust(detector: ScanDetector, job: ScoreJob) -> None:
         detector.volume = job.volume
     if job.max_bytes is not None:
         detector.max_bytes = job.max_bytes
+    if job.max_invalid is not None:
+        detector.max_invalid = job.max_invalid
     if job.pixel_threshold is not None:
         detector.pixel_threshold_ = job.pixel_threshold
     if job.scan_threshold is not None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import os
 import secrets
-from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,13 +13,14 @@ import nibabel as nib
 import numpy as np
 from nibabel.nifti1 import Nifti1Header
 from nibabel.nifti2 import Nifti2Header
-from scipy import ndimage
 
 from skmimood.exceptions import InputError, ScanReadError, ScanWriteError
+from skmimood.nifti.geometry import Grid, mm_per_unit
 from skmimood.nifti.names import EXTENSIONS, Source, file_name, scan_id
-from skmimood.nifti.reading import Grid, apply_affine, box_corners, mm_per_unit, read_volume
+from skmimood.nifti.reading import read_volume
 
 DEFAULT_MAX_BYTES = 2 * 2**30
+_GROUND_SHARE = 0.1  # of the finite voxels
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +32,7 @@ class Scan:
     id : str
         What the scan is called: see :func:`skmimood.nifti.scan_ids`.
     data : ndarray of shape (X, Y, Z), float32
-        Finite intensities in the file's own voxel order; NaN and infinities have become 0.
+        Finite intensities in the file's own voxel order; NaN and infinities have become background.
     affine : ndarray of shape (4, 4), float64
         The input's own affine, unchanged, in the input's own spatial unit.
     invalid : ndarray of shape (X, Y, Z), bool, or None
@@ -90,7 +90,8 @@ def read_scan(
     volume : int, optional
         Which volume of a 4-D scan to take.
     max_invalid : float
-        Largest accepted share of NaN and infinite voxels, in [0, 1]; up to it they become 0.
+        Largest accepted share of NaN and infinite voxels in the whole volume, in [0, 1]; up to it they become
+        background: 0, or the level of the air where that is negative. `ScanDetector` judges the head alone.
     index : int
         Position in the list of scans; names an image that has no file.
     name : str, optional
@@ -107,60 +108,30 @@ def read_scan(
         If the scan is missing, damaged, too large or not a real-valued 2-D, 3-D or chosen 4-D volume.
     """
     name = name or scan_id(source, index)
-    return _read(source, file_name(source) or name, name, max_bytes, volume, max_invalid)
-
-
-def read_labels(
-    source: Source,
-    like: Scan,
-    *,
-    labels: Collection[int] | None = None,
-    max_bytes: int = DEFAULT_MAX_BYTES,
-) -> np.ndarray:
-    """Read a mask onto the grid of a scan.
-
-    Parameters
-    ----------
-    source : str, path or nibabel image
-        The mask. NaN counts as 0.
-    like : Scan
-        The scan that the mask belongs to.
-    labels : collection of int, optional
-        The values that count; by default every value above 0.
-    max_bytes : int
-        As in `read_scan`.
-
-    Returns
-    -------
-    ndarray of shape (X, Y, Z), bool
-        On ``like``'s grid. A mask on another grid of the same field of view is resampled (nearest voxel).
-
-    Raises
-    ------
-    ScanReadError
-        If the file cannot be read or covers another field of view.
-    """
-    name = file_name(source) or f"labels of {like.id}"
-    scan = _read(source, name, name, max_bytes, None, 1.0)
-    mask = scan.data > 0 if labels is None else np.isin(scan.data, list(labels))
-    if scan.grid.matches(like.grid):
-        return mask
-    to_like = np.linalg.inv(like.affine_mm) @ scan.affine_mm
-    box = apply_affine(to_like, box_corners(mask.shape, margin=0.5))
-    expected = box_corners(like.data.shape, margin=0.5)
-    tolerance = np.maximum(1.0, np.abs(to_like[:3, :3]).sum(axis=1))
-    gaps = [np.abs(f(box, axis=0) - f(expected, axis=0)) for f in (np.min, np.max)]
-    if any((gap > tolerance).any() for gap in gaps):
+    file = file_name(source) or name
+    raw = read_volume(source, file, max_bytes, volume)
+    remarks = raw.warnings
+    invalid = ~np.isfinite(raw.voxels)
+    share = float(invalid.mean())
+    if share > max_invalid or share == 1:
         raise ScanReadError(
-            name,
-            f"covers another field of view than {like.id} (shapes {scan.shape} and {like.shape}). "
-            "Resample it onto the scan, or repair its affine.",
+            file,
+            f"has NaN or infinite values in {share:.2%} of its voxels (limit {max_invalid:.2%}). "
+            "Replace them by the background value.",
         )
-    back = np.linalg.inv(to_like)
-    resampled = ndimage.affine_transform(
-        mask.astype(np.uint8), back[:3, :3], back[:3, 3], like.data.shape, order=0, mode="nearest"
+    if share:
+        background = _background_level(raw.voxels[~invalid])
+        raw.voxels[invalid] = background
+        remarks += (f"{int(invalid.sum())} NaN or infinite voxels were taken as {background:g}",)
+    return Scan(
+        id=name,
+        data=raw.voxels,
+        affine=raw.geometry.affine,
+        invalid=invalid if share else None,
+        shape=raw.shape,
+        warnings=remarks,
+        header=raw.geometry.header,
     )
-    return resampled > 0
 
 
 def make_image(values: np.ndarray, like: Scan, *, dtype: Any = np.float32) -> nib.Nifti1Image:
@@ -250,28 +221,8 @@ def _serialize(image: nib.Nifti1Image, raw: Any, *, zipped: bool) -> None:
         image.to_file_map({"image": nib.FileHolder(fileobj=stream)})
 
 
-def _read(
-    source: Source, name: str, identity: str, max_bytes: int, volume: int | None, max_invalid: float
-) -> Scan:
-    raw = read_volume(source, name, max_bytes, volume)
-    warnings = raw.warnings
-    invalid = ~np.isfinite(raw.voxels)
-    share = float(invalid.mean())
-    if share > max_invalid:
-        raise ScanReadError(
-            name,
-            f"has NaN or infinite values in {share:.2%} of its voxels (limit {max_invalid:.2%}). "
-            "Replace them by the background value.",
-        )
-    if share:
-        raw.voxels[invalid] = 0.0
-        warnings += (f"{int(invalid.sum())} NaN or infinite voxels were taken as 0",)
-    return Scan(
-        id=identity,
-        data=raw.voxels,
-        affine=raw.affine,
-        invalid=invalid if share else None,
-        shape=raw.shape,
-        warnings=warnings,
-        header=raw.header,
-    )
+def _background_level(values: np.ndarray) -> float:
+    """Return 0, or the lowest value where it is negative and many voxels lie near it, as air does in CT."""
+    low, high = np.percentile(values, [0.5, 99.5])
+    has_dark_ground = (values <= low + 0.05 * (high - low)).mean() >= _GROUND_SHARE
+    return float(low) if low < 0 and has_dark_ground else 0.0

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import gzip
-import itertools
 import logging
 import math
 import os
@@ -26,6 +25,7 @@ from nibabel.nifti2 import Nifti2Header
 from nibabel.spatialimages import HeaderDataError, SpatialImage
 
 from skmimood.exceptions import ScanReadError
+from skmimood.nifti.geometry import Geometry, Grid, read_geometry
 
 _HEADER_BYTES: dict[int, type[Nifti1Header]] = {348: Nifti1Header, 540: Nifti2Header}
 _BYTE_ORDERS: tuple[Literal["little", "big"], ...] = ("little", "big")
@@ -33,16 +33,6 @@ _CHUNK_VOXELS = 2**20
 _GZIP_SLACK = 2**20  # bytes tolerated after the last voxel
 _DEFLATE_RATIO = 1032  # the most that gzip can compress
 _MAX_OFFSET = 2**26  # header extensions beyond 64 MiB are not credible
-_MM_PER_UNIT = {1: 1000.0, 2: 1.0, 3: 0.001}  # codes of metre, millimetre and micron; any other counts as mm
-_VOXEL_MM = (0.01, 100.0)
-_SHEAR_COSINE = 5e-3
-_DISAGREEMENT_VOXELS = 0.1
-_THICK_SLICE_RATIO = 3.0
-_SAME_GRID_VOXELS = 0.1
-_GEOMETRY_FIELDS = (
-    *("sform_code", "qform_code", "srow_x", "srow_y", "srow_z", "quatern_b", "quatern_c", "quatern_d"),
-    *("qoffset_x", "qoffset_y", "qoffset_z", "xyzt_units"),
-)
 _FAULTS = (
     *(OSError, EOFError, zlib.error, MemoryError, OverflowError, ValueError, TypeError, KeyError),
     *(HeaderDataError, ImageFileError, np.linalg.LinAlgError),
@@ -56,33 +46,9 @@ class RawVolume(NamedTuple):
     """One volume as stored: voxels (X, Y, Z) float32, perhaps not finite, with the input's own geometry."""
 
     voxels: np.ndarray
-    affine: np.ndarray
+    geometry: Geometry
     shape: tuple[int, ...]
     warnings: tuple[str, ...]
-    header: Nifti1Header
-
-
-class Grid(NamedTuple):
-    """Where a volume's voxels lie.
-
-    Attributes
-    ----------
-    shape : tuple of three int
-        Number of voxels along the three voxel axes.
-    affine_mm : ndarray of shape (4, 4), float64
-        Affine in millimetres.
-    """
-
-    shape: tuple[int, int, int]
-    affine_mm: np.ndarray
-
-    def matches(self, other: Grid) -> bool:
-        """Tell whether the shapes are equal and no voxel lies more than a tenth of a voxel elsewhere."""
-        if self.shape != other.shape:
-            return False
-        corners = box_corners(self.shape, margin=0.0)
-        moved = apply_affine(np.linalg.inv(other.affine_mm) @ self.affine_mm, corners)
-        return bool(np.abs(moved - corners).max() <= _SAME_GRID_VOXELS)
 
 
 class _Extent(NamedTuple):
@@ -123,25 +89,8 @@ def read_grid(path: str | os.PathLike, *, name: str | None = None) -> Grid:
     name = name or os.path.basename(path)
     with _explained(name), _opened(path, name) as (_, header, _):
         extent = _check_extent(name, _dimensions(header), header.get_data_dtype(), sys.maxsize, 0)
-        affine = header.get_best_affine()
-        _check_geometry(name, affine, header, extent.axes)
-        unit = mm_per_unit(header)
-        return Grid(extent.axes, np.diag([unit, unit, unit, 1.0]) @ affine)
-
-
-def mm_per_unit(header: Nifti1Header) -> float:
-    """Millimetres in one unit of the header's spatial coordinates."""
-    return _MM_PER_UNIT.get(int(header["xyzt_units"]) & 7, 1.0)
-
-
-def box_corners(shape: tuple[int, ...], margin: float) -> np.ndarray:
-    """Corners of a volume in voxel coordinates, (8, 3); ``margin`` 0.5 reaches to the voxels' outer faces."""
-    return np.array(list(itertools.product(*((-margin, n - 1 + margin) for n in shape))))
-
-
-def apply_affine(affine: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """Map points (n, 3) by an affine (4, 4)."""
-    return points @ affine[:3, :3].T + affine[:3, 3]
+        geometry = read_geometry(header, name, extent.shape, extent.axes)
+        return Grid(extent.axes, geometry.affine_mm)
 
 
 @contextlib.contextmanager
@@ -184,8 +133,7 @@ def _read_file(path: str, name: str, max_bytes: int, volume: int | None) -> RawV
             odd.append(f"the name does not match the content, which is {'' if zipped else 'not '}gzip")
         dtype = header.get_data_dtype()
         extent = _check_extent(name, _dimensions(header), dtype, max_bytes, volume)
-        affine = header.get_best_affine()
-        odd += _check_geometry(name, affine, header, extent.axes)
+        geometry = read_geometry(header, name, extent.shape, extent.axes)
         count = math.prod(extent.axes)
         # An offset of 0 means "right after the header".
         start, size = max(int(header["vox_offset"]), header.single_vox_offset), count * dtype.itemsize
@@ -198,7 +146,7 @@ def _read_file(path: str, name: str, max_bytes: int, volume: int | None) -> RawV
         voxels = _read_blocks(stream, count, dtype, header.get_slope_inter()).reshape(extent.axes, order="F")
         if zipped:
             _drain(stream, end - stream.tell() + _GZIP_SLACK, name)
-    return RawVolume(voxels, affine, extent.shape, tuple(odd), _geometry_only(header, extent.shape))
+    return RawVolume(voxels, geometry, extent.shape, (*odd, *geometry.remarks))
 
 
 def _parse_header(block: bytes, name: str) -> Nifti1Header:
@@ -226,11 +174,9 @@ def _parse_header(block: bytes, name: str) -> Nifti1Header:
     offset = float(header["vox_offset"])
     if not (math.isfinite(offset) and 0 <= offset <= _MAX_OFFSET):
         raise ScanReadError(name, f"has a damaged header: voxels start at byte {offset:g}. Export it again.")
-    zooms = header["pixdim"][1 : min(n_axes, 3) + 1]
-    if not (np.isfinite(zooms).all() and (zooms > 0).all()):
-        sizes_text = " x ".join(f"{zoom:g}" for zoom in zooms)
-        raise ScanReadError(name, f"has impossible voxel sizes {sizes_text}. Repair pixdim in its header.")
+    sizes = header["pixdim"][1:4].copy()
     header.check_fix(logger=_QUIET, error_level=40)
+    header["pixdim"][1:4] = sizes  # nibabel repairs them by guesses; `read_geometry` has to know
     return header
 
 
@@ -269,56 +215,6 @@ def _type_name(dtype: np.dtype) -> str:
     return "RGB" if dtype.names else dtype.name
 
 
-def _check_geometry(
-    name: str, affine: np.ndarray | None, header: Nifti1Header, axes: tuple[int, int, int]
-) -> list[str]:
-    """Refuse impossible affines and return what is odd about possible ones."""
-    if affine is None or not np.isfinite(affine).all():
-        raise ScanReadError(name, "has no finite affine. Repair its sform or qform.")
-    lengths = np.sqrt((affine[:3, :3] ** 2).sum(axis=0))
-    if (lengths == 0).any() or abs(np.linalg.det(affine[:3, :3] / lengths)) < 1e-3:
-        raise ScanReadError(
-            name, "has a singular affine: its axes do not span space. Repair its sform or qform."
-        )
-    spacing = lengths * mm_per_unit(header)
-    text = " x ".join(f"{size:g}" for size in spacing)
-    extended = spacing[np.array(axes) > 1]
-    if ((extended < _VOXEL_MM[0]) | (extended > _VOXEL_MM[1])).any():
-        raise ScanReadError(name, f"has implausible voxels of {text} mm. Repair its affine or its units.")
-    odd = []
-    cosines = (affine[:3, :3] / lengths).T @ (affine[:3, :3] / lengths) - np.eye(3)
-    if np.abs(cosines).max() > _SHEAR_COSINE:
-        odd.append("the affine is sheared; the scan is worked on along its own axes")
-    if _forms_disagree(header, axes):
-        odd.append("sform and qform disagree; the sform is used")
-    if extended.size and extended.max() / extended.min() >= _THICK_SLICE_RATIO:
-        odd.append(f"voxels of {text} mm are anisotropic; nothing is resampled through the slices")
-    return odd
-
-
-def _forms_disagree(header: Nifti1Header, axes: tuple[int, int, int]) -> bool:
-    if int(header["sform_code"]) == 0 or int(header["qform_code"]) == 0:
-        return False
-    sform, corners = header.get_sform(), box_corners(axes, 0.0)
-    try:
-        qform = header.get_qform()
-    except (HeaderDataError, ValueError):  # a quaternion longer than 1
-        return True
-    distance = np.abs(apply_affine(sform, corners) - apply_affine(qform, corners)).max()
-    smallest = np.sqrt((sform[:3, :3] ** 2).sum(axis=0)).min()
-    return not distance <= _DISAGREEMENT_VOXELS * smallest  # also true for NaN
-
-
-def _geometry_only(header: Nifti1Header, shape: tuple[int, ...]) -> Nifti1Header:
-    """Return a new header with form codes, voxel sizes and units: no description, no names, no dates."""
-    fresh = Nifti2Header() if isinstance(header, Nifti2Header) else Nifti1Header()
-    fresh.set_data_shape(shape)
-    for key in _GEOMETRY_FIELDS:
-        fresh[key] = header[key]
-    fresh["pixdim"][:4] = header["pixdim"][:4]
-    return fresh
-
-
 def _read_blocks(
     stream: BinaryIO, count: int, dtype: np.dtype, scaling: tuple[float | None, float | None]
 ) -> np.ndarray:
@@ -351,29 +247,15 @@ def _read_image(image: SpatialImage, name: str, max_bytes: int, volume: int | No
     data = image.dataobj
     dtype = np.dtype(getattr(data, "dtype", image.get_data_dtype()))
     extent = _check_extent(name, [int(n) for n in image.shape], dtype, max_bytes, volume)
-    header, n_axes = _header_of(image), len(image.shape)
-    odd = _check_geometry(name, image.affine, header, extent.axes)
+    n_axes = len(image.shape)
+    geometry = read_geometry(image, name, extent.shape, extent.axes)
     with np.errstate(over="ignore", invalid="ignore"):
         # nibabel's proxies read only the part that is asked for.
         part = data[(..., extent.volume, *(0,) * (n_axes - 4))] if n_axes > 3 else data
         voxels = np.asarray(part, dtype=np.float32).reshape(extent.axes, order="F")
     if isinstance(data, np.ndarray):
         voxels = voxels.copy(order="F")  # the caller's own array may change later
-    affine = np.array(image.affine, dtype=np.float64)
-    return RawVolume(voxels, affine, extent.shape, tuple(odd), _geometry_only(header, extent.shape))
-
-
-def _header_of(image: SpatialImage) -> Nifti1Header:
-    """Header with the image's geometry; other formats than NIfTI have theirs expressed as an sform."""
-    if isinstance(image.header, Nifti1Header):
-        return image.header
-    header = Nifti1Header()
-    header.set_data_shape(image.shape)
-    if image.affine is not None and np.isfinite(image.affine).all():
-        header["pixdim"][1:4] = np.sqrt((image.affine[:3, :3] ** 2).sum(axis=0))
-        header.set_sform(image.affine, code="aligned")
-        header.set_xyzt_units("mm")
-    return header
+    return RawVolume(voxels, geometry, extent.shape, geometry.remarks)
 
 
 def _explain(error: BaseException) -> str:

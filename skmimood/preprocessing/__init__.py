@@ -1,6 +1,17 @@
 """From volumes to slices on the network's grid and back: foreground, intensities, geometry."""
 
-from skmimood.preprocessing.grid import GridPlan, Plane, in_plane_extent
+from skmimood.preprocessing.grid import GridPlan, Plane, find_better_plane, in_plane_extent
 from skmimood.preprocessing.intensity import foreground_mask, scale_intensity
+from skmimood.preprocessing.parts import fill_holes, main_parts, share_missing
 
-__all__ = ["GridPlan", "Plane", "foreground_mask", "in_plane_extent", "scale_intensity"]
+__all__ = [
+    "GridPlan",
+    "Plane",
+    "fill_holes",
+    "find_better_plane",
+    "foreground_mask",
+    "in_plane_extent",
+    "main_parts",
+    "scale_intensity",
+    "share_missing",
+]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from nibabel.orientations import io_orientation
@@ -11,9 +11,8 @@ from scipy import sparse
 
 from skmimood.exceptions import InputError, ScanReadError
 from skmimood.nifti import Scan
-from skmimood.preprocessing.intensity import foreground_mask, scale_intensity
-
-__all__ = ["GridPlan", "Plane", "foreground_mask", "in_plane_extent", "scale_intensity"]
+from skmimood.nifti.geometry import THICK_RATIO
+from skmimood.preprocessing.parts import main_parts
 
 Plane = Literal["axial", "coronal", "sagittal"]
 
@@ -28,7 +27,7 @@ _MIN_PIXELS = 8
 
 
 def in_plane_extent(scan: Scan, foreground: np.ndarray | None, plane: Plane = "axial") -> tuple[float, float]:
-    """Height and width in mm of the foreground's bounding box in a plane.
+    """Height and width in mm of the bounding box of the foreground's main parts in a plane.
 
     Parameters
     ----------
@@ -55,6 +54,16 @@ def in_plane_extent(scan: Scan, foreground: np.ndarray | None, plane: Plane = "a
         (last - first + 1) * scan.spacing[axis] for (first, last), axis in zip(box, axes[1:], strict=True)
     )
     return float(height), float(width)
+
+
+def find_better_plane(scan: Scan, plane: Plane) -> Plane | None:
+    """Return the plane to take instead if the sides of voxels differ much within the slices of `plane`, else None."""
+    ratios = {}
+    for candidate in get_args(Plane):
+        sides = scan.spacing[list(_axes_of(scan, candidate)[1:])]
+        ratios[candidate] = sides.max() / sides.min()
+    best = min(ratios, key=lambda candidate: (ratios[candidate], candidate != plane))
+    return best if ratios[plane] >= THICK_RATIO and best != plane else None
 
 
 @dataclass(frozen=True)
@@ -113,7 +122,7 @@ class GridPlan:
         scan : Scan
             Gives orientation, shape and voxel size.
         foreground : ndarray of shape (X, Y, Z), bool, or None
-            The frame is centred on its bounding box; None means the whole volume.
+            The frame is centred on the bounding box of its `main_parts`; None means the whole volume.
         plane : {"axial", "coronal", "sagittal"}
             Which slices to take.
         spacing : float
@@ -249,9 +258,8 @@ class GridPlan:
 def _view_of(scan: Scan, plane: Plane) -> tuple[tuple[int, int, int], tuple[bool, bool, bool]]:
     if plane not in _PLANES:
         raise InputError(f"plane must be one of {sorted(_PLANES)}; got {plane!r}.")
-    directions, reversed_ = _PLANES[plane]
+    axes, reversed_ = _axes_of(scan, plane), _PLANES[plane][1]
     orientation = io_orientation(scan.affine)
-    axes = [int(np.flatnonzero(orientation[:, 0] == direction)[0]) for direction in directions]
     against = [bool(orientation[axis, 1] < 0) for axis in axes]
     flips = (against[0], against[1] != reversed_[0], against[2] != reversed_[1])
     height, width = (scan.data.shape[axis] for axis in axes[1:])
@@ -261,20 +269,27 @@ def _view_of(scan: Scan, plane: Plane) -> tuple[tuple[int, int, int], tuple[bool
             f"has {plane} slices of {height} x {width} voxels; at least {_MIN_PIXELS} each way are needed. "
             "Choose another plane.",
         )
-    return (axes[0], axes[1], axes[2]), flips
+    return axes, flips
+
+
+def _axes_of(scan: Scan, plane: Plane) -> tuple[int, int, int]:
+    """Return the voxel axes of slices, rows and columns."""
+    orientation = io_orientation(scan.affine)[:, 0]
+    slices, rows, columns = (int(np.flatnonzero(orientation == axis)[0]) for axis in _PLANES[plane][0])
+    return slices, rows, columns
 
 
 def _bounding_box(
     scan: Scan, foreground: np.ndarray | None, axes: tuple[int, int, int], flips: tuple[bool, bool, bool]
 ) -> list[tuple[int, int]]:
-    """First and last foreground voxel along rows and columns, counted in their direction."""
-    box = []
+    """First and last voxel of the main parts along rows and columns, counted in their direction."""
+    main, box = None if foreground is None else main_parts(foreground), []
     for axis, flip in zip(axes[1:], flips[1:], strict=True):
         n_voxels = scan.data.shape[axis]
-        if foreground is None:
+        if main is None:
             box.append((0, n_voxels - 1))
             continue
-        inside = np.flatnonzero(foreground.any(axis=tuple({0, 1, 2} - {axis})))
+        inside = np.flatnonzero(main.any(axis=tuple({0, 1, 2} - {axis})))
         if inside.size == 0:
             raise ScanReadError(scan.id, "has no foreground. Check the scan or its mask.")
         first, last = int(inside[0]), int(inside[-1])

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -12,12 +13,23 @@ from nibabel.spatialimages import SpatialImage
 
 from skmimood.calibration import scores_needed
 from skmimood.exceptions import InputError, ScanReadError
-from skmimood.nifti import Scan, Source, find_companion, read_labels, read_scan
-from skmimood.preprocessing import Plane, foreground_mask, in_plane_extent, scale_intensity
+from skmimood.nifti import Scan, Source, find_companion, read_mask, read_scan
+from skmimood.preprocessing import (
+    Plane,
+    fill_holes,
+    find_better_plane,
+    foreground_mask,
+    in_plane_extent,
+    main_parts,
+    scale_intensity,
+    share_missing,
+)
 from skmimood.volumes.domain import ScanFeatures, intensity_histogram
 from skmimood.volumes.wording import listing, warn
 
 StatusName = Literal["used", "calibration", "skipped", "duplicate"]
+
+_SMALL_HOLES = 0.005  # of the mask: so much lies in the folds of any brain
 
 
 @dataclass(frozen=True)
@@ -98,6 +110,8 @@ class ScanReader:
     mask: str
     max_bytes: int
     volume: int | None
+    max_invalid: float
+    plane: Plane
 
     def read(self, source: Source, name: str | None = None, lesions: Source | None = None) -> PreparedScan:
         """Read one scan, called ``name``, with its foreground.
@@ -109,22 +123,41 @@ class ScanReader:
         InputError
             If masks lie beside the scans but this one is an image in memory.
         """
-        scan = read_scan(source, max_bytes=self.max_bytes, volume=self.volume, name=name)
+        scan = read_scan(source, max_bytes=self.max_bytes, volume=self.volume, max_invalid=1.0, name=name)
         if float(scan.data.min()) == float(scan.data.max()):
             raise ScanReadError(scan.id, f"empty: every voxel is {scan.data.flat[0]:g}. Leave this scan out.")
-        foreground = self._foreground(source, scan)
+        foreground, remarks = self._foreground(source, scan)
         if scan.invalid is not None:
+            remarks += self._check_missing(scan.id, foreground, scan.invalid)
             foreground = foreground & ~scan.invalid
         if not foreground.any():
             raise ScanReadError(scan.id, "empty: no foreground was found. Leave it out or repair its mask.")
-        marked = None if lesions is None else read_labels(lesions, scan, max_bytes=self.max_bytes)
+        marked = None
+        if lesions is not None:
+            marked, more = read_mask(lesions, scan, max_bytes=self.max_bytes)
+            remarks += more
+        if better := find_better_plane(scan, self.plane):
+            remarks += (
+                f"the thick axis lies in the {self.plane} slices, which are coarse along it; the {better} are not",
+            )
+        scan = replace(scan, warnings=(*scan.warnings, *remarks))
         return PreparedScan(scan, foreground, self._scaled(scan, foreground), marked)
 
-    def _foreground(self, source: Source, scan: Scan) -> np.ndarray:
+    def _check_missing(self, name: str, foreground: np.ndarray, missing: np.ndarray) -> tuple[str, ...]:
+        share = share_missing(foreground, missing)
+        if share > self.max_invalid:
+            raise ScanReadError(
+                name,
+                f"has NaN or infinite values in {share:.2%} of the head (limit {self.max_invalid:.2%}). Repair it, "
+                "or raise max_invalid to take them as background.",
+            )
+        return ("some of them lie in the head, where the map is NaN",) if share else ()
+
+    def _foreground(self, source: Source, scan: Scan) -> tuple[np.ndarray, tuple[str, ...]]:
         if self.mask == "auto":
-            return foreground_mask(scan.data)
+            return foreground_mask(scan.data), ()
         if self.mask == "none":
-            return np.ones(scan.data.shape, dtype=bool)
+            return np.ones(scan.data.shape, dtype=bool), ()
         if isinstance(source, SpatialImage) and source.get_filename() is None:
             raise InputError(
                 f'an image in memory has no file "{self.mask}" beside it. Pass paths, or strip the skull '
@@ -137,7 +170,9 @@ class ScanReader:
                 f'no mask named "{self.mask}" lies beside it. Put one there, or set mask="auto" to find the '
                 "foreground from the intensities.",
             )
-        return read_labels(companion, scan, max_bytes=self.max_bytes)
+        mask, remarks = read_mask(companion, scan, kind="brain", max_bytes=self.max_bytes)
+        brain, repairs = _repaired(mask)
+        return brain, remarks + repairs
 
     def _scaled(self, scan: Scan, foreground: np.ndarray) -> np.ndarray:
         inside = scan.data[foreground]
@@ -145,6 +180,18 @@ class ScanReader:
         if float(inside.min()) == float(inside.max()) or not scaled.any():
             raise ScanReadError(scan.id, "empty: its foreground has no contrast. Leave this scan out.")
         return scaled
+
+
+def _repaired(mask: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Leave out the islands of a brain mask and fill its holes; return it with remarks on what was not small."""
+    main = main_parts(mask)
+    whole = fill_holes(main)
+    remarks: tuple[str, ...] = ()
+    if (main != mask).any():
+        remarks += ("islands far from the main part of the brain mask were left out",)
+    if whole.sum() - main.sum() > _SMALL_HOLES * main.sum():
+        remarks += ("holes in the brain mask were filled (left out by a lesion, or ventricles?)",)
+    return whole, remarks
 
 
 def screen(
@@ -234,6 +281,6 @@ def _warn_about_oddities(candidates: Iterable[Candidate]) -> None:
     remarks: dict[str, list[str]] = {}
     for candidate in candidates:
         for remark in candidate.warnings:
-            remarks.setdefault(remark, []).append(candidate.id)
+            remarks.setdefault(re.sub(r"^\d+ ", "some ", remark), []).append(candidate.id)
     if remarks:
         warn("; ".join(f"{remark}: {listing(ids)}" for remark, ids in remarks.items()))

@@ -82,6 +82,9 @@ class ScanDetector(BaseEstimator):
         Largest number of slices to train on; of more, a random sample is taken. Needs a refit.
     max_bytes : int, default=2 GiB
         Scans that announce more bytes are refused before they are read.
+    max_invalid : float, default=0.01
+        Largest accepted share of NaN and infinite voxels in the head, in [0, 1]. Outside the head any share is
+        taken as background.
     random_state : int, RandomState instance or None, default=0
         Draws the calibration scans and, beyond ``max_slices``, the slices. The pipeline has its own.
     verbose : bool, default=False
@@ -145,6 +148,7 @@ class ScanDetector(BaseEstimator):
         scan_fpr: float = 0.1,
         max_slices: int = 20000,
         max_bytes: int = DEFAULT_MAX_BYTES,
+        max_invalid: float = 0.01,
         random_state: Any = 0,
         verbose: bool = False,
         volume: int | None = None,
@@ -162,6 +166,7 @@ class ScanDetector(BaseEstimator):
         self.scan_fpr = scan_fpr
         self.max_slices = max_slices
         self.max_bytes = max_bytes
+        self.max_invalid = max_invalid
         self.random_state = random_state
         self.verbose = verbose
         self.volume = volume
@@ -389,7 +394,7 @@ class ScanDetector(BaseEstimator):
         return {"suffix": self.modality, "exclude": mask_suffixes(self.mask, y, self.modality)}
 
     def _reader(self) -> ScanReader:
-        return ScanReader(self.mask, self.max_bytes, self.volume)
+        return ScanReader(self.mask, self.max_bytes, self.volume, self.max_invalid, self.plane_)
 
     def _frame(self) -> Frame:
         return Frame(self.plane_, self.spacing_, self.size_)

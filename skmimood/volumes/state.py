@@ -45,6 +45,9 @@ def check_parameters(detector: Any) -> None:
         if _is_number(share) and 0 <= share < 1
         else f"min_foreground must be a share in [0, 1); got {share!r}",
     ]
+    invalid = detector.max_invalid
+    if not (_is_number(invalid) and 0 <= invalid <= 1):
+        faults.append(f"max_invalid must be a share in [0, 1]; got {invalid!r}")
     volume = detector.volume
     if volume is not None and not (_is_whole(volume) and volume >= 0):
         faults.append(f"volume must be None or a whole number of at least 0; got {volume!r}")

@@ -1,0 +1,253 @@
+"""Which voxels a mask means, in whatever numbers it says so: 0 and 1, classes, probabilities, scaled integers."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Collection
+from typing import Literal, NamedTuple
+
+import numpy as np
+from scipy import ndimage
+
+from skmimood.exceptions import ScanReadError, SkmimoodWarning
+from skmimood.nifti.geometry import Grid, apply_affine, box_corners
+from skmimood.nifti.images import DEFAULT_MAX_BYTES, Scan
+from skmimood.nifti.names import Source, file_name
+from skmimood.nifti.reading import read_volume
+
+_NOTHING = 1e-6  # what scaled headers make of 0 lies far below
+_WHOLE = 0.05  # ... and what they make of whole numbers within this
+_OVERSHOOT = 1.5  # how far interpolation carries values beyond the plateau, in units of it
+_FEW_CLASSES = 4  # so many values are classes, whatever they are
+_SOFT_SHARE = 0.05  # soft lesions fill less of the volume; a picture fills more
+# Shares of the voxels of a mask that have nearly its one value, overshoot it, and lie on soft edges. The values of
+# edges are spread evenly: no twentieth of the range holds more of them than the last share, as tissues do.
+_PLATEAU_SHARE, _OVERSHOOT_SHARE, _EDGE_SHARE, _PEAK_SHARE = 0.2, 0.05, 0.6, 0.1
+_LEAST_PERCENT = 50  # whole numbers that all lie below are classes, not percentages
+
+
+class Mask(NamedTuple):
+    """A mask on the grid of a scan, (X, Y, Z) bool, and what was odd about its file."""
+
+    voxels: np.ndarray
+    remarks: tuple[str, ...]
+
+
+class _Reading(NamedTuple):
+    """Values count from ``threshold``; graded ones may be interpolated before they are compared with it."""
+
+    threshold: float
+    is_graded: bool = False
+    remark: str = ""
+
+
+def read_labels(
+    source: Source,
+    like: Scan,
+    *,
+    labels: Collection[int] | None = None,
+    max_bytes: int = DEFAULT_MAX_BYTES,
+) -> np.ndarray:
+    """Read a mask onto the grid of a scan; `read_mask` without its remarks, which become warnings.
+
+    Parameters
+    ----------
+    source : str, path or nibabel image
+        The mask. NaN and infinities count as 0.
+    like : Scan
+        The scan that the mask belongs to.
+    labels : collection of int, optional
+        The classes that count; by default all above 0, and probabilities from one half.
+    max_bytes : int
+        As in `read_scan`.
+
+    Returns
+    -------
+    ndarray of shape (X, Y, Z), bool
+        On ``like``'s grid. A mask on another grid of the same field of view is resampled.
+
+    Raises
+    ------
+    ScanReadError
+        If the file cannot be read, covers another field of view or is no mask but a picture.
+    """
+    mask = read_mask(source, like, labels=labels, max_bytes=max_bytes)
+    for remark in mask.remarks:
+        warnings.warn(f"{like.id}: {remark}.", SkmimoodWarning, stacklevel=2)
+    return mask.voxels
+
+
+def read_mask(
+    source: Source,
+    like: Scan,
+    *,
+    kind: Literal["lesion", "brain"] = "lesion",
+    labels: Collection[int] | None = None,
+    max_bytes: int = DEFAULT_MAX_BYTES,
+) -> Mask:
+    """Read a mask onto the grid of a scan.
+
+    Of two plateaus, the higher is the mask, whatever its value; small deviations, as scaled headers and
+    interpolation leave them, change nothing. Of several whole numbers, classes, all above 0 count. Values
+    between the plateaus are probabilities, from 0 to 1, to 100 or to 255 or the plateau, and count from one
+    half.
+
+    Parameters
+    ----------
+    source, like, labels, max_bytes
+        As in `read_labels`.
+    kind : {"lesion", "brain"}
+        Of a brain, one solid mask is expected: several classes and masks that reach the corners are remarked
+        on, and a mask without plateau is refused. Lesions may be small, soft or absent.
+
+    Returns
+    -------
+    Mask
+        Graded masks of another grid are interpolated, then compared with one half; of all others, each voxel
+        takes the nearest value.
+
+    Raises
+    ------
+    ScanReadError
+        As `read_labels`.
+    """
+    name = file_name(source) or f"labels of {like.id}"
+    raw = read_volume(source, name, max_bytes, None)
+    values = np.where(np.isfinite(raw.voxels), np.maximum(raw.voxels, 0), 0)
+    if labels is None:
+        reading = _read_values(values, name, kind)
+        if not reading.is_graded:
+            values = values >= reading.threshold
+    else:
+        is_whole = bool((np.abs(values - np.rint(values)) <= _WHOLE).all())
+        remark = "" if is_whole else f"the {kind} mask holds values between its labels; the nearest counts"
+        values, reading = np.isin(np.rint(values), list(labels)), _Reading(1.0, False, remark)
+    grid = Grid(raw.voxels.shape, raw.geometry.affine_mm)
+    if not grid.matches(like.grid):
+        _check_field_of_view(name, grid, raw.shape, like)
+        values = _resample(values, grid, like.grid, order=1 if reading.is_graded else 0)
+    voxels = values >= reading.threshold if reading.is_graded else values.astype(bool)
+    remarks = [reading.remark] if reading.remark else []
+    if kind == "brain" and voxels[np.ix_(*((0, -1) for _ in range(3)))].all():
+        remarks.append("the brain mask is set in the corners of the volume (inverted, or set everywhere?)")
+    return Mask(voxels, tuple(remarks))
+
+
+def _read_values(values: np.ndarray, name: str, kind: str) -> _Reading:
+    """Find out from which value on the voxels of a mask count; ``values`` are finite and not negative."""
+    top = float(values.max())
+    if top <= _NOTHING:
+        return _Reading(1.0)
+    positive = values[values > min(top / 50, 0.3)]
+    if positive.min() >= 0.96 * top:
+        return _two_values(top, positive.size / values.size)
+    plateau = _find_plateau(positive, top)
+    n_classes = _count_classes(positive)
+    if n_classes and (
+        n_classes <= _FEW_CLASSES or (not (plateau and top >= _LEAST_PERCENT) and _is_in_patches(values))
+    ):
+        return _several_classes(kind, n_classes)
+    if plateau is None and kind == "lesion":
+        plateau = _unit_of_soft_lesions(values, top)
+    if plateau is None:
+        raise ScanReadError(
+            name,
+            f"is no {kind} mask: it holds a continuum of values up to {top:g}, as a picture does. Pass a mask of "
+            "0 and 1, or of probabilities from 0 to 1.",
+        )
+    return _graded(plateau, top, kind)
+
+
+def _two_values(top: float, share: float) -> _Reading:
+    if top >= 0.5:
+        return _Reading(top / 2)
+    if share > 0.5:  # zeros that a scaled header has moved
+        return _Reading(1.0)
+    return _Reading(top / 2, False, f"the mask's values are 0 and {top:g}; the higher counts as set")
+
+
+def _several_classes(kind: str, n_classes: int) -> _Reading:
+    if kind == "lesion" or n_classes < 2:
+        return _Reading(0.5)
+    return _Reading(0.5, False, f"the brain mask holds {n_classes} classes; all of them count as brain")
+
+
+def _graded(plateau: float, top: float, kind: str) -> _Reading:
+    if top < plateau / 2:
+        remark = f"no value of the {kind} mask reaches one half of {plateau:g}, so nothing counts"
+        return _Reading(plateau / 2, True, remark)
+    if abs(plateau - 1) < 0.1:
+        return _Reading(plateau / 2, True)
+    return _Reading(plateau / 2, True, f"the {kind} mask was read as graded from 0 to {plateau:g}")
+
+
+def _find_plateau(positive: np.ndarray, top: float) -> float | None:
+    """Return the value of a mask whose values are background, one plateau and soft edges, else None."""
+    counts, bounds = np.histogram(positive, bins=60, range=(0.1 * top, top))
+    common = float(bounds[counts.argmax() : counts.argmax() + 2].mean())
+    scaled = positive[positive > 0.1 * common] / common
+    edges, _ = np.histogram(scaled, bins=13, range=(0.1, 0.75))
+    is_plateau = (
+        common >= 0.6 * top
+        and (np.abs(scaled - 1) <= 0.05).mean() >= _PLATEAU_SHARE
+        and (scaled > 1.15).mean() <= _OVERSHOOT_SHARE
+        and edges.sum() <= _EDGE_SHARE * scaled.size
+        and edges.max() <= _PEAK_SHARE * scaled.size
+    )
+    if top <= _OVERSHOOT:
+        return 1.0 if is_plateau and common >= 0.75 else None
+    return common if is_plateau else None
+
+
+def _unit_of_soft_lesions(values: np.ndarray, top: float) -> float | None:
+    """Return 1, 100 or 255 for probabilities without plateau that fill little of the volume, else None."""
+    if _OVERSHOOT < top < _LEAST_PERCENT:
+        return None
+    unit = next((unit for unit in (1.0, 100.0, 255.0) if top <= _OVERSHOOT * unit), np.inf)
+    is_soft = ((values > 0.1 * unit) & (values < 0.9 * unit)).mean() < _SOFT_SHARE
+    return unit if is_soft and unit < np.inf else None
+
+
+def _count_classes(positive: np.ndarray) -> int:
+    """Count the classes of a mask of whole numbers, interpolated between few or not; 0 for other values."""
+    whole = np.rint(positive)
+    share_whole = (np.abs(positive - whole) <= _WHOLE).mean()
+    classes, sizes = np.unique(whole[whole > 0], return_counts=True)
+    if share_whole == 1:
+        return len(classes)
+    large = int((sizes > 0.05 * positive.size).sum())
+    return large if share_whole > 0.75 and 1 < large <= _FEW_CLASSES else 0
+
+
+def _is_in_patches(values: np.ndarray) -> bool:
+    """Tell whether neighbours above 0 are mostly equal, as classes are and grey values are not."""
+    whole = np.rint(values)
+    equal = pairs = 0
+    for axis in range(3):
+        first, second = np.delete(whole, -1, axis), np.delete(whole, 0, axis)
+        both = (first > 0) & (second > 0)
+        pairs += int(both.sum())
+        equal += int((both & (first == second)).sum())
+    return equal >= 0.5 * pairs
+
+
+def _check_field_of_view(name: str, grid: Grid, shape: tuple[int, ...], like: Scan) -> None:
+    to_like = np.linalg.inv(like.affine_mm) @ grid.affine_mm
+    box = apply_affine(to_like, box_corners(grid.shape, margin=0.5))
+    expected = box_corners(like.data.shape, margin=0.5)
+    tolerance = np.maximum(1.0, np.abs(to_like[:3, :3]).sum(axis=1))
+    gaps = [np.abs(f(box, axis=0) - f(expected, axis=0)) for f in (np.min, np.max)]
+    if any((gap > tolerance).any() for gap in gaps):
+        raise ScanReadError(
+            name,
+            f"covers another field of view than {like.id} (shapes {shape} and {like.shape}). "
+            "Resample it onto the scan, or repair its affine.",
+        )
+
+
+def _resample(values: np.ndarray, grid: Grid, like: Grid, order: int) -> np.ndarray:
+    back = np.linalg.inv(np.linalg.inv(like.affine_mm) @ grid.affine_mm)
+    numbers = values.astype(np.float32 if order else np.uint8)
+    return ndimage.affine_transform(
+        numbers, back[:3, :3], back[:3, 3], like.shape, order=order, mode="nearest"
+    )

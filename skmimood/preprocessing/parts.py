@@ -1,0 +1,66 @@
+"""The parts of a mask that matter, and how much of what it covers is missing."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import ndimage
+
+from skmimood.preprocessing.intensity import _holes
+
+_ISLAND_SHARE = 0.02  # of the largest part
+
+
+def main_parts(mask: np.ndarray) -> np.ndarray:
+    """Leave out islands: parts of less than 2 % of the largest, more than two voxels apart from others.
+
+    Hemispheres, a cerebellum or slices that lie apart are no islands.
+
+    Parameters
+    ----------
+    mask : ndarray of shape (X, Y, Z), bool
+
+    Returns
+    -------
+    ndarray of shape (X, Y, Z), bool
+    """
+    if not mask.any() or mask.all():
+        return mask
+    parts, n_parts = ndimage.label(ndimage.binary_dilation(mask))
+    if n_parts == 1:
+        return mask
+    sizes = np.bincount(parts[mask], minlength=n_parts + 1)
+    return mask & (sizes >= _ISLAND_SHARE * sizes.max())[parts]
+
+
+def fill_holes(mask: np.ndarray) -> np.ndarray:
+    """Add to a mask (X, Y, Z) what it encloses in slices across any of the three axes."""
+    return mask | _holes(mask)
+
+
+def share_missing(foreground: np.ndarray, missing: np.ndarray) -> float:
+    """Return the share of a head that is missing.
+
+    What is missing counts as head if the rest of the foreground encloses it in slices across any of the three
+    axes, and in planes that are missing as a whole if there is foreground in a neighbouring plane.
+
+    Parameters
+    ----------
+    foreground : ndarray of shape (X, Y, Z), bool
+        Head or brain, with or without what is missing.
+    missing : ndarray of shape (X, Y, Z), bool
+
+    Returns
+    -------
+    float
+        In [0, 1]; 0 if there is no head.
+    """
+    present = foreground & ~missing
+    head = fill_holes(present)
+    for axis in range(3):
+        planes, all_missing = np.moveaxis(head, axis, 0), np.moveaxis(missing, axis, 0).all(axis=(1, 2))
+        kept = np.flatnonzero(~all_missing)
+        for plane in np.flatnonzero(all_missing):
+            place = int(np.searchsorted(kept, plane))
+            if 0 < place < len(kept):
+                planes[plane] |= planes[kept[place - 1]] | planes[kept[place]]
+    return float((head & missing).sum() / max(int(head.sum()), 1))
