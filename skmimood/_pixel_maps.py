@@ -79,9 +79,9 @@ class BasePixelDetector(SliceEstimator):
         self.calibrated_with_ = self._inference_parameters(X)
 
 
-def held_out_slices(X: Any, validation_fraction: float) -> Any:
-    """Return the slices of ``X`` that a training holds out; all of them, with a warning, if it holds out none."""
-    held_out = split_validation(len(X), validation_fraction)[1]
+def held_out_slices(X: Any, share: float) -> Any:
+    """Return the share at the end of ``X`` that a training holds out; all, with a warning, if it holds out none."""
+    held_out = split_validation(len(X), share)[1]
     if len(held_out):
         return X[held_out]
     warnings.warn(

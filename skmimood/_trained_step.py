@@ -106,11 +106,12 @@ class TrainedStep(SliceEstimator):
         return self.precision if self.precision != "auto" else getattr(self, "precision_", "auto")
 
     def _fit_network(
-        self, train: Callable[..., dict[str, Any]], config: dict[str, Any], *, seed: int | None = None, **arguments: Any
+        self, train: Callable[..., dict[str, Any]], config: dict[str, Any], held_out: float, *,
+        seed: int | None = None, **arguments: Any,
     ) -> None:  # fmt: skip
         """Train through the cache and keep what was learnt; ``seed`` is drawn from ``random_state`` unless given."""
         seed = shared_seed(self.random_state) if seed is None else seed
-        self._learn(**self._train(train, config, seed, **arguments), config=config, seed=seed)
+        self._learn(**self._train(train, config, held_out, seed, **arguments), config=config, seed=seed)
 
     def _learn(
         self, state: dict[str, np.ndarray], history: dict[str, np.ndarray], config: dict[str, Any], seed: int
@@ -130,10 +131,14 @@ class TrainedStep(SliceEstimator):
         return {name: getattr(self, name) for name in self._kept}
 
     def _train(
-        self, train: Callable[..., dict[str, Any]], config: dict[str, Any], seed: int, **arguments: Any
-    ) -> dict[str, Any]:
-        """Return ``train(config=, recipe=, seed=, runtime=, **arguments)``, called through the cache."""
-        arguments |= {"config": config, "recipe": self._recipe(), "seed": seed}
+        self, train: Callable[..., dict[str, Any]], config: dict[str, Any], held_out: float, seed: int, **arguments: Any
+    ) -> dict[str, Any]:  # fmt: skip
+        """Return ``train(config=, recipe=, seed=, runtime=, **arguments)``, called through the cache.
+
+        ``held_out`` is the share at the end of the samples that validates: see `healthy_samples`.
+        """
+        recipe = replace(self._recipe(), validation_fraction=held_out)
+        arguments |= {"config": config, "recipe": recipe, "seed": seed}
         # A callable cannot be told from another of the same name, so what it trained is not cached.
         is_named = not any(map(has_callable, arguments.values()))
         runtime = Runtime(

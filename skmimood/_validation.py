@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Hashable, Iterable
 from typing import Any
 
 import numpy as np
@@ -104,3 +105,64 @@ def drop_lesions(X: Any, y: Any) -> Any:
             "Pass healthy samples, or y=None if X is healthy."
         )
     return X[~lesions] if lesions.any() else X
+
+
+def healthy_samples(X: Any, y: Any, groups: Any, validation_fraction: float) -> tuple[Any, float]:
+    """Return the healthy samples of ``X``, and the share at their end that is held out of the training.
+
+    Without ``groups`` they keep their order, and the share is ``validation_fraction``. With them, whole groups are held
+    out, the last to appear: so many that their share comes closest to ``validation_fraction``, and at least one.
+
+    Parameters
+    ----------
+    X : array or TokenizedScans of n samples
+    y : as in `drop_lesions`
+    groups : array-like of shape (n,), or None
+        Samples of one label stay together.
+    validation_fraction : float in [0, 1)
+    """
+    healthy = drop_lesions(X, y)
+    if groups is None:
+        return healthy, validation_fraction
+    numbers: dict[Hashable, int] = {}  # of the labels, by their first appearance
+    codes = np.asarray([numbers.setdefault(label, len(numbers)) for label in check_groups(groups, len(X))])
+    codes = codes[~has_lesion(y, X.shape)]
+    n_samples = len(codes)
+    wanted = min(round(validation_fraction * n_samples), n_samples - 1)
+    present, sizes = np.unique(codes, return_counts=True)
+    if wanted == 0 or len(present) < 2:
+        if wanted:
+            warnings.warn(
+                "All healthy samples are of one group, so training and validation share it. Pass samples of more "
+                "groups, or validation_fraction=0.",
+                SkmimoodWarning, stacklevel=3,
+            )  # fmt: skip
+        return healthy, validation_fraction
+    of_the_last = np.cumsum(sizes[:0:-1])  # groups: of one, of two, ...
+    is_held_out = codes >= present[-1 - int(np.argmin(np.abs(of_the_last - wanted)))]
+    if is_held_out[: -is_held_out.sum()].any():
+        healthy = healthy[np.argsort(is_held_out, kind="stable")]
+    return healthy, float(is_held_out.mean())
+
+
+def check_groups(groups: Any, n_samples: int) -> list[Hashable]:
+    """Return the labels that say which of ``n_samples`` samples belong together.
+
+    Raises
+    ------
+    InputError
+        If there are more or fewer labels than samples, or one is missing (None or NaN).
+    """
+    labels: list[Hashable] = []
+    if isinstance(groups, Iterable) and not isinstance(groups, str):
+        labels = np.asarray(groups).ravel().tolist() if hasattr(groups, "tolist") else list(groups)
+    if len(labels) != n_samples:
+        raise InputError(
+            f"groups must hold one label for each of {n_samples} samples; got "
+            f"{len(labels) if labels else repr(groups)}. Samples of one label are kept together."
+        )
+    if any(label is None or label != label for label in labels):
+        raise InputError(
+            "groups holds None or NaN. Give every sample a label, one of its own if it is alone."
+        )
+    return labels

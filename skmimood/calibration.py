@@ -64,7 +64,7 @@ class HealthyReference:
     pixel_counts : ndarray of shape (n_values,), int64
         How many healthy foreground pixels have each score.
     scan_scores : ndarray of shape (n_scans,), float64
-        The scores of the healthy scans as wholes, ascending.
+        The scores of the healthy scans as wholes, ascending: one for each subject, the highest where it has several.
 
     Notes
     -----
@@ -72,7 +72,9 @@ class HealthyReference:
     at rate ``fpr`` is the ceil((n + 1)(1 - fpr))-th smallest of them, and the p-value of a score s is
     (1 + number of healthy scores >= s) / (n + 1). A score is above the threshold exactly when its p-value is
     at most ``fpr``. A new healthy *scan* exceeds its threshold with probability at most ``fpr`` if it is
-    exchangeable with the healthy ones: same scanner, protocol and population. The pixels of one scan depend
+    exchangeable with the healthy ones: same scanner, protocol and population. Scans of one subject are not
+    exchangeable with those of others, so a subject counts once, with its highest score: then p-values are rather too
+    large than too small, and hold for the highest of several scans of a new subject too. The pixels of one scan depend
     on one another, so the *pixel* rate holds on average over healthy scans, not within every scan.
 
     References

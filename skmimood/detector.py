@@ -23,7 +23,7 @@ from skmimood._corruption import (
 from skmimood._random import Streams
 from skmimood._trained_step import is_count, run_convolutions
 from skmimood._training import Recipe, Runtime, pick_copies, train
-from skmimood._validation import drop_lesions
+from skmimood._validation import healthy_samples
 from skmimood.networks.transformer import TokenTransformer
 from skmimood.networks.unet import TokenUNet
 from skmimood.networks.weights import new_network
@@ -159,7 +159,7 @@ class AnomalousTokenDetector(BaseTokenDetector):
         self.memory = memory
         self.verbose = verbose
 
-    def fit(self, X: TokenizedScans, y: Any = None) -> AnomalousTokenDetector:
+    def fit(self, X: TokenizedScans, y: Any = None, groups: Any = None) -> AnomalousTokenDetector:
         """Learn from healthy tokens.
 
         Parameters
@@ -167,17 +167,19 @@ class AnomalousTokenDetector(BaseTokenDetector):
         X : TokenizedScans of n slices
         y : array-like of shape (n, H, W) or (n,), optional
             Lesion masks or labels; every sample whose mask is not empty is dropped.
+        groups : array-like of shape (n,), optional
+            Whose slice each is; see `VQTokenizer.fit`.
 
         Returns
         -------
         AnomalousTokenDetector
         """
         self._check_parameters()
-        healthy = drop_lesions(check_tokenized(X), y)
+        healthy, held_out = healthy_samples(check_tokenized(X), y, groups, self.validation_fraction)
         share, _ = split_law(self.corruption, "painted")
         tokenizer, marked = healthy.tokenizer, self.skip_background and self.network == "transformer"
         self._fit_network(
-            train_token_detector, self._config(healthy), codes=tokenizer.codes,
+            train_token_detector, self._config(healthy), held_out, codes=tokenizer.codes,
             tokens=tokenizer.training_tokens(healthy, marked=marked),
             painted=tokenizer.painted_tokens(healthy, self.n_painted, marked=marked) if share else None,
             corruption=self.corruption, mask_generator=self.mask_generator,

@@ -19,7 +19,7 @@ from skmimood._random import Streams
 from skmimood._sampling import ORDERS, restore_tokens
 from skmimood._trained_step import is_count, run_transformer
 from skmimood._training import Recipe, Runtime, pick_copies, train
-from skmimood._validation import drop_lesions
+from skmimood._validation import healthy_samples
 from skmimood.networks.transformer import TokenTransformer
 from skmimood.networks.weights import new_network
 from skmimood.scans import TokenizedScans
@@ -193,7 +193,7 @@ class MaskedTokenInpainter(BaseRestorer):
         self.memory = memory
         self.verbose = verbose
 
-    def fit(self, X: TokenizedScans, y: Any = None) -> MaskedTokenInpainter:
+    def fit(self, X: TokenizedScans, y: Any = None, groups: Any = None) -> MaskedTokenInpainter:
         """Learn from healthy tokens, and calibrate ``threshold_`` on the held-out ones.
 
         Parameters
@@ -201,6 +201,8 @@ class MaskedTokenInpainter(BaseRestorer):
         X : TokenizedScans of n slices, with a fitted detector
         y : array-like of shape (n, H, W) or (n,), optional
             Lesion masks or labels; every sample whose mask is not empty is dropped.
+        groups : array-like of shape (n,), optional
+            Whose slice each is; see `VQTokenizer.fit`.
 
         Returns
         -------
@@ -208,15 +210,15 @@ class MaskedTokenInpainter(BaseRestorer):
         """
         self._check_parameters()
         detector_of(X)  # refuses what has not been scored, before the training
-        healthy = drop_lesions(check_tokenized(X), y)
+        healthy, held_out = healthy_samples(check_tokenized(X), y, groups, self.validation_fraction)
         config = self._transformer_config(healthy, n_outputs=healthy.tokenizer.n_codes_)
         self._fit_network(
-            train_token_inpainter, config,
+            train_token_inpainter, config, held_out,
             tokens=healthy.tokenizer.training_tokens(healthy, marked=self.skip_background),
             mask_generator=self.mask_generator,
         )  # fmt: skip
         self.grid_ = healthy.tokens.shape[1:]
-        self._calibrate(held_out_slices(healthy, self.validation_fraction))
+        self._calibrate(held_out_slices(healthy, held_out))
         return self
 
     def path(

@@ -21,7 +21,7 @@ from skmimood._random import Streams
 from skmimood._trained_step import TrainedStep, is_count, run_convolutions
 from skmimood._training import Recipe, Runtime, train
 from skmimood._training_tokens import encode_images, pad, tokenize_augmented, tokenize_painted
-from skmimood._validation import check_images, drop_lesions
+from skmimood._validation import check_images, healthy_samples
 from skmimood.exceptions import CodebookCollapseWarning, InputError
 from skmimood.networks.quantizer import levels_for
 from skmimood.networks.vqvae import VQVAE
@@ -203,7 +203,7 @@ class VQTokenizer(TransformerMixin, TrainedStep):
         self.memory = memory
         self.verbose = verbose
 
-    def fit(self, X: Any, y: Any = None) -> VQTokenizer:
+    def fit(self, X: Any, y: Any = None, groups: Any = None) -> VQTokenizer:
         """Learn the codebook from healthy slices.
 
         Parameters
@@ -212,6 +212,9 @@ class VQTokenizer(TransformerMixin, TrainedStep):
             Slices in [0, 1], H and W at least 8.
         y : array-like of shape (n, H, W) or (n,), optional
             Lesion masks or labels; every sample whose mask is not empty is dropped.
+        groups : array-like of shape (n,), optional
+            Label of the subject or scan of each slice: of one label, all slices train or all validate. By default the
+            last slices validate, whosever they are.
 
         Returns
         -------
@@ -223,7 +226,7 @@ class VQTokenizer(TransformerMixin, TrainedStep):
             If X is not a stack of finite images, or no healthy sample is left.
         """
         self._check_parameters()
-        healthy = drop_lesions(check_images(X), y)
+        healthy, held_out = healthy_samples(check_images(X), y, groups, self.validation_fraction)
         seen = standardise(healthy) if self.standardize else healthy
         config = {
             "patch_size": self.patch_size,
@@ -237,7 +240,9 @@ class VQTokenizer(TransformerMixin, TrainedStep):
             **self._codes_config(),
         }
         grid = token_grid(healthy.shape[1:], pixels_a_side(config))
-        self._fit_network(train_vqvae, config, images=seen, commitment=self.commitment, augment=self.augment)
+        self._fit_network(
+            train_vqvae, config, held_out, images=seen, commitment=self.commitment, augment=self.augment
+        )
         self.image_shape_, self.grid_ = healthy.shape[1:], grid
         self._measure_usage(seen)
         return self

@@ -84,7 +84,7 @@ def test_a_file_that_is_named_twice_is_told_by_its_place(tmp_path):
     link.symlink_to(path)
     sources = [path, str(path), tmp_path / "x" / ".." / "a.nii", link, MEMORY, MEMORY]
     (tmp_path / "x").mkdir()
-    assert first_places(sources) == [0, 4]
+    assert first_places(sources) == [0, 4, 5]
 
 
 def test_a_mask_of_bids_is_found_by_its_entities(tmp_path):

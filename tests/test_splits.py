@@ -41,7 +41,7 @@ def test_spaces_a_byte_order_mark_and_repeated_rows_do_no_harm(table):
 @pytest.mark.parametrize(
     ("text", "fault"),
     [
-        ("subject;split\na;train\n", "splits.csv of .* has no column 'subject'. It needs subject and split"),
+        ("subject/split\na/train\n", "splits.csv of .* has no column 'subject'. It needs subject and split"),
         ("subject,group\na,train\n", "has no column 'split'"),
         ("subject,split\na,train\nb,train\na,test\n", "two splits for 'a', train and test"),
         ("subject,split\n", "has no rows"),
@@ -53,6 +53,18 @@ def test_spaces_a_byte_order_mark_and_repeated_rows_do_no_harm(table):
 def test_a_faulty_table_is_a_clear_error(text, fault, table):
     with pytest.raises(InputError, match=fault):
         read_splits(table(text))
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t", " ; ", "|"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "latin-1"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_a_table_of_any_spreadsheet_is_read(tmp_path, separator, encoding, end):
+    rows = [("age", " Subject", "SPLIT "), ("30", "José", "train"), ("40", '"b"', " test"), ("", "", "")]
+    text = "".join(separator.join(row) + end for row in rows)
+    (tmp_path / "splits.csv").write_bytes(text.encode(encoding))
+    assert read_splits(tmp_path / "splits.csv") == {"train": ("José",), "test": ("b",)}
+    (tmp_path / "splits.csv").write_bytes(f"sep={separator.strip() or separator}{end}{text}".encode(encoding))
+    assert read_splits(tmp_path / "splits.csv") == {"train": ("José",), "test": ("b",)}
 
 
 def test_a_table_that_is_not_text_is_a_clear_error(tmp_path):

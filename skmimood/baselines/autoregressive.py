@@ -16,7 +16,7 @@ from skmimood._random import Streams, shared_seed
 from skmimood._sampling import sample
 from skmimood._trained_step import is_count, run_in_batches
 from skmimood._training import Recipe, Runtime, pick_copies, train
-from skmimood._validation import drop_lesions
+from skmimood._validation import healthy_samples
 from skmimood.networks.causal_transformer import CausalTransformer, CausalTransformers
 from skmimood.networks.weights import new_network
 from skmimood.scans import TokenizedScans
@@ -173,7 +173,7 @@ class AutoregressiveRestorer(BaseRestorer):
         self.memory = memory
         self.verbose = verbose
 
-    def fit(self, X: TokenizedScans, y: Any = None) -> AutoregressiveRestorer:
+    def fit(self, X: TokenizedScans, y: Any = None, groups: Any = None) -> AutoregressiveRestorer:
         """Learn from healthy tokens, and calibrate ``threshold_`` on the held-out ones.
 
         Parameters
@@ -181,18 +181,20 @@ class AutoregressiveRestorer(BaseRestorer):
         X : TokenizedScans of n slices
         y : array-like of shape (n, H, W) or (n,), optional
             Lesion masks or labels; every sample whose mask is not empty is dropped.
+        groups : array-like of shape (n,), optional
+            Whose slice each is; see `VQTokenizer.fit`.
 
         Returns
         -------
         AutoregressiveRestorer
         """
         self._check_parameters()
-        healthy = drop_lesions(check_tokenized(X), y)
+        healthy, held_out = healthy_samples(check_tokenized(X), y, groups, self.validation_fraction)
         if self.residual_weight == "anomaly":
             detector_of(healthy)  # refuses what has not been scored, before the training
-        self._fit_orderings(healthy)
+        self._fit_orderings(healthy, held_out)
         self.grid_ = healthy.tokens.shape[1:]
-        self._calibrate(held_out_slices(healthy, self.validation_fraction))
+        self._calibrate(held_out_slices(healthy, held_out))
         return self
 
     def token_scores(self, X: TokenizedScans) -> np.ndarray:
@@ -213,13 +215,13 @@ class AutoregressiveRestorer(BaseRestorer):
         scores = run_in_batches(self._mean_surprisals, sequences, self.batch_size)
         return scores.unflatten(1, self.grid_).cpu().numpy()
 
-    def _fit_orderings(self, healthy: TokenizedScans) -> None:
+    def _fit_orderings(self, healthy: TokenizedScans, held_out: float) -> None:
         """Train a network for each ordering, cached one by one, and join what they learnt."""
         config = self._transformer_config(healthy, n_outputs=healthy.tokenizer.n_codes_)
         tokens = healthy.tokenizer.training_tokens(healthy)
         seed = shared_seed(self.random_state)
         trained = [
-            self._train(train_autoregressive, config, seed, tokens=tokens, ordering=ordering)
+            self._train(train_autoregressive, config, held_out, seed, tokens=tokens, ordering=ordering)
             for ordering in range(self.n_orderings)
         ]
         state = {

@@ -18,7 +18,7 @@ from skmimood._random import Streams
 from skmimood._residuals import RESIDUALS, residual_maps
 from skmimood._trained_step import is_count, is_odd, run_convolutions
 from skmimood._training import Recipe, Runtime, train
-from skmimood._validation import check_images, drop_lesions
+from skmimood._validation import check_images, healthy_samples
 from skmimood.baselines._image_network import BaseImageDetector
 from skmimood.networks.unet import UNet
 from skmimood.networks.weights import new_network
@@ -148,7 +148,7 @@ class DenoisingAutoencoder(BaseImageDetector):
         self.memory = memory
         self.verbose = verbose
 
-    def fit(self, X: Any, y: Any = None) -> DenoisingAutoencoder:
+    def fit(self, X: Any, y: Any = None, groups: Any = None) -> DenoisingAutoencoder:
         """Learn to denoise healthy slices, and calibrate ``threshold_`` on the held-out ones.
 
         Parameters
@@ -157,19 +157,22 @@ class DenoisingAutoencoder(BaseImageDetector):
             Slices in [0, 1].
         y : array-like of shape (n, H, W) or (n,), optional
             Lesion masks or labels; every sample whose mask is not empty is dropped.
+        groups : array-like of shape (n,), optional
+            Whose slice each is; see `VQTokenizer.fit`.
 
         Returns
         -------
         DenoisingAutoencoder
         """
         self._check_parameters()
-        healthy = drop_lesions(check_images(X), y)
+        healthy, held_out = healthy_samples(check_images(X), y, groups, self.validation_fraction)
         self._fit_network(
-            train_denoiser, {"widths": [self.channels * 2**level for level in range(self.depth)]}, images=healthy,
-            noise_std=self.noise_std, noise_resolution=self.noise_resolution, augment=self.augment, flip=self.flip,
+            train_denoiser, {"widths": [self.channels * 2**level for level in range(self.depth)]}, held_out,
+            images=healthy, noise_std=self.noise_std, noise_resolution=self.noise_resolution, augment=self.augment,
+            flip=self.flip,
         )  # fmt: skip
         self.image_shape_ = healthy.shape[1:]
-        self._calibrate(held_out_slices(healthy, self.validation_fraction))
+        self._calibrate(held_out_slices(healthy, held_out))
         return self
 
     def _detect_batch(self, images: Tensor) -> tuple[Tensor, Tensor]:

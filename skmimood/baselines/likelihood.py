@@ -13,7 +13,7 @@ from skmimood._base import BaseTokenDetector, check_tokenized
 from skmimood._corruption import MASK_GENERATORS, law_faults
 from skmimood._random import Streams
 from skmimood._trained_step import is_count
-from skmimood._validation import drop_lesions
+from skmimood._validation import healthy_samples
 from skmimood.inpainter import train_token_inpainter
 from skmimood.networks.transformer import TokenTransformer
 from skmimood.scans import TokenizedScans
@@ -128,7 +128,7 @@ class TokenLikelihoodDetector(BaseTokenDetector):
         self.memory = memory
         self.verbose = verbose
 
-    def fit(self, X: TokenizedScans, y: Any = None) -> TokenLikelihoodDetector:
+    def fit(self, X: TokenizedScans, y: Any = None, groups: Any = None) -> TokenLikelihoodDetector:
         """Learn from healthy tokens.
 
         Parameters
@@ -136,17 +136,19 @@ class TokenLikelihoodDetector(BaseTokenDetector):
         X : TokenizedScans of n slices
         y : array-like of shape (n, H, W) or (n,), optional
             Lesion masks or labels; every sample whose mask is not empty is dropped.
+        groups : array-like of shape (n,), optional
+            Whose slice each is; see `VQTokenizer.fit`.
 
         Returns
         -------
         TokenLikelihoodDetector
         """
         self._check_parameters()
-        healthy = drop_lesions(check_tokenized(X), y)
+        healthy, held_out = healthy_samples(check_tokenized(X), y, groups, self.validation_fraction)
         config = self._transformer_config(healthy, n_outputs=healthy.tokenizer.n_codes_)
         # The very call of MaskedTokenInpainter.fit, so that the cache trains for both but once.
         self._fit_network(
-            train_token_inpainter, config, tokens=healthy.tokenizer.training_tokens(healthy),
+            train_token_inpainter, config, held_out, tokens=healthy.tokenizer.training_tokens(healthy),
             mask_generator=self.mask_generator,
         )  # fmt: skip
         self.grid_ = healthy.tokens.shape[1:]

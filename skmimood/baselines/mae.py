@@ -17,7 +17,7 @@ from skmimood._random import Streams
 from skmimood._residuals import RESIDUALS, filter_maps, residual_maps
 from skmimood._trained_step import is_count, is_odd, run_convolutions
 from skmimood._training import Recipe, Runtime, split_validation, train
-from skmimood._validation import check_images, drop_lesions, has_lesion
+from skmimood._validation import check_images, has_lesion, healthy_samples
 from skmimood.baselines._image_network import BaseImageDetector
 from skmimood.baselines._pseudo_abnormal import (
     crop_and_mirror,
@@ -211,7 +211,7 @@ class MaskedAutoencoderDetector(BaseImageDetector):
         self.memory = memory
         self.verbose = verbose
 
-    def fit(self, X: Any, y: Any = None) -> MaskedAutoencoderDetector:
+    def fit(self, X: Any, y: Any = None, groups: Any = None) -> MaskedAutoencoderDetector:
         """Train the autoencoder, then the classifier, on healthy slices; calibrate ``threshold_`` on held-out ones.
 
         Parameters
@@ -221,6 +221,8 @@ class MaskedAutoencoderDetector(BaseImageDetector):
         y : array-like of shape (n, H, W) or (n,), optional
             Lesion masks or labels. Samples whose mask is not empty are dropped, or, with ``selection="labelled"``,
             choose among the classifier's checkpoints; nothing is trained on them.
+        groups : array-like of shape (n,), optional
+            Whose slice each is; see `VQTokenizer.fit`.
 
         Returns
         -------
@@ -233,20 +235,20 @@ class MaskedAutoencoderDetector(BaseImageDetector):
             abnormal or no held-out healthy one.
         """
         self._check_parameters()
-        images = check_images(X)
-        healthy, labelled = drop_lesions(images, y), self._labelled(images, y)
+        healthy, held_out = healthy_samples(check_images(X), y, groups, self.validation_fraction)
+        labelled = self._labelled(check_images(X), y, held_out)
         config = self._autoencoder_config(healthy.shape[1:])
-        self._fit_network(train_autoencoder, config, images=healthy, augment=self.augment)
+        self._fit_network(train_autoencoder, config, held_out, images=healthy, augment=self.augment)
         history = self.history_
         self._fit_network(
-            train_residual_classifier, config | {"drop_path": self.drop_path}, images=healthy, labelled=labelled,
-            autoencoder=self.state_, n_trials=self.n_trials, max_iter=self.classifier_max_iter,
+            train_residual_classifier, config | {"drop_path": self.drop_path}, held_out, images=healthy,
+            labelled=labelled, autoencoder=self.state_, n_trials=self.n_trials, max_iter=self.classifier_max_iter,
             learning_rate=self.classifier_learning_rate, augment=self.augment,
         )  # fmt: skip
         self.n_iter_ += len(history["loss"])
         self.history_ = history | {f"classifier_{name}": array for name, array in self.history_.items()}
         self.image_shape_ = healthy.shape[1:]
-        self._calibrate(held_out_slices(healthy, self.validation_fraction))
+        self._calibrate(held_out_slices(healthy, held_out))
         return self
 
     def score_samples(self, X: Any) -> np.ndarray:
@@ -302,13 +304,12 @@ class MaskedAutoencoderDetector(BaseImageDetector):
         # A fit that was broken off between the two trainings leaves the autoencoder alone.
         return "drop_path" in getattr(self, "config_", {})
 
-    def _labelled(self, images: np.ndarray, y: Any) -> np.ndarray | None:
+    def _labelled(self, images: np.ndarray, y: Any, held_out: float) -> np.ndarray | None:
         """Return the abnormal slices that choose among checkpoints, None where none are to."""
         if self.selection == "pseudo":
             return None
         abnormal = has_lesion(y, images.shape)
-        n_abnormal, n_healthy = abnormal.sum(), (~abnormal).sum()
-        n_held_out = len(split_validation(n_healthy, self.validation_fraction)[1])
+        n_abnormal, n_held_out = abnormal.sum(), len(split_validation((~abnormal).sum(), held_out)[1])
         if not n_abnormal or not n_held_out:
             raise InputError(
                 "selection='labelled' needs abnormal slices, marked in y, and held-out healthy ones; got "

@@ -16,7 +16,7 @@ from skmimood._device import resolve_device
 from skmimood._random import Streams, shared_seed
 from skmimood._sampling import sample
 from skmimood._training import Recipe, Runtime, pick_copies, train
-from skmimood._validation import drop_lesions
+from skmimood._validation import healthy_samples
 from skmimood.inpainter import train_token_inpainter
 from skmimood.networks.transformer import TokenTransformer
 from skmimood.networks.weights import load_network, new_network
@@ -121,7 +121,7 @@ class TokenCritic(BaseTokenDetector):
         self.memory = memory
         self.verbose = verbose
 
-    def fit(self, X: TokenizedScans, y: Any = None) -> TokenCritic:
+    def fit(self, X: TokenizedScans, y: Any = None, groups: Any = None) -> TokenCritic:
         """Learn from healthy tokens and from samples of the in-painter, which is trained first.
 
         Parameters
@@ -129,22 +129,24 @@ class TokenCritic(BaseTokenDetector):
         X : TokenizedScans of n slices
         y : array-like of shape (n, H, W) or (n,), optional
             Lesion masks or labels; every sample whose mask is not empty is dropped.
+        groups : array-like of shape (n,), optional
+            Whose slice each is; see `VQTokenizer.fit`.
 
         Returns
         -------
         TokenCritic
         """
         self._check_parameters()
-        healthy = drop_lesions(check_tokenized(X), y)
+        healthy, held_out = healthy_samples(check_tokenized(X), y, groups, self.validation_fraction)
         tokens, seed = healthy.tokenizer.training_tokens(healthy), shared_seed(self.random_state)
         generator_config = self._transformer_config(healthy, n_outputs=healthy.tokenizer.n_codes_)
         # The very call of MaskedTokenInpainter.fit, so that the cache trains for both but once.
         generator = self._train(
-            train_token_inpainter, generator_config, seed, tokens=tokens,
+            train_token_inpainter, generator_config, held_out, seed, tokens=tokens,
             mask_generator=self.generator_mask_generator,
         )  # fmt: skip
         self._fit_network(
-            train_token_critic, self._transformer_config(healthy, n_outputs=1), seed=seed, tokens=tokens,
+            train_token_critic, self._transformer_config(healthy, n_outputs=1), held_out, seed=seed, tokens=tokens,
             generator_config=generator_config, generator_state=generator["state"],
             mask_generator=self.mask_generator,
         )  # fmt: skip

@@ -13,7 +13,7 @@ from skmimood._base import check_grid, check_tokenized
 from skmimood._pixel_maps import held_out_slices
 from skmimood._residuals import RESIDUALS, clear_surface, filter_maps, residual_maps
 from skmimood._trained_step import is_odd
-from skmimood._validation import drop_lesions
+from skmimood._validation import healthy_samples
 from skmimood.baselines._untrained import PIXELS, RATE, Rule, UntrainedDetector, one_of
 from skmimood.scans import TokenizedScans
 
@@ -76,7 +76,7 @@ class TokenizerResidual(UntrainedDetector):
         self.fpr = fpr
         self.validation_fraction = validation_fraction
 
-    def fit(self, X: TokenizedScans, y: Any = None) -> TokenizerResidual:
+    def fit(self, X: TokenizedScans, y: Any = None, groups: Any = None) -> TokenizerResidual:
         """Calibrate ``threshold_`` on the held-out healthy slices; nothing else is learnt.
 
         Parameters
@@ -84,15 +84,17 @@ class TokenizerResidual(UntrainedDetector):
         X : TokenizedScans of n slices
         y : array-like of shape (n, H, W) or (n,), optional
             Lesion masks or labels; every sample whose mask is not empty is dropped.
+        groups : array-like of shape (n,), optional
+            Whose slice each is; see `VQTokenizer.fit`.
 
         Returns
         -------
         TokenizerResidual
         """
         self._check_parameters()
-        healthy = drop_lesions(check_tokenized(X), y)
+        healthy, held_out = healthy_samples(check_tokenized(X), y, groups, self.validation_fraction)
         self.grid_ = healthy.tokens.shape[1:]
-        self._calibrate(held_out_slices(healthy, self.validation_fraction))
+        self._calibrate(held_out_slices(healthy, held_out))
         return self
 
     def detect(self, X: TokenizedScans) -> tuple[np.ndarray, np.ndarray]:

@@ -102,6 +102,13 @@ def _add_fit(commands: Any) -> None:
         metavar="SUFFIX",
         help="ending of lesion masks beside the scans; slices with lesions are dropped",
     )
+    group.add_argument(
+        "--groups",
+        type=Path,
+        metavar="TABLE",
+        help="table (columns subject, group) of scans that belong together: those of one group are never divided "
+        "between training and calibration (default: by subject, sub-XX in BIDS names)",
+    )
     group = parser.add_argument_group("how they are seen")
     group.add_argument(
         "--plane", choices=_PLANES, default="axial", help="direction of the slices (default: axial)"

@@ -58,6 +58,7 @@ def _fit(arguments: Namespace) -> int:
         modality=arguments.modality,
         lesions=arguments.lesion_suffix,
         split=arguments.split,
+        groups=arguments.groups,
         volume=arguments.volume,
         max_bytes=arguments.max_bytes,
         max_invalid=arguments.max_invalid,

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import csv
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from skmimood.datasets.tables import read_pairs
 from skmimood.exceptions import InputError
 
 if TYPE_CHECKING:
     from skmimood.datasets.scan_sets import ScanSet
-
-_MAX_BYTES = 2**26
 
 
 def read_splits(path: str | os.PathLike) -> dict[str, tuple[str, ...]]:
@@ -22,7 +20,8 @@ def read_splits(path: str | os.PathLike) -> dict[str, tuple[str, ...]]:
     Parameters
     ----------
     path : str or path
-        A CSV file with the columns subject and split, such as ``splits.csv``; other columns are ignored.
+        A table with the columns subject and split, such as ``splits.csv``; other columns are ignored. Commas,
+        semicolons or tabs separate the cells, and upper or lower case of the columns' names does not matter.
 
     Returns
     -------
@@ -43,16 +42,7 @@ def read_splits(path: str | os.PathLike) -> dict[str, tuple[str, ...]]:
             f"There is no {table.name} in {str(table.parent)!r}. "
             "Pass a CSV file with the columns subject and split."
         )
-    try:
-        if table.stat().st_size > _MAX_BYTES:
-            raise ValueError("it is too large")
-        with table.open(newline="", encoding="utf-8-sig") as stream:
-            rows = csv.DictReader(stream, skipinitialspace=True, restval="")
-            pairs = [(row["subject"].strip(), row["split"].strip()) for row in rows]
-    except (OSError, ValueError, csv.Error) as error:
-        raise InputError(f"{called} cannot be read: {error}. Write it anew as CSV.") from None
-    except KeyError as error:
-        raise InputError(f"{called} has no column {error}. It needs subject and split.") from None
+    pairs = read_pairs(table, "subject", "split")
     if not pairs:
         raise InputError(f"{called} has no rows. List each subject with its split.")
     for subject, split in pairs:

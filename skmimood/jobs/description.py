@@ -43,6 +43,15 @@ def describe(detector: ScanDetector) -> dict[str, Any]:
     }
 
 
+def _calibration_set(detector: ScanDetector) -> str:
+    n_scans, n_scores = (
+        Counter(line.status for line in detector.fit_status_)["calibration"],
+        detector.reference_.n_scans,
+    )
+    different = " of different subjects" if n_scans > n_scores else ""
+    return f"{n_scores} held-out healthy scans{different}"
+
+
 def facts(
     detector: ScanDetector, *, are_thresholds_set: tuple[bool, bool] = (False, False)
 ) -> dict[str, str]:
@@ -68,7 +77,7 @@ def facts(
         "Slices": f"{detector.plane_}, {height} x {width} pixels of {detector.spacing_:.3g} mm",
         "Foreground": _FOREGROUNDS.get(detector.mask, f"masks named {detector.mask}"),
         "Learned from": f"{about['n_training_scans']} healthy scans, {detector.n_slices_:,} slices",
-        "Calibrated on": f"{reference.n_scans} held-out healthy scans",
+        "Calibrated on": _calibration_set(detector),
         "Pixel threshold": _threshold(*pixel, pixel_rate, reference.n_pixels, "pixels", is_pixel_set),
         "Scan threshold": _threshold(*scan, scan_rate, reference.n_scans, "scans", is_scan_set),
     }

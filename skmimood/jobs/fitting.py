@@ -20,6 +20,7 @@ from skmimood.jobs.splits import select_split
 from skmimood.nifti import Source
 from skmimood.preprocessing import Plane
 from skmimood.volumes.sources import find_named_or_chosen, mask_suffixes
+from skmimood.volumes.subjects import groups_in_table
 
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
@@ -57,6 +58,9 @@ class FitJob:
         Ending of the lesion masks beside the scans.
     split : str, optional
         Learn only from the subjects of this split in ``splits.csv``.
+    groups : path, optional
+        Table with the columns subject and group: scans of one group are never divided between training and
+        calibration. By default the subjects in the files' names.
     seed : int, default=0
     device : str, default="auto"
     cache : path, optional
@@ -78,6 +82,7 @@ class FitJob:
     modality: str | None = None
     lesions: str | None = None
     split: str | None = None
+    groups: Path | None = None
     volume: int | None = None
     fpr: float | None = None
     scan_fpr: float | None = None
@@ -144,7 +149,8 @@ def fit_model(paths: Sequence[str | os.PathLike], output: Path, job: FitJob, say
         sources = healthy_sources(paths, job)
         say(f"Learning from {len(sources)} scans with preset {job.preset!r}.")
         started = time.monotonic()
-        detector.fit(sources, job.lesions)
+        grouped = {} if job.groups is None else {"groups": groups_in_table(sources, job.groups)}
+        detector.fit(sources, job.lesions, **grouped)
         save_model(detector, output, overwrite=job.overwrite)
         if _distributed.is_first():
             shutil.rmtree(unfinished, ignore_errors=True)

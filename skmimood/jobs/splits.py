@@ -8,10 +8,9 @@ from pathlib import Path
 
 from skmimood.datasets import read_splits
 from skmimood.exceptions import InputError
-from skmimood.nifti import Source, file_stem
+from skmimood.nifti import Source
 from skmimood.volumes.sources import find_named_or_chosen
-
-_TABLE = "splits.csv"
+from skmimood.volumes.subjects import SPLITS, subject_among
 
 
 def select_split(
@@ -46,36 +45,24 @@ def select_split(
         if split not in subjects.values():
             names = ", ".join(sorted(set(subjects.values())))
             raise InputError(
-                f"{_TABLE} of {folder.name!r} has no split {split!r}; it has {names}. Choose one of them."
+                f"{SPLITS} of {folder.name!r} has no split {split!r}; it has {names}. Choose one of them."
             )
         for source in find_named_or_chosen(folder, suffix=suffix, exclude=exclude):
-            subject = _subject_of(source, folder, subjects)
+            subject = subject_among(Path(str(source)), folder, subjects)
             if subject is not None and subjects[subject] == split:
                 found.append(source)
     if not found:
         raise InputError(
-            f"No scan belongs to a subject of split {split!r}. Compare {_TABLE} with the file names."
+            f"No scan belongs to a subject of split {split!r}. Compare {SPLITS} with the file names."
         )
     return found
 
 
 def _subjects(folder: Path) -> dict[str, str]:
     """Read the split of each subject."""
-    table = folder / _TABLE
+    table = folder / SPLITS
     if not table.is_file():
         raise InputError(
-            f"There is no {_TABLE} in {str(folder)!r}. Pass a folder with such a table, or leave out --split."
+            f"There is no {SPLITS} in {str(folder)!r}. Pass a folder with such a table, or leave out --split."
         )
     return {subject: split for split, subjects in read_splits(table).items() for subject in subjects}
-
-
-def _subject_of(source: Source, folder: Path, subjects: dict[str, str]) -> str | None:
-    path = Path(str(source))
-    inside = path.parent.relative_to(folder).parts if path.is_relative_to(folder) else ()
-    for name in (file_stem(path), *reversed(inside)):
-        # The longest first: "sub-1" must not take the scans of "sub-1_b".
-        parts = [name[:end] for end in range(len(name), 0, -1) if end == len(name) or name[end] in "_-."]
-        for part in parts:
-            if part in subjects:
-                return part
-    return None

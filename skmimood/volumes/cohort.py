@@ -25,6 +25,7 @@ from skmimood.preprocessing import (
     share_missing,
 )
 from skmimood.volumes.domain import ScanFeatures, intensity_histogram
+from skmimood.volumes.sources import ListedScan
 from skmimood.volumes.wording import listing, warn
 
 StatusName = Literal["used", "calibration", "skipped", "duplicate"]
@@ -50,6 +51,8 @@ class ScanStatus:
         Shape of the file's array; empty if it could not be read.
     spacing : tuple of float
         Voxel size in mm along the axes of the file's array; empty if it could not be read.
+    group : str
+        Whose scan it is: see :func:`skmimood.volumes.subjects.groups_of`. Empty in models that do not tell.
     """
 
     id: str
@@ -58,6 +61,7 @@ class ScanStatus:
     n_slices: int = 0
     shape: tuple[int, ...] = ()
     spacing: tuple[float, ...] = ()
+    group: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,21 +90,31 @@ class PreparedScan:
 class Candidate:
     """What is kept of a scan after screening: everything but its voxels."""
 
-    source: Source
-    lesions: Source | None
-    id: str
+    listed: ListedScan
     features: ScanFeatures
     shape: tuple[int, ...]
     spacing: tuple[float, ...]
     warnings: tuple[str, ...]
 
+    @property
+    def id(self) -> str:
+        """What the scan is called."""
+        return self.listed.id
+
+    @property
+    def group(self) -> str:
+        """Whose scan it is."""
+        return self.listed.group
+
     def status(self, status: StatusName, **details: Any) -> ScanStatus:
         """Return this scan's line in the status table."""
-        return ScanStatus(self.id, status, shape=self.shape, spacing=self.spacing, **details)
+        return ScanStatus(
+            self.id, status, shape=self.shape, spacing=self.spacing, group=self.group, **details
+        )
 
     def read(self, reader: ScanReader) -> PreparedScan:
         """Read the voxels again."""
-        return reader.read(self.source, self.id, self.lesions)
+        return reader.read(self.listed.source, self.id, self.listed.lesions)
 
 
 @dataclass(frozen=True)
@@ -195,9 +209,9 @@ def _repaired(mask: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
 
 
 def screen(
-    sources: Iterable[tuple[str, Source, Source | None]], reader: ScanReader, plane: Plane
+    scans: Iterable[ListedScan], reader: ScanReader, plane: Plane
 ) -> tuple[list[Candidate], list[ScanStatus]]:
-    """Look at every scan (name, source, lesions) once; return those that can be used, and the faults of the others.
+    """Look at every scan once; return those that can be used, and what is wrong with the others.
 
     Nothing is learned here that could leak from scans drawn for calibration later: each scan is judged alone,
     but for exact copies. What is wrong or odd is warned about.
@@ -205,22 +219,22 @@ def screen(
     usable: list[Candidate] = []
     rejected: list[ScanStatus] = []
     seen: dict[bytes, str] = {}
-    for name, source, lesions in sources:
+    for listed in scans:
         try:
-            prepared = reader.read(source, name, lesions)
+            prepared = reader.read(listed.source, listed.id, listed.lesions)
             features = measure(prepared, plane)
         except ScanReadError as error:
-            rejected.append(ScanStatus(name, "skipped", error.reason))
+            rejected.append(ScanStatus(listed.id, "skipped", error.reason, group=listed.group))
             continue
         scan = prepared.scan
         spacing = tuple(round(float(step), 4) for step in scan.spacing)
         digest = hashlib.blake2b(np.ascontiguousarray(scan.data.T).data, digest_size=16).digest()
         if digest in seen:
             reason = f"has the same voxels as {seen[digest]}"
-            rejected.append(ScanStatus(scan.id, "duplicate", reason, 0, scan.shape, spacing))
+            rejected.append(ScanStatus(scan.id, "duplicate", reason, 0, scan.shape, spacing, listed.group))
             continue
         seen[digest] = scan.id
-        usable.append(Candidate(source, lesions, scan.id, features, scan.shape, spacing, scan.warnings))
+        usable.append(Candidate(listed, features, scan.shape, spacing, scan.warnings))
     warn_about_left_out(rejected)
     _warn_about_oddities(usable)
     return usable, rejected
@@ -245,28 +259,34 @@ def split(
 ) -> tuple[list[Candidate], list[Candidate]]:
     """Draw the scans to learn from and the scans to hold out for calibration; both keep the given order.
 
-    More than ``calibration_fraction`` are held out if a scan threshold at rate ``scan_fpr`` takes more, unless
-    fewer than half of the scans would be left to learn from. The draw depends on the scans' names and the
-    seed, not on the order in which the scans were given.
+    Whole groups are drawn: all scans of a subject are on one side. More than ``calibration_fraction`` of the groups are
+    held out if a scan threshold at rate ``scan_fpr`` takes more, unless fewer than half would be left to learn
+    from. The draw depends on the scans' names and the seed, not on the order in which the scans were given.
 
     Raises
     ------
     InputError
-        With the number needed, if there are fewer than 2 scans to learn from and 1 for calibration.
+        With the number needed, if there are fewer than 2 scans, or groups, to learn from and 1 for calibration.
     """
-    n = len(candidates)
-    if n < 3:
+    if len(candidates) < 3:
         raise InputError(
             "fit needs at least 3 different usable scans, 2 to learn from and 1 held out for the thresholds; "
-            f"got {n} of {n + n_rejected}. Add healthy scans."
+            f"got {len(candidates)} of {len(candidates) + n_rejected}. Add healthy scans."
+        )
+    groups = list(dict.fromkeys(one.group for one in sorted(candidates, key=lambda one: one.id)))
+    n = len(groups)
+    if n < 3:
+        raise InputError(
+            "fit needs scans of at least 3 subjects, 2 to learn from and 1 held out for the thresholds; the "
+            f"{len(candidates)} usable scans are of {n}: {listing(groups)}. Add scans of others, or tell by groups "
+            "whose they are."
         )
     wanted, needed = max(1, round(calibration_fraction * n)), scores_needed(scan_fpr)
     n_held_out = min(max(wanted, needed) if 2 * needed <= n else wanted, n - 2)
-    by_name = sorted(range(n), key=lambda k: candidates[k].id)
-    held_out = {by_name[k] for k in rng.permutation(n)[:n_held_out]}
+    held_out = {groups[k] for k in rng.permutation(n)[:n_held_out]}
     return (
-        [candidate for k, candidate in enumerate(candidates) if k not in held_out],
-        [candidate for k, candidate in enumerate(candidates) if k in held_out],
+        [candidate for candidate in candidates if candidate.group not in held_out],
+        [candidate for candidate in candidates if candidate.group in held_out],
     )
 
 

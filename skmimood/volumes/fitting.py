@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from sklearn import config_context
+from sklearn.utils.validation import has_fit_parameter
 
 from skmimood.calibration import HealthyReference
 from skmimood.exceptions import InputError, ScanReadError
-from skmimood.nifti import Source, scan_id
 from skmimood.nifti.names import file_name
 from skmimood.pipeline import PRESET_IMAGE_SIZE, preset_of
 from skmimood.preprocessing import Plane
 from skmimood.volumes.cohort import Candidate, ScanReader, ScanStatus, warn_about_left_out
 from skmimood.volumes.mapping import Frame, top_mean
+from skmimood.volumes.sources import ListedScan
 from skmimood.volumes.wording import listing, warn
 
 if TYPE_CHECKING:
@@ -62,6 +65,11 @@ class SliceReservoir:
         _reorder(sample, np.argsort(arrivals))
         arrivals.sort()
         return sample
+
+    @property
+    def places(self) -> np.ndarray:
+        """Place in the stream of each of `slices`, shape (n,) int64, ascending."""
+        return np.sort(self._arrivals[: self._seen])
 
 
 def _reorder(slices: np.ndarray, order: np.ndarray) -> None:
@@ -111,8 +119,8 @@ def collect_slices(
     max_slices: int,
     rng: np.random.Generator,
     progress: Progress,
-) -> tuple[np.ndarray, list[ScanStatus]]:
-    """Return the slices to learn from, (n, H, W) float32, and what became of each scan.
+) -> tuple[np.ndarray, np.ndarray, list[ScanStatus]]:
+    """Return the slices to learn from, (n, H, W) float32, the group of each, (n,) str, and what became of each scan.
 
     Raises
     ------
@@ -139,7 +147,8 @@ def collect_slices(
             f"{min_foreground:.0%}. Lower min_foreground, or look at the scans."
         )
     warn_about_left_out(lines)
-    return reservoir.slices, lines
+    groups = np.repeat([line.group for line in lines], [line.n_slices for line in lines])
+    return reservoir.slices, groups[reservoir.places], lines
 
 
 def warn_about_size(pipeline: Pipeline, size: tuple[int, int]) -> None:
@@ -161,14 +170,24 @@ def for_plane(pipeline: Pipeline, plane: Plane) -> Pipeline:
     return pipeline.set_params(**dict.fromkeys(flips, False)) if plane == "sagittal" else pipeline
 
 
-def warn_about_learned(sources: Iterable[Source], fit_status: Iterable[ScanStatus]) -> None:
-    """Warn about scans to calibrate on that were learned from; images without a file have no name to tell."""
-    learned = {line.id for line in fit_status if line.status == "used"}
-    names = [scan_id(source) for source in sources if file_name(source) is not None]
-    if known := [name for name in names if name in learned]:
+def fit_in_groups(pipeline: Pipeline, slices: np.ndarray, groups: np.ndarray) -> Pipeline:
+    """Fit a pipeline on slices (n, H, W), telling each step that asks for it which of them belong together."""
+    asking = [
+        name for name, step in pipeline.steps if hasattr(step, "fit") and has_fit_parameter(step, "groups")
+    ]
+    with config_context(enable_metadata_routing=False):  # by which parameters are named otherwise
+        return pipeline.fit(slices, **{f"{name}__groups": groups for name in asking})
+
+
+def warn_about_learned(scans: Iterable[ListedScan], fit_status: Iterable[ScanStatus]) -> None:
+    """Warn about scans to calibrate on that were learned from, or of whose subjects others were."""
+    learned = {name for line in fit_status if line.status == "used" for name in (line.id, line.group)}
+    # Images without a file have no name to tell them by, unless they were given a group.
+    named = [one for one in scans if file_name(one.source) is not None or one.group != one.id]
+    if known := [one.id for one in named if not learned.isdisjoint((one.id, one.group))]:
         warn(
-            f"Scans of these names were learned from, so they are not held out: {listing(known)}. The "
-            "thresholds will be too low; calibrate on scans that took no part in fit."
+            f"Scans of these names, or others of their subjects, were learned from, so they are not held out: "
+            f"{listing(known)}. The thresholds will be too low; calibrate on subjects that took no part in fit."
         )
 
 
@@ -180,6 +199,7 @@ def refer(
     Returns
     -------
     reference : HealthyReference
+        With one score for each group: the highest of its scans.
     lines : list of ScanStatus
         What became of each scan.
     scores : dict of str to float
@@ -192,6 +212,7 @@ def refer(
     """
     lines: list[ScanStatus] = []
     scores: dict[str, float] = {}
+    highest: dict[str, float] = {}  # of each group
 
     def scored() -> Iterator[tuple[np.ndarray, float]]:
         for candidate in progress(held_out, "calibrating"):
@@ -204,10 +225,11 @@ def refer(
             if not values.size:
                 lines.append(candidate.status("skipped", reason="every slice holds a lesion"))
                 continue
-            scores[candidate.id] = top_mean(values)
+            score = scores[candidate.id] = top_mean(values)
+            highest[candidate.group] = max(score, highest.get(candidate.group, score))
             lines.append(candidate.status("calibration", n_slices=int(maps.has_foreground.sum())))
-            yield values, scores[candidate.id]
+            yield values, score
 
     reference = HealthyReference.from_scans(scored())
     warn_about_left_out(lines)
-    return reference, lines, scores
+    return replace(reference, scan_scores=np.sort(list(highest.values()))), lines, scores

@@ -19,11 +19,20 @@ from skmimood.calibration import HealthyReference, ScoreHistogram, average_preci
 from skmimood.exceptions import ModelLoadError
 from skmimood.nifti import DEFAULT_MAX_BYTES, Source, scan_id, scan_ids
 from skmimood.preprocessing import Plane
-from skmimood.volumes.cohort import Candidate, PreparedScan, ScanReader, ScanStatus, measure, screen, split
+from skmimood.volumes.cohort import (
+    Candidate,
+    PreparedScan,
+    ScanReader,
+    ScanStatus,
+    measure,
+    screen,
+    split,
+)
 from skmimood.volumes.domain import Domain, find_high_scores, learn_domain, warn_about_suspects
 from skmimood.volumes.fitting import (
     choose_frame,
     collect_slices,
+    fit_in_groups,
     for_plane,
     refer,
     warn_about_learned,
@@ -33,7 +42,7 @@ from skmimood.volumes.mapping import Frame, judge
 from skmimood.volumes.results import Gallery, ScanResult
 from skmimood.volumes.sent_once import SentOnce
 from skmimood.volumes.settings import inference_settings, warn_if_changed
-from skmimood.volumes.sources import find_named_or_chosen, mask_suffixes, pair_masks
+from skmimood.volumes.sources import ListedScan, find_named_or_chosen, list_scans, mask_suffixes, pair_masks
 from skmimood.volumes.state import as_pair, check_parameters, pack, raise_faults, unpack
 from skmimood.volumes.wording import warn
 
@@ -172,7 +181,7 @@ class ScanDetector(BaseEstimator):
         self.volume = volume
         self.n_jobs = n_jobs
 
-    def fit(self, X: Any, y: Any = None) -> ScanDetector:
+    def fit(self, X: Any, y: Any = None, groups: Any = None) -> ScanDetector:
         """Learn from healthy scans, and set the thresholds on scans held out of them.
 
         Parameters
@@ -182,6 +191,11 @@ class ScanDetector(BaseEstimator):
         y : suffix, folder, glob, or list of paths, images and None, optional
             Lesion masks, as `score` takes them. Slices that hold a lesion are neither learned from nor used
             for the thresholds.
+        groups : list, array or series of labels, optional
+            One for each scan: scans of one label, such as the sessions of a subject, are never divided between
+            training, its validation and the thresholds. By default the subject in BIDS names (``sub-01``) of files or
+            folders and in the layouts of HCP and FreeSurfer, else in a ``splits.csv`` in a folder above; else each scan
+            is its own.
 
         Returns
         -------
@@ -190,17 +204,17 @@ class ScanDetector(BaseEstimator):
         Raises
         ------
         InputError
-            If a parameter is wrong, there are too few usable scans, or no slice has enough foreground. A scan
-            that cannot be used does not raise: it is warned about and listed in ``fit_status_``.
+            If a parameter is wrong, there are too few usable scans or subjects, or no slice has enough foreground. A
+            scan that cannot be used does not raise: it is warned about and listed in ``fit_status_``.
         """
         check_parameters(self)
         warn_about_size(self.pipeline, as_pair(self.size))
         for name in [name for name in vars(self) if name.endswith("_")]:
             delattr(self, name)  # a fit that fails must not leave half of the last one
         self.plane_ = self.plane
-        sources = find_named_or_chosen(X, **self._choice(y))
+        listed = list_scans(X, y, groups, **self._choice(y))
         rng = np.random.default_rng(shared_seed(self.random_state))
-        candidates, rejected = self._screen(sources, y)
+        candidates, rejected = self._screen(listed)
         training, held_out = split(candidates, len(rejected), self.calibration_fraction, self.scan_fpr, rng)
 
         features = [{one.id: one.features for one in part} for part in (training, held_out)]
@@ -210,8 +224,10 @@ class ScanDetector(BaseEstimator):
         self.intensity_histogram_, self.intensity_limit_ = domain.histogram, domain.distance_limit
         self.foreground_range_ = domain.volume_range
         limits = self.min_foreground, self.max_slices
-        slices, used = collect_slices(training, self._reader(), self._frame(), *limits, rng, self._progress)
-        self.pipeline_ = for_plane(clone(self.pipeline), self.plane).fit(slices)
+        slices, groups, used = collect_slices(
+            training, self._reader(), self._frame(), *limits, rng, self._progress
+        )
+        self.pipeline_ = fit_in_groups(for_plane(clone(self.pipeline), self.plane), slices, groups)
         self.n_scans_, self.n_slices_ = sum(line.status == "used" for line in used), len(slices)
         del slices  # up to a gigabyte that the calibration can do without
 
@@ -221,19 +237,20 @@ class ScanDetector(BaseEstimator):
         self.suspects_ |= find_high_scores(scores)
         warn_about_suspects(self.suspects_)
         lines = {line.id: line for line in (*rejected, *used, *calibrated)}
-        self.fit_status_ = [lines[name] for name in scan_ids(sources)]
+        self.fit_status_ = [lines[scan.id] for scan in listed]
         self._set_thresholds(reference, self.fpr, self.scan_fpr)
         return self
 
     def calibrate(
-        self, X: Any, y: Any = None, *, fpr: float | None = None, scan_fpr: float | None = None
-    ) -> ScanDetector:
+        self, X: Any, y: Any = None, *, groups: Any = None, fpr: float | None = None, scan_fpr: float | None = None
+    ) -> ScanDetector:  # fmt: skip
         """Set both thresholds anew on healthy scans that took no part in `fit`, say of a new site.
 
         Parameters
         ----------
-        X, y : as in `fit`
-            Healthy scans, at least 1, and optionally lesion masks whose slices are left out.
+        X, y, groups : as in `fit`
+            Healthy scans, at least 1, and optionally lesion masks whose slices are left out. Of several scans of one
+            group the highest score counts, as one.
         fpr, scan_fpr : float in (0, 1), optional
             Rates to use instead of the parameters of the same names.
 
@@ -244,14 +261,15 @@ class ScanDetector(BaseEstimator):
         Raises
         ------
         InputError
-            If a rate is not in (0, 1) or no scan can be used. One that cannot be used is warned about.
+            If a rate is not in (0, 1) or no scan can be used. One that cannot be used is warned about, and one of a
+            subject that was learned from.
         """
         check_is_fitted(self)
         fpr, scan_fpr = self.fpr if fpr is None else fpr, self.scan_fpr if scan_fpr is None else scan_fpr
         raise_faults([check_rate("fpr", fpr), check_rate("scan_fpr", scan_fpr)])
-        sources = find_named_or_chosen(X, **self._choice(y))
-        warn_about_learned(sources, self.fit_status_)
-        candidates, _ = self._screen(sources, y)
+        listed = list_scans(X, y, groups, **self._choice(y))
+        warn_about_learned(listed, self.fit_status_)
+        candidates, _ = self._screen(listed)
         reference, _, _ = refer(candidates, self._reader(), self._frame(), self.pipeline_, self._progress)
         self._set_thresholds(reference, fpr, scan_fpr)
         return self
@@ -402,9 +420,8 @@ class ScanDetector(BaseEstimator):
     def _progress(self, items: Sequence[Any], what: str) -> Iterable[Any]:
         return each(items, what, "scans", shown=self.verbose)
 
-    def _screen(self, sources: Sequence[Source], y: Any) -> tuple[list[Candidate], list[ScanStatus]]:
-        triples = list(zip(scan_ids(sources), sources, pair_masks(y, sources), strict=True))
-        return screen(self._progress(triples, "reading"), self._reader(), self.plane_)
+    def _screen(self, scans: Sequence[ListedScan]) -> tuple[list[Candidate], list[ScanStatus]]:
+        return screen(self._progress(scans, "reading"), self._reader(), self.plane_)
 
     def _set_thresholds(self, reference: HealthyReference, fpr: float, scan_fpr: float) -> None:
         self.reference_ = reference

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ from skmimood.exceptions import InputError
 from skmimood.nifti import Source, find_companion, find_scans, scan_ids
 from skmimood.nifti.files import as_entries
 from skmimood.nifti.names import entities, file_path
-from skmimood.volumes.wording import listing
+from skmimood.volumes.subjects import groups_of
+from skmimood.volumes.wording import listing, warn
 
 # Without a modality to choose by, files of these endings are taken for masks, or for results of this package.
 _MASK_SUFFIXES = (
@@ -37,6 +39,39 @@ _MASK_SUFFIXES = (
 _NEVER_LESIONS = ("_brainmask",)
 
 
+@dataclass(frozen=True, eq=False)
+class ListedScan:
+    """A scan that was given, before it is read: its name, its file, its lesion mask and whose it is."""
+
+    id: str
+    source: Source
+    lesions: Source | None
+    group: str
+
+
+def list_scans(
+    X: Any, y: Any, groups: Any, *, suffix: str | None, exclude: Sequence[str]
+) -> list[ListedScan]:
+    """List healthy scans with their lesion masks and groups; a file that is named twice is listed once.
+
+    Parameters
+    ----------
+    X, suffix, exclude : see `find_named_or_chosen`
+    y : see `pair_masks`
+    groups : see :func:`skmimood.volumes.subjects.groups_of`
+    """
+    sources = find_named_or_chosen(X, suffix=suffix, exclude=exclude)
+    masks, groups = pair_masks(y, sources), groups_of(sources, groups)
+    places = first_places(sources)
+    if len(places) < len(sources):
+        warn(f"{len(sources) - len(places)} of the files are named more than once; each is taken once.")
+    names = scan_ids([sources[place] for place in places])
+    return [
+        ListedScan(name, sources[place], masks[place], groups[place])
+        for name, place in zip(names, places, strict=True)
+    ]
+
+
 def mask_suffixes(mask: str, y: Any, modality: str | None) -> tuple[str, ...]:
     """Return the endings of files in a folder that are masks or results, not scans."""
     named = [suffix for suffix in (mask, y) if is_suffix(suffix) and suffix not in ("auto", "none")]
@@ -58,10 +93,10 @@ def find_named_or_chosen(X: Any, *, suffix: str | None, exclude: Sequence[str]) 
 
 
 def first_places(sources: Sequence[Source]) -> list[int]:
-    """Return the places of the scans without those whose file came before, by this or another path."""
+    """Return the places of the scans without paths to a file that came before; images all stay."""
     first: dict[Any, int] = {}
     for place, source in enumerate(sources):
-        first.setdefault(id(source) if isinstance(source, SpatialImage) else _real_path(source), place)
+        first.setdefault(place if isinstance(source, SpatialImage) else _real_path(source), place)
     return list(first.values())
 
 

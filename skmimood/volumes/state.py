@@ -148,6 +148,7 @@ def _status(line: Mapping[str, Any]) -> ScanStatus:
         int(line["n_slices"]),
         tuple(int(side) for side in line["shape"]),
         tuple(float(step) for step in line["spacing"]),
+        str(line.get("group", "")),
     )
 
 

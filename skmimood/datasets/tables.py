@@ -1,0 +1,82 @@
+"""Small tables of text as spreadsheets and scripts write them, whatever separator and encoding they chose."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+
+from skmimood.exceptions import InputError
+
+_MAX_BYTES = 2**26
+_SEPARATORS = (",", ";", "\t", "|")
+_BYTE_ORDER_MARKS = (b"\xff\xfe", b"\xfe\xff")
+
+
+def read_pairs(table: Path, first: str, second: str) -> list[tuple[str, str]]:
+    """Read two columns of a table.
+
+    Parameters
+    ----------
+    table : Path
+        Text in UTF-8, UTF-16 or, failing these, Latin-1, with cells separated by commas, semicolons, tabs or bars.
+    first, second : str
+        The columns; neither case nor spaces around names and cells matter.
+
+    Returns
+    -------
+    list of (str, str)
+        One a row; rows without any content are passed over.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read or lacks a column.
+    """
+    names = (first, second)
+    called = f"{table.name} of {table.absolute().parent.name!r}"
+    try:
+        lines = _text(table).lstrip("\r\n").splitlines(keepends=True)
+        if lines and lines[0].lower().startswith("sep="):  # for Excel
+            del lines[0]
+        found = [(_header(lines[0], separator), separator) for separator in _SEPARATORS] if lines else []
+        for header, separator in found:
+            if set(names) <= set(header):
+                stream = io.StringIO("".join(lines[1:]), newline="")
+                rows = csv.reader(stream, delimiter=separator, skipinitialspace=True)
+                places = header.index(first), header.index(second)
+                return [
+                    (_cell(row, places[0]), _cell(row, places[1])) for row in rows if any(map(str.strip, row))
+                ]
+    except (OSError, ValueError, csv.Error) as error:
+        raise InputError(f"{called} cannot be read: {error}. Write it anew as CSV.") from None
+    if not found:
+        return []
+    present = max((header for header, _ in found), key=lambda header: len(set(names).intersection(header)))
+    missing = next(name for name in names if name not in present)
+    raise InputError(f"{called} has no column {missing!r}. It needs {' and '.join(names)}.")
+
+
+def _text(table: Path) -> str:
+    if table.stat().st_size > _MAX_BYTES:
+        raise ValueError("it is too large")
+    content = table.read_bytes()
+    if content.startswith(_BYTE_ORDER_MARKS):
+        return content.decode("utf-16")
+    if b"\x00" in content[:2]:
+        return content.decode("utf-16-be" if content[:1] == b"\x00" else "utf-16-le")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        if any(mark in content for mark in _BYTE_ORDER_MARKS):
+            raise ValueError("its encoding changes in the middle") from None
+        return content.decode("cp1252")
+
+
+def _header(line: str, separator: str) -> list[str]:
+    cells = next(csv.reader([line], delimiter=separator, skipinitialspace=True))
+    return [cell.strip().casefold() for cell in cells]
+
+
+def _cell(row: list[str], place: int) -> str:
+    return row[place].strip() if place < len(row) else ""
