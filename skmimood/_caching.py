@@ -19,6 +19,7 @@ from filelock import FileLock
 import skmimood
 from skmimood import _distributed
 from skmimood._code_digest import code_digest
+from skmimood._paths import expand
 from skmimood.exceptions import SkmimoodWarning
 
 
@@ -68,7 +69,7 @@ def _opened(
         return
     # joblib notices changed code in the function alone, not in what it calls.
     code = f"{skmimood.__version__}-{code_digest(function.__module__)}"
-    folder = Path(location) / f"skmimood-{code}-torch-{version('torch')}"
+    folder = expand(location) / f"skmimood-{code}-torch-{version('torch')}"
     with contextlib.ExitStack() as stack:
         cached = function
         try:

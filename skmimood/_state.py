@@ -6,22 +6,24 @@ import hashlib
 import importlib
 import json
 import os
+import secrets
 import shutil
-import tempfile
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save
 from sklearn.base import BaseEstimator, clone
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 
 import skmimood
 from skmimood import _distributed
-from skmimood.exceptions import ModelLoadError, ModelSaveError
+from skmimood._paths import expand
+from skmimood.exceptions import ModelLoadError, ModelSaveError, SkmimoodWarning
 
 FORMAT_VERSION = 1
 _MANIFEST, _ARRAYS = "manifest.json", "arrays.safetensors"
@@ -55,9 +57,9 @@ def save_model(estimator: BaseEstimator, path: str | os.PathLike, *, overwrite: 
     ----------
     estimator : fitted estimator of skmimood, or Pipeline of such
     path : str or path
-        The folder. It appears complete or not at all.
+        The folder. It appears complete or not at all. A link is followed; an empty folder is filled.
     overwrite : bool, default=False
-        Replace what is there.
+        Replace the model that is there.
 
     Raises
     ------
@@ -66,24 +68,20 @@ def save_model(estimator: BaseEstimator, path: str | os.PathLike, *, overwrite: 
     NotFittedError
         If the estimator is not fitted.
     """
-    path = Path(path)
+    path = Path(os.path.realpath(expand(path)))
     if not _distributed.is_first():
         return
-    if path.exists() and not overwrite:
-        raise ModelSaveError(f"{path.name} exists already. Choose another path or pass overwrite=True.")
-    if path.exists() and not (path / _MANIFEST).is_file():
-        raise ModelSaveError(
-            f"{path.name} exists and is not a model, so it is not replaced. Choose another path."
-        )
+    if not is_free(path):
+        _check_replaceable(path, overwrite)
     arrays: dict[str, np.ndarray] = {}
     node = _pack(estimator, "", arrays)
+    temporary = path.with_name(f".{path.name[:40]}-{secrets.token_hex(4)}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name[:40]}-", dir=path.parent))
+        temporary.mkdir(parents=True)
         try:
-            save_file({k: np.array(v, order="C") for k, v in arrays.items()}, temporary / _ARRAYS)
+            # Written by us and not by safetensors, whose files none but their owner may read.
+            (temporary / _ARRAYS).write_bytes(save({k: np.array(v, order="C") for k, v in arrays.items()}))
             _write_manifest(temporary, node)
-            temporary.chmod(0o755)
             _put_in_place(temporary, path)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -91,6 +89,11 @@ def save_model(estimator: BaseEstimator, path: str | os.PathLike, *, overwrite: 
         raise ModelSaveError(
             f"{path.name} cannot be written: {error.strerror or error}. Nothing was saved."
         ) from error
+
+
+def is_free(path: Path) -> bool:
+    """Tell whether a model can be put at ``path`` without replacing anything: there is nothing, or an empty folder."""
+    return not os.path.lexists(path) or (path.is_dir() and not any(path.iterdir()))
 
 
 def load_model(path: str | os.PathLike) -> Any:
@@ -106,7 +109,7 @@ def load_model(path: str | os.PathLike) -> Any:
     ModelLoadError
         If the folder is missing, incomplete, damaged, of a newer version, or holds NaN weights.
     """
-    path = Path(path)
+    path = expand(path)
     content = _read_manifest(path)
     arrays = _read_arrays(path, content)
     try:
@@ -117,10 +120,24 @@ def load_model(path: str | os.PathLike) -> Any:
         raise ModelLoadError(f"{path.name}: the manifest does not describe a model ({error}).") from error
 
 
+def _check_replaceable(path: Path, overwrite: bool) -> None:
+    name = path.name or path
+    if not overwrite:
+        raise ModelSaveError(f"{name} exists already. Choose another path or pass overwrite=True.")
+    if not (path / _MANIFEST).is_file():
+        raise ModelSaveError(f"{name} exists and is not a model, so it is not replaced. Choose another path.")
+    if os.path.ismount(path):
+        raise ModelSaveError(f"{name} is a mount point, which cannot be replaced. Choose a folder in it.")
+
+
 def _put_in_place(new: Path, path: Path) -> None:
     """Move a folder to ``path``; what stood there is deleted only once the new one stands."""
-    if not path.exists():
+    if not os.path.lexists(path):
         os.replace(new, path)
+        return
+    if is_free(path):  # it may be a mount point, or where the user stands: so it stays, and is filled
+        for name in (_ARRAYS, _MANIFEST):  # this order, since a manifest makes it a model
+            shutil.move(new / name, path / name)
         return
     old = new.with_name(f"{new.name}-old")
     os.replace(path, old)
@@ -129,7 +146,13 @@ def _put_in_place(new: Path, path: Path) -> None:
     except OSError:
         os.replace(old, path)
         raise
-    shutil.rmtree(old)
+    shutil.rmtree(old, ignore_errors=True)
+    if old.exists():
+        warnings.warn(
+            f"{path.name} is saved, but the model that it replaced could not be removed whole. Delete {old.name!r} "
+            "beside it.",
+            SkmimoodWarning, stacklevel=3,
+        )  # fmt: skip
 
 
 def _write_manifest(folder: Path, node: dict[str, Any]) -> None:

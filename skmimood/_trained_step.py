@@ -17,6 +17,7 @@ from skmimood._caching import run_cached
 from skmimood._code_digest import code_digest
 from skmimood._corruption import has_callable
 from skmimood._device import PRECISIONS, autocast, resolve_device, resolve_precision, with_halving
+from skmimood._paths import expand
 from skmimood._random import shared_seed
 from skmimood._slice_estimator import SliceEstimator
 from skmimood._training import Recipe, Runtime
@@ -165,7 +166,7 @@ class TrainedStep(SliceEstimator):
         if not is_named:
             raise InputError("A training with a callable law cannot be resumed; set checkpoint_dir=None.")
         name = f"{type(self).__name__}-{joblib.hash(arguments)[:16]}-{code_digest(train.__module__)}"
-        return Path(self.checkpoint_dir) / f"{name}.safetensors"
+        return expand(self.checkpoint_dir) / f"{name}.safetensors"
 
     def _transformer_config(self, X: TokenizedScans, *, n_outputs: int) -> dict[str, Any]:
         """Return the arguments of the `TokenTransformer` over the tokens of ``X``."""

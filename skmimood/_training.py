@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from skmimood import _distributed
@@ -274,7 +274,7 @@ class _Trainer:
         temporary = path.with_name(f".{path.name}.{os.getpid()}")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary, metadata)
+            temporary.write_bytes(save({k: tensor.contiguous() for k, tensor in tensors.items()}, metadata))
             os.replace(temporary, path)
         except (OSError, SafetensorError) as error:
             with contextlib.suppress(OSError):

@@ -37,6 +37,15 @@ def test_an_equal_call_is_read_from_the_cache_whatever_its_runtime(tmp_path, as_
     assert CALLS == ["cpu"]
 
 
+def test_a_cache_in_the_home_folder_is_found_there(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    for _ in range(2):
+        run_cached(double, "~/cache", runtime=None, numbers=1)
+    assert CALLS == [None]
+    assert [path.name for path in tmp_path.iterdir()] == ["home"]
+
+
 def test_other_arguments_are_computed(tmp_path):
     for number in (1, 2):
         assert run_cached(double, str(tmp_path), numbers=number) == 2 * number

@@ -144,6 +144,27 @@ def test_an_existing_model_is_refused_before_anything_is_learned(healthy, tmp_pa
     assert_mistake(capsys, "fit", healthy, "-o", tmp_path, *FAST, "--overwrite", says="another output")
 
 
+@pytest.mark.parametrize(
+    "output", [".", "..", "/", "empty/", "~/model", "healthy/model", "a-file", "~nobody9/x"]
+)
+def test_an_output_of_any_kind_is_tried_before_anything_is_learned(
+    output, healthy, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(ScanDetector, "fit", lambda *arguments: (_ for _ in ()).throw(MemoryError))
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a-file").write_text("mine")
+    (tmp_path / "empty").mkdir()
+    before = content(tmp_path)
+    works = output in ("empty/", "~/model", "healthy/model")
+    assert run("fit", "healthy", f"--output={output}", *FAST) == 2
+    errors = capsys.readouterr().err
+    assert errors.count("\n") == 1
+    assert ("not enough memory" in errors) == works
+    assert content(tmp_path) == before
+    assert sorted(os.listdir()) == ["a-file", "empty", "healthy"] + ["home"] * (output == "~/model")
+
+
 def test_too_few_scans_are_a_clear_error_that_leaves_nothing(healthy, tmp_path, capsys):
     for scan in sorted(healthy.iterdir())[2:]:
         scan.unlink()

@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 
 import numpy as np
@@ -8,9 +9,9 @@ from sklearn.base import BaseEstimator
 from sklearn.exceptions import NotFittedError
 from sklearn.pipeline import Pipeline
 
-from skmimood import load_model, save_model
+from skmimood import _state, load_model, save_model
 from skmimood._state import _content_hash
-from skmimood.exceptions import ModelLoadError, ModelSaveError
+from skmimood.exceptions import InputError, ModelLoadError, ModelSaveError, SkmimoodWarning
 
 
 @pytest.fixture
@@ -71,6 +72,66 @@ def test_a_folder_that_is_no_model_is_never_replaced(fitted, tmp_path):
     with pytest.raises(ModelSaveError, match="is not a model"):
         save_model(fitted, tmp_path / "notes", overwrite=True)
     assert (tmp_path / "notes" / "thesis.txt").exists()
+
+
+@pytest.mark.parametrize("umask", [0o002, 0o022, 0o077])
+def test_a_model_and_its_folder_follow_the_umask(fitted, tmp_path, umask):
+    before = os.umask(umask)
+    try:
+        save_model(fitted, tmp_path / "new" / "model")
+        (tmp_path / "plain").touch()
+    finally:
+        os.umask(before)
+    usual = (tmp_path / "plain").stat().st_mode & 0o777
+    assert usual == 0o666 & ~umask
+    files = list((tmp_path / "new" / "model").iterdir())
+    assert {file.stat().st_mode & 0o777 for file in files} == {usual}
+    folders = tmp_path / "new", tmp_path / "new" / "model"
+    assert {folder.stat().st_mode & 0o777 for folder in folders} == {0o777 & ~umask}
+
+
+@pytest.mark.parametrize("target", ["run", "not-yet-there"])
+def test_a_model_saved_through_a_link_goes_where_the_link_leads(fitted, tmp_path, target):
+    save_model(fitted, tmp_path / "run")
+    (tmp_path / "latest").symlink_to(target)
+    save_model(fitted, tmp_path / "latest", overwrite=target == "run")
+    assert (tmp_path / "latest").is_symlink()
+    load_model(tmp_path / target)
+    assert {path.name for path in tmp_path.iterdir()} == {"latest", "run", target}
+
+
+def test_a_replaced_model_that_cannot_be_removed_does_not_undo_the_saving(fitted, tmp_path, monkeypatch):
+    save_model(fitted, tmp_path / "model")
+    before = (tmp_path / "model").stat().st_ino
+    monkeypatch.setattr(_state.shutil, "rmtree", lambda path, ignore_errors=False: None)
+    with pytest.warns(SkmimoodWarning, match=r"model is saved, but.*Delete '.model-.*-old' beside it"):
+        save_model(fitted, tmp_path / "model", overwrite=True)
+    assert (tmp_path / "model").stat().st_ino != before
+    load_model(tmp_path / "model")
+
+
+def test_an_empty_folder_is_filled_and_stays_the_same_folder(fitted, tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    save_model(fitted, ".")
+    load_model(".")
+    assert sorted(os.listdir()) == ["arrays.safetensors", "manifest.json"]
+    assert os.listdir(tmp_path) == ["here"]
+    monkeypatch.setattr(os.path, "ismount", lambda path: True)
+    with pytest.raises(ModelSaveError, match="here is a mount point, which cannot be replaced"):
+        save_model(fitted, ".", overwrite=True)
+
+
+def test_a_tilde_stands_for_the_home_folder(fitted, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    save_model(fitted, "~/model")
+    load_model("~/model")
+    assert os.listdir(tmp_path) == ["home"]
+    with pytest.raises(InputError, match=r"'~nobody9/m': '~nobody9' is no home folder.*'./~nobody9'"):
+        save_model(fitted, "~nobody9/m")
+    with pytest.raises(InputError, match="empty text"):
+        load_model("")
 
 
 def test_parameters_from_a_numpy_grid_are_saved(healthy, tmp_path):

@@ -86,7 +86,7 @@ def build_parser() -> argparse.ArgumentParser:
 def _add_fit(commands: Any) -> None:
     parser = commands.add_parser("fit", help="learn from healthy scans", epilog=_FIT_EXAMPLES)
     parser.add_argument("paths", nargs="+", metavar="PATH", help="folders, globs or files of healthy scans")
-    parser.add_argument("-o", "--output", type=Path, required=True, help="folder for the model")
+    parser.add_argument("-o", "--output", type=_path, required=True, help="folder for the model")
     parser.add_argument(
         "--preset", choices=_PRESETS, default="tiny", help="size of the networks (default: tiny)"
     )
@@ -131,7 +131,7 @@ def _add_fit(commands: Any) -> None:
         help="go on with an interrupted training; with --overwrite if it is to replace a model",
     )
     parser.add_argument(
-        "--cache", type=Path, metavar="DIR", help="keep trained networks here for later equal fits"
+        "--cache", type=_path, metavar="DIR", help="keep trained networks here for later equal fits"
     )
 
 
@@ -160,8 +160,8 @@ def _add_training(parser: Any) -> None:
 def _add_score(commands: Any) -> None:
     parser = commands.add_parser("score", help="map what is abnormal in scans", epilog=_SCORE_EXAMPLES)
     parser.add_argument("paths", nargs="+", metavar="PATH", help="folders, globs or files of scans")
-    parser.add_argument("-m", "--model", type=Path, required=True, help="folder that fit has written")
-    parser.add_argument("-o", "--output", type=Path, required=True, help="folder for the results")
+    parser.add_argument("-m", "--model", type=_path, required=True, help="folder that fit has written")
+    parser.add_argument("-o", "--output", type=_path, required=True, help="folder for the results")
     _add_choice(parser.add_argument_group("which scans"))
     group = parser.add_argument_group("thresholds")
     group.add_argument(
@@ -191,7 +191,7 @@ def _add_score(commands: Any) -> None:
 
 def _add_info(commands: Any) -> None:
     parser = commands.add_parser("info", help="show what a model is made of", epilog=_INFO_EXAMPLES)
-    parser.add_argument("model", type=Path, help="folder that fit has written")
+    parser.add_argument("model", type=_path, help="folder that fit has written")
     parser.add_argument(
         "--json", action="store_true", help="print JSON; null stands for an infinite threshold"
     )
@@ -200,7 +200,7 @@ def _add_info(commands: Any) -> None:
 def _add_demo(commands: Any) -> None:
     parser = commands.add_parser("demo", help="see it work on an artificial brain", epilog=_DEMO_EXAMPLES)
     parser.add_argument(
-        "-o", "--output", type=Path, default=Path("demo"), help="folder for everything (default: demo/)"
+        "-o", "--output", type=_path, default=Path("demo"), help="folder for everything (default: demo/)"
     )
     parser.add_argument(
         "--seed", type=_seed, default=0, metavar="N", help="seed of everything random (default: 0)"
@@ -286,6 +286,10 @@ def _n_bytes(text: str) -> int:
 def _bytes_of(text: str) -> int:
     unit = _UNITS.get(text[-1:].upper(), 1)
     return int(text[:-1]) * unit if unit > 1 else int(text)
+
+
+def _path(text: str) -> Path:
+    return _checked(text, Path, lambda path: text != "", "a path")
 
 
 def _seed(text: str) -> int:

@@ -13,6 +13,7 @@ import nibabel as nib
 import numpy as np
 
 from skmimood import nifti
+from skmimood._paths import expand
 from skmimood.datasets.phantom import (
     Recipe,
     check_count,
@@ -192,7 +193,7 @@ def write_phantom_dataset(
             f"lesions={lesions!r}. For healthy subjects alone pass n_lesions=0."
         )
     seeds = seed_sequence(random_state)
-    root = Path(directory).expanduser()
+    root = expand(directory)
     subjects = list(_subjects(root, plan, modality, n_healthy, n_lesions))
     splits = root / "splits.csv" if plan.splits else None
     _refuse_existing(subjects, splits)

@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
+from skmimood._paths import expand
 from skmimood.datasets.scan_sets import Origin, ScanSet, find_beside, find_subjects, listing, pair
 from skmimood.exceptions import InputError
 from skmimood.nifti import file_stem, walk_images
@@ -180,7 +181,7 @@ def load_mslub(root: str | os.PathLike, *, modality: str = "flair") -> ScanSet:
         return lambda subject, scan: find_beside(scan, ending, f"{subject}_{ending}")
 
     found = find_subjects(root, _MSLUB, subject_of)
-    folder = Path(root).expanduser()
+    folder = expand(root)
     processed = [(subject, scan) for subject, scan in found if "raw" not in scan.relative_to(folder).parts]
     return pair(
         processed or found, _MSLUB, modality, beside("consensus_gt"), beside("brainmask"), all_or_none=True
@@ -258,7 +259,7 @@ def load_image_mask_folder(
     contrast = (modality or "").lstrip("-_")
     ending = f"[-_]{re.escape(contrast)}" if contrast else ""
     origin = Origin(
-        name=Path(root).expanduser().absolute().name,
+        name=expand(root).absolute().name,
         example=f"sub-01_{contrast or 'T2'}.nii.gz with sub-01{_with_separator(mask_suffix)}.nii.gz",
         source="Check the path, modality and mask_suffix.",
         licence="not known",
@@ -271,7 +272,7 @@ def load_image_mask_folder(
     brain_mask_of = _ending_in(suffixes[1]) if brain_mask_suffix else (lambda subject, scan: None)
     scans = pair(found, origin, modality, _ending_in(suffixes[0]), brain_mask_of, labels=labels)
     if modality is None:
-        _refuse_orphans(Path(root).expanduser(), suffixes[0], scans)
+        _refuse_orphans(expand(root), suffixes[0], scans)
     return scans
 
 

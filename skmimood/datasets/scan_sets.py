@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from skmimood._paths import expand
 from skmimood.exceptions import InputError
 from skmimood.nifti import EXTENSIONS, read_grid, walk_images
 
@@ -142,7 +143,7 @@ def find_subjects(
     InputError
         If there is no such folder or no such scan in it.
     """
-    folder = Path(root).expanduser()
+    folder = expand(root)
     if not folder.is_dir():
         raise origin.error(f"There is no folder {os.fspath(root)!r}")
     named = [(subject_of(path), path) for path in walk_images(folder)]

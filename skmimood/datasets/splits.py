@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from skmimood._paths import expand
 from skmimood.datasets.tables import read_pairs
 from skmimood.exceptions import InputError
 
@@ -35,7 +35,7 @@ def read_splits(path: str | os.PathLike) -> dict[str, tuple[str, ...]]:
         If the file is missing, cannot be read, lacks a column or has no rows, if a row names no subject or no
         split, or if a subject is in two splits.
     """
-    table = Path(path).expanduser()
+    table = expand(path)
     called = f"{table.name} of {table.absolute().parent.name!r}"
     if not table.is_file():
         raise InputError(

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from skmimood._paths import expand
 from skmimood.exceptions import InputError
 from skmimood.jobs.demo_metrics import evaluate_phantoms, metrics_table
 from skmimood.jobs.description import minutes
@@ -119,7 +120,7 @@ def run_demo(
     """
     from skmimood.datasets import write_phantom_dataset
 
-    settings = settings or DemoSettings()
+    output, settings = expand(output), settings or DemoSettings()
     started = time.monotonic()
     _prepare(output, settings, seed, overwrite)
     n_healthy = settings.n_fit + settings.n_healthy

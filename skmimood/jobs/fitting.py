@@ -13,6 +13,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from skmimood._paths import expand
+from skmimood._state import is_free, save_model
 from skmimood.exceptions import InputError
 from skmimood.jobs.description import describe_lines, minutes
 from skmimood.jobs.outputs import is_within, make_folder, refuse_inputs_within
@@ -123,13 +125,14 @@ def fit_model(paths: Sequence[str | os.PathLike], output: Path, job: FitJob, say
         If the scans, the parameters or the output cannot be worked with.
     """
     from skmimood import _distributed
-    from skmimood._state import save_model
     from skmimood.volumes import ScanDetector
 
+    # A link is followed, and "." or ".." has a name.
+    output = Path(os.path.realpath(expand(output)))
     _distributed.join()
     if not _distributed.is_first():
         job, say = replace(job, verbose=False), _say_nothing
-    unfinished = output.with_name(f".{output.name[:200]}.checkpoints")
+    unfinished = output.parent / f".{output.name[:200]}.checkpoints"
     _distributed.on_first(lambda: _check_output(output, paths, job, unfinished))
     pipeline = _pipeline(job, unfinished)
     detector = ScanDetector(
@@ -193,14 +196,15 @@ def _check_output(output: Path, paths: Sequence[str | os.PathLike], job: FitJob,
     refuse_inputs_within(output, paths)
     if job.cache is not None and is_within(job.cache, output):
         raise InputError(f"The cache {str(job.cache)!r} lies in the model's folder. Choose another cache.")
-    is_empty = output.is_dir() and not any(output.iterdir())
-    if os.path.lexists(output) and not is_empty:
+    if not is_free(output):
         if not job.overwrite:
             raise InputError(f"{str(output)!r} exists already. Choose another output, or add --overwrite.")
         if not (output / _MANIFEST).is_file():
             raise InputError(f"{str(output)!r} is no model, so it is not overwritten. Choose another output.")
-    if is_empty:
-        output.rmdir()
+        if os.path.ismount(output):
+            raise InputError(
+                f"{str(output)!r} is a mount point, which cannot be replaced. Choose a folder in it."
+            )
     if unfinished.is_dir() and any(unfinished.iterdir()) and not job.resume:
         if not job.overwrite:
             raise InputError(
@@ -250,7 +254,7 @@ def _grids(detector: ScanDetector) -> str:
 
 def saved_by(model: Path) -> str:
     """Return the version of skmimood that wrote a model, which has been loaded before and thus is sound."""
-    return str(json.loads((model / _MANIFEST).read_text(encoding="utf-8"))["skmimood_version"])
+    return str(json.loads((expand(model) / _MANIFEST).read_text(encoding="utf-8"))["skmimood_version"])
 
 
 def fingerprint(model: Path) -> str:

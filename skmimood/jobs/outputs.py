@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from skmimood._paths import expand
 from skmimood.exceptions import InputError, ScanWriteError
 
 PathLike = str | os.PathLike[str]
@@ -93,7 +94,7 @@ def refuse_inputs_within(folder: Path, inputs: Iterable[PathLike]) -> None:
 
 def is_within(path: PathLike, folder: PathLike) -> bool:
     """Tell whether ``path`` is ``folder`` or lies below it, links resolved."""
-    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
+    return Path(os.path.realpath(expand(path))).is_relative_to(os.path.realpath(expand(folder)))
 
 
 def printable(text: str) -> str:

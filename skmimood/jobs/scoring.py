@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from joblib import effective_n_jobs
 
+from skmimood._paths import expand
 from skmimood.exceptions import InputError, ScanReadError, SkmimoodError
 from skmimood.jobs.description import facts, minutes
 from skmimood.jobs.fitting import fingerprint
@@ -108,6 +109,7 @@ def score_scans(
     """
     from skmimood.volumes import ScanDetector
 
+    model, output = expand(model), expand(output)
     refuse_inputs_within(output, [*paths, model])
     detector = ScanDetector.load(model)
     _adjust(detector, job)

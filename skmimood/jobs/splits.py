@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from skmimood._paths import expand
 from skmimood.datasets import read_splits
 from skmimood.exceptions import InputError
 from skmimood.nifti import Source
@@ -40,7 +41,7 @@ def select_split(
     """
     found: list[Source] = []
     for path in paths:
-        folder = Path(path).expanduser()
+        folder = expand(path)
         subjects = _subjects(folder)
         if split not in subjects.values():
             names = ", ".join(sorted(set(subjects.values())))

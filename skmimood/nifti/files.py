@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from nibabel.spatialimages import SpatialImage
 
+from skmimood._paths import expand
 from skmimood.exceptions import InputError
 from skmimood.nifti.names import EXTENSIONS, Source, entities, file_path, file_stem
 
@@ -131,7 +132,7 @@ def _parts(name: str) -> frozenset[str]:
 
 
 def _expand(entry: str | os.PathLike) -> list[Path]:
-    path = Path(entry).expanduser()
+    path = expand(entry)
     if path.is_dir():
         return sorted(walk_images(path))
     if os.path.lexists(path):  # a broken link is listed too: its reading then says what is wrong with it
@@ -188,7 +189,7 @@ def _nothing_found(X: Any, suffix: str | None, exclude: Sequence[str]) -> str:
     more = f" or {len(exclude) - _NAMED} other endings" if len(exclude) > _NAMED else ""
     named = ", ".join(map(repr, exclude[:_NAMED]))
     dropped = f", leaving out names that end in {named}{more}" if exclude else ""
-    foreign = _foreign_in(Path(X).expanduser()) if is_path else None
+    foreign = _foreign_in(expand(X)) if is_path else None
     advice = (
         f"Convert its {foreign} files first, with {_FOREIGN[foreign]}."
         if foreign

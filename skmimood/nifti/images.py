@@ -6,7 +6,6 @@ import gzip
 import os
 import secrets
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import nibabel as nib
@@ -14,6 +13,7 @@ import numpy as np
 from nibabel.nifti1 import Nifti1Header
 from nibabel.nifti2 import Nifti2Header
 
+from skmimood._paths import expand
 from skmimood.exceptions import InputError, ScanReadError, ScanWriteError
 from skmimood.nifti.geometry import Grid, mm_per_unit
 from skmimood.nifti.names import EXTENSIONS, Source, file_name, scan_id
@@ -189,7 +189,7 @@ def write_image(image: nib.Nifti1Image, path: str | os.PathLike, *, overwrite: b
     ScanWriteError
         If the file exists, has another ending, or cannot be written. No partial file is left.
     """
-    path = Path(path).expanduser()
+    path = expand(path)
     if not path.name.lower().endswith(EXTENSIONS):
         raise ScanWriteError(
             f"Cannot write {path.name!r}: images end in .nii or .nii.gz. Choose such a name."

@@ -11,6 +11,8 @@ from pathlib import Path
 
 from nibabel.spatialimages import SpatialImage
 
+from skmimood._paths import expand
+
 Source = str | os.PathLike | SpatialImage
 
 EXTENSIONS = (".nii.gz", ".nii")
@@ -33,7 +35,7 @@ def file_name(source: Source) -> str | None:
 def file_path(source: Source) -> Path | None:
     """Return where a scan's file lies, as given; None for an image without a file."""
     path = source.get_filename() if isinstance(source, SpatialImage) else source
-    return None if path is None else Path(path).expanduser()
+    return None if path is None else expand(path)
 
 
 def file_stem(path: str | os.PathLike) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from skmimood._paths import expand
 from skmimood.exceptions import InputError, ScanWriteError
 from skmimood.nifti import Scan, make_image, write_image
 from skmimood.preprocessing import GridPlan
@@ -167,7 +168,7 @@ class ScanResult:
             If one of the files exists and ``overwrite`` is False, in which case none is written, or if one cannot
             be written.
         """
-        folder = Path(folder).expanduser()
+        folder = expand(folder)
         paths = image_paths(folder, self.id)
         existing = [path.name for path in paths if os.path.lexists(path)]
         if existing and not overwrite:

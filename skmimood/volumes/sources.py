@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from nibabel.spatialimages import SpatialImage
 
+from skmimood._paths import expand
 from skmimood.exceptions import InputError
 from skmimood.nifti import Source, find_companion, find_scans, scan_ids
 from skmimood.nifti.files import as_entries
@@ -85,7 +85,7 @@ def find_named_or_chosen(X: Any, *, suffix: str | None, exclude: Sequence[str]) 
     """
     found: list[Source] = []
     for entry in as_entries(X):
-        if isinstance(entry, (str, os.PathLike)) and not Path(entry).expanduser().is_file():
+        if isinstance(entry, (str, os.PathLike)) and not expand(entry).is_file():
             found += find_scans(entry, suffix=suffix, exclude=exclude)
         else:
             found += find_scans(entry)
@@ -136,7 +136,7 @@ def pair_masks(y: Any, sources: Sequence[Source]) -> list[Source | None]:
         given = [None if mask is None or mask != mask else _only_file(mask) for mask in entries]
         _refuse_own_masks(given, sources, ids)
         return given
-    if len(sources) == 1 and (isinstance(y, SpatialImage) or (is_path and Path(y).expanduser().is_file())):
+    if len(sources) == 1 and (isinstance(y, SpatialImage) or (is_path and expand(y).is_file())):
         _refuse_own_masks([y], sources, ids)
         return [y]  # the one mask of the one scan, whatever it is called
     found = find_scans(y, exclude=_NEVER_LESIONS)

@@ -1,0 +1,30 @@
+"""Where a path leads that a person wrote."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from skmimood.exceptions import InputError
+
+
+def expand(path: str | os.PathLike[str]) -> Path:
+    """Return a path in which a leading ``~`` or ``~user`` has become that home folder.
+
+    Raises
+    ------
+    InputError
+        If there is no such user, or the path is the empty text that an unset variable leaves.
+    """
+    if os.fspath(path) == "":
+        raise InputError(
+            "A path is empty text. Name the file or folder, or write '.' for the folder you are in."
+        )
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        user = Path(path).parts[0]
+        raise InputError(
+            f"{os.fspath(path)!r}: {user!r} is no home folder that is known here. Write the path in full, or "
+            f"'./{user}' for a folder of that name."
+        ) from None
