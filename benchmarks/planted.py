@@ -94,7 +94,7 @@ def plant(healthy: SliceSet, thickness: float, turn: int) -> SliceSet:
         twins = healthy[slab]
         planted = replace(
             twins, images=rounded(images), lesions=lesions, kinds=np.full(len(slab), kind),
-            vanished=~lesions.any((1, 2)),  # what a lesion pushes aside is not healthy either
+            vanished=np.logical_not(np.any(lesions, axis=(1, 2))),  # what a lesion pushes aside is not healthy either
         )  # fmt: skip
         chosen = _largest_and_half(lesions.sum((1, 2)))
         parts += [planted[chosen], twins[chosen]]

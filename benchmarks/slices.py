@@ -300,7 +300,7 @@ def cut(
         kinds=np.full(n, ""),
         region_name="brain" if is_brain else "interior",
         spacing=spacing,
-        vanished=plan.forward(in_scan, order=0).any((1, 2)) & ~lesions.any((1, 2)),
+        vanished=np.any(plan.forward(in_scan, order=0), axis=(1, 2)) & ~np.any(lesions, axis=(1, 2)),
     )
 
 

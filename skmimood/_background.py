@@ -35,6 +35,11 @@ def unmark(tokens: Tensor) -> Tensor:
     return torch.where(tokens < 0, ~tokens, tokens)
 
 
+def unmarked_in_place(tokens: np.ndarray) -> np.ndarray:
+    """Take the marks off an array of tokens without a copy of it, and return it."""
+    return np.invert(tokens, out=tokens, where=tokens < 0)
+
+
 def masks_on_head(masks: Tensor, tokens: Tensor) -> Tensor:
     """Return masks (n, h, w) without marked tokens; one that covered no other covers all that are not marked."""
     kept = tokens >= 0

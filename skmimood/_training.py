@@ -88,9 +88,9 @@ def split_validation(n_samples: int, fraction: float) -> tuple[np.ndarray, np.nd
 
 
 def pick_copies(tokens: np.ndarray, indices: np.ndarray, streams: Streams, training: bool) -> np.ndarray:
-    """Take of ``tokens`` (n, n_copies, h, w) a random copy of each slice, or in validation the slice itself."""
+    """Take of ``tokens`` (n, n_copies, h, w) a random copy of each slice, or in validation the slice itself, int64."""
     copies = streams.numpy.integers(0, tokens.shape[1], len(indices)) if training else 0
-    return tokens[indices, copies]
+    return tokens[indices, copies].astype(np.int64, copy=False)
 
 
 def train(

@@ -23,6 +23,7 @@ from skmimood.networks.weights import load_network
 
 _BATCH = 64
 _PAINTED = 2**40  # streams of the painted copies, apart from those of the moved ones
+_EXACT_IN_FLOAT16 = (1, 2, 4, 8, 16, 32)  # sides of tokens whose shares of pixels float16 holds exactly
 
 
 def encode_images(
@@ -40,65 +41,80 @@ def encode_images(
 def tokenize_augmented(
     *, images: np.ndarray, heads: np.ndarray, config: dict[str, Any], state: dict[str, np.ndarray],
     n_augmentations: int, flip: bool, seed: int, precision: str, runtime: Runtime,
-) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+) -> tuple[np.ndarray, ...]:  # fmt: skip
     """Tokenise each image and flipped and rotated copies of it; see `VQTokenizer.training_tokens`.
 
     Returns
     -------
-    tokens : ndarray of shape (n, 1 + n_augmentations, h, w), int64
-    off : ndarray of that shape, bool
-        Which of them lie off the head, given by ``heads`` (n, H, W).
+    tuple of one ndarray of shape (n, 1 + n_augmentations, h, w), of the smallest integers that hold them
+        Those off the head, given by ``heads`` (n, H, W), are marked (see `skmimood._background`).
     """
     network, encode = _encoder(config, state, precision, runtime)
 
-    def tokens_of(copy: int, start: int) -> tuple[np.ndarray, np.ndarray]:
+    def tokens_of(copy: int, start: int) -> tuple[np.ndarray]:
         part, inside = images[start : start + _BATCH], heads[start : start + _BATCH]
         if copy:
             part, inside = _moved(part, inside, Streams.at(seed, copy * 2**32 + start), flip)
-        return encode(part), off_head(torch.from_numpy(inside), network.downsampling).numpy()
+        return (_marked(encode(part), inside, network.downsampling),)
 
-    return _of_copies(tokens_of, len(images), range(1 + n_augmentations), runtime)
+    return _of_copies(
+        tokens_of, len(images), 1 + n_augmentations, [_type_of_tokens(config["n_codes"])], runtime
+    )
 
 
 def tokenize_painted(
     *, images: np.ndarray, heads: np.ndarray, config: dict[str, Any], state: dict[str, np.ndarray], n_copies: int,
     flip: bool, seed: int, precision: str, runtime: Runtime,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
+) -> tuple[np.ndarray, ...]:  # fmt: skip
     """Paint anomalies into flipped and rotated copies and tokenise these; see `VQTokenizer.painted_tokens`.
 
     Returns
     -------
-    tokens, shares : ndarray of shape (n, n_copies, h, w)
-    off : ndarray of that shape, bool
-        Which of them lie off the head, given by ``heads`` (n, H, W) before anything was painted.
+    tokens : ndarray of shape (n, n_copies, h, w), of the smallest integers that hold them
+        Those off the head, given by ``heads`` (n, H, W) before anything was painted, are marked.
+    shares : ndarray of that shape, float16, or float32 where float16 is not exact
     """
     network, encode = _encoder(config, state, precision, runtime)
     factor = network.downsampling
 
-    def tokens_of(copy: int, start: int) -> tuple[np.ndarray, ...]:
+    def tokens_of(copy: int, start: int) -> tuple[np.ndarray, np.ndarray]:
         streams, part = Streams.at(seed, _PAINTED + copy * 2**32 + start), slice(start, start + _BATCH)
         moved, inside = _moved(images[part], heads[part], streams, flip)
         painted, changed = paint_anomalies(moved, streams.numpy)
         padded = pad(torch.from_numpy(changed[:, None].astype(np.float32)), factor)
-        off = off_head(torch.from_numpy(inside), factor)
-        return encode(painted), F.avg_pool2d(padded, factor)[:, 0].numpy(), off.numpy()
+        return _marked(encode(painted), inside, factor), F.avg_pool2d(padded, factor)[:, 0].numpy()
 
-    return _of_copies(tokens_of, len(images), range(n_copies), runtime)
+    types = [_type_of_tokens(config["n_codes"]), np.float16 if factor in _EXACT_IN_FLOAT16 else np.float32]
+    return _of_copies(tokens_of, len(images), n_copies, types, runtime)
+
+
+def _marked(tokens: np.ndarray, heads: np.ndarray, factor: int) -> np.ndarray:
+    return np.where(off_head(torch.from_numpy(heads), factor).numpy(), ~tokens, tokens)
+
+
+def _type_of_tokens(n_codes: int) -> np.dtype:
+    """Return the smallest type for tokens below ``n_codes`` and for their marks, down to ``-n_codes``."""
+    return np.min_scalar_type(-n_codes)
 
 
 def _of_copies(
-    tokens_of: Callable[[int, int], tuple[np.ndarray, ...]], n: int, copies: range, runtime: Runtime
-) -> Any:
-    """Join ``tokens_of(copy, start)`` of batches of n slices to arrays (n, copies, ...)."""
-    batches = [(copy, start) for copy in copies for start in range(0, n, _BATCH)]
-    parts = [tokens_of(*batch) for batch in each(batches, runtime.title, "batches", shown=runtime.verbose)]
-    n_batches = len(batches) // len(copies)
-    return tuple(
-        np.stack(
-            [np.concatenate(of_copy[k : k + n_batches]) for k in range(0, len(batches), n_batches)], axis=1
-        )
-        for of_copy in zip(*parts, strict=True)
-    )
+    tokens_of: Callable[[int, int], tuple[np.ndarray, ...]],
+    n: int,
+    n_copies: int,
+    types: list[Any],
+    runtime: Runtime,
+) -> tuple[np.ndarray, ...]:
+    """Fill arrays (n, n_copies, ...) of these types with ``tokens_of(copy, start)`` of batches of n slices."""
+    batches = [(copy, start) for copy in range(n_copies) for start in range(0, n, _BATCH)]
+    arrays: list[np.ndarray] = []
+    for copy, start in each(batches, runtime.title, "batches", shown=runtime.verbose):
+        parts = tokens_of(copy, start)
+        arrays = arrays or [
+            np.empty((n, n_copies, *part.shape[1:]), kind) for part, kind in zip(parts, types, strict=True)
+        ]
+        for array, part in zip(arrays, parts, strict=True):
+            array[start : start + _BATCH, copy] = part
+    return tuple(arrays)
 
 
 def pad(images: Tensor, factor: int) -> Tensor:

@@ -248,7 +248,7 @@ def train_token_detector(
 
     Parameters
     ----------
-    tokens : ndarray of shape (n, n_copies, h, w), int64
+    tokens : ndarray of int of shape (n, n_copies, h, w)
         Healthy tokens of n slices and of their augmented copies, marked if the background is left out.
     painted : (tokens, shares) or None
         See `VQTokenizer.painted_tokens`; None unless ``corruption`` has a part of them.

@@ -340,7 +340,7 @@ def train_token_inpainter(
 
     Parameters
     ----------
-    tokens : ndarray of shape (n, n_copies, h, w), int64
+    tokens : ndarray of int of shape (n, n_copies, h, w)
         Healthy tokens of n slices and of their augmented copies, marked if the background is left out.
     config : dict
         Arguments of `TokenTransformer`.

@@ -15,6 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from skmimood._augmentation import vary_intensity
+from skmimood._background import unmarked_in_place
 from skmimood._caching import run_cached
 from skmimood._foreground import head_masks, standardise, undo_standardise
 from skmimood._random import Streams
@@ -335,14 +336,14 @@ class VQTokenizer(TransformerMixin, TrainedStep):
     def training_tokens(self, X: TokenizedScans, *, marked: bool = False) -> np.ndarray:
         """Return the tokens that a token model trains on, shape (n, 1 + n_augmentations, h, w).
 
-        Of each slice its own tokens, then those of its flipped and rotated copies. They come from the
-        cache where there is one, so that they do not depend on who computes them. With ``marked``, those off the head
-        are marked (see `skmimood._background`).
+        Of each slice its own tokens, then those of its flipped and rotated copies, as the smallest integers that hold
+        them. They come from the cache where there is one, so that they do not depend on who computes them. With
+        ``marked``, those off the head are marked (see `skmimood._background`).
         """
-        tokens, off = self._tokenize_cached(
+        (tokens,) = self._tokenize_cached(
             tokenize_augmented, "moved copies", X, n_augmentations=self.n_augmentations
         )
-        return np.where(off, ~tokens, tokens) if marked else tokens
+        return tokens if marked else unmarked_in_place(tokens)
 
     def painted_tokens(
         self, X: TokenizedScans, n_copies: int, *, marked: bool = False
@@ -359,12 +360,12 @@ class VQTokenizer(TransformerMixin, TrainedStep):
 
         Returns
         -------
-        tokens : ndarray of shape (n, n_copies, h, w), int64
-        shares : ndarray of shape (n, n_copies, h, w), float32
-            Share of each token's pixels that an anomaly has visibly changed.
+        tokens : ndarray of shape (n, n_copies, h, w), int8, int16 or int32
+        shares : ndarray of shape (n, n_copies, h, w), float16 or float32
+            Share of each token's pixels that an anomaly has visibly changed; exact.
         """
-        tokens, shares, off = self._tokenize_cached(tokenize_painted, "painted copies", X, n_copies=n_copies)
-        return np.where(off, ~tokens, tokens) if marked else tokens, shares
+        tokens, shares = self._tokenize_cached(tokenize_painted, "painted copies", X, n_copies=n_copies)
+        return tokens if marked else unmarked_in_place(tokens), shares
 
     def _tokenize_cached(
         self, tokenize: Callable[..., Any], title: str, X: TokenizedScans, **arguments: Any

@@ -365,7 +365,7 @@ def train_autoregressive(
 
     Parameters
     ----------
-    tokens : ndarray of shape (n, n_copies, h, w), int64
+    tokens : ndarray of int of shape (n, n_copies, h, w)
         Healthy tokens of n slices and of their augmented copies.
     ordering : int
         See `visiting_order`.

@@ -176,7 +176,7 @@ def train_token_critic(
 
     Parameters
     ----------
-    tokens : ndarray of shape (n, n_copies, h, w), int64
+    tokens : ndarray of int of shape (n, n_copies, h, w)
         Healthy tokens of n slices and of their augmented copies.
     config, generator_config : dict
         Arguments of `TokenTransformer` for the critic and for the in-painter.
