@@ -90,7 +90,7 @@ def run(arguments: argparse.Namespace) -> None:
     kept = arguments.cache / ledger.NAME
     grid = METHODS["mimood"].grid
     recipe = METHODS["mimood"].build(settings)
-    protocol.fit(recipe, slices.training_images(), kept)
+    protocol.fit(recipe, slices.training_images(), kept, slices.training_patients())
     chosen, _ = protocol.select(recipe, grid, slices.tumour("val"))
     say(f"recipe: {chosen}")
     machine = records.environment(arguments.device)
@@ -119,7 +119,7 @@ def measure(
     pipeline: Pipeline, slices: SliceSet, kept: Path | None = None, grid: Any = None
 ) -> dict[str, float]:
     """Fit, choose from ``grid`` on val, and compute the figures over all pixels and tokens of its tumour slices."""
-    seconds = protocol.fit(pipeline, slices.training_images(), kept)
+    seconds = protocol.fit(pipeline, slices.training_images(), kept, slices.training_patients())
     val = slices.tumour("val")
     protocol.select(pipeline, grid or {}, val)
     pixels = protocol.pixel_rows(pipeline.decision_function(val.images), val)[0]

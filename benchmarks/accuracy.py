@@ -166,7 +166,7 @@ class Runner:
         if path.exists() and not self.again:
             return Outcome.load(path)
         training = self.slices.training_images()
-        seconds = protocol.fit(estimator, training, self.ledger)
+        seconds = protocol.fit(estimator, training, self.ledger, self.slices.training_patients())
         self.say(f"{name}, seed {seed}: fitted on {len(training)} slices")
         chosen, trials = protocol.select(estimator, method.grid, self.slices.tumour("val"))
         self.say(f"{name}, seed {seed}: chose {chosen} of {len(trials)}")

@@ -79,7 +79,7 @@ def run(arguments: argparse.Namespace) -> None:
     pipelines, trained = {}, {}
     for name in arguments.methods.split(","):
         pipelines[name] = METHODS[name].build(settings)
-        protocol.fit(pipelines[name], slices.training_images(), kept)
+        protocol.fit(pipelines[name], slices.training_images(), kept, slices.training_patients())
         trained[name] = ledger.trained(kept, pipelines[name])
         chosen, _ = protocol.select(pipelines[name], METHODS[name].grid, slices.tumour("val"))
         say(f"{name}: {chosen}")

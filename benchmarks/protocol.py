@@ -15,6 +15,7 @@ from scipy import ndimage
 from sklearn.base import BaseEstimator
 from sklearn.model_selection import ParameterGrid
 from sklearn.pipeline import Pipeline
+from sklearn.utils.validation import has_fit_parameter
 
 from benchmarks.bootstrap import PatientCounts, count
 from benchmarks.ledger import note, steps_of
@@ -71,16 +72,23 @@ class Outcome:
         return cls(told["rows"], counts, told["run"])
 
 
-def fit(estimator: BaseEstimator, images: np.ndarray, ledger: Path | None = None) -> float:
+def fit(
+    estimator: BaseEstimator,
+    images: np.ndarray,
+    ledger: Path | None = None,
+    patients: np.ndarray | None = None,
+) -> float:
     """Fit on healthy slices, step by step, and return the seconds that the training of all its networks took.
 
-    A network that comes from the cache took what the ``ledger``, a JSON file, says it took when it was trained.
+    A network that comes from the cache took what the ``ledger``, a JSON file, says it took when it was trained. What
+    a step holds out of its training is cut between ``patients``, shape (n,).
     """
     steps = steps_of(estimator)
     total, inputs = 0.0, images
     for i, step in enumerate(steps):
+        apart = {"groups": patients} if has_fit_parameter(step, "groups") else {}
         start = time.perf_counter()
-        step.fit(inputs)
+        step.fit(inputs, **apart)
         elapsed = time.perf_counter() - start
         total += note(ledger, step, elapsed) if hasattr(step, "state_") else elapsed
         if i < len(steps) - 1:

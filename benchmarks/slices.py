@@ -88,6 +88,10 @@ class SliceSet:
         """Return the slices to fit on: of the training patients, without lesion, (n, H, W)."""
         return self.images[_is_training(self)]
 
+    def training_patients(self) -> np.ndarray:
+        """Return who the slices to fit on are of, (n,): no patient is on both sides of a training's own validation."""
+        return self.patients[_is_training(self)]
+
     def evaluated(self, split: str) -> SliceSet:
         """Return the slices of ``split`` with lesions, and the healthy ones whose head fills enough of the frame."""
         return self[(self.splits == split) & _is_evaluated(self)]

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from benchmark_toys import Brightness, toy_set, with_lesion_area
 from sklearn.base import BaseEstimator
+from sklearn.pipeline import Pipeline
 
 from benchmarks import protocol
 from benchmarks.bootstrap import Resamples, count, pixel_figures, precision_recall
@@ -167,6 +168,26 @@ def test_a_fitted_step_that_comes_from_a_cache_counts_with_the_time_of_its_train
 
     seconds = [protocol.fit(Network(), np.zeros((2, 8, 8)), tmp_path / "ledger.json") for _ in range(2)]
     assert seconds == [50.0, 50.0]
+
+
+def test_a_training_is_told_whose_slices_it_gets(slices):
+    told = []
+
+    class Step(BaseEstimator):
+        def fit(self, X, y=None, groups=None):
+            told.append(groups)
+            return self
+
+        def transform(self, X):
+            return X
+
+    pipeline = Pipeline([("first", Step()), ("toy", Brightness()), ("last", Step())])
+    pipeline["toy"].transform = lambda X: X
+    images, patients = slices.training_images(), slices.training_patients()
+    protocol.fit(pipeline, images, None, patients)
+    assert len(images) == len(patients)
+    assert [groups.tolist() for groups in told] == 2 * [patients.tolist()]
+    assert {*patients} == {"train-0", "train-1", "train-2"}
 
 
 def exact(labels, scores):
