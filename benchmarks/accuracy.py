@@ -197,7 +197,7 @@ class Runner:
             for key, value in estimator.get_params().items()
             if not key.endswith(_UNTOLD) and not hasattr(value, "get_params") and key != "steps"
         }
-        code = [code_digest(__name__, "skmimood"), *map(ledger.code_of, ledger.steps_of(estimator))]
+        code = [code_digest(__name__), *map(ledger.code_of, ledger.steps_of(estimator))]
         told = [self.fingerprint, name, seed, self.preset, device, parameters, repr(method.grid), code]
         digest = hashlib.blake2b(json.dumps(told, sort_keys=True).encode(), digest_size=8).hexdigest()
         return f"{self.slices.dataset}-{self.preset}-{name}-{seed}-{digest}"

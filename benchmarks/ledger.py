@@ -23,7 +23,7 @@ def read_code() -> None:
     """Note commit and code as they are now: files may be edited while networks train for hours."""
     records.commit()
     for module in ("benchmarks.accuracy", "benchmarks.sources"):
-        code_digest(module, "skmimood")
+        code_digest(module)
     for method in METHODS.values():
         for step in steps_of(method.build(Settings("tiny", seed=0))):
             code_of(step)

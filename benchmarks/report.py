@@ -183,8 +183,7 @@ def render(results: Path, folder: Path, base: Path) -> str:
     -------
     str
     """
-    published = tables.read_table(PUBLISHED)
-    parts = []
+    published, parts = tables.read_table(PUBLISHED), []
     for run in load_runs(results):
         stem = figures.slug(f"{run.dataset}-{run.preset}-{run.device}")
         bars, curves = folder / f"{stem}-bars.png", folder / f"{stem}-curves.png"

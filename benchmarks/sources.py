@@ -87,7 +87,7 @@ def open_slices(
     if data != "phantom":
         splits = scans_of(data, root, healthy, modality)
         key, build = _key(splits, size), _reader(data, splits, size)
-    kept = cache / "slices" / f"{data}{key}-{code_digest(__name__, 'skmimood')}.npz"
+    kept = cache / "slices" / f"{data}{key}-{code_digest(__name__)}.npz"
     slices = SliceSet.load(kept) if kept.exists() else build()
     slices.check()
     for path in {kept, file or kept}:

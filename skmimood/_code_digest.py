@@ -13,32 +13,30 @@ from typing import Any
 
 
 @functools.cache
-def code_digest(module: str, *packages: str) -> str:
-    """Return a digest of the code of a module and of all that it imports from its own package, directly or not.
+def code_digest(module: str) -> str:
+    """Return a digest of the code of a module and of all that it imports of its own package and of this one.
 
-    Comments, docstrings and layout do not count. An import counts wherever it stands, within a function too, but not
-    under ``if TYPE_CHECKING``. Files are read when they are first asked for, once in a process.
+    Imports count directly or not and wherever they stand, within a function too, but not under ``if TYPE_CHECKING``.
+    Comments, docstrings and layout do not count. Files are read when they are first asked for, once in a process.
 
     Parameters
     ----------
     module : str
         Full name, as ``function.__module__`` gives it.
-    *packages : str
-        Other packages whose code counts too.
 
     Returns
     -------
     str of 16 hexadecimal digits
     """
     digest = hashlib.blake2b(digest_size=8)
-    for name in sorted(reached_modules(module, *packages)):
+    for name in sorted(reached_modules(module)):
         digest.update(f"{name}\n{ast.dump(_code(name))}\n".encode())
     return digest.hexdigest()
 
 
-def reached_modules(module: str, *packages: str) -> set[str]:
-    """Return the names of a module and of those that it imports from its own or the other packages."""
-    counted = {module.partition(".")[0], *packages}
+def reached_modules(module: str) -> set[str]:
+    """Return the names of a module and of all that it imports of its own package and of this one."""
+    counted = {name.partition(".")[0] for name in (module, __name__)}
 
     def counts(name: str) -> bool:
         return name.partition(".")[0] in counted and _spec(name) is not None

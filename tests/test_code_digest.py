@@ -88,10 +88,13 @@ def test_a_name_that_a_package_loads_on_first_use_counts_with_its_module(digest)
     assert reached_modules("digested.lazy") >= {"digested.laws", "digested.deep.constants"}
 
 
-def test_code_of_other_packages_counts_where_it_is_asked_for():
-    own = reached_modules("skmimood.jobs.fitting")
-    assert not any(name.startswith("numpy") for name in own)
-    assert "filelock" in reached_modules("skmimood._caching", "filelock")
+def test_of_other_packages_this_one_alone_counts(digest):
+    before = digest()
+    digest(late="import numpy\nfrom skmimood import VQTokenizer\n\ndef decide(x):\n    return x > 3\n")
+    reached = reached_modules("digested.fit")
+    assert {"skmimood.tokenizer", "skmimood.networks.vqvae"} <= reached
+    assert not any(name.startswith("numpy") for name in reached)
+    assert code_digest("digested.fit") != before
 
 
 TRAININGS = {

@@ -344,15 +344,8 @@ class MaskedAutoencoderDetector(BaseImageDetector):
     def _parameter_faults(self) -> Iterator[str]:
         yield from super()._parameter_faults()
         yield from self._transformer_faults()
-        counts = (
-            "patch_size",
-            "n_trials",
-            "decoder_depth",
-            "decoder_width",
-            "decoder_n_heads",
-            "classifier_max_iter",
-        )
-        for name in counts:
+        decoder = ("decoder_depth", "decoder_width", "decoder_n_heads")
+        for name in ("patch_size", "n_trials", *decoder, "classifier_max_iter"):
             yield from self._faults(name, is_count, "a positive integer")
         yield from self._faults("mask_ratio", lambda share: 0 < share < 1, "a number in (0, 1)")
         yield from self._faults("classifier_learning_rate", lambda rate: rate > 0, "a positive number")
