@@ -24,6 +24,7 @@ _LINE = "{desc}: {percentage:.0f} %{postfix}; {elapsed} gone, about {remaining} 
 class _Lines(tqdm):
     """Progress where nothing can be drawn over, as in files and pipes: a line a stage, and one now and then."""
 
+    disable: bool
     monitor_interval = 0  # no thread that would draw more often
     told_at = -_SECONDS_BETWEEN_LINES
 

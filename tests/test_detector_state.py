@@ -48,6 +48,7 @@ def test_fitted_attributes_are_plain(fitted):
         *(
             "pipeline_",
             "plane_",
+            "mask_",
             "spacing_",
             "size_",
             "reference_",

@@ -49,6 +49,8 @@ examples:
   skmimood score scans/ -m model/ -o out/ --resume  do what is missing or has failed
   skmimood score scans/ -m model/ -o out/ --jobs 4  four scans at a time
   skmimood score scans/ -m model/ -o out/ --healed  the healed scans too
+  skmimood score brains/ -m model/ -o out/ --mask-suffix auto
+                                                    brains without skull, which need no masks
 
 For each scan, on its own grid: <id>_anomaly.nii.gz (the map), <id>_pvalue.nii.gz (share of healthy pixels
 that score as high) and <id>_mask.nii.gz (map above the pixel threshold). For all: scores.csv, status.json and
@@ -92,11 +94,7 @@ def _add_fit(commands: Any) -> None:
     )
     group = parser.add_argument_group("which scans")
     _add_choice(group)
-    group.add_argument(
-        "--mask-suffix",
-        metavar="SUFFIX",
-        help="ending of the brain mask beside each scan, which strips the skull",
-    )
+    _add_masks(group, "default: auto")
     group.add_argument(
         "--lesion-suffix",
         metavar="SUFFIX",
@@ -162,7 +160,9 @@ def _add_score(commands: Any) -> None:
     parser.add_argument("paths", nargs="+", metavar="PATH", help="folders, globs or files of scans")
     parser.add_argument("-m", "--model", type=_path, required=True, help="folder that fit has written")
     parser.add_argument("-o", "--output", type=_path, required=True, help="folder for the results")
-    _add_choice(parser.add_argument_group("which scans"))
+    group = parser.add_argument_group("which scans")
+    _add_choice(group)
+    _add_masks(group, "default: the model's")
     group = parser.add_argument_group("thresholds")
     group.add_argument(
         "--pixel-threshold", type=_number, metavar="X", help="for the masks (default: the model's)"
@@ -229,6 +229,15 @@ def _add_choice(group: Any) -> None:
         type=_share,
         metavar="F",
         help="refuse scans with NaN in a larger share of the head (fit: 0.01 by default; score: the model's)",
+    )
+
+
+def _add_masks(group: Any, default: str) -> None:
+    group.add_argument(
+        "--mask-suffix",
+        metavar="SUFFIX",
+        help="ending of the brain mask beside each scan, which strips the skull; auto finds head or bare brain from "
+        f"the intensities, none takes every voxel ({default})",
     )
 
 

@@ -82,6 +82,7 @@ def _score(arguments: Namespace) -> int:
     job = ScoreJob(
         modality=arguments.modality,
         split=arguments.split,
+        mask=arguments.mask_suffix,
         pixel_threshold=arguments.pixel_threshold,
         scan_threshold=arguments.scan_threshold,
         volume=arguments.volume,

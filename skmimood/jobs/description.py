@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from skmimood.volumes import ScanDetector
 
 _LAST_STEPS = 50  # of a training; their mean is the final loss
-_FOREGROUNDS = {"auto": "found from the intensities", "none": "every voxel"}
 
 
 def describe(detector: ScanDetector) -> dict[str, Any]:
@@ -28,7 +27,7 @@ def describe(detector: ScanDetector) -> dict[str, Any]:
         "plane": detector.plane_,
         "size": list(detector.size_),
         "spacing_mm": detector.spacing_,
-        "mask": detector.mask,
+        "mask": detector.mask_,
         "modality": detector.modality,
         "n_training_scans": counts["used"],
         "n_calibration_scans": reference.n_scans,
@@ -75,12 +74,21 @@ def facts(
     return {
         "Model": f"{about['class']}, {n_parameters:,} parameters",
         "Slices": f"{detector.plane_}, {height} x {width} pixels of {detector.spacing_:.3g} mm",
-        "Foreground": _FOREGROUNDS.get(detector.mask, f"masks named {detector.mask}"),
+        "Foreground": _foreground(detector),
         "Learned from": f"{about['n_training_scans']} healthy scans, {detector.n_slices_:,} slices",
         "Calibrated on": _calibration_set(detector),
         "Pixel threshold": _threshold(*pixel, pixel_rate, reference.n_pixels, "pixels", is_pixel_set),
         "Scan threshold": _threshold(*scan, scan_rate, reference.n_scans, "scans", is_scan_set),
     }
+
+
+def _foreground(detector: ScanDetector) -> str:
+    """Say where foregrounds come from, and if they came from elsewhere in training."""
+    from skmimood.volumes.cohort import BRAIN_MASK, kind_of_foreground
+
+    now, learned = kind_of_foreground(detector.mask), kind_of_foreground(detector.mask_)
+    text = f"masks named {detector.mask}" if now == BRAIN_MASK else now
+    return text if now == learned else f"{text}; {learned} in training"
 
 
 def describe_lines(detector: ScanDetector) -> list[str]:

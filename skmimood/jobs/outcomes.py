@@ -115,7 +115,7 @@ class StatusTable:
         table = cls(folder, settings, earlier.outcomes)
         if (folder / "status.json").exists() and earlier.settings != table.settings:
             raise InputError(
-                f"The results in {folder.name!r} come from another model, other thresholds or another volume. "
+                f"The results in {folder.name!r} come from another model, other thresholds, masks or another volume. "
                 "Score into another folder, or use --overwrite to start anew."
             )
         return table

@@ -45,7 +45,7 @@ class ScoreJob:
         Ending of the files to take from a folder; by default the model's.
     split : str, optional
         Score only the subjects of this split in ``splits.csv``.
-    pixel_threshold, scan_threshold, volume, max_bytes, max_invalid : optional
+    mask, pixel_threshold, scan_threshold, volume, max_bytes, max_invalid : optional
         Instead of the model's.
     device : str, default="auto"
     resume : bool, default=False
@@ -66,6 +66,7 @@ class ScoreJob:
 
     modality: str | None = None
     split: str | None = None
+    mask: str | None = None
     pixel_threshold: float | None = None
     scan_threshold: float | None = None
     volume: int | None = None
@@ -120,6 +121,8 @@ def score_scans(
         "scan_threshold": detector.scan_threshold_,
         "volume": detector.volume,
     }
+    if job.mask is not None:
+        settings["mask"] = job.mask
     table = _open(output, scans, settings, job)
     say(f"Scoring {len(scans)} scans.")
     n_scans = len(scans.keys() | {outcome.id for outcome in table.outcomes})
@@ -145,6 +148,8 @@ def pictures_of(output: Path, scan: str) -> Path:
 def _adjust(detector: ScanDetector, job: ScoreJob) -> None:
     if job.modality is not None:
         detector.modality = job.modality
+    if job.mask is not None:
+        detector.mask = job.mask
     if job.volume is not None:
         detector.volume = job.volume
     if job.max_bytes is not None:

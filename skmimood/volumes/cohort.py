@@ -9,11 +9,12 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
-from nibabel.spatialimages import SpatialImage
 
 from skmimood.calibration import scores_needed
 from skmimood.exceptions import InputError, ScanReadError
 from skmimood.nifti import Scan, Source, find_companion, read_mask, read_scan
+from skmimood.nifti.files import companion_names
+from skmimood.nifti.names import file_path
 from skmimood.preprocessing import (
     Plane,
     fill_holes,
@@ -30,6 +31,12 @@ from skmimood.volumes.wording import listing, warn
 
 StatusName = Literal["used", "calibration", "skipped", "duplicate"]
 
+BRAIN_MASK = "given by brain masks"
+_FOUND = {"auto": "found from the intensities", "none": "every voxel"}
+_OR_WITHOUT_MASK = (
+    "; or, if the skull is off already, let the brain be found from the intensities (--mask-suffix auto, or "
+    'set_params(mask="auto") in Python). The model needs no refit.'
+)
 _SMALL_HOLES = 0.005  # of the mask: so much lies in the folds of any brain
 
 
@@ -114,7 +121,7 @@ class Candidate:
 
     def read(self, reader: ScanReader) -> PreparedScan:
         """Read the voxels again."""
-        return reader.read(self.listed.source, self.id, self.listed.lesions)
+        return reader.read_listed(self.listed)
 
 
 @dataclass(frozen=True)
@@ -127,8 +134,18 @@ class ScanReader:
     max_invalid: float
     plane: Plane
 
-    def read(self, source: Source, name: str | None = None, lesions: Source | None = None) -> PreparedScan:
-        """Read one scan, called ``name``, with its foreground.
+    def read_listed(self, listed: ListedScan) -> PreparedScan:
+        """Read a scan of a list with its foreground and lesions."""
+        return self.read(listed.source, listed.id, listed.lesions, listed.brain_mask)
+
+    def read(
+        self,
+        source: Source,
+        name: str | None = None,
+        lesions: Source | None = None,
+        brain_mask: Source | None = None,
+    ) -> PreparedScan:
+        """Read one scan, called ``name``, with its foreground, which ``brain_mask`` gives if there is one.
 
         Raises
         ------
@@ -140,7 +157,7 @@ class ScanReader:
         scan = read_scan(source, max_bytes=self.max_bytes, volume=self.volume, max_invalid=1.0, name=name)
         if float(scan.data.min()) == float(scan.data.max()):
             raise ScanReadError(scan.id, f"empty: every voxel is {scan.data.flat[0]:g}. Leave this scan out.")
-        foreground, remarks = self._foreground(source, scan)
+        foreground, remarks = self._foreground(source, scan, brain_mask)
         if scan.invalid is not None:
             remarks += self._check_missing(scan.id, foreground, scan.invalid)
             foreground = foreground & ~scan.invalid
@@ -155,7 +172,8 @@ class ScanReader:
                 f"the thick axis lies in the {self.plane} slices, which are coarse along it; the {better} are not",
             )
         scan = replace(scan, warnings=(*scan.warnings, *remarks))
-        return PreparedScan(scan, foreground, self._scaled(scan, foreground), marked)
+        is_stripped = kind_of_foreground(self.mask, brain_mask) == BRAIN_MASK
+        return PreparedScan(scan, foreground, _scaled(scan, foreground, is_stripped), marked)
 
     def _check_missing(self, name: str, foreground: np.ndarray, missing: np.ndarray) -> tuple[str, ...]:
         share = share_missing(foreground, missing)
@@ -167,33 +185,57 @@ class ScanReader:
             )
         return ("some of them lie in the head, where the map is NaN",) if share else ()
 
-    def _foreground(self, source: Source, scan: Scan) -> tuple[np.ndarray, tuple[str, ...]]:
-        if self.mask == "auto":
+    def _foreground(
+        self, source: Source, scan: Scan, brain_mask: Source | None
+    ) -> tuple[np.ndarray, tuple[str, ...]]:
+        if brain_mask is None and self.mask == "auto":
             return foreground_mask(scan.data), ()
-        if self.mask == "none":
+        if brain_mask is None and self.mask == "none":
             return np.ones(scan.data.shape, dtype=bool), ()
-        if isinstance(source, SpatialImage) and source.get_filename() is None:
-            raise InputError(
-                f'an image in memory has no file "{self.mask}" beside it. Pass paths, or strip the skull '
-                'yourself and set mask="auto".'
-            )
-        companion = find_companion(source, self.mask)
-        if companion is None:
-            raise ScanReadError(
-                scan.id,
-                f'no mask named "{self.mask}" lies beside it. Put one there, or set mask="auto" to find the '
-                "foreground from the intensities.",
-            )
-        mask, remarks = read_mask(companion, scan, kind="brain", max_bytes=self.max_bytes)
+        found = self._mask_beside(source, scan.id) if brain_mask is None else brain_mask
+        mask, remarks = read_mask(found, scan, kind="brain", max_bytes=self.max_bytes)
         brain, repairs = _repaired(mask)
         return brain, remarks + repairs
 
-    def _scaled(self, scan: Scan, foreground: np.ndarray) -> np.ndarray:
-        inside = scan.data[foreground]
-        scaled = scale_intensity(scan.data, foreground, strip=self.mask not in ("auto", "none"))
-        if float(inside.min()) == float(inside.max()) or not scaled.any():
-            raise ScanReadError(scan.id, "empty: its foreground has no contrast. Leave this scan out.")
-        return scaled
+    def _mask_beside(self, source: Source, name: str) -> Source:
+        path = file_path(source)
+        if path is None:
+            raise InputError(
+                f'an image in memory has no file "{self.mask}" beside it. Hand its mask over as brain_mask or '
+                f"brain_masks{_OR_WITHOUT_MASK}"
+            )
+        if companion := find_companion(source, self.mask):
+            return companion
+        names = companion_names(path, self.mask)
+        raise ScanReadError(
+            name,
+            f'no mask named "{self.mask}" lies beside it: there is no {" or ".join(names)} (.nii.gz or .nii). Put one '
+            "there, name its ending (--mask-suffix, or set_params(mask=...) in Python), or hand it over as brain_mask"
+            f"{_OR_WITHOUT_MASK}",
+        )
+
+
+def _scaled(scan: Scan, foreground: np.ndarray, is_stripped: bool) -> np.ndarray:
+    inside = scan.data[foreground]
+    scaled = scale_intensity(scan.data, foreground, strip=is_stripped)
+    if float(inside.min()) == float(inside.max()) or not scaled.any():
+        raise ScanReadError(scan.id, "empty: its foreground has no contrast. Leave this scan out.")
+    return scaled
+
+
+def kind_of_foreground(mask: str, brain_mask: Any = None) -> str:
+    """Return where foregrounds come from, by a ``ScanDetector``'s ``mask`` and what was handed over beside it."""
+    return _FOUND.get(mask, BRAIN_MASK) if brain_mask is None else BRAIN_MASK
+
+
+def remarks_on_foreground(kind: str, learned: str) -> tuple[str, ...]:
+    """Say so if the foreground of a scan comes from elsewhere than that of the training scans."""
+    if kind == learned:
+        return ()
+    return (
+        f"the foreground is {kind} here and was {learned} in training; the map holds only if the skull is off in "
+        "both, or on in both",
+    )
 
 
 def _repaired(mask: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
@@ -221,7 +263,7 @@ def screen(
     seen: dict[bytes, str] = {}
     for listed in scans:
         try:
-            prepared = reader.read(listed.source, listed.id, listed.lesions)
+            prepared = reader.read_listed(listed)
             features = measure(prepared, plane)
         except ScanReadError as error:
             rejected.append(ScanStatus(listed.id, "skipped", error.reason, group=listed.group))

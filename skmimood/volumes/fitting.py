@@ -25,7 +25,22 @@ if TYPE_CHECKING:
 
 Progress = Callable[[Sequence[Any], str], Iterable[Any]]  # items and what is done to them -> the items again
 
+_SLICES_OF_A_SCAN = 60
 _MARGIN = 2  # pixels kept free around the largest training foreground
+
+
+def expected_seconds(pipeline: Pipeline, n_scans: int) -> dict[str, float]:
+    """Guess how long the stages of ``ScanDetector.fit`` take on one core at preset tiny; only their ratios matter."""
+    n_slices = _SLICES_OF_A_SCAN * n_scans
+    stages = {"reading": 0.5 * n_scans, "slicing": 0.5 * n_scans}
+    for _, step in pipeline.steps:
+        parameters = step.get_params()
+        if "n_painted" in parameters:
+            stages["moved copies"] = 0.003 * n_slices
+            stages["painted copies"] = 0.002 * n_slices * parameters["n_painted"]
+        if "max_iter" in parameters:
+            stages[type(step).__name__] = 0.2 * parameters["max_iter"]
+    return {**stages, "calibrating": 1.0 * max(9, n_scans // 6)}
 
 
 class SliceReservoir:

@@ -2,48 +2,29 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from joblib import Parallel, delayed, effective_n_jobs
-from sklearn.base import BaseEstimator, clone
+from sklearn.base import clone
 from sklearn.utils.validation import check_is_fitted
 
-from skmimood._progress import each
+from skmimood._progress import each, job
 from skmimood._random import shared_seed
-from skmimood._state import load_model, save_model
-from skmimood.calibration import HealthyReference, ScoreHistogram, average_precision_of_counts, check_rate
-from skmimood.exceptions import ModelLoadError
-from skmimood.nifti import DEFAULT_MAX_BYTES, Source, scan_id, scan_ids
+from skmimood.calibration import HealthyReference, check_rate
+from skmimood.nifti import DEFAULT_MAX_BYTES, Source, scan_id
 from skmimood.preprocessing import Plane
-from skmimood.volumes.cohort import (
-    Candidate,
-    PreparedScan,
-    ScanReader,
-    ScanStatus,
-    measure,
-    screen,
-    split,
-)
+from skmimood.volumes import cohort, fitting
+from skmimood.volumes.cohort import ScanReader, ScanStatus
 from skmimood.volumes.domain import Domain, find_high_scores, learn_domain, warn_about_suspects
-from skmimood.volumes.fitting import (
-    choose_frame,
-    collect_slices,
-    fit_in_groups,
-    for_plane,
-    refer,
-    warn_about_learned,
-    warn_about_size,
-)
+from skmimood.volumes.evaluation import average_precision
 from skmimood.volumes.mapping import Frame, judge
 from skmimood.volumes.results import Gallery, ScanResult
 from skmimood.volumes.sent_once import SentOnce
 from skmimood.volumes.settings import inference_settings, warn_if_changed
-from skmimood.volumes.sources import ListedScan, find_named_or_chosen, list_scans, mask_suffixes, pair_masks
-from skmimood.volumes.state import as_pair, check_parameters, pack, raise_faults, unpack
+from skmimood.volumes.sources import ListedScan, list_in_order, list_scans, mask_suffixes
+from skmimood.volumes.state import SavedDetector, as_pair, check_parameters, raise_faults
 from skmimood.volumes.wording import warn
 
 if TYPE_CHECKING:
@@ -53,7 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["Gallery", "ScanDetector", "ScanResult", "ScanStatus"]
 
 
-class ScanDetector(BaseEstimator):
+class ScanDetector(SavedDetector):
     """Fit a slice pipeline on healthy scans and map what is abnormal in others.
 
     Parameters
@@ -72,7 +53,8 @@ class ScanDetector(BaseEstimator):
     mask : str, default="auto"
         ``"auto"`` finds head or brain from the intensities; ``"none"`` takes every voxel as foreground; any
         other string is the ending of a brain mask beside each scan (``"_brainmask"``), outside of which all
-        becomes 0. Needs a refit.
+        becomes 0. It may be set anew for scans to be scored, such as brains that are stripped already; where
+        another kind was learned from, a flag says so.
     modality : str, optional
         Ending of the files to take (``"T1"``). By default all but those that end as ``mask`` or ``y`` says or
         in ``_mask``, ``_brainmask``, ``_seg``, ``_label(s)``, ``_anomaly`` or ``_pvalue``. Needs a refit.
@@ -97,7 +79,8 @@ class ScanDetector(BaseEstimator):
     random_state : int, RandomState instance or None, default=0
         Draws the calibration scans and, beyond ``max_slices``, the slices. The pipeline has its own.
     verbose : bool, default=False
-        Show progress bars.
+        Show the progress of all that `fit` does and how long it may still take: a bar on a terminal, a line now and
+        then in a log file.
     volume : int, optional
         Which volume of 4-D scans to take.
     n_jobs : int, optional
@@ -112,6 +95,8 @@ class ScanDetector(BaseEstimator):
         The fitted clone.
     plane_, spacing_, size_ : str, float and (int, int)
         Plane, pixel size in mm, and (height, width), of the network's slices.
+    mask_ : str
+        What ``mask`` was in `fit`, ``"given"`` if brain masks were handed over.
     reference_ : HealthyReference
         Scores of the held-out healthy scans.
     pixel_threshold_, scan_threshold_ : float
@@ -181,7 +166,7 @@ class ScanDetector(BaseEstimator):
         self.volume = volume
         self.n_jobs = n_jobs
 
-    def fit(self, X: Any, y: Any = None, groups: Any = None) -> ScanDetector:
+    def fit(self, X: Any, y: Any = None, groups: Any = None, *, brain_masks: Any = None) -> ScanDetector:
         """Learn from healthy scans, and set the thresholds on scans held out of them.
 
         Parameters
@@ -196,6 +181,9 @@ class ScanDetector(BaseEstimator):
             training, its validation and the thresholds. By default the subject in BIDS names (``sub-01``) of files or
             folders and in the layouts of HCP and FreeSurfer, else in a ``splits.csv`` in a folder above; else each scan
             is its own.
+        brain_masks : list, array or series of paths, images and None, optional
+            One for each scan, which gives its foreground; None leaves that to ``mask``. So scans in memory can have
+            masks. Not to be confused with the lesion masks ``y``. `detect` and the others take them too.
 
         Returns
         -------
@@ -208,47 +196,55 @@ class ScanDetector(BaseEstimator):
             scan that cannot be used does not raise: it is warned about and listed in ``fit_status_``.
         """
         check_parameters(self)
-        warn_about_size(self.pipeline, as_pair(self.size))
+        fitting.warn_about_size(self.pipeline, as_pair(self.size))
         for name in [name for name in vars(self) if name.endswith("_")]:
             delattr(self, name)  # a fit that fails must not leave half of the last one
-        self.plane_ = self.plane
-        listed = list_scans(X, y, groups, **self._choice(y))
+        self.plane_, self.mask_ = self.plane, self.mask if brain_masks is None else "given"
+        scans = list_scans(X, y, groups, brain_masks, **self._choice(y))
+        with job("fit", fitting.expected_seconds(self.pipeline, len(scans)), shown=self.verbose):
+            self._learn(scans)
+        return self
+
+    def _learn(self, scans: Sequence[ListedScan]) -> None:
         rng = np.random.default_rng(shared_seed(self.random_state))
-        candidates, rejected = self._screen(listed)
-        training, held_out = split(candidates, len(rejected), self.calibration_fraction, self.scan_fpr, rng)
+        candidates, rejected = self._screen(scans)
+        training, held_out = cohort.split(
+            candidates, len(rejected), self.calibration_fraction, self.scan_fpr, rng
+        )
 
         features = [{one.id: one.features for one in part} for part in (training, held_out)]
         domain, self.suspects_ = learn_domain(*features)
         self.size_ = as_pair(self.size)
-        self.spacing_ = choose_frame(training, self.suspects_, self.plane, self.spacing, self.size_).spacing
+        self.spacing_ = fitting.choose_frame(
+            training, self.suspects_, self.plane, self.spacing, self.size_
+        ).spacing
         self.intensity_histogram_, self.intensity_limit_ = domain.histogram, domain.distance_limit
         self.foreground_range_ = domain.volume_range
+        seen = self._reader(), self._frame()
         limits = self.min_foreground, self.max_slices
-        slices, groups, used = collect_slices(
-            training, self._reader(), self._frame(), *limits, rng, self._progress
+        slices, groups, used = fitting.collect_slices(training, *seen, *limits, rng, self._progress)
+        self.pipeline_ = fitting.fit_in_groups(
+            fitting.for_plane(clone(self.pipeline), self.plane), slices, groups
         )
-        self.pipeline_ = fit_in_groups(for_plane(clone(self.pipeline), self.plane), slices, groups)
         self.n_scans_, self.n_slices_ = sum(line.status == "used" for line in used), len(slices)
         del slices  # up to a gigabyte that the calibration can do without
 
-        reference, calibrated, scores = refer(
-            held_out, self._reader(), self._frame(), self.pipeline_, self._progress
-        )
+        reference, calibrated, scores = fitting.refer(held_out, *seen, self.pipeline_, self._progress)
         self.suspects_ |= find_high_scores(scores)
         warn_about_suspects(self.suspects_)
         lines = {line.id: line for line in (*rejected, *used, *calibrated)}
-        self.fit_status_ = [lines[scan.id] for scan in listed]
+        self.fit_status_ = [lines[scan.id] for scan in scans]
         self._set_thresholds(reference, self.fpr, self.scan_fpr)
-        return self
 
     def calibrate(
-        self, X: Any, y: Any = None, *, groups: Any = None, fpr: float | None = None, scan_fpr: float | None = None
+        self, X: Any, y: Any = None, *, groups: Any = None, brain_masks: Any = None, fpr: float | None = None,
+        scan_fpr: float | None = None,
     ) -> ScanDetector:  # fmt: skip
         """Set both thresholds anew on healthy scans that took no part in `fit`, say of a new site.
 
         Parameters
         ----------
-        X, y, groups : as in `fit`
+        X, y, groups, brain_masks : as in `fit`
             Healthy scans, at least 1, and optionally lesion masks whose slices are left out. Of several scans of one
             group the highest score counts, as one.
         fpr, scan_fpr : float in (0, 1), optional
@@ -267,14 +263,16 @@ class ScanDetector(BaseEstimator):
         check_is_fitted(self)
         fpr, scan_fpr = self.fpr if fpr is None else fpr, self.scan_fpr if scan_fpr is None else scan_fpr
         raise_faults([check_rate("fpr", fpr), check_rate("scan_fpr", scan_fpr)])
-        listed = list_scans(X, y, groups, **self._choice(y))
-        warn_about_learned(listed, self.fit_status_)
+        listed = list_scans(X, y, groups, brain_masks, **self._choice(y))
+        fitting.warn_about_learned(listed, self.fit_status_)
         candidates, _ = self._screen(listed)
-        reference, _, _ = refer(candidates, self._reader(), self._frame(), self.pipeline_, self._progress)
+        reference, _, _ = fitting.refer(
+            candidates, self._reader(), self._frame(), self.pipeline_, self._progress
+        )
         self._set_thresholds(reference, fpr, scan_fpr)
         return self
 
-    def detect_scan(self, source: Source, index: int = 0) -> ScanResult:
+    def detect_scan(self, source: Source, index: int = 0, *, brain_mask: Source | None = None) -> ScanResult:
         """Map one scan.
 
         Parameters
@@ -283,6 +281,8 @@ class ScanDetector(BaseEstimator):
             The scan.
         index : int, default=0
             Names an image that has no file: ``scan-000``.
+        brain_mask : path or nibabel image, optional
+            Gives the scan's foreground, whatever ``mask`` says.
 
         Returns
         -------
@@ -295,15 +295,17 @@ class ScanDetector(BaseEstimator):
         """
         check_is_fitted(self)
         warn_if_changed(self.pipeline_, self.calibrated_with_)
-        return self._detect_scan(source, scan_id(source, index))
+        return self._detect_scan(ListedScan(scan_id(source, index), source, None, "", brain_mask))
 
-    def detect(self, X: Any) -> Iterator[ScanResult]:
+    def detect(self, X: Any, *, brain_masks: Any = None) -> Iterator[ScanResult]:
         """Map scans one at a time.
 
         Parameters
         ----------
         X : folder, glob, path, nibabel image, or list of paths and images
             The scans. ``modality`` and the endings of masks choose among files of folders and globs only.
+        brain_masks : list, array or series of paths, images and None, optional
+            As in `fit`.
 
         Returns
         -------
@@ -312,27 +314,26 @@ class ScanDetector(BaseEstimator):
         """
         check_is_fitted(self)
         warn_if_changed(self.pipeline_, self.calibrated_with_)
-        sources = find_named_or_chosen(X, **self._choice())
+        scans = list_in_order(X, None, brain_masks, **self._choice())
         if effective_n_jobs(self.n_jobs) == 1:
-            named = self._progress(list(zip(sources, scan_ids(sources), strict=True)), "scoring")
-            return (self._detect_scan(*each) for each in named)
+            return (self._detect_scan(scan) for scan in self._progress(scans, "scoring"))
         sent = SentOnce(self)
-        tasks = (delayed(_detect_scan)(sent, *each) for each in zip(sources, scan_ids(sources), strict=True))
+        tasks = (delayed(_detect_scan)(sent, scan) for scan in scans)
         return Parallel(self.n_jobs, return_as="generator", batch_size=1, pre_dispatch="n_jobs")(tasks)
 
-    def decision_function(self, X: Any) -> list[Nifti1Image]:
+    def decision_function(self, X: Any, *, brain_masks: Any = None) -> list[Nifti1Image]:
         """Return a float32 anomaly map on the grid of each scan of ``X``; see `detect`."""
-        return [result.anomaly for result in self._detect_loudly(X)]
+        return [result.anomaly for result in self._detect_loudly(X, brain_masks)]
 
-    def predict(self, X: Any) -> list[Nifti1Image]:
+    def predict(self, X: Any, *, brain_masks: Any = None) -> list[Nifti1Image]:
         """Return a uint8 mask on the grid of each scan of ``X``: map above ``pixel_threshold_``."""
-        return [result.mask for result in self._detect_loudly(X)]
+        return [result.mask for result in self._detect_loudly(X, brain_masks)]
 
-    def score_samples(self, X: Any) -> np.ndarray:
+    def score_samples(self, X: Any, *, brain_masks: Any = None) -> np.ndarray:
         """Return one score for each scan of ``X``, shape (n_scans,), float64; higher is more anomalous."""
-        return np.asarray([result.score for result in self._detect_loudly(X)], dtype=np.float64)
+        return np.asarray([result.score for result in self._detect_loudly(X, brain_masks)], dtype=np.float64)
 
-    def score(self, X: Any, y: Any) -> float:
+    def score(self, X: Any, y: Any, *, brain_masks: Any = None) -> float:
         """Average precision over the voxels of all scans together, background included.
 
         Parameters
@@ -343,6 +344,8 @@ class ScanDetector(BaseEstimator):
             Their lesion masks, above 0 in lesions. A suffix such as ``"_seg"`` names files beside the scans.
             A list is in the order of the scans, with None for a scan without lesions. The files of a folder
             or glob belong to the scans of the same name, or of the same name up to the last underscore.
+        brain_masks : list, array or series of paths, images and None, optional
+            As in `fit`.
 
         Returns
         -------
@@ -350,62 +353,9 @@ class ScanDetector(BaseEstimator):
             In [0, 1]; NaN with a warning if no mask holds a lesion. Values within 0.05 % may be tied.
         """
         check_is_fitted(self)
-        sources = find_named_or_chosen(X, **self._choice(y))
-        triples = list(zip(sources, scan_ids(sources), pair_masks(y, sources), strict=True))
-        healthy, diseased = ScoreHistogram(), ScoreHistogram()
-        for triple in self._progress(triples, "scoring"):
-            prepared = self._reader().read(*triple)
-            truth = prepared.lesions
-            if truth is None:
-                truth = np.zeros(prepared.foreground.shape, dtype=bool)
-            anomaly = self._frame().map(replace(prepared, lesions=None), self.pipeline_).anomaly
-            diseased.add(anomaly[truth])
-            healthy.add(anomaly[~truth])
-        return average_precision_of_counts(diseased, healthy)
-
-    def save(self, path: str | os.PathLike, *, overwrite: bool = False) -> None:
-        """Save the detector as a folder of safetensors and JSON, with the ids in ``fit_status_``.
-
-        Raises
-        ------
-        ModelSaveError
-            If the folder exists and ``overwrite`` is False, or if it cannot be written.
-        """
-        check_is_fitted(self)
-        save_model(self, path, overwrite=overwrite)
-
-    @classmethod
-    def load(cls, path: str | os.PathLike) -> ScanDetector:
-        """Load a detector that `save` has written.
-
-        Raises
-        ------
-        ModelLoadError
-            If the model is damaged, of another version, or not a ScanDetector.
-        """
-        loaded = load_model(path)
-        if not isinstance(loaded, cls):
-            kind = type(loaded).__name__
-            raise ModelLoadError(f"this is a saved {kind}, not a {cls.__name__}. Load it with {kind}.load.")
-        return loaded
-
-    def __sklearn_is_fitted__(self) -> bool:
-        return hasattr(self, "pixel_threshold_")  # set last in fit
-
-    def __sizeof__(self) -> int:
-        """Size with the networks: dask sends what is large to each worker once, not with each scan."""
-        steps = self.pipeline_.named_steps.values() if hasattr(self, "pipeline_") else ()
-        arrays = (array for step in steps for array in getattr(step, "state_", {}).values())
-        return super().__sizeof__() + sum(array.nbytes for array in arrays)
-
-    def __skmimood_state__(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        """Return the fitted attributes other than ``pipeline_`` as arrays and JSON values."""
-        return pack(self)
-
-    def __skmimood_restore__(self, arrays: Mapping[str, np.ndarray], values: Mapping[str, Any]) -> None:
-        """Set the fitted attributes from `__skmimood_state__`; nothing is set if one of them is wrong."""
-        # Models of before there was the entry have kept the plane as a parameter alone.
-        self.__dict__.update(unpack(arrays, {"plane_": self.plane, **values}))
+        scans = list_in_order(X, y, brain_masks, **self._choice(y))
+        read = (self._reader().read_listed(scan) for scan in self._progress(scans, "scoring"))
+        return average_precision(read, self._frame(), self.pipeline_)
 
     def _choice(self, y: Any = None) -> dict[str, Any]:
         """Return by what ending scans are told from masks and other modalities."""
@@ -420,8 +370,8 @@ class ScanDetector(BaseEstimator):
     def _progress(self, items: Sequence[Any], what: str) -> Iterable[Any]:
         return each(items, what, "scans", shown=self.verbose)
 
-    def _screen(self, scans: Sequence[ListedScan]) -> tuple[list[Candidate], list[ScanStatus]]:
-        return screen(self._progress(scans, "reading"), self._reader(), self.plane_)
+    def _screen(self, scans: Sequence[ListedScan]) -> tuple[list[cohort.Candidate], list[ScanStatus]]:
+        return cohort.screen(self._progress(scans, "reading"), self._reader(), self.plane_)
 
     def _set_thresholds(self, reference: HealthyReference, fpr: float, scan_fpr: float) -> None:
         self.reference_ = reference
@@ -429,24 +379,25 @@ class ScanDetector(BaseEstimator):
         self.scan_threshold_ = reference.scan_threshold(scan_fpr)
         self.pixel_threshold_ = reference.pixel_threshold(fpr)
 
-    def _detect_scan(self, source: Source, name: str) -> ScanResult:
-        prepared = self._reader().read(source, name)
-        maps = self._frame().map(prepared, self.pipeline_)
-        thresholds = self.pixel_threshold_, self.scan_threshold_
-        return judge(prepared, maps, self.reference_, *thresholds, self._flags(prepared))
-
-    def _flags(self, prepared: PreparedScan) -> tuple[str, ...]:
-        features = measure(prepared, self.plane_)
+    def _detect_scan(self, scan: ListedScan) -> ScanResult:
+        prepared, frame = self._reader().read_listed(scan), self._frame()
+        maps = frame.map(prepared, self.pipeline_)
+        features = cohort.measure(prepared, self.plane_)
         domain = Domain(self.intensity_histogram_, self.intensity_limit_, self.foreground_range_)
-        return (*prepared.scan.warnings, *domain.remarks(features), *self._frame().remarks(features.extent))
+        kinds = cohort.kind_of_foreground(self.mask, scan.brain_mask), cohort.kind_of_foreground(self.mask_)
+        flags = (
+            *(*prepared.scan.warnings, *cohort.remarks_on_foreground(*kinds)),
+            *(*domain.remarks(features), *frame.remarks(features.extent)),
+        )
+        return judge(prepared, maps, self.reference_, self.pixel_threshold_, self.scan_threshold_, flags)
 
-    def _detect_loudly(self, X: Any) -> Iterator[ScanResult]:
+    def _detect_loudly(self, X: Any, brain_masks: Any) -> Iterator[ScanResult]:
         """Map scans, and warn where the caller will not see the flags."""
-        for result in self.detect(X):
+        for result in self.detect(X, brain_masks=brain_masks):
             if result.flags:
                 warn(f"{result.id}: {'; '.join(result.flags)}.")
             yield result
 
 
-def _detect_scan(sent: SentOnce[ScanDetector], source: Source, name: str) -> ScanResult:
-    return sent.get()._detect_scan(source, name)
+def _detect_scan(sent: SentOnce[ScanDetector], scan: ListedScan) -> ScanResult:
+    return sent.get()._detect_scan(scan)

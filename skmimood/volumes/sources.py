@@ -41,34 +41,52 @@ _NEVER_LESIONS = ("_brainmask",)
 
 @dataclass(frozen=True, eq=False)
 class ListedScan:
-    """A scan that was given, before it is read: its name, its file, its lesion mask and whose it is."""
+    """A scan that was given, before it is read: its name, its file, its masks and whose it is."""
 
     id: str
     source: Source
     lesions: Source | None
     group: str
+    brain_mask: Source | None = None
 
 
 def list_scans(
-    X: Any, y: Any, groups: Any, *, suffix: str | None, exclude: Sequence[str]
+    X: Any, y: Any, groups: Any, brain_masks: Any, *, suffix: str | None, exclude: Sequence[str]
 ) -> list[ListedScan]:
-    """List healthy scans with their lesion masks and groups; a file that is named twice is listed once.
+    """List healthy scans with their masks and groups; a file that is named twice is listed once.
 
     Parameters
     ----------
     X, suffix, exclude : see `find_named_or_chosen`
     y : see `pair_masks`
     groups : see :func:`skmimood.volumes.subjects.groups_of`
+    brain_masks : see `pair_brain_masks`
     """
     sources = find_named_or_chosen(X, suffix=suffix, exclude=exclude)
-    masks, groups = pair_masks(y, sources), groups_of(sources, groups)
+    masks, groups, brains = (
+        pair_masks(y, sources),
+        groups_of(sources, groups),
+        pair_brain_masks(brain_masks, sources),
+    )
     places = first_places(sources)
     if len(places) < len(sources):
         warn(f"{len(sources) - len(places)} of the files are named more than once; each is taken once.")
     names = scan_ids([sources[place] for place in places])
     return [
-        ListedScan(name, sources[place], masks[place], groups[place])
+        ListedScan(name, sources[place], masks[place], groups[place], brains[place])
         for name, place in zip(names, places, strict=True)
+    ]
+
+
+def list_in_order(
+    X: Any, y: Any, brain_masks: Any, *, suffix: str | None, exclude: Sequence[str]
+) -> list[ListedScan]:
+    """List scans to be scored as `list_scans` does, but each as often as it is named: results line up with them."""
+    sources = find_named_or_chosen(X, suffix=suffix, exclude=exclude)
+    names, masks, brains = scan_ids(sources), pair_masks(y, sources), pair_brain_masks(brain_masks, sources)
+    return [
+        ListedScan(name, source, lesions, name, brain)
+        for name, source, lesions, brain in zip(names, sources, masks, brains, strict=True)
     ]
 
 
@@ -128,17 +146,9 @@ def pair_masks(y: Any, sources: Sequence[Source]) -> list[Source | None]:
     is_path = isinstance(y, (str, os.PathLike))
     entries = as_entries(y)
     if len(entries) != 1 or entries[0] is not y:
-        if len(entries) != len(sources):
-            raise InputError(
-                f"y must have one lesion mask for each of the {len(sources)} scans; got {len(entries)}. "
-                "Use None for a scan that has no lesion."
-            )
-        given = [None if mask is None or mask != mask else _only_file(mask) for mask in entries]
-        _refuse_own_masks(given, sources, ids)
-        return given
+        return _one_each(entries, sources, "y", "lesion mask")
     if len(sources) == 1 and (isinstance(y, SpatialImage) or (is_path and expand(y).is_file())):
-        _refuse_own_masks([y], sources, ids)
-        return [y]  # the one mask of the one scan, whatever it is called
+        return _one_each([y], sources, "y", "lesion mask")  # whatever it is called
     found = find_scans(y, exclude=_NEVER_LESIONS)
     scans = {_real_path(source) for source in sources} - {None}
     masks = [source for source in found if _real_path(source) not in scans]
@@ -146,6 +156,31 @@ def pair_masks(y: Any, sources: Sequence[Source]) -> list[Source | None]:
     pairs = [_mask_named_like(name, names) for name in ids]
     _check_complete(pairs, ids, "no lesion mask in y for")
     return pairs
+
+
+def pair_brain_masks(brain_masks: Any, sources: Sequence[Source]) -> list[Source | None]:
+    """Return the brain mask that was handed over with each scan, None where there is none.
+
+    Parameters
+    ----------
+    brain_masks : None, or list, array or series of paths, images and None
+        One entry a scan, in the scans' order; for a single scan the mask alone will do.
+    sources : list of str, path or image
+        The scans.
+
+    Raises
+    ------
+    InputError
+        If the numbers differ, a scan is given as its own mask, or endings of names are given.
+    """
+    if brain_masks is None:
+        return [None] * len(sources)
+    if is_suffix(brain_masks):
+        raise InputError(
+            f"brain_masks must be masks, one for each scan; got {brain_masks!r}. The ending of masks that lie beside "
+            f"the scans is the parameter mask: set_params(mask={brain_masks!r})."
+        )
+    return _one_each(as_entries(brain_masks), sources, "brain_masks", "brain mask")
 
 
 def is_suffix(y: Any) -> bool:
@@ -178,25 +213,31 @@ def _stem(name: str) -> str:
     return name.rpartition("_")[0]
 
 
-def _only_file(mask: Any) -> Source:
+def _one_each(entries: Sequence[Any], sources: Sequence[Source], name: str, kind: str) -> list[Source | None]:
+    """Return the masks in a list, called ``name``, of one entry a scan."""
+    if len(entries) != len(sources):
+        raise InputError(
+            f"{name} must have one {kind} for each of the {len(sources)} scans; got {len(entries)}. "
+            "Use None for a scan that has none."
+        )
+    masks = [None if mask is None or mask != mask else _only_file(mask, name, kind) for mask in entries]
+    for mask, source, scan in zip(masks, sources, scan_ids(sources), strict=True):
+        path = None if mask is None else _real_path(mask)
+        if mask is source or (path is not None and path == _real_path(source)):
+            raise InputError(f"{scan!r} is given as its own {kind}. Pass the mask, or None if it has none.")
+    return masks
+
+
+def _only_file(mask: Any, name: str, kind: str) -> Source:
     found = find_scans(mask)
     if len(found) > 1:
-        raise InputError(f"{mask!r} in y stands for {len(found)} files. Name one lesion mask for each scan.")
+        raise InputError(f"{mask!r} in {name} stands for {len(found)} files. Name one {kind} for each scan.")
     return found[0]
 
 
 def _real_path(source: Source) -> str | None:
     path = file_path(source)
     return None if path is None else os.path.realpath(path)
-
-
-def _refuse_own_masks(masks: Sequence[Source | None], sources: Sequence[Source], ids: Sequence[str]) -> None:
-    for mask, source, name in zip(masks, sources, ids, strict=True):
-        path = None if mask is None else _real_path(mask)
-        if mask is source or (path is not None and path == _real_path(source)):
-            raise InputError(
-                f"{name!r} is given as its own lesion mask. Pass the mask, or None if it has none."
-            )
 
 
 def _check_complete(masks: Sequence[Source | None], ids: Sequence[str], fault: str) -> None:

@@ -3,21 +3,78 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
+from sklearn.base import BaseEstimator
 from sklearn.pipeline import Pipeline
+from sklearn.utils.validation import check_is_fitted
 
+from skmimood._state import load_model, save_model
 from skmimood.calibration import HealthyReference, check_rate
 from skmimood.exceptions import InputError, ModelLoadError
 from skmimood.preprocessing import Plane
 from skmimood.volumes.cohort import ScanStatus, StatusName
 from skmimood.volumes.domain import N_BINS
 
+if TYPE_CHECKING:
+    from typing import Self  # of Python 3.11; nothing else needs it
+
 _MIN_SIDE = 8
 _NUMBERS = ("spacing_", "pixel_threshold_", "scan_threshold_", "intensity_limit_")
+
+
+class SavedDetector(BaseEstimator):
+    """How a ``ScanDetector`` is saved, loaded and sent to workers."""
+
+    def save(self, path: str | os.PathLike, *, overwrite: bool = False) -> None:
+        """Save the detector as a folder of safetensors and JSON, with the ids in ``fit_status_``.
+
+        Raises
+        ------
+        ModelSaveError
+            If the folder exists and ``overwrite`` is False, or if it cannot be written.
+        """
+        check_is_fitted(self)
+        save_model(self, path, overwrite=overwrite)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> Self:
+        """Load a detector that `save` has written.
+
+        Raises
+        ------
+        ModelLoadError
+            If the model is damaged, of another version, or not a ScanDetector.
+        """
+        loaded = load_model(path)
+        if not isinstance(loaded, cls):
+            kind = type(loaded).__name__
+            raise ModelLoadError(f"this is a saved {kind}, not a {cls.__name__}. Load it with {kind}.load.")
+        return loaded
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "pixel_threshold_")  # set last in fit
+
+    def __sizeof__(self) -> int:
+        """Size with the networks: dask sends what is large to each worker once, not with each scan."""
+        pipeline = getattr(self, "pipeline_", None)
+        steps = () if pipeline is None else pipeline.named_steps.values()
+        arrays = (array for step in steps for array in getattr(step, "state_", {}).values())
+        return super().__sizeof__() + sum(array.nbytes for array in arrays)
+
+    def __skmimood_state__(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """Return the fitted attributes other than ``pipeline_`` as arrays and JSON values."""
+        return pack(self)
+
+    def __skmimood_restore__(self, arrays: Mapping[str, np.ndarray], values: Mapping[str, Any]) -> None:
+        """Set the fitted attributes from `__skmimood_state__`; nothing is set if one of them is wrong."""
+        # Models of before there were these entries have kept them as parameters alone.
+        learned = {f"{name}_": getattr(self, name) for name in ("plane", "mask")}
+        self.__dict__.update(unpack(arrays, {**learned, **values}))
 
 
 def check_parameters(detector: Any) -> None:
@@ -85,6 +142,7 @@ def pack(detector: Any) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     arrays |= {f"reference_.{name}": array for name, array in detector.reference_.to_arrays().items()}
     values = {
         "plane_": detector.plane_,
+        "mask_": detector.mask_,
         "size_": list(detector.size_),
         "n_scans_": detector.n_scans_,
         "n_slices_": detector.n_slices_,
@@ -110,7 +168,7 @@ def unpack(arrays: Mapping[str, np.ndarray], values: Mapping[str, Any]) -> dict[
         fitted["foreground_range_"] = (low, high)
         height, width = values["size_"]
         fitted["size_"] = (height, width)
-        fitted["plane_"] = values["plane_"]
+        fitted["plane_"], fitted["mask_"] = values["plane_"], str(values["mask_"])
         fitted["n_scans_"], fitted["n_slices_"] = values["n_scans_"], values["n_slices_"]
         fitted["fit_status_"] = [_status(line) for line in values["fit_status_"]]
         fitted["calibrated_with_"] = dict(values["calibrated_with_"])

@@ -1,0 +1,32 @@
+"""How well maps of whole scans agree with known lesions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from skmimood.calibration import ScoreHistogram, average_precision_of_counts
+from skmimood.volumes.cohort import PreparedScan
+from skmimood.volumes.mapping import Frame
+
+if TYPE_CHECKING:
+    from sklearn.pipeline import Pipeline
+
+
+def average_precision(scans: Iterable[PreparedScan], frame: Frame, pipeline: Pipeline) -> float:
+    """Return the average precision over the voxels of all scans together, which are held one at a time.
+
+    A scan without a lesion mask has no lesion. NaN, with a warning, if none has.
+    """
+    healthy, diseased = ScoreHistogram(), ScoreHistogram()
+    for prepared in scans:
+        truth = prepared.lesions
+        if truth is None:
+            truth = np.zeros(prepared.foreground.shape, dtype=bool)
+        anomaly = frame.map(replace(prepared, lesions=None), pipeline).anomaly
+        diseased.add(anomaly[truth])
+        healthy.add(anomaly[~truth])
+    return average_precision_of_counts(diseased, healthy)
