@@ -6,7 +6,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from command_line import assert_mistake, content, rows, run, status
-from toy_scans import MedianRestorer, image, make, write_healthy_scans
+from toy_scans import RAS, MedianRestorer, image, make, write_healthy_scans
 
 from skmimood import _state
 from skmimood.exceptions import SkmimoodWarning
@@ -289,7 +289,7 @@ def test_a_subject_is_found_by_its_folder_and_never_by_half_its_name(model, tmp_
     ("table", "says"),
     [
         (None, "no splits.csv"),
-        ("subject;split\na;train\n", "no column"),
+        ("subject;group\na;train\n", "no column"),
         ("subject,split\na\n", "no split for 'a'"),
         ("subject,split\na,train\na,test\n", "two splits for 'a'"),
         ("subject,split\nother,test\n", "No scan belongs"),
@@ -371,3 +371,28 @@ def test_a_job_outlives_those_who_read_its_output(name, model, scans, tmp_path, 
         assert (status(tmp_path / "out")["state"], status(tmp_path / "out")["n_ok"]) == ("done", 3)
         assert run("info", model) == 0
         assert run("info", scans) == 2
+
+
+def test_masks_are_looked_for_as_the_command_line_says(model, scans, tmp_path, capsys):
+    for name in ("healthy", "patient-1"):
+        brain = np.zeros((30, 36, 20), np.uint8)
+        brain[8:22, 10:26, 5:15] = 1
+        write_image(nib.Nifti1Image(brain, RAS), scans / f"{name}_bet.nii.gz")
+    out = tmp_path / "out"
+    command = ("score", scans, "-m", model, "-o", out, "--modality", "T1", "--mask-suffix", "bet")
+    assert run(*command) == 1
+    printed = capsys.readouterr().out
+    assert (
+        "note: the foreground is given by brain masks here and was found from the intensities in" in printed
+    )
+    table = rows(out)
+    assert (
+        "there is no patient-2_T1_bet or patient-2_bet or bet (.nii.gz or .nii)"
+        in table["patient-2_T1"]["reason"]
+    )
+    anomaly = nib.load(out / "patient-1_T1_anomaly.nii.gz").get_fdata()
+    assert not anomaly[brain == 0].any()
+    assert anomaly[brain > 0].any()
+    assert "masks named bet; found from the intensities in training" in (out / "report.html").read_text()
+    assert_mistake(capsys, *command[:-2], "--resume", says="another model, other thresholds, masks or")
+    assert run(*command[:-2], "--mask-suffix", "none", "-o", tmp_path / "other") == 0

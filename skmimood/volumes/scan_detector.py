@@ -196,7 +196,6 @@ class ScanDetector(SavedDetector):
             scan that cannot be used does not raise: it is warned about and listed in ``fit_status_``.
         """
         check_parameters(self)
-        fitting.warn_about_size(self.pipeline, as_pair(self.size))
         for name in [name for name in vars(self) if name.endswith("_")]:
             delattr(self, name)  # a fit that fails must not leave half of the last one
         self.plane_, self.mask_ = self.plane, self.mask if brain_masks is None else "given"
@@ -215,6 +214,7 @@ class ScanDetector(SavedDetector):
         features = [{one.id: one.features for one in part} for part in (training, held_out)]
         domain, self.suspects_ = learn_domain(*features)
         self.size_ = as_pair(self.size)
+        fitting.warn_about_size(self.pipeline, self.size_)
         self.spacing_ = fitting.choose_frame(
             training, self.suspects_, self.plane, self.spacing, self.size_
         ).spacing
