@@ -71,10 +71,12 @@ class HealthyReference:
     Split conformal prediction [1]_, [2]_: with n healthy scores that took no part in training, the threshold
     at rate ``fpr`` is the ceil((n + 1)(1 - fpr))-th smallest of them, and the p-value of a score s is
     (1 + number of healthy scores >= s) / (n + 1). A score is above the threshold exactly when its p-value is
-    at most ``fpr``. A new healthy *scan* exceeds its threshold with probability at most ``fpr`` if it is
-    exchangeable with the healthy ones: same scanner, protocol and population. Scans of one subject are not
-    exchangeable with those of others, so a subject counts once, with its highest score: then p-values are rather too
-    large than too small, and hold for the highest of several scans of a new subject too. The pixels of one scan depend
+    at most ``fpr``; as the float32 p-values of pixels are rounded down, a rate counts as equal to a p-value that
+    exceeds it by less than 1.2e-7 of itself. A new healthy *scan* exceeds its threshold with probability at most
+    ``fpr`` if it is exchangeable with the healthy ones: same scanner, protocol and population. Scans of one
+    subject are not exchangeable with those of others, so a subject counts once, with its highest score: then
+    p-values are rather too large than too small, and hold for the highest of several scans of a new subject
+    too. The pixels of one scan depend
     on one another, so the *pixel* rate holds on average over healthy scans, not within every scan.
 
     References
@@ -192,11 +194,12 @@ class HealthyReference:
         Returns
         -------
         ndarray of the same shape, float32
-            p-values in (0, 1]; the smallest possible is 1 / (n_pixels + 1).
+            p-values in (0, 1]; the smallest possible is 1 / (n_pixels + 1). They are rounded down, by less than
+            1.2e-7 of their value: the nearest number of this type to 0.1 is above 0.1.
         """
         scores = np.asarray(scores, dtype=np.float32)
         at_least = np.append(np.cumsum(self.pixel_counts[::-1])[::-1], 0)  # pixels >= each value
-        table = ((1 + at_least) / (1 + self.n_pixels)).astype(np.float32)
+        table = _rounded_down((1 + at_least) / (1 + self.n_pixels))
         flat = scores.reshape(-1)
         pvalues = np.empty(flat.shape, dtype=np.float32)
         for start in range(0, flat.size, _CHUNK):
@@ -296,7 +299,10 @@ def _conformal_rank(n: int, fpr: float, what: str) -> int | None:
     """Rank (from 1, ascending) of the threshold among n healthy scores; None if n is too small."""
     if fault := check_rate("fpr", fpr):
         raise InputError(f"{fault}. Use 0.01 for one in a hundred.")
-    allowed = math.floor((n + 1) * fpr * (1 + 1e-12))  # undo rounding: 0.29 * 100 = 28.999...
+    allowed = round((n + 1) * fpr)
+    allowed -= (
+        allowed / (n + 1) > fpr
+    )  # compared as p-values are: 0.29 * 100 = 28.999..., but 29 / 100 = 0.29
     if allowed >= 1:
         return n + 1 - allowed
     warnings.warn(
@@ -306,6 +312,12 @@ def _conformal_rank(n: int, fpr: float, what: str) -> int | None:
         stacklevel=3,
     )
     return None
+
+
+def _rounded_down(values: np.ndarray) -> np.ndarray:
+    """Return positive float64 values as the largest float32 numbers that do not exceed them."""
+    nearest = values.astype(np.float32)
+    return np.where(nearest > values, np.nextafter(nearest, np.float32(0)), nearest)
 
 
 def _bin_of(scores: np.ndarray) -> np.ndarray:

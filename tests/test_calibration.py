@@ -59,6 +59,29 @@ def test_a_score_is_above_the_threshold_exactly_when_its_p_value_is_at_most_the_
         assert (score > reference.scan_threshold(0.07)) == (reference.scan_pvalue(score) <= 0.07)
 
 
+@pytest.mark.parametrize("n", [9, 10, 99, 999, 1234, 2**20])
+def test_a_rate_that_is_a_possible_p_value_calls_the_pixels_of_that_p_value(n):
+    values, counts = np.arange(1, 10, dtype=np.float32), np.full(9, n // 9)
+    counts[0] += n % 9
+    reference = HealthyReference(values, counts, np.arange(n, dtype=float))
+    scores = np.arange(12, dtype=np.float32)
+    rates = {count / (n + 1) for count in 1 + np.append(np.cumsum(counts[::-1]), 0)} | {
+        0.1,
+        0.2,
+        0.29,
+        0.3,
+        1 / 3,
+        0.7,
+    }
+    for fpr in (rate for rate in rates if 1 / (n + 1) <= rate < 1):
+        pvalues = reference.pixel_pvalue(scores)
+        for read in (pvalues, pvalues.astype(np.float64)):
+            assert ((scores > reference.pixel_threshold(fpr)) == (read <= fpr)).all()
+    for fpr in (0.1, 0.29, 0.3, 1 / 3, 0.3 - 1e-16, 0.1 + 0.2):
+        for score in np.linspace(0, n, 50).round():
+            assert (score > reference.scan_threshold(fpr)) == (reference.scan_pvalue(score) <= fpr)
+
+
 def test_p_values_are_conformal_fall_with_the_score_and_are_never_zero():
     pixels = np.array([0, 0, 1, 2], dtype=np.float32)
     reference = HealthyReference.from_scans([(pixels, 1.0), (pixels, 3.0)])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+import contextlib
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -25,6 +25,7 @@ from skmimood.preprocessing import (
     scale_intensity,
     share_missing,
 )
+from skmimood.volumes.copies import Copies
 from skmimood.volumes.domain import ScanFeatures, intensity_histogram
 from skmimood.volumes.sources import ListedScan
 from skmimood.volumes.wording import listing, warn
@@ -175,6 +176,14 @@ class ScanReader:
         is_stripped = kind_of_foreground(self.mask, brain_mask) == BRAIN_MASK
         return PreparedScan(scan, foreground, _scaled(scan, foreground, is_stripped), marked)
 
+    def voxels(self, listed: ListedScan) -> np.ndarray | None:
+        """Read the voxels (X, Y, Z) of a scan once more; None if that is not possible."""
+        with contextlib.suppress(ScanReadError):
+            return read_scan(
+                listed.source, max_bytes=self.max_bytes, volume=self.volume, max_invalid=1.0
+            ).data
+        return None
+
     def _check_missing(self, name: str, foreground: np.ndarray, missing: np.ndarray) -> tuple[str, ...]:
         share = share_missing(foreground, missing)
         if share > self.max_invalid:
@@ -256,11 +265,11 @@ def screen(
     """Look at every scan once; return those that can be used, and what is wrong with the others.
 
     Nothing is learned here that could leak from scans drawn for calibration later: each scan is judged alone,
-    but for exact copies. What is wrong or odd is warned about.
+    but for copies. What is wrong or odd is warned about.
     """
     usable: list[Candidate] = []
     rejected: list[ScanStatus] = []
-    seen: dict[bytes, str] = {}
+    copies: Copies[ListedScan] = Copies(reader.voxels)
     for listed in scans:
         try:
             prepared = reader.read_listed(listed)
@@ -270,12 +279,11 @@ def screen(
             continue
         scan = prepared.scan
         spacing = tuple(round(float(step), 4) for step in scan.spacing)
-        digest = hashlib.blake2b(np.ascontiguousarray(scan.data.T).data, digest_size=16).digest()
-        if digest in seen:
-            reason = f"has the same voxels as {seen[digest]}"
+        original = copies.find(listed, scan.data)
+        if original is not None:
+            reason = f"has the same voxels as {original.id}, turned, scaled or rounded perhaps"
             rejected.append(ScanStatus(scan.id, "duplicate", reason, 0, scan.shape, spacing, listed.group))
             continue
-        seen[digest] = scan.id
         usable.append(Candidate(listed, features, scan.shape, spacing, scan.warnings))
     warn_about_left_out(rejected)
     _warn_about_oddities(usable)
