@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from skmimood._random import normal_draws, uniform_draws
+
 
 def vary_intensity(images: Tensor, generator: torch.Generator) -> Tensor:
     """Vary gamma, gain, offset, bias field, blur and noise of images (n, 1, H, W) in [0, 1].
@@ -19,22 +21,22 @@ def vary_intensity(images: Tensor, generator: torch.Generator) -> Tensor:
     """
 
     def uniform(low: float, high: float, *shape: int) -> Tensor:
-        shape = shape or (1, 1, 1)
-        return low + (high - low) * torch.rand(len(images), *shape, generator=generator, device=images.device)
+        return low + (high - low) * uniform_draws(generator, len(images), *(shape or (1, 1, 1)))
 
     foreground = images > 0
     varied = images.clamp(0, 1) ** torch.exp(uniform(-math.log(2), math.log(2)))
     bias = F.interpolate(uniform(-0.3, 0.3, 1, 4, 4), images.shape[-2:], mode="bicubic", align_corners=False)
     varied = varied * uniform(0.7, 1.3) * (1 + bias) + uniform(-0.1, 0.1)
     varied = torch.lerp(varied, _blur(varied, sigma=1.5), uniform(0, 1) * (uniform(0, 1) < 0.5))
-    noise = torch.randn(images.shape, generator=generator, device=images.device)
+    noise = normal_draws(generator, *images.shape)
     varied = varied + noise * uniform(0, 0.05) * (uniform(0, 1) < 0.5)
     return varied.clamp(0, 1) * foreground
 
 
 def _blur(images: Tensor, sigma: float) -> Tensor:
     radius = math.ceil(2 * sigma)
-    kernel = torch.exp(-0.5 * (torch.arange(-radius, radius + 1, device=images.device) / sigma) ** 2)
+    offsets = torch.arange(-radius, radius + 1, device=images.device, dtype=torch.float32)
+    kernel = torch.exp(-0.5 * (offsets / sigma) ** 2)
     kernel = (kernel / kernel.sum()).view(1, 1, 1, -1)
     with torch.autocast(images.device.type, enabled=False):
         images = F.conv2d(images, kernel, padding=(0, radius))
@@ -50,8 +52,8 @@ def flip_and_rotate(
     along the last axis.
     """
     n, _, height, width = images.shape
-    angle = (2 * torch.rand(n, generator=generator, device=images.device) - 1) * math.radians(max_degrees)
-    mirrored = torch.rand(n, generator=generator, device=images.device) < (0.5 if flip else 0.0)
+    angle = (2 * uniform_draws(generator, n) - 1) * math.radians(max_degrees)
+    mirrored = uniform_draws(generator, n) < (0.5 if flip else 0.0)
     sign = 1 - 2 * mirrored.to(images.dtype)
     cosine, sine, zero = torch.cos(angle), torch.sin(angle), torch.zeros_like(angle)
     # affine_grid works in coordinates that run from -1 to 1 along each axis, whatever its length.

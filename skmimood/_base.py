@@ -13,7 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from skmimood._background import in_order_of_length, mark_background, unmark
-from skmimood._device import with_halving
+from skmimood._device import inference, with_halving
 from skmimood._pixel_maps import BasePixelDetector
 from skmimood._random import sampling_uniforms
 from skmimood._residuals import (
@@ -201,7 +201,7 @@ class BaseRestorer(BasePixelDetector, TrainedStep):
     def _in_parts(self, restore: Callable[[Tensor], Tensor], n_restorations: int, n_draws: int) -> Tensor:
         """Join ``restore(uniforms (r, n_draws, h, w)) -> (..., r, h, w)`` of parts of the restorations."""
         uniforms = torch.from_numpy(sampling_uniforms(self.seed_, n_restorations, n_draws, self.grid_))
-        with torch.inference_mode():
+        with inference(self._torch_device):
             parts = [restore(part.to(self._torch_device)).cpu() for part in uniforms.split(_IN_FLIGHT)]
         return torch.cat(parts, dim=-3)
 

@@ -9,6 +9,7 @@ from typing import TypeVar
 import torch
 
 from skmimood._distributed import local_rank
+from skmimood._threads import prepare_threads
 from skmimood.exceptions import DeviceError, InputError
 
 Result = TypeVar("Result")
@@ -25,8 +26,9 @@ def resolve_device(device: str | torch.device) -> torch.device:
     Raises
     ------
     DeviceError
-        If the device is not there.
+        If the device is not there, or this process has lost torch's threads in a fork.
     """
+    prepare_threads()
     if device == "auto":
         return _automatic_device()
     try:
@@ -75,8 +77,26 @@ def _has_bfloat16_units(device: torch.device) -> bool:
 
 
 def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
-    """Return the context in which forward passes run their matrix products in ``dtype``."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16)
+    """Return the context in which forward passes run their matrix products in ``dtype``.
+
+    It keeps no copies of weights: torch would use them, old as they are, until the outermost autocast ends.
+    """
+    is_mixed = dtype == torch.bfloat16
+    return torch.autocast(device.type, torch.bfloat16, enabled=is_mixed, cache_enabled=False)
+
+
+@contextlib.contextmanager
+def inference(device: torch.device) -> Iterator[None]:
+    """Compute without gradients and outside the autocast of the caller."""
+    with torch.inference_mode(), autocast(device, torch.float32):
+        yield
+
+
+@contextlib.contextmanager
+def learning(device: torch.device) -> Iterator[None]:
+    """Compute with gradients, outside the ``no_grad``, ``inference_mode`` and autocast of the caller."""
+    with torch.inference_mode(False), torch.enable_grad(), autocast(device, torch.float32):
+        yield
 
 
 def with_halving(run: Callable[[int], Result], batch_size: int) -> Result:

@@ -217,7 +217,7 @@ def draw_uniforms(rows: Tensor, generator: torch.Generator) -> Tensor:
     """Draw one number in [0, 1) for each of ``rows`` (n, ...), shape (n, 1, 1), as if drawn for the whole batch."""
     share = _share.get()
     n_rows = len(rows) if share is None else sum(share.sizes)
-    drawn = torch.rand(n_rows, 1, 1, generator=generator, device=rows.device)
+    drawn = torch.rand(n_rows, 1, 1, generator=generator, device=rows.device, dtype=torch.float32)
     return drawn if share is None else drawn[share.own]
 
 

@@ -50,6 +50,20 @@ class Streams:
         return cls(np.random.default_rng(sequence), generator)
 
 
+def uniform_draws(generator: torch.Generator, *shape: int) -> torch.Tensor:
+    """Draw float32 numbers in [0, 1) on the generator's device, whatever the defaults of torch."""
+    import torch
+
+    return torch.rand(shape, generator=generator, device=generator.device, dtype=torch.float32)
+
+
+def normal_draws(generator: torch.Generator, *shape: int) -> torch.Tensor:
+    """Draw float32 numbers of mean 0 and deviation 1 on the generator's device, whatever the defaults of torch."""
+    import torch
+
+    return torch.randn(shape, generator=generator, device=generator.device, dtype=torch.float32)
+
+
 def sampling_uniforms(seed: int, n_restorations: int, n_steps: int, grid: tuple[int, int]) -> np.ndarray:
     """Draw the uniforms of every restoration and step, shape (R, T, h, w), float32 in [0, 1).
 

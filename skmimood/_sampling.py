@@ -122,14 +122,14 @@ def inpaint(
         sampled = tokens.masked_scatter(hidden, drawn)
         if index == n_passes:
             break
-        urgency = torch.full(tokens.shape, -math.inf, device=tokens.device)
+        urgency = torch.full(tokens.shape, -math.inf, device=tokens.device, dtype=torch.float32)
         if order == "halton":
             ranks = _halton_ranks(tokens.shape[1:]).to(tokens.device)
             urgency = torch.where(hidden, -ranks.float(), urgency)
         else:
             confidence = torch.log_softmax(law.float(), dim=-1).gather(-1, drawn[:, None])[:, 0]
             urgency = urgency.masked_scatter(hidden, confidence)
-        n_left = (math.cos(math.pi / 2 * index / n_passes) * n_hidden).long()  # (m,)
+        n_left = (math.cos(math.pi / 2 * index / n_passes) * n_hidden.float()).long()  # (m,)
         place = urgency.flatten(1).argsort(dim=1, descending=True, stable=True).argsort(dim=1).view_as(tokens)
         n_filled = hidden.flatten(1).sum(1) - n_left
         filled = hidden & (place < n_filled[:, None, None])
@@ -142,7 +142,9 @@ def _halton_ranks(grid: tuple[int, ...]) -> Tensor:
     h, w = grid
     points = qmc.Halton(2, scramble=False).random(16 * h * w)
     cells = torch.from_numpy((points * [h, w]).astype(int) @ [w, 1])
-    first = torch.full((h * w,), len(cells)).scatter_reduce(0, cells, torch.arange(len(cells)), "amin")
+    first = cells.new_full((h * w,), len(cells)).scatter_reduce(
+        0, cells, torch.arange(len(cells), device=cells.device), "amin"
+    )
     return first.argsort(stable=True).argsort().view(h, w)
 
 

@@ -16,7 +16,15 @@ from skmimood._background import lengths
 from skmimood._caching import run_cached
 from skmimood._code_digest import code_digest
 from skmimood._corruption import has_callable
-from skmimood._device import PRECISIONS, autocast, resolve_device, resolve_precision, with_halving
+from skmimood._device import (
+    PRECISIONS,
+    autocast,
+    inference,
+    learning,
+    resolve_device,
+    resolve_precision,
+    with_halving,
+)
 from skmimood._paths import expand
 from skmimood._random import shared_seed
 from skmimood._slice_estimator import SliceEstimator
@@ -25,7 +33,6 @@ from skmimood.exceptions import InputError, ModelLoadError
 from skmimood.networks.weights import empty_network, load_network
 from skmimood.scans import TokenizedScans
 
-_CPU_CONVOLUTION_BATCH = 4
 _CPU_BATCH, _CUDA_BATCHES = 4, 4
 _ARRAY_GROUPS = ("state_", "history_")
 _MAX_SIZE = 2**16  # of any one dimension of a network that is read from a file
@@ -149,7 +156,8 @@ class TrainedStep(SliceEstimator):
             self._checkpoint(train, arguments, is_named),
             self.resume,
         )
-        return run_cached(train, self.memory if is_named else None, runtime=runtime, **arguments)
+        with learning(self._torch_device):
+            return run_cached(train, self.memory if is_named else None, runtime=runtime, **arguments)
 
     def _recipe(self) -> Recipe:
         """Return how to train, with the precision that "auto" means here."""
@@ -269,41 +277,17 @@ def run_transformer(function: Callable[[Tensor], Tensor], rows: Tensor, batch_si
         at_once = min(size, _CPU_BATCH) if rows.device.type == "cpu" else _CUDA_BATCHES * size
         return torch.cat([function(batch) for group in groups for batch in group.split(at_once)])
 
-    with torch.inference_mode():
+    with inference(rows.device):
         return with_halving(run, batch_size)
 
 
-def run_in_batches(
-    function: Callable[[Tensor], Tensor], rows: Tensor, batch_size: int, *, fixed: bool = False
-) -> Tensor:
+def run_in_batches(function: Callable[[Tensor], Tensor], rows: Tensor, batch_size: int) -> Tensor:
     """Apply ``function`` to ``rows`` in batches and join the results.
 
-    ``fixed`` fills the last batch up with copies, so that every call has the same shape. A device that runs out of
-    memory gets batches of half the size.
+    A device that runs out of memory gets batches of half the size.
     """
-
-    def run(size: int) -> Tensor:
-        results = []
-        for start in range(0, len(rows), size):
-            batch = rows[start : start + size]
-            missing = size - len(batch) if fixed else 0
-            filled = torch.cat([batch, batch[:1].expand(missing, *batch.shape[1:])]) if missing else batch
-            results.append(function(filled)[: len(batch)])
-        return torch.cat(results)
-
-    with torch.inference_mode():
-        return with_halving(run, batch_size)
-
-
-def run_convolutions(function: Callable[[Tensor], Tensor], rows: Tensor, batch_size: int) -> Tensor:
-    """Apply a convolutional network to ``rows`` in batches, on a CPU to the same bits whatever ``batch_size``.
-
-    A CPU's convolution kernels round differently for different batch shapes, where those of the
-    transformer do not; so there the batch is always the same.
-    """
-    if rows.device.type == "cpu":
-        return run_in_batches(function, rows, _CPU_CONVOLUTION_BATCH, fixed=True)
-    return run_in_batches(function, rows, batch_size)
+    with inference(rows.device):
+        return with_halving(lambda size: torch.cat([*map(function, rows.split(size))]), batch_size)
 
 
 def is_odd(value: Any) -> bool:

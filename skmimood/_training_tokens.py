@@ -16,7 +16,7 @@ from skmimood._device import autocast, resolve_device, resolve_precision
 from skmimood._progress import each
 from skmimood._random import Streams
 from skmimood._synthetic import paint_anomalies
-from skmimood._trained_step import run_convolutions
+from skmimood._trained_step import run_in_batches
 from skmimood._training import Runtime
 from skmimood.networks.vqvae import VQVAE
 from skmimood.networks.weights import load_network
@@ -35,7 +35,7 @@ def encode_images(
         with context:
             return network.encode(pad(batch[:, None], network.downsampling))
 
-    return run_convolutions(encode, torch.from_numpy(images).to(device), batch_size).cpu().numpy()
+    return run_in_batches(encode, torch.from_numpy(images).to(device), batch_size).cpu().numpy()
 
 
 def tokenize_augmented(

@@ -13,6 +13,36 @@ from skmimood.exceptions import InputError, SkmimoodWarning
 _MIN_SIDE = 8
 
 
+def as_array(name: str, values: Any) -> np.ndarray:
+    """Return ``values`` as an array: numbers, whatever numpy takes, or torch tensors, also in lists.
+
+    Tensors may have any real type, device and strides, and gradients, which are left behind.
+
+    Raises
+    ------
+    InputError
+        If they cannot be made into one array.
+    """
+    try:
+        return np.asarray(_without_tensors(values))
+    except (TypeError, ValueError, RuntimeError) as error:
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise InputError(
+            f"{name} cannot be made into one array: {reason}. Pass a dense numpy array; all images must have one size."
+        ) from error
+
+
+def _without_tensors(values: Any) -> Any:
+    if isinstance(values, list | tuple):
+        return [_without_tensors(value) for value in values]
+    if not hasattr(values, "detach"):
+        return values
+    try:
+        return values.numpy(force=True)
+    except TypeError:  # bfloat16 and narrower, which numpy does not have
+        return values.float().numpy(force=True)
+
+
 def check_images(X: Any, image_shape: tuple[int, int] | None = None) -> np.ndarray:
     """Return ``X`` as a float32 array of shape (n_samples, height, width).
 
@@ -33,12 +63,7 @@ def check_images(X: Any, image_shape: tuple[int, int] | None = None) -> np.ndarr
         raise InputError(
             "X is sparse; images must be dense. Pass X.toarray() reshaped to (n_samples, height, width)."
         )
-    try:
-        array = np.asarray(X)
-    except ValueError as error:
-        raise InputError(
-            f"X cannot be made into one array: {error}. All images must have one size."
-        ) from error
+    array = as_array("X", X)
     if array.dtype.kind not in "fiub":
         raise InputError(f"X must hold real numbers; got dtype {array.dtype}. Convert it to float32 first.")
     if array.ndim != 3:
@@ -85,7 +110,7 @@ def has_lesion(y: Any, image_shape: tuple[int, ...]) -> np.ndarray:
     n_samples = image_shape[0]
     if y is None:
         return np.zeros(n_samples, bool)
-    y = np.asarray(y)
+    y = as_array("y", y)
     if y.shape not in ((n_samples,), image_shape):
         raise InputError(
             f"y must hold one mask for each sample, shape {image_shape}, or one label, shape ({n_samples},); got "

@@ -21,7 +21,7 @@ from skmimood._corruption import (
     split_law,
 )
 from skmimood._random import Streams
-from skmimood._trained_step import is_count, run_convolutions
+from skmimood._trained_step import is_count, run_in_batches
 from skmimood._training import Recipe, Runtime, pick_copies, train
 from skmimood._validation import healthy_samples
 from skmimood.networks.transformer import TokenTransformer
@@ -78,8 +78,8 @@ class AnomalousTokenDetector(BaseTokenDetector):
     max_iter : int, default=900
         Training steps (paper: 200,000).
     batch_size : int, default=32
-        Slices a step (paper silent). In inference it bounds memory, on a GPU at four times as many slices, and never
-        changes a result.
+        Slices a step (paper silent). In inference it bounds memory, on a GPU at four times as many slices, and changes
+        no result but for rounding.
     learning_rate : float, default=1e-3
         Peak rate of AdamW with a cosine schedule (paper: 5e-5).
     weight_decay, warmup_iter, gradient_clip, validation_fraction, n_iter_no_change, precision
@@ -237,7 +237,7 @@ class AnomalousTokenDetector(BaseTokenDetector):
             with context:
                 return torch.sigmoid(network(batch)[..., 0])
 
-        return run_convolutions(score, tokens, self.batch_size)
+        return run_in_batches(score, tokens, self.batch_size)
 
 
 def train_token_detector(

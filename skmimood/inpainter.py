@@ -86,8 +86,8 @@ class MaskedTokenInpainter(BaseRestorer):
     max_iter : int, default=600
         Training steps (paper: 200,000).
     batch_size : int, default=16
-        Slices a step (paper silent). In inference it bounds memory, on a GPU at four times as many slices, and never
-        changes a result.
+        Slices a step (paper silent). In inference it bounds memory, on a GPU at four times as many slices, and changes
+        no result but for rounding.
     learning_rate, weight_decay, warmup_iter, gradient_clip
         Of the training; see `AnomalousTokenDetector`.
     validation_fraction, n_iter_no_change, precision, checkpoint_dir, resume, random_state, device, memory, verbose

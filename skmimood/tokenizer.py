@@ -19,10 +19,10 @@ from skmimood._background import unmarked_in_place
 from skmimood._caching import run_cached
 from skmimood._foreground import head_masks, standardise, undo_standardise
 from skmimood._random import Streams
-from skmimood._trained_step import TrainedStep, is_count, run_convolutions
+from skmimood._trained_step import TrainedStep, is_count, run_in_batches
 from skmimood._training import Recipe, Runtime, train
 from skmimood._training_tokens import encode_images, pad, tokenize_augmented, tokenize_painted
-from skmimood._validation import check_images, healthy_samples
+from skmimood._validation import as_array, check_images, healthy_samples
 from skmimood.exceptions import CodebookCollapseWarning, InputError
 from skmimood.networks.quantizer import levels_for
 from skmimood.networks.vqvae import VQVAE
@@ -85,7 +85,7 @@ class VQTokenizer(TransformerMixin, TrainedStep):
     max_iter : int, default=700
         Training steps (paper: 300,000).
     batch_size : int, default=16
-        Slices a step (paper silent). In inference it bounds memory and never changes a result.
+        Slices a step (paper silent). In inference it bounds memory and changes no result but for rounding.
     learning_rate : float, default=1e-3
         Peak rate of AdamW with a cosine schedule (paper: 5e-5).
     weight_decay : float, default=1e-5
@@ -278,7 +278,7 @@ class VQTokenizer(TransformerMixin, TrainedStep):
             In [0, 1]: in the intensities of the slices, or of tokens alone in those that the network sees.
         """
         check_is_fitted(self)
-        tokens = np.asarray(X.tokens if isinstance(X, TokenizedScans) else X)
+        tokens = as_array("Tokens", X.tokens if isinstance(X, TokenizedScans) else X)
         if tokens.ndim != 3 or tokens.shape[1:] != self.grid_ or tokens.dtype.kind not in "iu":
             raise InputError(
                 f"Tokens must be integers of shape (n, {self.grid_[0]}, {self.grid_[1]}); got {tokens.dtype} "
@@ -331,7 +331,7 @@ class VQTokenizer(TransformerMixin, TrainedStep):
             with context:
                 return network.decode(batch)[:, 0, :height, :width].clamp(0, 1)
 
-        return run_convolutions(decode, tokens.to(self._torch_device), self.batch_size)
+        return run_in_batches(decode, tokens.to(self._torch_device), self.batch_size)
 
     def training_tokens(self, X: TokenizedScans, *, marked: bool = False) -> np.ndarray:
         """Return the tokens that a token model trains on, shape (n, 1 + n_augmentations, h, w).

@@ -34,7 +34,7 @@ def plant_lesions(slices: np.ndarray, value: float = 1.0) -> tuple[np.ndarray, n
 
 def small_steps(**common) -> list[tuple]:
     """Return the three steps with networks that train in seconds."""
-    common = {"random_state": 0, "warmup_iter": 10, "learning_rate": 2e-3, **common}
+    common = {"random_state": 0, "warmup_iter": 10, "learning_rate": 2e-3, "precision": "float32", **common}
     transformer = {"depth": 2, "width": 32, "n_heads": 2, "batch_size": 16, **common}
     tokenizer = {"n_codes": 32, "code_dim": 8, "channels": 16, "channel_multipliers": (1, 2), **common}
     return [

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import make_slices, plant_lesions, small_steps
+from rounding import assert_same
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.metrics import roc_auc_score
@@ -27,7 +28,7 @@ from skmimood.scans import TokenizedScans
 
 TINY = {
     "depth": 2, "width": 32, "n_heads": 2, "batch_size": 16, "warmup_iter": 10, "learning_rate": 3e-3,
-    "validation_fraction": 0.25, "random_state": 0,
+    "validation_fraction": 0.25, "precision": "float32", "random_state": 0,
 }  # fmt: skip
 
 
@@ -130,20 +131,23 @@ def test_predict_finds_the_lesion_and_spares_healthy_slices(restorer, scans, les
     assert restorer.predict(TOKENIZER.transform(make_slices(40, seed=4))).mean() < 0.04
 
 
+@pytest.mark.numerics
 @pytest.mark.parametrize("threshold", [0.1, 1.0, 3.0])
 def test_the_cache_changes_no_token(restorer, scans, threshold):
     cached = restorer.set_params(threshold=threshold).restore(scans)
     assert (cached != scans.tokens[:, None]).any()
-    np.testing.assert_array_equal(restorer.set_params(key_value_cache=False).restore(scans), cached)
+    assert_same(restorer.set_params(key_value_cache=False).restore(scans), cached)
 
 
+@pytest.mark.numerics
 def test_fewer_restorations_are_a_prefix_of_more(restorer, scans):
     two, four = (restorer.set_params(n_restorations=n).restore(scans) for n in (2, 4))
     assert four.shape == (8, 8, 8, 8)  # of four restorations in two orderings
-    np.testing.assert_array_equal(two, four[:, :4])
+    assert_same(two, four[:, :4])
     assert (four[:, 0] != four[:, 2]).any()
 
 
+@pytest.mark.numerics
 @pytest.mark.parametrize("batch_size", [1, 5])
 def test_no_result_depends_on_the_batch_size_or_on_the_neighbours(restorer, scans, batch_size):
     expected = [restorer.restore(scans), restorer.decision_function(scans), restorer.token_scores(scans)]
@@ -151,7 +155,7 @@ def test_no_result_depends_on_the_batch_size_or_on_the_neighbours(restorer, scan
     backwards = scans[np.arange(len(scans))[::-1]]
     methods = (restorer.restore, restorer.decision_function, restorer.token_scores)
     for method, result in zip(methods, expected, strict=True):
-        np.testing.assert_array_equal(method(backwards)[::-1], result)
+        assert_same(method(backwards)[::-1], result)
 
 
 def test_nothing_changes_when_no_token_exceeds_the_threshold(restorer, scans):

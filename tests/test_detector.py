@@ -4,6 +4,7 @@ import dataclasses
 import numpy as np
 import pytest
 from conftest import make_slices, plant_lesions
+from rounding import assert_same
 from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import Pipeline
 
@@ -96,7 +97,7 @@ def test_painted_anomalies_teach_the_detector_to_find_a_lesion(fitted):
     healthy = make_slices(48, seed=7)
     detector = AnomalousTokenDetector(
         corruption="painted", n_painted=4, depth=2, width=32, n_heads=2, max_iter=400, batch_size=16, warmup_iter=10,
-        learning_rate=4e-3, random_state=0,
+        learning_rate=4e-3, precision="float32", random_state=0,
     ).fit(fitted[0].transform(healthy))  # fmt: skip
     lesions, masks = plant_lesions(make_slices(12, seed=2))
     scores = detector.decision_function(fitted[0].transform(lesions))
@@ -128,7 +129,7 @@ def test_a_number_of_painted_copies_that_is_none_is_refused(fitted, healthy):
 def unet(**parameters):
     return AnomalousTokenDetector(
         network="unet", depth=2, width=8, corruption="painted", n_painted=4, max_iter=250, batch_size=16,
-        warmup_iter=10, learning_rate=4e-3, random_state=0, **parameters,
+        warmup_iter=10, learning_rate=4e-3, precision="float32", random_state=0, **parameters,
     )  # fmt: skip
 
 
@@ -145,11 +146,12 @@ def test_a_unet_finds_a_lesion_after_a_short_training(fitted, fitted_unet):
     assert roc_auc_score(inside.ravel(), scores.ravel()) > 0.8
 
 
+@pytest.mark.numerics
 def test_a_unet_scores_a_slice_alike_in_any_batch(fitted, fitted_unet):
     scans = fitted[0].transform(make_slices(9, seed=2))
     together = fitted_unet.decision_function(scans)
     alone = np.concatenate([fitted_unet.decision_function(scans[i : i + 1]) for i in range(9)])
-    np.testing.assert_array_equal(together, alone)
+    assert_same(together, alone)
 
 
 def test_a_unet_can_be_saved_and_learns_random_tokens_too(fitted, fitted_unet, healthy, tmp_path):
@@ -176,10 +178,11 @@ def test_the_width_of_a_unet_need_not_suit_heads_but_its_levels_are_few(fitted, 
         unet().set_params(depth=12).fit(scans)
 
 
+@pytest.mark.numerics
 def test_a_unet_behind_the_inpainter_gives_what_the_plain_reading_gives(fitted, fitted_unet):
     slices = plant_lesions(make_slices(5, seed=2))[0]
     pipeline = Pipeline([("tokenizer", fitted[0]), ("detector", fitted_unet), ("inpainter", fitted[-1])])
-    np.testing.assert_array_equal(pipeline.decision_function(slices), plain_maps(pipeline, slices))
+    assert_same(pipeline.decision_function(slices), plain_maps(pipeline, slices))
 
 
 def test_no_slices_are_refused(fitted, healthy):

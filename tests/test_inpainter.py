@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import make_slices, plant_lesions
+from rounding import assert_same
 from sklearn.metrics import average_precision_score, roc_auc_score
 from sklearn.pipeline import Pipeline
 
@@ -65,6 +66,7 @@ def test_restore_returns_every_restoration(fitted, lesions):
     assert changed.any()
 
 
+@pytest.mark.numerics
 def test_fewer_restorations_are_a_prefix_of_more(fitted, lesions):
     scans, inpainter = fitted[:-1].transform(lesions[0]), fitted[-1]
     try:
@@ -72,7 +74,7 @@ def test_fewer_restorations_are_a_prefix_of_more(fitted, lesions):
         four = inpainter.set_params(n_restorations=4).restore(scans)
     finally:
         inpainter.set_params(n_restorations=2)
-    np.testing.assert_array_equal(two, four[:, :2])
+    assert_same(two, four[:, :2])
 
 
 def test_nothing_changes_when_no_token_exceeds_the_threshold(fitted, lesions):
@@ -88,6 +90,7 @@ def test_nothing_changes_when_no_token_exceeds_the_threshold(fitted, lesions):
     assert maps.max() == 0
 
 
+@pytest.mark.numerics
 @pytest.mark.parametrize("batch_size", [1, 3, 7, 32])
 def test_no_result_depends_on_the_batch_size(fitted, lesions, batch_size):
     expected = fitted.decision_function(lesions[0])
@@ -98,15 +101,16 @@ def test_no_result_depends_on_the_batch_size(fitted, lesions, batch_size):
         maps = fitted.set_params(**dict.fromkeys(original, batch_size)).decision_function(lesions[0])
     finally:
         fitted.set_params(**original)
-    np.testing.assert_array_equal(maps, expected)
+    assert_same(maps, expected)
 
 
+@pytest.mark.numerics
 def test_no_result_depends_on_the_neighbours_of_a_sample(fitted, lesions):
     slices = lesions[0]
     together = fitted.decision_function(slices)
     alone = np.concatenate([fitted.decision_function(slices[i : i + 1]) for i in range(len(slices))])
-    np.testing.assert_array_equal(together, alone)
-    np.testing.assert_array_equal(together[::-1], fitted.decision_function(slices[::-1]))
+    assert_same(together, alone)
+    assert_same(together[::-1], fitted.decision_function(slices[::-1]))
 
 
 @pytest.mark.parametrize("combination", ["similarity", "mean", "median", "min"])

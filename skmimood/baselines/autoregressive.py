@@ -24,7 +24,6 @@ from skmimood.scans import TokenizedScans
 # Quarter turns of the grid before the raster scan, and whether it is transposed then. Each ordering
 # is followed by its reverse, so that two of them together see each token from all sides.
 _ORDERINGS = [(turns, transposed) for transposed in (False, True) for turns in (0, 2, 1, 3)]
-_MIN_ROWS = 4
 
 
 class AutoregressiveRestorer(BaseRestorer):
@@ -65,7 +64,7 @@ class AutoregressiveRestorer(BaseRestorer):
     max_iter : int, default=600
         Training steps.
     batch_size : int, default=16
-        Slices a step. In inference it bounds memory and never changes a result.
+        Slices a step. In inference it bounds memory and changes no result but for rounding.
     learning_rate, weight_decay, warmup_iter, gradient_clip
         Of the training of each ordering; see `AnomalousTokenDetector`.
     validation_fraction, n_iter_no_change, precision, checkpoint_dir, resume, random_state, device, memory, verbose
@@ -241,7 +240,7 @@ class AutoregressiveRestorer(BaseRestorer):
 
     def _mean_surprisals(self, tokens: Tensor) -> Tensor:
         """Return the mean over orderings of the surprisal of tokens (n, L)."""
-        total = torch.zeros(tokens.shape, device=tokens.device)
+        total = torch.zeros(tokens.shape, device=tokens.device, dtype=torch.float32)
         for network, order in self._orderings():
             sequences = tokens[:, order]
             total[:, order] += surprisals(network(sequences), sequences)
@@ -249,7 +248,7 @@ class AutoregressiveRestorer(BaseRestorer):
 
     @property
     def _n_in_flight(self) -> int:
-        return max(self.n_restorations, _MIN_ROWS) * self.config_["n_orderings"]
+        return self.n_restorations * self.config_["n_orderings"]
 
     @property
     def _n_draws(self) -> int:
@@ -328,11 +327,7 @@ def restore_in_order(
     restorations share, tells where each slice begins to change, and fills the cache up to there.
     """
     n_restorations, length = uniforms.shape
-    if key_value_cache and tokens.device.type == "cpu":
-        # With fewer rows a CPU's kernels round differently; then a slice's neighbours could change its tokens.
-        uniforms = uniforms[torch.arange(max(n_restorations, _MIN_ROWS)) % n_restorations]
-    n_chains = len(uniforms)
-    restored = tokens[:, None].repeat(1, n_chains, 1)  # (n, C, L)
+    restored = tokens[:, None].repeat(1, n_restorations, 1)  # (n, R, L)
     changing, cache = torch.arange(len(tokens), device=tokens.device), None
     starts = torch.zeros_like(changing)
     if key_value_cache:
@@ -341,21 +336,21 @@ def restore_in_order(
         # Sorted by their first change, so that those already reached at a position are the first ones, a view.
         starts, changing = torch.where(exceeds.any(1), exceeds.int().argmax(1), length).sort(stable=True)
         changing = changing[starts < length]
-        cache = cache[:, :, changing.repeat_interleave(n_chains)]
-    chains = restored[changing].flatten(0, 1)  # (m, L), the chains of a slice side by side
+        cache = cache[:, :, changing.repeat_interleave(n_restorations)]
+    chains = restored[changing].flatten(0, 1)  # (m, L), those of a slice side by side
     draws = uniforms.repeat(len(changing), 1)  # (m, L)
     reached = torch.searchsorted(starts, torch.arange(length, device=tokens.device), right=True)
     for position, n_slices in enumerate(reached.tolist()):
         if n_slices == 0:
             continue
-        active = slice(n_slices * n_chains)
+        active = slice(n_slices * n_restorations)
         logits = network.logits_at(chains[active], position, None if cache is None else cache[:, :, active])
         current = chains[active, position]
         sampled = sample(logits, draws[active, position], temperature)
         exceeds = surprisals(logits, current) > threshold
         chains[active, position] = torch.where(exceeds, sampled, current)
-    restored[changing] = chains.unflatten(0, (len(changing), n_chains))
-    return restored[:, :n_restorations]
+    restored[changing] = chains.unflatten(0, (len(changing), n_restorations))
+    return restored
 
 
 def train_autoregressive(

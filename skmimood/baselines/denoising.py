@@ -14,9 +14,9 @@ from torch import Tensor
 from skmimood._augmentation import vary_intensity
 from skmimood._foreground import eroded, head_masks
 from skmimood._pixel_maps import held_out_slices
-from skmimood._random import Streams
+from skmimood._random import Streams, normal_draws
 from skmimood._residuals import RESIDUALS, residual_maps
-from skmimood._trained_step import is_count, is_odd, run_convolutions
+from skmimood._trained_step import is_count, is_odd, run_in_batches
 from skmimood._training import Recipe, Runtime, train
 from skmimood._validation import check_images, healthy_samples
 from skmimood.baselines._image_network import BaseImageDetector
@@ -64,7 +64,7 @@ class DenoisingAutoencoder(BaseImageDetector):
     max_iter : int, default=1200
         Training steps (paper: 67,200).
     batch_size : int, default=16
-        Slices a step (paper: 16). In inference it bounds memory and never changes a result.
+        Slices a step (paper: 16). In inference it bounds memory and changes no result but for rounding.
     learning_rate : float, default=1e-3
         Peak rate of AdamW with a cosine schedule (paper: 1e-4, Adam with AMSGrad).
     weight_decay : float, default=1e-5
@@ -183,7 +183,7 @@ class DenoisingAutoencoder(BaseImageDetector):
             with context:
                 return network(batch[:, None]).clamp(0, 1)  # (n, 1, H, W)
 
-        restored = run_convolutions(denoise, images, self.batch_size)
+        restored = run_in_batches(denoise, images, self.batch_size)
         maps, healed = residual_maps(images, restored, self.residual, "mean", 0.0)
         inside = eroded(head_masks(images.cpu().numpy()), self.erosion)
         size = (1, self.median_filter, self.median_filter)
@@ -217,10 +217,8 @@ def coarse_noise(
     Normal values of ``noise_resolution`` cells a side, interpolated bilinearly to pixels and rolled by a random shift,
     so that the centres of the cells lie anywhere; as in the authors' code, one shift for the whole batch.
     """
-    device, sides = images.device, images.shape[-2:]
-    cells = torch.randn(
-        len(images), 1, noise_resolution, noise_resolution, generator=generator, device=device
-    )
+    device, sides = generator.device, images.shape[-2:]
+    cells = normal_draws(generator, len(images), 1, noise_resolution, noise_resolution)
     noise = F.interpolate(noise_std * cells, sides, mode="bilinear", align_corners=True)
     shifts = [int(torch.randint(side, (), generator=generator, device=device)) for side in sides]
     return torch.roll(noise, shifts, (2, 3)) * (images > _FOREGROUND)

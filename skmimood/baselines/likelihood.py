@@ -53,7 +53,7 @@ class TokenLikelihoodDetector(BaseTokenDetector):
     max_iter : int, default=600
         Training steps.
     batch_size : int, default=16
-        Slices a step. In inference it bounds memory and never changes a result.
+        Slices a step. In inference it bounds memory and changes no result but for rounding.
     learning_rate, weight_decay, warmup_iter, gradient_clip
         Of the training; see `AnomalousTokenDetector`.
     validation_fraction, n_iter_no_change, precision, checkpoint_dir, resume, random_state, device, memory, verbose
@@ -170,7 +170,7 @@ class TokenLikelihoodDetector(BaseTokenDetector):
     def _score_tokens(self, tokens: Tensor) -> Tensor:
         network, mask_token = self._network(), self.config_["n_outputs"]
         masks = torch.from_numpy(self._masks()).to(tokens.device)  # (m, h, w)
-        total = torch.zeros(tokens.shape, device=tokens.device)
+        total = torch.zeros(tokens.shape, device=tokens.device, dtype=torch.float32)
         for mask in masks:
             hidden = mask & (self.visible != "unmasked")
             scored = mask.expand_as(tokens)

@@ -13,9 +13,9 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from skmimood._pixel_maps import held_out_slices
-from skmimood._random import Streams
+from skmimood._random import Streams, uniform_draws
 from skmimood._residuals import RESIDUALS, filter_maps, residual_maps
-from skmimood._trained_step import is_count, is_odd, run_convolutions
+from skmimood._trained_step import is_count, is_odd, run_in_batches
 from skmimood._training import Recipe, Runtime, split_validation, train
 from skmimood._validation import check_images, has_lesion, healthy_samples
 from skmimood.baselines._image_network import BaseImageDetector
@@ -98,7 +98,7 @@ class MaskedAutoencoderDetector(BaseImageDetector):
         Peak rate for the classifier (paper: 1e-3 for each 256 slices of a batch).
     batch_size : int, default=32
         Slices a step, for the classifier both versions of half as many (paper: 128). In inference it bounds memory
-        and never changes a result.
+        and changes no result but for rounding.
     weight_decay : float, default=0.05
         Of AdamW (paper: 0.05).
     warmup_iter : int, default=50
@@ -274,7 +274,7 @@ class MaskedAutoencoderDetector(BaseImageDetector):
                 residuals = (rows - network.autoencoder.reconstruct(rows, visible).mean(1)).abs()
                 return network.classifier(residuals).double()
 
-        return run_convolutions(logits, images, self.batch_size).softmax(1)[:, 1].cpu().numpy()
+        return run_in_batches(logits, images, self.batch_size).softmax(1)[:, 1].cpu().numpy()
 
     def _detect_batch(self, images: Tensor) -> tuple[Tensor, Tensor]:
         network, visible = self._networks()
@@ -283,7 +283,7 @@ class MaskedAutoencoderDetector(BaseImageDetector):
             with self._autocast():
                 return network.autoencoder.reconstruct(rows, visible)
 
-        trials = run_convolutions(reconstruct, images, self.batch_size)
+        trials = run_in_batches(reconstruct, images, self.batch_size)
         maps, healed = residual_maps(images, trials, self.residual, "mean", 0.0)
         # A pixel has no residual in the trials that see it; how many these are must not shape the map.
         maps = maps / network.autoencoder.hidden_share(visible, self.image_shape_).clamp(
@@ -386,7 +386,7 @@ def train_autoencoder(
         if training and augment:
             batch = crop_and_mirror(batch, streams.torch)
         patches = to_patches(batch, network.patch_size)
-        order = torch.rand(patches.shape[:2], generator=streams.torch, device=device).argsort(1)
+        order = uniform_draws(streams.torch, *patches.shape[:2]).argsort(1)
         visible, hidden = order[:, : network.n_visible], order[:, network.n_visible :]
         return F.mse_loss(take(network(patches, visible), hidden), take(patches, hidden))
 

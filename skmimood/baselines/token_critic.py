@@ -13,7 +13,7 @@ from torch import Tensor
 from skmimood._base import BaseTokenDetector, check_tokenized
 from skmimood._corruption import MASK_GENERATORS, draw_masks, law_faults
 from skmimood._device import resolve_device
-from skmimood._random import Streams, shared_seed
+from skmimood._random import Streams, shared_seed, uniform_draws
 from skmimood._sampling import sample
 from skmimood._training import Recipe, Runtime, pick_copies, train
 from skmimood._validation import healthy_samples
@@ -48,7 +48,7 @@ class TokenCritic(BaseTokenDetector):
     max_iter : int, default=600
         Training steps.
     batch_size : int, default=16
-        Slices a step. In inference it bounds memory and never changes a result.
+        Slices a step. In inference it bounds memory and changes no result but for rounding.
     learning_rate, weight_decay, warmup_iter, gradient_clip
         Of the training of each of the two; see `AnomalousTokenDetector`.
     validation_fraction, n_iter_no_change, precision, checkpoint_dir, resume, random_state, device, memory, verbose
@@ -198,7 +198,7 @@ def train_token_critic(
         masks = torch.from_numpy(draw_masks(mask_generator, len(batch), grid, streams.numpy)).to(device)
         with torch.no_grad():
             laws = generator(batch.masked_fill(masks, mask_token))[masks]  # (masked tokens, K)
-            uniforms = torch.rand(len(laws), generator=streams.torch, device=device)
+            uniforms = uniform_draws(streams.torch, len(laws))
             batch[masks] = sample(laws, uniforms, temperature=1.0)
         logits = network(batch, streams.torch if training else None)[..., 0]
         # The target is the mask, also where the sample happens to be the token that stood there.

@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 
+from skmimood._validation import as_array
 from skmimood.exceptions import InputError
 
 
 def check_binary(name: str, values: Any) -> np.ndarray:
     """Return labels as bool, any shape."""
-    labels = np.asarray(values)
+    labels = as_array(name, values)
     if labels.dtype == bool:
         return labels
     if labels.dtype.kind not in "iuf" or not np.isin(labels, (0, 1)).all():
@@ -22,7 +23,7 @@ def check_binary(name: str, values: Any) -> np.ndarray:
 
 def check_masks(name: str, values: Any) -> np.ndarray:
     """Return masks as bool, any shape: whatever is not 0 is lesion."""
-    masks = np.asarray(values)
+    masks = as_array(name, values)
     if masks.dtype.kind not in "biuf" or np.isnan(masks).any():
         raise InputError(f"{name} must hold numbers, 0 outside of lesions; got {masks.dtype}. Pass masks.")
     return masks != 0

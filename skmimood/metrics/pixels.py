@@ -6,6 +6,7 @@ from typing import Any, Literal, overload
 
 import numpy as np
 
+from skmimood._validation import as_array
 from skmimood.exceptions import InputError
 from skmimood.metrics._checks import check_binary, warn_undefined
 
@@ -181,7 +182,7 @@ def _between(scores: np.ndarray, last: np.intp) -> float:
 
 def _pooled(y_true: Any, y_score: Any, where: Any) -> tuple[np.ndarray, np.ndarray]:
     """Return labels (bool) and scores (float) of all pixels that count, both of shape (n_pixels,)."""
-    labels, scores = check_binary("y_true", y_true), np.asarray(y_score)
+    labels, scores = check_binary("y_true", y_true), as_array("y_score", y_score)
     if labels.shape != scores.shape:
         raise InputError(
             f"y_true and y_score must have the same shape; got {labels.shape} and {scores.shape}."

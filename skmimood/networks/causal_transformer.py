@@ -23,7 +23,7 @@ def attend_causally(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         return attend(queries, keys, values)
     if queries.device.type != "cpu":
         return F.scaled_dot_product_attention(queries, keys, values, is_causal=True)
-    later = torch.ones(length, length, dtype=torch.bool).triu(1)
+    later = torch.ones(length, length, dtype=torch.bool, device=queries.device).triu(1)
     scores = (queries / math.sqrt(queries.shape[-1])) @ keys.transpose(-1, -2)
     return torch.softmax(scores.masked_fill_(later, -math.inf), dim=-1).to(values.dtype) @ values
 

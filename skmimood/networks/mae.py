@@ -15,7 +15,7 @@ from skmimood.networks.transformer import Block
 def sine_cosine_positions(grid: tuple[int, int], width: int, device: torch.device) -> Tensor:
     """Return fixed embeddings (h * w, width) of the positions of a grid, half of each for the row (He et al. 2022)."""
     quarter = math.ceil(width / 4)
-    frequency = 10_000 ** (-torch.arange(quarter, device=device) / quarter)
+    frequency = 10_000 ** (-torch.arange(quarter, device=device, dtype=torch.float32) / quarter)
     rows, columns = (
         torch.arange(side, device=device)[:, None] * frequency for side in grid
     )  # (side, quarter)
@@ -149,7 +149,7 @@ class MaskedAutoencoder(nn.Module):
 
     def hidden_share(self, visible: Tensor, image_shape: tuple[int, ...]) -> Tensor:
         """Return the share of the trials (T, K) in which each pixel is hidden, (H, W)."""
-        hidden = torch.ones(len(visible), self.grid[0] * self.grid[1], device=visible.device)
+        hidden = visible.new_ones(len(visible), self.grid[0] * self.grid[1], dtype=torch.float32)
         patches = hidden.scatter(1, visible, 0.0).mean(0)[None, :, None].expand(-1, -1, self.patch_size**2)
         return to_images(patches, self.patch_size, image_shape)[0]
 

@@ -153,7 +153,11 @@ class FiniteScalarQuantizer(Quantizer):
     @torch.no_grad()
     def initialise(self) -> None:
         """Set the codes: that of a token is its digits in base ``levels``, of which the last changes fastest."""
-        self.codes.copy_(torch.cartesian_prod(*(torch.linspace(-1, 1, n) for n in self.levels)))
+
+        def digits(n: int) -> Tensor:
+            return torch.linspace(-1, 1, n, device=self.codes.device, dtype=self.codes.dtype)
+
+        self.codes.copy_(torch.cartesian_prod(*map(digits, self.levels)))
 
     def _bound(self, flat: Tensor) -> Tensor:
         return torch.tanh(flat)

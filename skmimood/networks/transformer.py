@@ -13,8 +13,6 @@ from skmimood._background import unmark
 from skmimood._distributed import draw_uniforms
 from skmimood.networks.attention import attend
 
-_MIN_POSITIONS = 4
-
 
 class Attention(nn.Module):
     """Multi-head self-attention without dropout."""
@@ -163,8 +161,7 @@ class TokenTransformer(nn.Module):
         for block in blocks:
             x = block(x, generator)
         if only is not None:
-            # With fewer rows a CPU's kernels round differently; then what is asked for could change the answer.
-            asking = _positions(only, max(_MIN_POSITIONS, int(only.sum(1).max())))
+            asking = _positions(only, max(1, int(only.sum(1).max())))
             return self.head(self.norm(last.at(asking, x)))[only.take_along_dim(asking, 1)]
         logits = self.head(self.norm(last(x, generator)))  # (n, L, n_outputs)
         if kept is not None:

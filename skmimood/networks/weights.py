@@ -13,9 +13,9 @@ Network = TypeVar("Network", bound=nn.Module)
 
 
 def empty_network(network_class: type[Network], config: Mapping[str, Any]) -> Network:
-    """Build a network whose weights have shapes but no values and take no memory."""
+    """Build a network whose weights, float32, have shapes but no values and take no memory."""
     with torch.device("meta"):
-        return network_class(**config)
+        return network_class(**config).to(torch.float32)
 
 
 def new_network(

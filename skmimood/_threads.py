@@ -1,0 +1,69 @@
+"""The CPU threads of torch: beside other work on the machine, and where a process was forked."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+
+import torch
+
+from skmimood.exceptions import DeviceError
+
+_WAIT_POLICIES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
+_LEAST_SHARE = 2**16  # elements a thread, enough for torch to give each its share
+
+_are_used = False  # by a fit or prediction of this process
+_are_lost = False  # they were used by the process that this one was forked from
+
+
+def prepare_threads() -> None:
+    """Let torch's threads wait asleep from now on; raise `DeviceError` if they were lost in a fork.
+
+    Work that is divided among lost threads waits for them for ever.
+    """
+    global _are_used
+    n_threads = torch.get_num_threads()
+    if n_threads == 1:
+        return
+    if _are_lost:
+        raise DeviceError(
+            f"torch has {n_threads} threads, but this process was forked from one that had used them, and they do not "
+            "outlive a fork. Call torch.set_num_threads(1), or start processes by 'spawn' or joblib's 'loky'."
+        )
+    if not _are_used and sys.platform == "linux" and not any(name in os.environ for name in _WAIT_POLICIES):
+        _wait_asleep(n_threads)
+    _are_used = True
+
+
+def _wait_asleep(n_threads: int) -> None:
+    """Let OpenMP threads that wait for one another sleep after microseconds.
+
+    GNU's OpenMP lets a thread try 300,000 times before it sleeps, in which it keeps the one it waits for off a CPU that
+    another process uses too. Where a process has more threads than CPUs it lets it try 1,000 times. So a second team,
+    of a thread a CPU, is started and sleeps. The variables that set this otherwise are read when torch is imported.
+    """
+    is_started = threading.Event()
+
+    def start_team() -> None:
+        n_cpus = len(os.sched_getaffinity(0))
+        torch.set_num_threads(n_cpus)
+        torch.zeros(n_cpus * _LEAST_SHARE, dtype=torch.float32).add_(1)
+        torch.set_num_threads(n_threads)  # of threads that are started from now on
+        is_started.set()
+        threading.Event().wait()  # its team ends with a thread
+
+    threading.Thread(target=start_team, name="skmimood-patience", daemon=True).start()
+    is_started.wait()
+
+
+def _after_fork() -> None:
+    """Let a forked process compute with its one thread, as torch's own DataLoader does."""
+    global _are_used, _are_lost
+    _are_lost, _are_used = _are_lost or _are_used, False
+    if torch.get_num_threads() > 1:
+        torch.set_num_threads(1)
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
+    os.register_at_fork(after_in_child=_after_fork)
