@@ -57,7 +57,8 @@ class ScanDetector(SavedDetector):
         another kind was learned from, a flag says so.
     modality : str, optional
         Ending of the files to take (``"T1"``). By default all but those that end as ``mask`` or ``y`` says or
-        in ``_mask``, ``_brainmask``, ``_seg``, ``_label(s)``, ``_anomaly`` or ``_pvalue``. Needs a refit.
+        in ``_mask``, ``_brainmask``, ``_seg``, ``_label(s)``, ``_anomaly`` or ``_pvalue``. It may be set anew for
+        folders to be scored, and changes no map.
     min_foreground : float, default=0.05
         Share of the frame that foreground must fill for a slice to be learned from. Needs a refit.
     calibration_fraction : float, default=0.15
