@@ -42,6 +42,13 @@ def resolve_device(device: str | torch.device) -> torch.device:
             f"device={str(device)!r} is not there: torch sees {torch.cuda.device_count()} CUDA device(s). "
             "Use device='cpu' or 'auto'."
         )
+    if resolved.type not in ("cpu", "cuda"):
+        try:
+            torch.zeros(1, device=resolved).cpu()
+        except (RuntimeError, NotImplementedError, AssertionError, ImportError) as error:  # as each kind has it
+            raise DeviceError(
+                f"device={str(device)!r} is not there, or cannot compute here. Use device='cpu' or 'auto'."
+            ) from error
     return resolved
 
 

@@ -2,15 +2,15 @@
 
 import os
 
+from skmimood.jobs.locks import claimed
 from skmimood.jobs.outcomes import ScanOutcome
-from skmimood.jobs.workers import marked
 
 DEADLY = "patient-1_T1"
 
 
 def done_or_die(scan, folder, n_deaths):
     """Finish at once, but note each attempt at one scan and die at the first ones; torch is not imported here."""
-    with marked(folder / f"{scan}.begun"):
+    with claimed(folder / f"{scan}.begun"):
         if scan == DEADLY:
             with (folder / "attempts").open("a") as stream:
                 stream.write("x")
@@ -19,7 +19,7 @@ def done_or_die(scan, folder, n_deaths):
         return ScanOutcome(scan, "ok")
 
 
-def score_or_die(model, mark, job, output, source):
+def score_or_die(model, mark, job, output, wait, source):
     """Score a scan as the program does, but die at the first attempt at one of them."""
     from skmimood.jobs import scoring
     from skmimood.nifti import scan_id
@@ -35,7 +35,7 @@ def score_or_die(model, mark, job, output, source):
 
     ScanDetector.detect_scan = deadly
     try:
-        return scoring.score_in_worker(model, mark, job, output, source)
+        return scoring.score_in_worker(model, mark, job, output, wait, source)
     finally:
         ScanDetector.detect_scan = detect_scan
 

@@ -97,7 +97,7 @@ def _score(arguments: Namespace) -> int:
         n_threads=arguments.threads,
     )
     table = score_scans(arguments.paths, arguments.model, arguments.output, job, _speaker(arguments))
-    return SCANS_FAILED if table.n_failed else OK
+    return SCANS_FAILED if table.n_failed or table.refused else OK
 
 
 def _info(arguments: Namespace) -> int:

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from skmimood.exceptions import InputError
+from skmimood.jobs.locks import locked
 from skmimood.jobs.outputs import to_json, write_json, write_text
 from skmimood.volumes.results import OUTPUTS, image_paths, output_stem
 
 __all__ = ["OUTPUTS", "ScanOutcome", "StatusTable", "output_stem"]
+
+HIDDEN = ".report"
+"""Folder inside that of the results: what the report needs of each scan, and the locks of the jobs."""
 
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 _FORMAT = "skmimood-status"
@@ -28,8 +33,9 @@ class ScanOutcome:
     ----------
     id : str
         The scan's name without extension.
-    status : {"ok", "failed"}
-        Whether its results are there.
+    status : {"ok", "failed", "kept", "busy", "taken"}
+        Whether its results are there. The last three are never recorded: another job of the folder has scored it, is
+        at it, or has scored another file of this id.
     score, pvalue : float or None
         As in :class:`skmimood.volumes.ScanResult`; None if it failed.
     is_anomalous : bool or None
@@ -40,6 +46,8 @@ class ScanOutcome:
         Remarks on the scan's quality.
     reason : str
         Why it failed.
+    digest : str
+        Tells what was scored: of the bytes of the scan and of its mask. Empty if an earlier version wrote the line.
     """
 
     id: str
@@ -50,6 +58,7 @@ class ScanOutcome:
     seconds: float = 0.0
     flags: tuple[str, ...] = ()
     reason: str = ""
+    digest: str = ""
 
     @property
     def verdict(self) -> str:
@@ -62,7 +71,9 @@ class ScanOutcome:
 
 
 class StatusTable:
-    """The outcomes of a job in a folder, written anew after each scan.
+    """The outcomes of the jobs in a folder, written anew after each scan.
+
+    Several jobs may write to it: each takes up what the others have recorded, under a lock, before it writes.
 
     Parameters
     ----------
@@ -78,6 +89,9 @@ class StatusTable:
         self.folder = folder
         self.settings = json.loads(to_json(settings))  # as they will read after a round trip
         self._outcomes = {outcome.id: outcome for outcome in outcomes}
+        self._n_scans = 0  # that all jobs so far were asked for
+        self.refused: list[ScanOutcome] = []
+        """Scans of this job that were not scored, since another job uses their ids for other files."""
 
     @classmethod
     def read(cls, folder: Path) -> StatusTable:
@@ -95,7 +109,11 @@ class StatusTable:
             content = json.loads(file.read_text(encoding="utf-8"))
             if content["format"] != _FORMAT:
                 raise ValueError("another format")
-            return cls(folder, content["settings"], [_outcome(line) for line in content["scans"]])
+            lines = map(_outcome, content["scans"])
+            # An id that leads to another folder is none of ours.
+            table = cls(folder, content["settings"], [line for line in lines if _is_name(line.id)])
+            table._n_scans = int(content["n_scans"])
+            return table
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise InputError(
                 f"{file.name} in {folder.name!r} cannot be resumed from ({error}). "
@@ -112,7 +130,8 @@ class StatusTable:
             If it is damaged or was written with another model, thresholds or volume.
         """
         earlier = cls.read(folder)
-        table = cls(folder, settings, earlier.outcomes)
+        table = cls(folder, settings, earlier._outcomes.values())
+        table._n_scans = earlier._n_scans
         if (folder / "status.json").exists() and earlier.settings != table.settings:
             raise InputError(
                 f"The results in {folder.name!r} come from another model, other thresholds, masks or another volume. "
@@ -135,6 +154,10 @@ class StatusTable:
         """Number of scans without results."""
         return sum(outcome.status != "ok" for outcome in self._outcomes.values())
 
+    def outcome(self, scan: str) -> ScanOutcome | None:
+        """Return what became of a scan; None if that is not known."""
+        return self._outcomes.get(scan)
+
     def is_finished(self, scan: str, *, healed: bool = False) -> bool:
         """Tell whether a scan succeeded and its images, with ``healed`` the healed scan too, are still there."""
         outcome, images = self._outcomes.get(scan), self.images(scan, healed=healed)
@@ -144,17 +167,34 @@ class StatusTable:
         """Return the paths of a scan's anomaly map, p-value map and mask, with ``healed`` of the healed scan too."""
         return image_paths(self.folder, scan, healed=healed)
 
-    def record(self, outcome: ScanOutcome, *, n_scans: int) -> None:
-        """Note what became of a scan, and write ``status.json``."""
-        self._outcomes[outcome.id] = outcome
-        self.write("running", n_scans=n_scans)
+    @contextlib.contextmanager
+    def shared(self) -> Iterator[None]:
+        """Take up what other jobs have recorded; none of them writes meanwhile."""
+        with locked(self.folder / HIDDEN / "status.lock"):
+            self.refresh()
+            yield
 
-    def write(self, state: str, *, n_scans: int) -> None:
+    def refresh(self) -> None:
+        """Take up what other jobs have recorded so far."""
+        with contextlib.suppress(InputError):  # damaged since; what is known here replaces it
+            written = self.read(self.folder)
+            # What is known here and not there was lost where a file system has no locks.
+            self._outcomes |= written._outcomes
+            self._n_scans = max(self._n_scans, written._n_scans)
+
+    def record(self, outcome: ScanOutcome, *, n_scans: int = 0) -> None:
+        """Note what became of a scan, and write ``status.json``."""
+        with self.shared():
+            self._outcomes[outcome.id] = outcome
+            self.write("running", n_scans=n_scans)
+
+    def write(self, state: str, *, n_scans: int = 0) -> None:
         """Write ``status.json``; ``state`` is "running", "interrupted" or "done"."""
+        self._n_scans = max(self._n_scans, n_scans, len(self))
         content = {
             "format": _FORMAT,
             "state": state,
-            "n_scans": n_scans,
+            "n_scans": self._n_scans,
             "n_ok": len(self) - self.n_failed,
             "n_failed": self.n_failed,
             "settings": self.settings,
@@ -166,9 +206,10 @@ class StatusTable:
         """Write ``scores.csv``."""
         table = io.StringIO()
         writer = csv.writer(table, lineterminator="\n")
-        writer.writerow([field.name for field in fields(ScanOutcome)])
+        columns = [field.name for field in fields(ScanOutcome) if field.name != "digest"]
+        writer.writerow(columns)
         for outcome in self.outcomes:
-            writer.writerow([_cell(value) for value in vars(outcome).values()])
+            writer.writerow([_cell(getattr(outcome, column)) for column in columns])
         write_text(self.folder / "scores.csv", table.getvalue())
 
 
@@ -181,8 +222,16 @@ def _outcome(line: dict[str, Any]) -> ScanOutcome:
         seconds=float(line["seconds"]),
         flags=tuple(str(flag) for flag in line["flags"]),
         reason=str(line["reason"]),
+        digest=str(line.get("digest", "")),
         **numbers,
     )
+
+
+def _is_name(scan: str) -> bool:
+    """Tell whether an id that was read is a file name and nothing more, so that paths may be made of it."""
+    with contextlib.suppress(UnicodeError):
+        return bool(output_stem(scan)) and Path(scan).name == scan != ".." and "\0" not in scan
+    return False
 
 
 def _cell(value: Any) -> Any:

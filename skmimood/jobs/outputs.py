@@ -75,7 +75,7 @@ def make_folder(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
         probe = path / f".skmimood-{secrets.token_hex(8)}.tmp"
         probe.touch()
-        probe.unlink()
+        probe.unlink(missing_ok=True)  # another job may have tidied it away
     except OSError as error:
         raise ScanWriteError(
             f"Cannot write to {str(path)!r}: {_reason(error)}. Choose another folder."

@@ -4,35 +4,36 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import math
 import os
-import time
-from collections.abc import Callable, Collection, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING
 
 from joblib import effective_n_jobs
 
+from skmimood._device import resolve_device
 from skmimood._paths import expand
-from skmimood.exceptions import InputError, ScanReadError, SkmimoodError
+from skmimood.exceptions import InputError
 from skmimood.jobs.description import facts, minutes
 from skmimood.jobs.fitting import fingerprint
-from skmimood.jobs.outcomes import ScanOutcome, StatusTable, output_stem
-from skmimood.jobs.outputs import is_within, make_folder, printable, refuse_inputs_within
-from skmimood.jobs.report import MISSING, can_report, load_gallery, save_gallery, write_report
+from skmimood.jobs.locks import claimed
+from skmimood.jobs.one_scan import NamedScan, attempt, digest_of, reason_of
+from skmimood.jobs.outcomes import ScanOutcome, StatusTable
+from skmimood.jobs.outputs import is_within, printable, refuse_inputs_within
+from skmimood.jobs.report import MISSING, can_report, load_gallery, write_report
+from skmimood.jobs.results_folder import discard, holds_results, mark_of, opened, pictures_of, refuse_company
 from skmimood.jobs.splits import select_split
-from skmimood.jobs.workers import marked, run_in_workers
-from skmimood.nifti import Source, scan_ids, write_image
+from skmimood.jobs.workers import is_local, run_in_workers
+from skmimood.nifti import Source, scan_ids
 from skmimood.plotting import ColourScale
 from skmimood.volumes.sources import find_named_or_chosen, first_places, mask_suffixes
+from skmimood.volumes.wording import listing, warn
 
 if TYPE_CHECKING:
     from skmimood.volumes import ScanDetector
 
 Say = Callable[[str], None]
-
-_PICTURES = ".report"  # folder inside the output: what the report needs of each scan
 
 
 @dataclass(frozen=True)
@@ -49,9 +50,10 @@ class ScoreJob:
         Instead of the model's.
     device : str, default="auto"
     resume : bool, default=False
-        Keep the results of an earlier run and do the rest.
+        Keep the results of an earlier run, if they are of the same files and masks, and do the rest. Several jobs that
+        resume may write to one folder at the same time, with other scans or the same ones.
     overwrite : bool, default=False
-        Replace the results of an earlier run.
+        Replace the results of an earlier run, once it is known that one of the scans can be scored.
     healed : bool, default=False
         Write the healed scans too.
     report : bool, default=True
@@ -112,9 +114,15 @@ def score_scans(
 
     model, output = expand(model), expand(output)
     refuse_inputs_within(output, [*paths, model])
+    if not job.resume:
+        refuse_company(output)
     detector = ScanDetector.load(model)
+    if is_local(job.n_jobs):
+        resolve_device(job.device)  # told here once, not of each scan
     _adjust(detector, job)
     scans = _scans(paths, output, detector, job, say)
+    if job.overwrite and holds_results(output) and (failed := _try_out(detector, scans, job)):
+        return _refuse_to_remove(failed, output, say)
     settings = {
         "model": fingerprint(model),
         "pixel_threshold": detector.pixel_threshold_,
@@ -123,26 +131,16 @@ def score_scans(
     }
     if job.mask is not None:
         settings["mask"] = job.mask
-    table = _open(output, scans, settings, job)
-    say(f"Scoring {len(scans)} scans.")
-    n_scans = len(scans.keys() | {outcome.id for outcome in table.outcomes})
-    state = "interrupted"
-    try:
-        _score_all(detector, model, scans, table, job, say, n_scans)
-        state = "done"
-    finally:
-        table.write(state, n_scans=n_scans)
-        table.write_scores()
-    if job.report:
-        _report(detector, table, job, say)
-    n_scored = len(table) - table.n_failed
-    say(f"{n_scored} scans scored, {table.n_failed} failed. Results are in {str(output)!r}.")
+    how = {"resume": job.resume, "overwrite": job.overwrite, "healed": job.healed}
+    report = functools.partial(_report, detector, job)
+    with opened(output, scans.keys(), settings, report, **how) as table:
+        say(f"Scoring {len(scans)} scans.")
+        if job.report and not can_report():
+            say(MISSING)
+        _score_all(detector, model, scans, table, job, say)
+    n_failed = table.n_failed + len(table.refused)
+    say(f"{len(table) - table.n_failed} scans scored, {n_failed} failed. Results are in {str(output)!r}.")
     return table
-
-
-def pictures_of(output: Path, scan: str) -> Path:
-    """Return the file that keeps the most anomalous slices of a scan."""
-    return output / _PICTURES / (output_stem(scan) + ".npz")
 
 
 def _adjust(detector: ScanDetector, job: ScoreJob) -> None:
@@ -186,91 +184,117 @@ def _scans(
     return dict(zip(scan_ids(scans), scans, strict=True))
 
 
-def _open(output: Path, scans: Collection[str], settings: dict[str, Any], job: ScoreJob) -> StatusTable:
-    """Make the output folder ready, or refuse to replace what is in it."""
-    make_folder(output)
-    make_folder(output / _PICTURES)
-    for left in [*output.glob(".skmimood-*.tmp"), *(output / _PICTURES).glob("*.begun")]:
-        left.unlink(missing_ok=True)  # of a job that was ended by force
-    if job.resume:
-        return StatusTable.resume(output, settings)
-    if job.overwrite:
-        _remove_earlier(output)
-    table = StatusTable(output, settings)
-    results = [output / name for name in ("status.json", "scores.csv", "report.html")]
-    results += [image for scan in scans for image in table.images(scan, healed=job.healed)]
-    existing = [path.name for path in results if os.path.lexists(path)]
-    if existing and not job.overwrite:
-        raise InputError(
-            f"{str(output)!r} holds results already, such as {existing[0]!r}. Pass --resume to do the scans "
-            "that are missing, --overwrite to start anew, or choose another folder."
-        )
-    return table
+def _try_out(detector: ScanDetector, scans: Mapping[str, Source], job: ScoreJob) -> list[ScanOutcome]:
+    """Map scans until one can be mapped; return the failures of all if none can."""
+    if not is_local(job.n_jobs):
+        return []  # the machines of the workers may have what this one lacks
+    failed = []
+    for scan, source in scans.items():
+        try:
+            detector.detect_scan(source)
+        except Exception as error:
+            failed.append(ScanOutcome(scan, "failed", reason=reason_of(error)))
+        else:
+            return []
+    return failed
 
 
-def _remove_earlier(output: Path) -> None:
-    """Remove the results that an earlier status lists, so that none stays beside a status without it."""
-    try:
-        earlier = StatusTable.read(output)
-    except InputError:
-        return
-    for outcome in earlier.outcomes:
-        if Path(outcome.id).name == outcome.id:  # an id that leads to another folder is none of ours
-            _discard(outcome.id, earlier)
-    if len(earlier):
-        for name in ("status.json", "scores.csv", "report.html"):
-            (output / name).unlink(missing_ok=True)
+def _refuse_to_remove(failed: Sequence[ScanOutcome], output: Path, say: Say) -> StatusTable:
+    for outcome in failed:
+        say(_status_line(outcome))
+    say(
+        f"None of the {len(failed)} scans can be scored, so that the earlier results in {str(output)!r} are kept."
+    )
+    return StatusTable(output, {}, failed)
 
 
 def _score_all(
-    detector: ScanDetector, model: Path, scans: Mapping[str, Source], table: StatusTable, job: ScoreJob, say: Say,
-    n_scans: int,
-) -> None:  # fmt: skip
-    waiting = {
-        scan: source for scan, source in scans.items() if not table.is_finished(scan, healed=job.healed)
-    }
-    n_kept, noted = len(scans) - len(waiting), set()
-    if effective_n_jobs(job.n_jobs) == 1:
-        outcomes = (_score_one(detector, *each, table, job.healed) for each in waiting.items())
-    else:
-        outcomes = _score_in_workers(model, waiting, table, job)
-    with contextlib.closing(outcomes):
-        for number, outcome in enumerate(outcomes, start=n_kept + 1):
-            table.record(outcome, n_scans=n_scans)
-            say(f"[{number:>{len(str(len(scans)))}}/{len(scans)}] {_status_line(outcome)}")
-            for flag in outcome.flags:
-                if flag not in noted:  # a remark on every scan of a folder is read once
-                    say(f"    note: {printable(flag)}")
-                    noted.add(flag)
+    detector: ScanDetector,
+    model: Path,
+    scans: Mapping[str, Source],
+    table: StatusTable,
+    job: ScoreJob,
+    say: Say,
+) -> None:
+    waiting = _unfinished(detector, scans, table, job)
+    n_done = n_kept = len(scans) - len(waiting)
+    noted: set[str] = set()
+    for wait in (False, True):  # what other jobs are at comes last
+        busy: dict[str, NamedScan] = {}
+        with contextlib.closing(_outcomes(detector, model, waiting, table, job, wait=wait)) as outcomes:
+            for outcome in outcomes:
+                if outcome.status == "busy":
+                    busy[outcome.id] = waiting[outcome.id]
+                    continue
+                n_done += 1
+                n_kept += outcome.status == "kept"
+                _note(outcome, table)
+                say(f"[{n_done:>{len(str(len(scans)))}}/{len(scans)}] {_status_line(outcome)}")
+                for flag in outcome.flags:
+                    if flag not in noted:  # a remark on every scan of a folder is read once
+                        say(f"    note: {printable(flag)}")
+                        noted.add(flag)
+        waiting = busy
     if n_kept:
         say(f"{n_kept} scans were finished before and are kept.")
 
 
-def _score_in_workers(
-    model: Path, scans: Mapping[str, Source], table: StatusTable, job: ScoreJob
-) -> Generator[ScanOutcome, None, None]:
-    # A worker of another machine may have another working directory.
-    shared = (model.absolute(), fingerprint(model), job, table.folder.absolute())
-    tasks = {scan: (*shared, NamedScan(scan, Path(str(source)).absolute())) for scan, source in scans.items()}
+def _unfinished(
+    detector: ScanDetector, scans: Mapping[str, Source], table: StatusTable, job: ScoreJob
+) -> dict[str, NamedScan]:
+    """Return the scans whose results are not there, and warn about those whose results are of another file."""
+    waiting, changed, unknown = {}, [], []
+    for scan, source in scans.items():
+        # A worker of another machine may have another working directory.
+        path, seen = Path(str(source)).absolute(), table.outcome(scan)
+        if seen is not None and table.is_finished(scan, healed=job.healed):
+            if seen.digest and seen.digest == digest_of(path, detector.mask):
+                continue
+            (changed if seen.digest else unknown).append(scan)
+        waiting[scan] = NamedScan(scan, path, seen.digest if seen else "")
+    if changed:
+        warn(
+            f"Scored again, since the file or its mask is not the one that was scored under this name: "
+            f"{listing(changed)}. Its earlier results are replaced."
+        )
+    if unknown:
+        warn(
+            f"Scored again, since an earlier version did not note which file was scored: {listing(unknown)}. "
+            "Its earlier results are replaced."
+        )
+    return waiting
+
+
+def _note(outcome: ScanOutcome, table: StatusTable) -> None:
+    """Take down what has not been recorded where the scan was scored."""
+    if outcome.status == "taken":
+        table.refused.append(outcome)
+    elif outcome.status in ("ok", "failed") and table.outcome(outcome.id) != outcome:
+        table.record(outcome)
+
+
+def _outcomes(
+    detector: ScanDetector, model: Path, scans: Mapping[str, NamedScan], table: StatusTable, job: ScoreJob, *,
+    wait: bool,
+) -> Generator[ScanOutcome, None, None]:  # fmt: skip
+    if effective_n_jobs(job.n_jobs) == 1:
+        return (attempt(detector, scan, table, job.healed, wait=wait) for scan in scans.values())
+    shared = (model.absolute(), fingerprint(model), job, table.folder.absolute(), wait)
 
     def give_up(scan: str) -> None:
-        _discard(scan, table)
-        _mark_of(table, scan).unlink(missing_ok=True)
+        with claimed(mark_of(table.folder, scan), wait=False) as is_ours:
+            if is_ours:  # and of no other job
+                discard(scan, table)
 
     return run_in_workers(
-        score_in_worker, tasks, n_jobs=job.n_jobs, is_begun=lambda scan: _mark_of(table, scan).exists(),
-        give_up=give_up,
+        score_in_worker, {name: (*shared, scan) for name, scan in scans.items()}, n_jobs=job.n_jobs,
+        is_begun=lambda scan: mark_of(table.folder, scan).exists(), give_up=give_up,
     )  # fmt: skip
 
 
-class NamedScan(NamedTuple):
-    """A scan on disk and what it is called beside the others of its job."""
-
-    id: str
-    path: Path
-
-
-def score_in_worker(model: Path, mark: str, job: ScoreJob, output: Path, scan: NamedScan) -> ScanOutcome:
+def score_in_worker(
+    model: Path, mark: str, job: ScoreJob, output: Path, wait: bool, scan: NamedScan
+) -> ScanOutcome:
     """Score one scan in a process that may serve many: it loads the model once.
 
     Parameters
@@ -281,15 +305,15 @@ def score_in_worker(model: Path, mark: str, job: ScoreJob, output: Path, scan: N
     job : ScoreJob
     output : Path
         Folder of the job, which is ready to be written to.
+    wait : bool
+        Whether to wait for another job that is at the scan.
     scan : NamedScan
 
     Returns
     -------
     ScanOutcome
     """
-    table = StatusTable(output, {})  # to name files by; the parent alone writes it
-    with marked(_mark_of(table, scan.id)):
-        return _score_one(_loaded(model, mark, job), *scan, table, job.healed)
+    return attempt(_loaded(model, mark, job), scan, StatusTable.read(output), job.healed, wait=wait)
 
 
 @functools.lru_cache(maxsize=1)
@@ -305,68 +329,18 @@ def _loaded(model: Path, mark: str, job: ScoreJob) -> ScanDetector:
     return detector
 
 
-def _mark_of(table: StatusTable, scan: str) -> Path:
-    """Return the file that says that a worker has begun a scan and not finished it."""
-    return table.folder / _PICTURES / (output_stem(scan) + ".begun")
-
-
-def _score_one(
-    detector: ScanDetector, scan: str, source: Source, table: StatusTable, healed: bool
-) -> ScanOutcome:
-    """Score one scan and write its results; whatever is wrong with it becomes its outcome."""
-    started, paths = time.monotonic(), table.images(scan, healed=True)
-    try:
-        result = detector.detect_scan(source)
-        images = (result.anomaly, result.pvalues, result.mask, result.healed if healed else None)
-        for image, path in zip(images, paths, strict=True):
-            if image is None:
-                path.unlink(missing_ok=True)  # it would not belong to the others
-            else:
-                write_image(image, path, overwrite=True)  # what must not be replaced was found before
-        save_gallery(pictures_of(table.folder, scan), result.gallery)
-    except ScanReadError as error:
-        reason = error.reason
-    except SkmimoodError as error:
-        reason = str(error)
-    except MemoryError:
-        reason = "the computer ran out of memory. Close other programs, or resample the scan to fewer voxels."
-    except Exception as error:  # a fault in one scan must not cost the others
-        # Its text might hold anything, the paths of this computer for instance.
-        reason = f"unexpected {type(error).__name__}, a fault in the program. Please report it."
-    except BaseException:  # interrupted
-        _discard(scan, table)
-        raise
-    else:
-        return ScanOutcome(
-            id=scan,
-            status="ok",
-            score=result.score,
-            pvalue=result.pvalue,
-            is_anomalous=None if detector.scan_threshold_ == math.inf else result.is_anomalous,
-            seconds=round(time.monotonic() - started, 3),
-            flags=result.flags,
-        )
-    _discard(scan, table)
-    return ScanOutcome(id=scan, status="failed", seconds=round(time.monotonic() - started, 3), reason=reason)
-
-
-def _discard(scan: str, table: StatusTable) -> None:
-    """Leave no results of a scan rather than a part of them."""
-    for path in (*table.images(scan, healed=True), pictures_of(table.folder, scan)):
-        path.unlink(missing_ok=True)
-
-
 def _status_line(outcome: ScanOutcome) -> str:
     name = printable(outcome.id)
+    if outcome.status == "kept":
+        return f"{name}  kept, scored by another job"
     if outcome.status != "ok" or outcome.score is None:
         return f"{name}  FAILED: {printable(outcome.reason)}"
     numbers = f"score {outcome.score:.4f}  p {outcome.pvalue:.3g}"
     return f"{name}  {numbers}  {outcome.verdict}  {minutes(outcome.seconds)}"
 
 
-def _report(detector: ScanDetector, table: StatusTable, job: ScoreJob, say: Say) -> None:
-    if not can_report():
-        say(MISSING)
+def _report(detector: ScanDetector, job: ScoreJob, table: StatusTable) -> None:
+    if not (job.report and can_report()):
         return
     are_set = (job.pixel_threshold is not None, job.scan_threshold is not None)
     write_report(

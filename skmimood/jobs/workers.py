@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import BrokenExecutor
-from pathlib import Path
 from typing import Any
 
-from joblib import Parallel, delayed
+from joblib import Parallel, delayed, effective_n_jobs
+from joblib.parallel import ThreadingBackend, get_active_backend
 
 from skmimood.exceptions import WorkerError
 from skmimood.jobs.outcomes import ScanOutcome
@@ -21,12 +20,10 @@ DIED_TWICE = (
 )
 
 
-@contextlib.contextmanager
-def marked(path: Path) -> Iterator[None]:
-    """Mark a scan as begun by a file, which stays if the worker dies or is interrupted."""
-    path.touch()
-    yield
-    path.unlink(missing_ok=True)
+def is_local(n_jobs: int | None) -> bool:
+    """Tell whether ``n_jobs`` workers of the active joblib backend run on this machine."""
+    backend, _ = get_active_backend()
+    return effective_n_jobs(n_jobs) == 1 or type(backend).__module__ == ThreadingBackend.__module__
 
 
 def run_in_workers(

@@ -29,11 +29,11 @@ _MAX_NAME_BYTES = 255  # of a file name on the common file systems
 def output_stem(scan: str) -> str:
     """Return the id as results carry it in their names: shortened, with a checksum, where it is too long."""
     room = _MAX_NAME_BYTES - max(map(len, OUTPUTS))
-    name = os.fsencode(scan)
-    if len(name) <= room:
-        return scan
-    mark = "-" + hashlib.sha256(name).hexdigest()[:12]
-    return name[: room - len(mark)].decode("utf-8", "ignore") + mark
+    name = scan.encode("utf-8", "surrogateescape")
+    if len(name) > room:
+        mark = b"-" + hashlib.sha256(name).hexdigest()[:12].encode()
+        name = name[: room - len(mark)].decode("utf-8", "ignore").encode() + mark
+    return os.fsdecode(name)
 
 
 def image_paths(folder: Path, scan: str, *, healed: bool = True) -> list[Path]:

@@ -1,0 +1,131 @@
+"""One scan of a scoring job: claimed, so that no two jobs do it, told by what it holds, scored, written, recorded."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from skmimood.exceptions import ScanReadError, SkmimoodError
+from skmimood.jobs.locks import claimed
+from skmimood.jobs.outcomes import ScanOutcome, StatusTable
+from skmimood.jobs.report import save_gallery
+from skmimood.jobs.results_folder import discard, mark_of, pictures_of
+from skmimood.nifti import Source, find_companion, write_image
+
+if TYPE_CHECKING:
+    from skmimood.volumes import ScanDetector
+
+_CHUNK = 2**20
+_TAKEN = (
+    "another job has scored another file of this name into this folder, and its results are kept. Score this one into "
+    "another folder, or with --resume once that job has ended."
+)
+
+
+class NamedScan(NamedTuple):
+    """A scan on disk, what it is called beside the others of its job, and what has been scored under that name."""
+
+    id: str
+    path: Path
+    seen: str = ""
+
+
+def digest_of(scan: Path, mask: str) -> str:
+    """Return a digest of the bytes of a scan and of the mask beside it, wherever they lie.
+
+    Parameters
+    ----------
+    scan : Path
+    mask : str
+        As in :class:`skmimood.ScanDetector`.
+
+    Returns
+    -------
+    str
+        Empty if one of them cannot be read.
+    """
+    companion = None if mask in ("auto", "none") else find_companion(scan, mask)
+    digest = hashlib.blake2b(digest_size=16)
+    try:
+        for path in (scan, companion):
+            digest.update(b"" if path is None else _bytes_digest(path))
+    except OSError:
+        return ""
+    return digest.hexdigest()
+
+
+def _bytes_digest(path: Path) -> bytes:
+    if not path.is_file():  # opening a pipe would wait for ever
+        raise FileNotFoundError(path)
+    digest = hashlib.blake2b()
+    with path.open("rb") as stream:
+        while chunk := stream.read(_CHUNK):
+            digest.update(chunk)
+    return digest.digest()
+
+
+def attempt(
+    detector: ScanDetector, scan: NamedScan, table: StatusTable, healed: bool, *, wait: bool
+) -> ScanOutcome:
+    """Score a scan and record it, unless another job of the folder is at it or has done it."""
+    with claimed(mark_of(table.folder, scan.id), wait=wait) as is_ours:
+        if not is_ours:
+            return ScanOutcome(scan.id, "busy")
+        table.refresh()
+        digest, recorded = digest_of(scan.path, detector.mask), table.outcome(scan.id)
+        if recorded is not None and recorded.digest:
+            if recorded.digest == digest and table.is_finished(scan.id, healed=healed):
+                return replace(recorded, status="kept")
+            if recorded.digest not in (digest, scan.seen):
+                return ScanOutcome(scan.id, "taken", reason=_TAKEN)
+        outcome = replace(_score_one(detector, scan.id, scan.path, table, healed), digest=digest)
+        table.record(outcome)
+        return outcome
+
+
+def _score_one(
+    detector: ScanDetector, scan: str, source: Source, table: StatusTable, healed: bool
+) -> ScanOutcome:
+    """Score one scan and write its results; whatever is wrong with it becomes its outcome."""
+    started, paths = time.monotonic(), table.images(scan, healed=True)
+    try:
+        result = detector.detect_scan(source)
+        images = (result.anomaly, result.pvalues, result.mask, result.healed if healed else None)
+        for image, path in zip(images, paths, strict=True):
+            if image is None:
+                path.unlink(missing_ok=True)  # it would not belong to the others
+            else:
+                write_image(image, path, overwrite=True)  # what must not be replaced was found before
+        save_gallery(pictures_of(table.folder, scan), result.gallery)
+    except BaseException as error:
+        discard(scan, table)
+        if not isinstance(error, Exception):  # interrupted
+            raise
+        return ScanOutcome(
+            scan, "failed", seconds=round(time.monotonic() - started, 3), reason=reason_of(error)
+        )
+    return ScanOutcome(
+        id=scan,
+        status="ok",
+        score=result.score,
+        pvalue=result.pvalue,
+        is_anomalous=None if detector.scan_threshold_ == math.inf else result.is_anomalous,
+        seconds=round(time.monotonic() - started, 3),
+        flags=result.flags,
+    )
+
+
+def reason_of(error: Exception) -> str:
+    """Say why a scan failed; a fault in one scan must not cost the others."""
+    if isinstance(error, ScanReadError):
+        return error.reason
+    if isinstance(error, SkmimoodError):
+        return str(error)
+    if isinstance(error, MemoryError):
+        return "the computer ran out of memory. Close other programs, or resample the scan to fewer voxels."
+    # Its text might hold anything, the paths of this computer for instance.
+    return f"unexpected {type(error).__name__}, a fault in the program. Please report it."
