@@ -45,7 +45,12 @@ def resolve_device(device: str | torch.device) -> torch.device:
     if resolved.type not in ("cpu", "cuda"):
         try:
             torch.zeros(1, device=resolved).cpu()
-        except (RuntimeError, NotImplementedError, AssertionError, ImportError) as error:  # as each kind has it
+        except (
+            RuntimeError,
+            NotImplementedError,
+            AssertionError,
+            ImportError,
+        ) as error:  # as each kind has it
             raise DeviceError(
                 f"device={str(device)!r} is not there, or cannot compute here. Use device='cpu' or 'auto'."
             ) from error
