@@ -5,9 +5,11 @@ import numpy as np
 import pytest
 from conftest import make_slices, small_steps
 from sklearn.pipeline import Pipeline
+from toy_scans import image, make
 
 from skmimood import _progress
 from skmimood._progress import each, job, stage
+from skmimood.volumes.fitting import expected_seconds
 
 
 @pytest.fixture
@@ -110,3 +112,18 @@ def test_a_verbose_pipeline_is_never_silent(capsys):
     expected = ["VQTokenizer", "moved copies", "painted copies", "AnomalousTokenDetector"]
     assert list(dict.fromkeys(names)) == [*expected, "MaskedTokenInpainter"]
     assert np.all([names.count(name) >= 2 for name in expected])
+
+
+def test_a_verbose_detector_shows_one_progress_over_all_that_fit_does(capsys):
+    steps = small_steps(max_iter=3)
+    steps[1][1].set_params(corruption="painted", n_painted=2)
+    pipeline = Pipeline(steps)
+    detector = make(pipeline=pipeline, size=32, verbose=True).fit([image(seed) for seed in range(4)])
+    lines = capsys.readouterr().err.splitlines()
+    assert all(line.startswith("fit: ") for line in lines)
+    expected = list(expected_seconds(pipeline, 4))
+    shown = [next(name for name in expected if f"%, {name} " in line) for line in lines]
+    assert list(dict.fromkeys(shown)) == expected
+    assert lines[-1].startswith("fit: 100 %, calibrating")
+    detector.decision_function(image(7))
+    assert "scoring: 100 %, 1/1 scans" in capsys.readouterr().err

@@ -191,4 +191,6 @@ def _shown_warnings() -> Iterator[None]:
 
 
 def _complain(message: str) -> None:
-    print(f"skmimood: {printable(message)}", file=sys.stderr, flush=True)
+    from tqdm import tqdm
+
+    tqdm.write(f"skmimood: {printable(message)}", file=sys.stderr)  # above the bar, if one is shown

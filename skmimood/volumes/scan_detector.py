@@ -37,6 +37,8 @@ __all__ = ["Gallery", "ScanDetector", "ScanResult", "ScanStatus"]
 class ScanDetector(SavedDetector):
     """Fit a slice pipeline on healthy scans and map what is abnormal in others.
 
+    Scans are read one at a time, twice in `fit`, once otherwise. Only the training slices are held together.
+
     Parameters
     ----------
     pipeline : sklearn.pipeline.Pipeline
@@ -53,12 +55,10 @@ class ScanDetector(SavedDetector):
     mask : str, default="auto"
         ``"auto"`` finds head or brain from the intensities; ``"none"`` takes every voxel as foreground; any
         other string is the ending of a brain mask beside each scan (``"_brainmask"``), outside of which all
-        becomes 0. It may be set anew for scans to be scored, such as brains that are stripped already; where
-        another kind was learned from, a flag says so.
+        becomes 0. It may be set anew for other scans to be scored, such as bare brains; see ``mask_``.
     modality : str, optional
-        Ending of the files to take (``"T1"``). By default all but those that end as ``mask`` or ``y`` says or
-        in ``_mask``, ``_brainmask``, ``_seg``, ``_label(s)``, ``_anomaly`` or ``_pvalue``. It may be set anew for
-        folders to be scored, and changes no map.
+        Ending of the files to take (``"T1"``). By default all but those that end as ``mask`` or ``y`` says, or as
+        masks and results do (``_brainmask``, ``_seg``, ``_anomaly``). It may be set anew for folders to be scored.
     min_foreground : float, default=0.05
         Share of the frame that foreground must fill for a slice to be learned from. Needs a refit.
     calibration_fraction : float, default=0.15
@@ -80,8 +80,7 @@ class ScanDetector(SavedDetector):
     random_state : int, RandomState instance or None, default=0
         Draws the calibration scans and, beyond ``max_slices``, the slices. The pipeline has its own.
     verbose : bool, default=False
-        Show the progress of all that `fit` does and how long it may still take: a bar on a terminal, a line now and
-        then in a log file.
+        Show how far `fit` is and how long it may still take: a bar on a terminal, lines elsewhere.
     volume : int, optional
         Which volume of 4-D scans to take.
     n_jobs : int, optional
@@ -97,7 +96,7 @@ class ScanDetector(SavedDetector):
     plane_, spacing_, size_ : str, float and (int, int)
         Plane, pixel size in mm, and (height, width), of the network's slices.
     mask_ : str
-        What ``mask`` was in `fit`, ``"given"`` if brain masks were handed over.
+        What ``mask`` was in `fit`, ``"given"`` if masks were handed over; scans that differ in this are flagged.
     reference_ : HealthyReference
         Scores of the held-out healthy scans.
     pixel_threshold_, scan_threshold_ : float
@@ -108,18 +107,12 @@ class ScanDetector(SavedDetector):
         What became of each scan given to `fit`.
     n_scans_, n_slices_ : int
         Number of scans and slices learned from.
-    intensity_histogram_ : ndarray of shape (64,), float64
-        Mean histogram of the training scans' scaled foreground intensities.
-    intensity_limit_ : float
-        Distance from it beyond which a scan is flagged as unlike the training data.
+    intensity_histogram_, intensity_limit_ : ndarray of shape (64,), float64, and float
+        Mean histogram of the training scans' scaled foregrounds; the distance from it beyond which a scan is flagged.
     foreground_range_ : (float, float)
         Foreground volumes in ml outside of which a scan is flagged.
     suspects_ : dict of str to str
         Healthy scans that stand out of the others, and by what. They took part all the same.
-
-    Notes
-    -----
-    Scans are read one at a time, twice in `fit`, once otherwise. Only the training slices are held together.
 
     Examples
     --------
