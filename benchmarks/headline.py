@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchmarks import ledger
 from benchmarks.methods import title
 from benchmarks.tables import markdown
 
@@ -35,7 +36,8 @@ def _lesions(runs: list[Run], titles: dict[str, str]) -> Iterator[str]:
             rows.append([title(name), *cells, "" if seconds is None else f"{seconds:.2g}"])
         yield (
             f"Test slices with a lesion, all pixels; preset `{run.preset}`, {run.device}, {seeds} seed(s), one where "
-            f"no ± follows (`python -m benchmarks accuracy --data {run.dataset}`):\n\n{markdown(header, rows)}"
+            f"no ± follows (`python -m benchmarks accuracy --data {run.dataset}`; {ledger.sentence(run.runs)}):\n\n"
+            f"{markdown(header, rows)}"
         )
 
 
