@@ -1,7 +1,8 @@
 """From volumes to slices on the network's grid and back: foreground, intensities, geometry."""
 
+from skmimood.preprocessing.foreground import foreground_mask
 from skmimood.preprocessing.grid import GridPlan, Plane, find_better_plane, in_plane_extent
-from skmimood.preprocessing.intensity import foreground_mask, scale_intensity
+from skmimood.preprocessing.intensity import scale_intensity
 from skmimood.preprocessing.parts import fill_holes, main_parts, share_missing
 
 __all__ = [

@@ -1,97 +1,10 @@
-"""Which voxels are head or brain, and intensities in [0, 1] that do not depend on the scanner's unit."""
+"""Intensities in [0, 1] that do not depend on the scanner's unit."""
 
 from __future__ import annotations
 
 import numpy as np
-from scipy import ndimage
 
 from skmimood.exceptions import InputError
-
-_BINS = 512
-_NOISE_FREE_SHARE = 0.9
-_SIDE_SHARE = 0.02
-
-
-def foreground_mask(data: np.ndarray) -> np.ndarray:
-    """Find the head, or the brain if the skull has been stripped.
-
-    The background's value is the commonest one on the faces of the volume. In stripped scans all that differs
-    from it is foreground, above or below; they are known by values on both sides of the background's, or by a
-    dark part of hardly any other value. Otherwise noise is told from tissue by half of Otsu's threshold. The
-    largest connected part is kept, and what it encloses in any of the three planes belongs to it. The result
-    depends neither on the unit of the intensities nor on the orientation of the volume. CT whose frame
-    is padded below the value of air should be clipped at that of air first, or else air counts as foreground.
-
-    Parameters
-    ----------
-    data : ndarray of shape (X, Y, Z)
-        Finite intensities.
-
-    Returns
-    -------
-    ndarray of shape (X, Y, Z), bool
-        Empty for a constant volume.
-    """
-    signed = data - np.float32(_background_level(data))
-    deviation = np.abs(signed)
-    top = float(np.percentile(deviation, 99.5)) or float(deviation.max())
-    if not top > 0:
-        return np.zeros(data.shape, dtype=bool)
-    counts, edges = np.histogram(deviation, bins=_BINS, range=(0.0, top))
-    split = _otsu_bin(counts)
-    is_two_sided = min((signed > 0.1 * top).mean(), (signed < -0.1 * top).mean()) >= _SIDE_SHARE
-    if is_two_sided or counts[0] >= _NOISE_FREE_SHARE * counts[: split + 1].sum():
-        # Tissue of a z-scored scan passes through the background's value: gaps of a voxel do not divide it.
-        candidates = deviation > edges[1]
-        mask = candidates & _largest_part(ndimage.binary_dilation(candidates))
-    else:
-        mask = _largest_part(deviation > 0.5 * edges[split + 1])
-    return mask | _holes(mask)
-
-
-def _background_level(data: np.ndarray) -> float:
-    faces = [
-        np.take(data, end, axis=axis).ravel() for axis in range(3) for end in (0, -1) if data.shape[axis] > 1
-    ]
-    values, counts = np.unique(np.concatenate(faces or [data.ravel()]), return_counts=True)
-    return float(values[counts.argmax()])
-
-
-def _otsu_bin(counts: np.ndarray) -> int:
-    """Last bin of the darker class in Otsu's split, which maximises the variance between the two classes."""
-    positions = np.arange(counts.size)
-    below = np.cumsum(counts)[:-1].astype(float)
-    above = counts.sum() - below
-    moment = np.cumsum(counts * positions)
-    gap = moment[:-1] / np.maximum(below, 1) - (moment[-1] - moment[:-1]) / np.maximum(above, 1)
-    return int(np.argmax(below * above * gap**2))
-
-
-def _largest_part(mask: np.ndarray) -> np.ndarray:
-    labels, n_parts = ndimage.label(mask)
-    if n_parts == 0:
-        return mask
-    sizes = np.bincount(labels.ravel())
-    sizes[0] = 0
-    return labels == sizes.argmax()
-
-
-def _holes(mask: np.ndarray) -> np.ndarray:
-    """Background that the mask encloses in slices across any of the three axes."""
-    holes = np.zeros_like(mask)
-    for axis in range(3):
-        # A structure that does not reach across `axis` labels every slice on its own.
-        structure = np.moveaxis(
-            np.pad(ndimage.generate_binary_structure(2, 1)[None], ((1, 1), (0, 0), (0, 0))), 0, axis
-        )
-        labels, n_parts = ndimage.label(~mask, structure=structure)
-        is_hole = np.ones(n_parts + 1, dtype=bool)
-        is_hole[0] = False
-        for other in {0, 1, 2} - {axis}:
-            for end in (0, -1):
-                is_hole[np.take(labels, end, axis=other)] = False
-        holes |= is_hole[labels]
-    return holes
 
 
 def scale_intensity(

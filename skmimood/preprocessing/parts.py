@@ -5,9 +5,17 @@ from __future__ import annotations
 import numpy as np
 from scipy import ndimage
 
-from skmimood.preprocessing.intensity import _holes
-
 _ISLAND_SHARE = 0.02  # of the largest part
+
+
+def largest_part(mask: np.ndarray) -> np.ndarray:
+    """Return the largest connected part of a mask (X, Y, Z)."""
+    labels, n_parts = ndimage.label(mask)
+    if n_parts == 0:
+        return mask
+    sizes = np.bincount(labels.ravel())
+    sizes[0] = 0
+    return labels == sizes.argmax()
 
 
 def main_parts(mask: np.ndarray) -> np.ndarray:
@@ -64,3 +72,21 @@ def share_missing(foreground: np.ndarray, missing: np.ndarray) -> float:
             if 0 < place < len(kept):
                 planes[plane] |= planes[kept[place - 1]] | planes[kept[place]]
     return float((head & missing).sum() / max(int(head.sum()), 1))
+
+
+def _holes(mask: np.ndarray) -> np.ndarray:
+    """Background that the mask encloses in slices across any of the three axes."""
+    holes = np.zeros_like(mask)
+    for axis in range(3):
+        # A structure that does not reach across `axis` labels every slice on its own.
+        structure = np.moveaxis(
+            np.pad(ndimage.generate_binary_structure(2, 1)[None], ((1, 1), (0, 0), (0, 0))), 0, axis
+        )
+        labels, n_parts = ndimage.label(~mask, structure=structure)
+        is_hole = np.ones(n_parts + 1, dtype=bool)
+        is_hole[0] = False
+        for other in {0, 1, 2} - {axis}:
+            for end in (0, -1):
+                is_hole[np.take(labels, end, axis=other)] = False
+        holes |= is_hole[labels]
+    return holes
