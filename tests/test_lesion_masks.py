@@ -1,9 +1,13 @@
+import warnings
+from pathlib import Path
+
 import nibabel as nib
 import numpy as np
 import pytest
+from sklearn.model_selection import GridSearchCV, GroupKFold, cross_val_score
 from toy_scans import RAS, head, image, make
 
-from skmimood.exceptions import InputError
+from skmimood.exceptions import InputError, SkmimoodWarning
 from skmimood.nifti import write_image
 from skmimood.volumes.sources import pair_masks
 
@@ -97,3 +101,28 @@ def test_masks_are_paired_by_list_folder_and_name(tmp_path):
         make().fit(scans, masks)
     with pytest.raises(InputError, match='no file "_seg" beside p0_t1'):
         make().fit(scans, "_seg")
+
+
+def test_arrays_of_paths_masks_and_groups_go_through_cross_validation_and_grid_search(tmp_path):
+    scans, masks = [], []
+    for seed in range(6):
+        data, mask = head(seed, lesion=seed >= 3)
+        scans.append(str(tmp_path / f"s{seed}_T1.nii.gz"))
+        masks.append(str(tmp_path / "masks" / f"s{seed}_T1.nii.gz"))
+        Path(masks[-1]).parent.mkdir(exist_ok=True)
+        write_image(nib.Nifti1Image(data, RAS), scans[-1])
+        write_image(nib.Nifti1Image(mask * (seed >= 3), RAS), masks[-1])
+    order = [0, 3, 1, 4, 2, 5]
+    X, y, groups = np.array(scans)[order], np.array(masks)[order], np.array(list("aaabbb"))
+    apart = np.arange(6)[::-1]
+    as_lists = make().fit(list(X), list(y), list(apart))
+    as_arrays = make().fit(X, y.astype(object), apart)
+    assert (as_arrays.spacing_, as_arrays.fit_status_) == (as_lists.spacing_, as_lists.fit_status_)
+    assert [line.group for line in as_arrays.fit_status_] == ["5", "4", "3", "2", "1", "0"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SkmimoodWarning)
+        scores = cross_val_score(make(), X, y, cv=2, error_score="raise")
+        search = GridSearchCV(make(), {"size": [16, 24]}, cv=GroupKFold(2), error_score="raise")
+        search.fit(X, y, groups=groups)
+    assert (scores > 0.5).all()
+    assert search.best_score_ > 0.5

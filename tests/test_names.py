@@ -5,8 +5,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from skmimood.exceptions import InputError
-from skmimood.nifti import find_companion, find_scans, scan_id, scan_ids, subject_of
+from skmimood.exceptions import InputError, ScanReadError
+from skmimood.nifti import find_companion, find_scans, read_scan, scan_id, scan_ids, subject_of
 from skmimood.volumes.sources import find_named_or_chosen, first_places, mask_suffixes, pair_masks
 
 MEMORY = nib.Nifti1Image(np.zeros((8, 8, 8), np.float32), np.eye(4))
@@ -31,6 +31,8 @@ def touch(path):
         ("fs/bert/mri/brain.finalsurfs.nii", "bert_brain.finalsurfs", "bert"),
         ("T1w/patient7.nii.gz", "patient7", None),
         ("mri/patient7_T1.nii.gz", "patient7_T1", None),
+        ("BraTS-GLI-00007-001/BraTS-GLI-00007-001-t2w.nii.gz", "BraTS-GLI-00007-001-t2w", "BraTS-GLI-00007"),
+        ("BraTS2021_00007/BraTS2021_00007_t2.nii.gz", "BraTS2021_00007_t2", None),
         ("patient01/FLAIR.nii.gz", "FLAIR", None),
         ("sub/subject_1.nii", "subject_1", None),
     ],
@@ -158,8 +160,11 @@ def test_label_images_and_results_in_a_folder_are_no_scans(tmp_path, name):
 
 def test_a_folder_of_another_format_is_told_how_to_convert_it(tmp_path):
     touch(tmp_path / "bert" / "mri" / "T1.mgz")
-    with pytest.raises(InputError, match=r"Convert its \.mgz files first, with FreeSurfer's mri_convert"):
+    with pytest.raises(InputError, match=r"holds T1\.mgz: FreeSurfer's images .*mri_convert"):
         find_scans(tmp_path)
+    (tmp_path / "T1.MGZ").write_bytes(bytes(1000))
+    with pytest.raises(ScanReadError, match=r"T1\.MGZ: is not NIfTI.*FreeSurfer's images .*mri_convert"):
+        read_scan(tmp_path / "T1.MGZ")
 
 
 def test_masks_of_another_folder_belong_to_the_scans_of_the_same_subject(tmp_path):

@@ -6,7 +6,10 @@ from dataclasses import replace
 import nibabel as nib
 import numpy as np
 import pytest
+from sklearn.pipeline import Pipeline
+from toy_scans import make
 
+from skmimood.baselines import HealthyZScore
 from skmimood.datasets import (
     load_brats,
     load_image_mask_folder,
@@ -309,3 +312,18 @@ def test_importing_datasets_and_reading_splits_needs_no_nibabel():
     )
     command = [sys.executable, "-c", code]
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("layout", LOADERS)
+@pytest.mark.filterwarnings("ignore::skmimood.exceptions.SkmimoodWarning")
+def test_what_a_loader_returns_can_be_fitted_and_scored(phantoms, layout):
+    found = LOADERS[layout](phantoms[1] / layout)
+    masks = "brainmask" if any(found.brain_masks) else "auto"
+    detector = make(mask=masks, size=16, pipeline=Pipeline([("zscore", HealthyZScore())]))
+    detector.fit(found.scans, found.masks, groups=found.subjects)
+    assert len({line.id for line in detector.fit_status_}) == 3
+    assert [line.group for line in detector.fit_status_] == list(found.subjects)
+    assert 0 <= detector.score(found.scans, found.masks) <= 1
+    results = list(detector.detect(found.scans))
+    assert [result.id for result in results] == [line.id for line in detector.fit_status_]
+    assert all(subject in result.id for subject, result in zip(found.subjects, results, strict=True))

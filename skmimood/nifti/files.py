@@ -14,17 +14,9 @@ from nibabel.spatialimages import SpatialImage
 
 from skmimood._paths import expand
 from skmimood.exceptions import InputError
-from skmimood.nifti.names import EXTENSIONS, Source, entities, file_path, file_stem
+from skmimood.nifti.names import EXTENSIONS, Source, conversion, entities, file_path, file_stem
 
 _NAMED = 8  # endings that a message names
-_FOREIGN = {  # images of other formats, and how they become NIfTI
-    ".mgz": "FreeSurfer's mri_convert x.mgz x.nii.gz",
-    ".mgh": "FreeSurfer's mri_convert x.mgh x.nii.gz",
-    ".dcm": "dcm2niix",
-    ".hdr": "nibabel's nib-nifti-dx and nib.save(nib.load('x.hdr'), 'x.nii.gz')",
-    ".nrrd": "SimpleITK",
-    ".mha": "SimpleITK",
-}
 
 
 def find_scans(
@@ -189,16 +181,11 @@ def _nothing_found(X: Any, suffix: str | None, exclude: Sequence[str]) -> str:
     more = f" or {len(exclude) - _NAMED} other endings" if len(exclude) > _NAMED else ""
     named = ", ".join(map(repr, exclude[:_NAMED]))
     dropped = f", leaving out names that end in {named}{more}" if exclude else ""
-    foreign = _foreign_in(expand(X)) if is_path else None
-    advice = (
-        f"Convert its {foreign} files first, with {_FOREIGN[foreign]}."
-        if foreign
-        else "Check the path and the suffix."
-    )
+    advice = (is_path and _advice_on_foreign(expand(X))) or "Check the path and the suffix."
     return f"No .nii or .nii.gz{where}{kept}{dropped}. {advice}"
 
 
-def _foreign_in(folder: Path) -> str | None:
-    """Return the ending of the first image under a folder that is of another format."""
+def _advice_on_foreign(folder: Path) -> str | None:
+    """Say how the first image under a folder that is of another format becomes NIfTI."""
     names = (name for _, _, files in os.walk(folder) for name in files)
-    return next((ending for name in names if (ending := Path(name).suffix.lower()) in _FOREIGN), None)
+    return next((f"It holds {name}: {advice}" for name in names if (advice := conversion(name))), None)

@@ -17,7 +17,16 @@ Source = str | os.PathLike | SpatialImage
 
 EXTENSIONS = (".nii.gz", ".nii")
 
-_SUBJECT = re.compile(r"(?:^|(?<=[_.]))(sub-.+?)(?=_|\.|-ses-|$)", re.IGNORECASE)  # of BIDS
+_FORMATS = {  # other than NIfTI, and what converts them
+    **dict.fromkeys((".mgz", ".mgh"), ("FreeSurfer's", "mri_convert")),
+    **dict.fromkeys((".dcm", ".ima"), ("DICOM", "dcm2niix")),
+    **dict.fromkeys((".nrrd", ".nhdr", ".mha", ".mhd"), ("ITK's", "SimpleITK")),
+}
+_SUBJECT = re.compile(
+    r"(?:^|(?<=[_.]))(sub-.+?)(?=_|\.|-ses-|$)"  # of BIDS
+    r"|^(BraTS-[A-Z]+-\d+)(?=-\d{3}(?!\d))",  # with the number of a visit
+    re.IGNORECASE,
+)
 # Folders of HCP and FreeSurfer, and what files are called in them: alike for every subject, whose folder is above.
 _SHARED_NAMES = {
     "t1w": re.compile(r"T[12]w.*", re.IGNORECASE),
@@ -43,6 +52,12 @@ def file_stem(path: str | os.PathLike) -> str:
     name = Path(path).name
     extension = next((e for e in EXTENSIONS if name.lower().endswith(e)), "")
     return name[: len(name) - len(extension)]
+
+
+def conversion(name: str) -> str | None:
+    """Say how an image of another format, by its ending, becomes NIfTI; None if it has no such ending."""
+    kind, tool = _FORMATS.get(Path(name).suffix.lower(), (None, None))
+    return kind and f"{kind} images cannot be read. Convert them to .nii.gz, with {tool} for instance."
 
 
 def scan_id(source: Source, index: int = 0) -> str:
@@ -86,13 +101,13 @@ def scan_ids(sources: Sequence[Source]) -> list[str]:
 def subject_of(source: Source) -> str | None:
     """Return the subject of a scan by the names of its file and of the folders above; None if they do not tell.
 
-    That is ``sub-XX`` of BIDS, or the subject's folder in the layouts of HCP and FreeSurfer.
+    That is ``sub-XX`` of BIDS, the patient of a BraTS visit, or the subject's folder in HCP's and FreeSurfer's layouts.
     """
     path = file_path(source)
     if path is None:
         return None
     names = (file_stem(path), *reversed(Path(os.path.abspath(path)).parts[:-1]))
-    subjects = (match[1] for name in names if (match := _SUBJECT.search(name)))
+    subjects = (match[0] for name in names if (match := _SUBJECT.search(name)))
     return next(subjects, None) or _folder_of_layout(path)
 
 

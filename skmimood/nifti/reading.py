@@ -26,6 +26,7 @@ from nibabel.spatialimages import HeaderDataError, SpatialImage
 
 from skmimood.exceptions import ScanReadError
 from skmimood.nifti.geometry import Geometry, Grid, read_geometry
+from skmimood.nifti.names import conversion
 
 _HEADER_BYTES: dict[int, type[Nifti1Header]] = {348: Nifti1Header, 540: Nifti2Header}
 _BYTE_ORDERS: tuple[Literal["little", "big"], ...] = ("little", "big")
@@ -157,9 +158,8 @@ def _parse_header(block: bytes, name: str) -> Nifti1Header:
         if len(block) >= size == int.from_bytes(block[:4], order)
     ]
     if not kinds:
-        raise ScanReadError(
-            name, "is not NIfTI: no NIfTI header at its beginning. Convert it to .nii or .nii.gz."
-        )
+        advice = conversion(name) or "Convert it to .nii or .nii.gz."
+        raise ScanReadError(name, f"is not NIfTI: no NIfTI header at its beginning. {advice}")
     kind, order = kinds[0]
     # Left to itself, nibabel takes an impossible number of dimensions for the other byte order.
     header = kind(block[: kind.sizeof_hdr], endianness=order, check=False)

@@ -143,4 +143,4 @@ def _step(values: np.ndarray) -> float:
     noise = 4 * float(np.abs(levels).max()) * np.finfo(np.float32).eps
     steps = np.diff(levels)
     smallest = float(steps[steps > noise].min(initial=np.inf))
-    return max(min(smallest, float(np.ptp(levels)) / _FEWEST_LEVELS), 2 * noise)
+    return float(max(min(smallest, np.ptp(levels) / _FEWEST_LEVELS), 2 * noise))

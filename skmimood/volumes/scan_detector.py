@@ -57,19 +57,20 @@ class ScanDetector(SavedDetector):
         other string is the ending of a brain mask beside each scan (``"_brainmask"``), outside of which all
         becomes 0. It may be set anew for other scans to be scored, such as bare brains; see ``mask_``.
     modality : str, optional
-        Ending of the files to take (``"T1"``). By default all but those that end as ``mask`` or ``y`` says, or as
-        masks and results do (``_brainmask``, ``_seg``, ``_anomaly``). It may be set anew for folders to be scored.
+        Ending of the files to take (``"T1"``). By default all but those that end as ``mask`` or ``y`` says, as label
+        images do (``_mask``, ``_dseg``, ``aparc+aseg``, ...) or as results do (``_anomaly``, ...). Files that are named
+        one by one are all taken. It may be set anew for folders to be scored.
     min_foreground : float, default=0.05
         Share of the frame that foreground must fill for a slice to be learned from. Needs a refit.
     calibration_fraction : float, default=0.15
-        Share of the healthy scans, at least one, that is held out for the thresholds. More are held out if
-        ``scan_fpr`` takes more, as long as half of the scans are left to learn from. Needs a refit.
+        Share of the healthy subjects, at least one, that is held out for the thresholds, with all of their scans. More
+        are held out if ``scan_fpr`` takes more, as long as half of them are left to learn from. Needs a refit.
     fpr : float, default=0.01
         False-positive rate among healthy foreground voxels, for ``pixel_threshold_``. Needs no refit:
         ``detector.pixel_threshold_ = detector.reference_.pixel_threshold(0.001)``.
     scan_fpr : float, default=0.1
-        False-positive rate among healthy scans, for ``scan_threshold_``; takes 1 / scan_fpr - 1 scans to
-        calibrate on (9 for 0.1), else the threshold is infinite. Needs no refit, likewise.
+        False-positive rate among healthy scans, for ``scan_threshold_``; takes 1 / scan_fpr - 1 subjects
+        to calibrate on (9 for 0.1), else the threshold is infinite. Needs no refit, likewise.
     max_slices : int, default=20000
         Largest number of slices to train on; of more, a random sample is taken. Needs a refit.
     max_bytes : int, default=2 GiB

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
+from skmimood._paths import expand
 from skmimood._validation import check_groups
 from skmimood.datasets import read_splits
 from skmimood.datasets.tables import read_pairs
@@ -53,9 +54,10 @@ def groups_in_table(sources: Sequence[Source], table: Path) -> list[str]:
     InputError
         If the table cannot be read, or lists none of the scans.
     """
-    if not table.expanduser().is_file():
+    table = expand(table)
+    if not table.is_file():
         raise InputError(f"There is no table {str(table)!r}. Pass one with the columns subject and group.")
-    listed = dict(read_pairs(table.expanduser(), "subject", "group"))
+    listed = dict(read_pairs(table, "subject", "group"))
     subjects = [_among_folders_above(source, listed) for source in sources]
     if not any(subjects):
         raise InputError(
