@@ -14,6 +14,7 @@ from toy_scans import write_healthy_scans
 from skmimood import __version__, _training
 from skmimood.cli import main
 from skmimood.cli.arguments import _PRESETS
+from skmimood.exceptions import InputError
 from skmimood.pipeline import PRESETS
 from skmimood.volumes import ScanDetector
 
@@ -345,3 +346,18 @@ def test_the_demo_runs_the_whole_job(tmp_path, capsys, monkeypatch):
     (tmp_path / "demo" / "demo.json").unlink()
     assert_mistake(capsys, *command, "--overwrite", says="not from an earlier demo")
     assert (tmp_path / "demo" / "metrics.json").exists()
+
+
+def test_a_table_of_groups_keeps_scans_together_that_names_do_not(healthy, tmp_path, monkeypatch):
+    table, seen = tmp_path / "groups.tsv", []
+    names = sorted(path.name.removesuffix(".nii.gz") for path in healthy.glob("*.nii.gz"))
+    table.write_text("Subject\tGroup\n" + "".join(f"{name}\tpair{k // 2}\n" for k, name in enumerate(names)))
+
+    def spy(self, X, y=None, groups=None):
+        seen.extend(groups)
+        raise InputError("enough. Stop here.")
+
+    monkeypatch.setattr(ScanDetector, "fit", spy)
+    assert run("fit", healthy, "-o", tmp_path / "model", "--groups", table, *FAST) == 2
+    assert seen == [f"pair{k // 2}" for k in range(len(names))]
+    assert run("fit", healthy, "-o", tmp_path / "model", "--groups", tmp_path / "none.csv", *FAST) == 2

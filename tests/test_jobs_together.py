@@ -261,3 +261,35 @@ def test_a_file_system_without_locks_costs_no_record(score, scans, tmp_path, mon
     monkeypatch.setattr(FileLock, "acquire", refuse)
     assert score(scans) == 0
     assert len(rows(tmp_path / "out")) == 2
+
+
+# Scans of one name
+
+
+def test_scans_of_one_name_are_scored_under_their_folders_and_kept_apart(score, tmp_path, capsys):
+    for seed in (20, 21, 22):
+        folder = tmp_path / "scans" / f"patient{seed}"
+        folder.mkdir(parents=True)
+        write_image(image(seed), folder / "FLAIR.nii.gz")
+    out = tmp_path / "out"
+    assert score(tmp_path / "scans") == 0
+    names = {f"patient{seed}_FLAIR" for seed in (20, 21, 22)}
+    assert set(rows(out)) == names
+    assert all((out / f"{name}_anomaly.nii.gz").exists() for name in names)
+    before = content(out)
+    capsys.readouterr()
+    assert score(tmp_path / "scans" / "patient2[01]", "--resume", "--jobs", 2) == 0  # a part of them
+    assert "2 scans were finished before and are kept." in capsys.readouterr().out
+    assert score(tmp_path / "scans" / "patient22", "--resume") == 0  # alone, it needs no folder
+    assert set(rows(out)) == {*names, "FLAIR"}
+    assert all(content(out)[path] == before[path] for path in before if path.name.endswith(".nii.gz"))
+
+
+def test_a_file_that_is_named_twice_is_scored_once_with_a_remark(score, scans, tmp_path, capsys):
+    (scans / "link.nii.gz").symlink_to(scans / "sub-20_T1.nii.gz")
+    (tmp_path / "here").symlink_to(scans)
+    assert score(scans, scans / "*.nii.gz", tmp_path / "here" / "sub-21_T1.nii.gz") == 0
+    printed = capsys.readouterr().out
+    assert "5 of the files were named more than once; each is scored once." in printed
+    assert "Scoring 2 scans." in printed
+    assert len(rows(tmp_path / "out")) == 2
