@@ -8,14 +8,12 @@ import sys
 import tempfile
 from pathlib import Path
 
-import nibabel
-
 from skmimood import ScanDetector, make_mimood_pipeline
 from skmimood.datasets import write_phantom_dataset
 
 
 def main(healthy, scans, output) -> None:
-    pipe = make_mimood_pipeline(preset="tiny", random_state=0, verbose=True)
+    pipe = make_mimood_pipeline(preset="tiny", random_state=0)
     # For the small phantom; drop these for real work.
     pipe.set_params(tokenizer__max_iter=400, detector__max_iter=400, inpainter__max_iter=400)
     pipe.set_params(tokenizer__channel_multipliers=(1, 2), detector__threshold=0.1)
@@ -26,10 +24,8 @@ def main(healthy, scans, output) -> None:
     )
 
     output = Path(output)
-    output.mkdir(parents=True, exist_ok=True)
     for result in detector.detect(scans):
-        nibabel.save(result.anomaly, output / f"{result.id}_anomaly.nii.gz")
-        nibabel.save(result.mask, output / f"{result.id}_mask.nii.gz")
+        result.save(output)  # anomaly map, p-values, mask and healed scan, each on the scan's own grid
         print(f"{result.id}: score {result.score:.3f}, p = {result.pvalue:.3f} {'; '.join(result.flags)}")
 
     detector.save(output / "model")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -17,6 +17,7 @@ from skmimood import _distributed
 Item = TypeVar("Item")
 
 _SECONDS_BETWEEN_LINES = 10.0
+_SLACK = 1e-3  # seconds: rounded sums of stages must not exceed the whole
 _BAR = "{desc} {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}"
 _LINE = "{desc}: {percentage:.0f} %{postfix}; {elapsed} gone, about {remaining} left"
 
@@ -54,7 +55,8 @@ class _Job:
 
     @classmethod
     def begin(cls, title: str, expected: Mapping[str, float]) -> _Job:
-        options: dict[str, Any] = {"desc": title, "total": sum(expected.values()), "mininterval": 0.5}
+        total = sum(expected.values()) + _SLACK
+        options: dict[str, Any] = {"desc": title, "total": total, "mininterval": 0.5}
         if sys.stderr is not None and sys.stderr.isatty():
             return cls(tqdm(bar_format=_BAR, dynamic_ncols=True, **options), dict(expected))
         return cls(_Lines(bar_format=_LINE, delay=1e-9, **options), dict(expected))
@@ -160,9 +162,12 @@ def stage(name: str, total: int, unit: str, *, shown: bool, done: int = 0) -> It
             own.bar.close()
 
 
-def each(items: Sequence[Item], name: str, unit: str, *, shown: bool) -> Iterable[Item]:
-    """Yield the items, one a step of a `stage`."""
-    with stage(name, len(items), unit, shown=shown) as steps:
+def each(
+    items: Iterable[Item], name: str, unit: str, *, shown: bool, total: int | None = None
+) -> Iterator[Item]:
+    """Yield the items, one a step of a `stage`; ``total`` is their number if they have no length."""
+    total = len(items) if total is None else total  # type: ignore[arg-type]
+    with stage(name, total, unit, shown=shown) as steps:
         for item in items:
             yield item
             steps.advance()

@@ -97,7 +97,7 @@ def make_mimood_pipeline(
         Cache of trainings, so that a search over inference parameters never trains again. ``"session"`` is a
         private temporary folder deleted with the process; a path keeps trainings longer; None caches nothing.
     verbose : bool, default=False
-        Show progress bars.
+        Show the progress of each step's training: a bar on a terminal, lines elsewhere.
 
     Returns
     -------

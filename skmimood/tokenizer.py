@@ -112,7 +112,7 @@ class VQTokenizer(TransformerMixin, TrainedStep):
     memory : str, joblib.Memory or None, default=None
         Cache of trainings: an equal fit by the same code is read from it. No refit needed.
     verbose : bool, default=False
-        Show a progress bar. No refit needed.
+        Show the progress of the training: a bar on a terminal, lines elsewhere. No refit needed.
 
     Attributes
     ----------

@@ -104,7 +104,7 @@ def run_demo(
     overwrite : bool, default=False
         Replace an earlier demo in the folder.
     verbose : bool, default=False
-        Show progress bars.
+        Show how far the fit is and how long it may still take.
     say : callable
         Receives lines of text for the user.
 

@@ -72,7 +72,7 @@ class FitJob:
     overwrite : bool, default=False
         Replace a model, and without ``resume`` an unfinished training too.
     verbose : bool, default=False
-        Show progress bars.
+        Show how far the fit is and how long it may still take.
     """
 
     preset: str = "tiny"

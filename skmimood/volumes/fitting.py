@@ -32,15 +32,15 @@ _MARGIN = 2  # pixels kept free around the largest training foreground
 def expected_seconds(pipeline: Pipeline, n_scans: int) -> dict[str, float]:
     """Guess how long the stages of ``ScanDetector.fit`` take on one core at preset tiny; only their ratios matter."""
     n_slices = _SLICES_OF_A_SCAN * n_scans
-    stages = {"reading": 0.5 * n_scans, "slicing": 0.5 * n_scans}
+    stages = {"reading": 0.1 * n_scans, "slicing": 0.2 * n_scans}
     for _, step in pipeline.steps:
         parameters = step.get_params()
         if "n_painted" in parameters:
-            stages["moved copies"] = 0.003 * n_slices
+            stages["moved copies"] = 0.005 * n_slices
             stages["painted copies"] = 0.002 * n_slices * parameters["n_painted"]
         if "max_iter" in parameters:
             stages[type(step).__name__] = 0.2 * parameters["max_iter"]
-    return {**stages, "calibrating": 1.0 * max(9, n_scans // 6)}
+    return {**stages, "calibrating": 2.0 * min(max(9, n_scans // 6), max(1, n_scans // 2))}
 
 
 class SliceReservoir:

@@ -314,7 +314,8 @@ class ScanDetector(SavedDetector):
             return (self._detect_scan(scan) for scan in self._progress(scans, "scoring"))
         sent = SentOnce(self)
         tasks = (delayed(_detect_scan)(sent, scan) for scan in scans)
-        return Parallel(self.n_jobs, return_as="generator", batch_size=1, pre_dispatch="n_jobs")(tasks)
+        results = Parallel(self.n_jobs, return_as="generator", batch_size=1, pre_dispatch="n_jobs")(tasks)
+        return each(results, "scoring", "scans", shown=self.verbose, total=len(scans))
 
     def decision_function(self, X: Any, *, brain_masks: Any = None) -> list[Nifti1Image]:
         """Return a float32 anomaly map on the grid of each scan of ``X``; see `detect`."""
