@@ -24,14 +24,20 @@ from skmimood.exceptions import SkmimoodWarning
 
 
 def run_cached(
-    function: Callable[..., Any], memory: str | joblib.Memory | None, *, runtime: Any = None, **arguments: Any
+    function: Callable[..., Any],
+    memory: str | joblib.Memory | None,
+    *,
+    runtime: Any = None,
+    told: Callable[[], None] | None = None,
+    **arguments: Any,
 ) -> Any:
     """Call ``function(runtime=runtime, **arguments)``, or return what an earlier equal call returned.
 
-    ``runtime`` does not count for equality; the code of the module of ``function`` and of all that it imports from
-    its package does, and so do the versions of skmimood and torch. A lock makes concurrent workers that want the same
-    result wait for the first instead of computing it again. Processes that train together call it together: the first
-    looks into the cache and writes to it, and all return its result.
+    ``told`` is called if an earlier call has returned it. ``runtime`` does not count for equality; the code of the
+    module of ``function`` and of all that it imports from its package does, and so do the versions of skmimood and
+    torch. A lock makes concurrent workers that want the same result wait for the first instead of computing it again.
+    Processes that train together call it together: the first looks into the cache and writes to it, and all return
+    its result.
 
     Warns
     -----
@@ -45,6 +51,8 @@ def run_cached(
     """
     _distributed.join()
     with _opened(function, memory, arguments) as cached:
+        if told is not None and _is_known(cached, runtime=runtime, **arguments):
+            told()
         if _distributed.n_processes() == 1:
             return cached(runtime=runtime, **arguments)
         return _call_together(function, cached, runtime, arguments)
@@ -53,9 +61,13 @@ def run_cached(
 def _call_together(function: Callable[..., Any], cached: Any, runtime: Any, arguments: dict[str, Any]) -> Any:
     _distributed.check_same(joblib.hash(arguments))
     arguments = {"runtime": runtime, **arguments}
-    if _distributed.on_first(lambda: cached is not function and cached.check_call_in_cache(**arguments)):
+    if _distributed.on_first(lambda: _is_known(cached, **arguments)):
         return _distributed.on_first(lambda: cached(**arguments))
     return _distributed.broadcast(cached(**arguments))
+
+
+def _is_known(cached: Any, **arguments: Any) -> bool:
+    return hasattr(cached, "check_call_in_cache") and cached.check_call_in_cache(**arguments)
 
 
 @contextlib.contextmanager

@@ -162,6 +162,12 @@ def stage(name: str, total: int, unit: str, *, shown: bool, done: int = 0) -> It
             own.bar.close()
 
 
+def tell(line: str, *, shown: bool) -> None:
+    """Print a line above what is shown of a job; of processes that train together, the first alone does."""
+    if shown and _distributed.is_first():
+        tqdm.write(line, file=sys.stderr)
+
+
 def each(
     items: Iterable[Item], name: str, unit: str, *, shown: bool, total: int | None = None
 ) -> Iterator[Item]:

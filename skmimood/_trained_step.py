@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +27,7 @@ from skmimood._device import (
     with_halving,
 )
 from skmimood._paths import expand
+from skmimood._progress import tell
 from skmimood._random import shared_seed
 from skmimood._slice_estimator import SliceEstimator
 from skmimood._training import Recipe, Runtime
@@ -157,7 +159,9 @@ class TrainedStep(SliceEstimator):
             self.resume,
         )
         with learning(self._torch_device):
-            return run_cached(train, self.memory if is_named else None, runtime=runtime, **arguments)
+            line = f"{type(self).__name__} was trained before, and is taken from the cache."
+        told = functools.partial(tell, line, shown=bool(self.verbose)) if self.resume else None
+        return run_cached(train, self.memory if is_named else None, runtime=runtime, told=told, **arguments)
 
     def _recipe(self) -> Recipe:
         """Return how to train, with the precision that "auto" means here."""

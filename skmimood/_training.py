@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from skmimood import _distributed
 from skmimood._device import autocast, out_of_memory_advice, resolve_device, resolve_precision
-from skmimood._progress import stage
+from skmimood._progress import stage, tell
 from skmimood._random import Streams
 from skmimood.exceptions import InputError, SkmimoodWarning, TrainingDivergedError
 from skmimood.networks.weights import network_state
@@ -298,6 +298,10 @@ class _Trainer:
             stored = _distributed.on_first(lambda: _read_checkpoint(path) if path.exists() else None)
             if stored is not None:
                 self._restore(*stored)
+                tell(
+                    f"{self.runtime.title} goes on after step {self.progress.step} of {self.recipe.max_iter}.",
+                    shown=self.runtime.verbose,
+                )
             elif _distributed.is_first():
                 self._warn_of_other_code(path)
 

@@ -13,8 +13,9 @@ from toy_scans import image, make, write_healthy_scans
 
 from skmimood.baselines import HealthyZScore
 from skmimood.exceptions import SkmimoodWarning
+from skmimood.jobs.digests import digest_of
 from skmimood.jobs.locks import at_work, claimed, others_at_work
-from skmimood.jobs.one_scan import NamedScan, attempt, digest_of
+from skmimood.jobs.one_scan import NamedScan, attempt
 from skmimood.jobs.outcomes import ScanOutcome, StatusTable
 from skmimood.jobs.scoring import ScoreJob, score_scans
 from skmimood.nifti import write_image

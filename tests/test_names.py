@@ -1,4 +1,8 @@
+import os
 import random
+import subprocess
+import sys
+import unicodedata
 from pathlib import Path
 
 import nibabel as nib
@@ -187,3 +191,30 @@ def test_arrays_and_series_of_paths_are_lists(tmp_path):
     assert pair_masks(np.array([names[1]]), names[:1]) == [Path(names[1])]
     with pytest.raises(InputError, match="each of the 3 scans; got 2"):
         pair_masks(np.array(names[:2]), names)
+
+
+def test_names_keep_their_letters_in_any_locale(tmp_path):
+    program = (
+        "import os, sys\n"
+        "from skmimood.nifti import scan_id\n"
+        "from skmimood.volumes.results import output_stem\n"
+        "for name in sorted(os.listdir()):\n"
+        "    scan = scan_id(name)\n"
+        "    open(output_stem(scan) + '.out', 'x').close()\n"
+        "    sys.stdout.buffer.write(scan.encode('utf-8', 'surrogateescape') + b'\\n')\n"
+    )
+    apart = unicodedata.normalize("NFD", "Ångström").encode()  # as some systems write accents
+    expected = ["Müller_é".encode(), "Ångström".encode(), b"byte-\xff", "脳".encode()]
+    told = []
+    for locale in ("C.UTF-8", "C"):
+        folder = os.fsencode(tmp_path / locale)
+        os.mkdir(folder)
+        for name in (expected[0], apart, *expected[2:]):
+            open(folder + b"/" + name + b".nii.gz", "x").close()
+        environment = {**os.environ, "LC_ALL": locale, "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+        command = [sys.executable, "-c", program]
+        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, check=True)
+        told.append((sorted(done.stdout.splitlines()), sorted(os.listdir(folder))))
+    assert told[0] == told[1]
+    assert told[0][0] == sorted(expected)
+    assert {name + b".out" for name in expected} < set(told[0][1])

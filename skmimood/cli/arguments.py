@@ -179,7 +179,11 @@ def _add_score(commands: Any) -> None:
         "with --threads of them (default: 1)",
     )
     existing = group.add_mutually_exclusive_group()
-    existing.add_argument("--resume", action="store_true", help="keep finished scans and do the rest")
+    existing.add_argument(
+        "--resume",
+        action="store_true",
+        help="keep the results of the same files and do the rest; such jobs may share a folder",
+    )
     _add_overwrite(existing)
     parser.add_argument(
         "--healed",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import os
 import sys
@@ -45,6 +46,8 @@ def lasting_output() -> Iterator[None]:
             if stream is None:  # closed before the start
                 continue
             if hasattr(stream, "reconfigure"):
-                stream.reconfigure(errors="backslashreplace")  # file names need not be text
+                # File names need not be text, and those that are keep their letters where the locale knows ASCII only.
+                is_ascii = codecs.lookup(stream.encoding).name == "ascii"
+                stream.reconfigure(encoding="utf-8" if is_ascii else None, errors="backslashreplace")
             stack.enter_context(redirect(_Outliving(stream)))
         yield

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import unicodedata
 from pathlib import Path
 
 from skmimood.exceptions import InputError
@@ -36,7 +37,8 @@ def read_pairs(table: Path, first: str, second: str) -> list[tuple[str, str]]:
     names = (first, second)
     called = f"{table.name} of {table.absolute().parent.name!r}"
     try:
-        lines = _text(table).lstrip("\r\n").splitlines(keepends=True)
+        # Accents joined to their letters, as in the names of scans that are looked for here.
+        lines = unicodedata.normalize("NFC", _text(table)).lstrip("\r\n").splitlines(keepends=True)
         if lines and lines[0].lower().startswith("sep="):  # for Excel
             del lines[0]
         found = [(_header(lines[0], separator), separator) for separator in _SEPARATORS] if lines else []

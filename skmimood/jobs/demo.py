@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from skmimood._device import resolve_device
 from skmimood._paths import expand
 from skmimood.exceptions import InputError
 from skmimood.jobs.demo_metrics import evaluate_phantoms, metrics_table
 from skmimood.jobs.description import minutes
 from skmimood.jobs.fitting import FitJob, fit_model
+from skmimood.jobs.locks import claimed
 from skmimood.jobs.outputs import make_folder, write_bytes, write_json
 from skmimood.jobs.report import can_report
 from skmimood.jobs.scoring import ScoreJob, score_scans
@@ -118,11 +120,24 @@ def run_demo(
     SkmimoodError
         If the folder holds something already or cannot be written.
     """
+    output, settings = expand(output), settings or DemoSettings()
+    resolve_device(device)
+    make_folder(output)
+    with claimed(output / ".demo.lock", wait=False) as is_ours:
+        if not is_ours:
+            raise InputError(
+                f"Another demo is at work in {str(output)!r}. Wait for its end, or choose another folder."
+            )
+        _prepare(output, settings, seed, overwrite)
+        return _run(output, settings, seed, device, verbose, say)
+
+
+def _run(
+    output: Path, settings: DemoSettings, seed: int, device: str, verbose: bool, say: Say
+) -> dict[str, Any]:
     from skmimood.datasets import write_phantom_dataset
 
-    output, settings = expand(output), settings or DemoSettings()
     started = time.monotonic()
-    _prepare(output, settings, seed, overwrite)
     n_healthy = settings.n_fit + settings.n_healthy
     say(f"Making {n_healthy} healthy artificial brains and {settings.n_patients} with lesions.")
     cohort = write_phantom_dataset(
@@ -163,7 +178,6 @@ def _prepare(output: Path, settings: DemoSettings, seed: int, overwrite: bool) -
     for name in existing:
         path = output / name
         shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
-    make_folder(output)
     write_json(output / _SETTINGS, {"seed": seed, **asdict(settings)})
 
 

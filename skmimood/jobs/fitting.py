@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
-import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -13,15 +13,20 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from skmimood._device import resolve_device
 from skmimood._paths import expand
 from skmimood._state import is_free, save_model
 from skmimood.exceptions import InputError
 from skmimood.jobs.description import describe_lines, minutes
-from skmimood.jobs.outputs import is_within, make_folder, refuse_inputs_within
+from skmimood.jobs.digests import digest_of
+from skmimood.jobs.outputs import is_within, refuse_inputs_within
 from skmimood.jobs.splits import select_split
-from skmimood.nifti import Source
+from skmimood.jobs.unfinished import begun, folder_of
+from skmimood.nifti import Source, scan_ids
+from skmimood.nifti.names import file_path
 from skmimood.preprocessing import Plane
 from skmimood.volumes.sources import find_named_or_chosen, mask_suffixes
+from skmimood.volumes.state import check_parameters
 from skmimood.volumes.subjects import groups_in_table
 
 if TYPE_CHECKING:
@@ -32,6 +37,8 @@ if TYPE_CHECKING:
 Say = Callable[[str], None]
 
 _MANIFEST = "manifest.json"
+# How a training runs, and how its scans are chosen: nothing that it depends on once they are.
+_OF_THE_RUN = ("device", "cache", "resume", "overwrite", "verbose", "modality", "split", "groups")
 _OPTIONAL = (
     "fpr",
     "scan_fpr",
@@ -68,9 +75,9 @@ class FitJob:
     cache : path, optional
         Folder that keeps trained networks for later equal fits.
     resume : bool, default=False
-        Go on with an unfinished training of the same output.
+        Go on with an unfinished training of the same output, if it has the same settings and scans.
     overwrite : bool, default=False
-        Replace a model, and without ``resume`` an unfinished training too.
+        Replace a model, and without ``resume`` an unfinished training too, once this one has learned something.
     verbose : bool, default=False
         Show how far the fit is and how long it may still take.
     """
@@ -132,9 +139,8 @@ def fit_model(paths: Sequence[str | os.PathLike], output: Path, job: FitJob, say
     _distributed.join()
     if not _distributed.is_first():
         job, say = replace(job, verbose=False), _say_nothing
-    unfinished = output.parent / f".{output.name[:200]}.checkpoints"
-    _distributed.on_first(lambda: _check_output(output, paths, job, unfinished))
-    pipeline = _pipeline(job, unfinished)
+    _distributed.on_first(lambda: _check_output(output, paths, job))
+    pipeline = _pipeline(job, folder_of(output))
     detector = ScanDetector(
         pipeline,
         plane=job.plane,
@@ -147,19 +153,22 @@ def fit_model(paths: Sequence[str | os.PathLike], output: Path, job: FitJob, say
         verbose=job.verbose,
         **{name: value for name in _OPTIONAL if (value := getattr(job, name)) is not None},
     )
-    _distributed.on_first(lambda: make_folder(unfinished))
-    try:
-        sources = healthy_sources(paths, job)
+    check_parameters(detector)
+    resolve_device(job.device)
+    sources = healthy_sources(paths, job)
+    grouped = {} if job.groups is None else {"groups": groups_in_table(sources, job.groups)}
+    with contextlib.ExitStack() as work:
+
+        def begin() -> None:
+            settings = _settings(job, sources, grouped.get("groups"))
+            how = {"resume": job.resume, "overwrite": job.overwrite}
+            work.enter_context(begun(output, settings, say=say, **how))
+
+        _distributed.on_first(begin)
         say(f"Learning from {len(sources)} scans with preset {job.preset!r}.")
         started = time.monotonic()
-        grouped = {} if job.groups is None else {"groups": groups_in_table(sources, job.groups)}
         detector.fit(sources, job.lesions, **grouped)
         save_model(detector, output, overwrite=job.overwrite)
-        if _distributed.is_first():
-            shutil.rmtree(unfinished, ignore_errors=True)
-    finally:
-        if _distributed.is_first():
-            _remove_if_untouched(unfinished)
     _say_summary(detector, output, time.monotonic() - started, say)
     return detector
 
@@ -170,6 +179,14 @@ def healthy_sources(paths: Sequence[str | os.PathLike], job: FitJob) -> list[Sou
     if job.split is None:
         return find_named_or_chosen(paths, suffix=job.modality, exclude=exclude)
     return select_split(paths, job.split, suffix=job.modality, exclude=exclude)
+
+
+def _settings(job: FitJob, sources: Sequence[Source], groups: Sequence[str] | None) -> dict[str, Any]:
+    """Return what a training depends on, as JSON values."""
+    named = {name: value for name, value in vars(job).items() if name not in _OF_THE_RUN}
+    paths = map(file_path, sources)
+    digests = [digest_of(path, job.mask, job.lesions) if path else "" for path in paths]
+    return {**named, "groups": groups, "scans": dict(zip(scan_ids(sources), digests, strict=True))}
 
 
 def _pipeline(job: FitJob, unfinished: Path) -> Pipeline:
@@ -191,7 +208,7 @@ def _preset_size(job: FitJob) -> int:
     return PRESET_IMAGE_SIZE[job.preset] if job.size is None else job.size
 
 
-def _check_output(output: Path, paths: Sequence[str | os.PathLike], job: FitJob, unfinished: Path) -> None:
+def _check_output(output: Path, paths: Sequence[str | os.PathLike], job: FitJob) -> None:
     """Find out now whether the model can be saved, not after hours of training."""
     refuse_inputs_within(output, paths)
     if job.cache is not None and is_within(job.cache, output):
@@ -205,20 +222,6 @@ def _check_output(output: Path, paths: Sequence[str | os.PathLike], job: FitJob,
             raise InputError(
                 f"{str(output)!r} is a mount point, which cannot be replaced. Choose a folder in it."
             )
-    if unfinished.is_dir() and any(unfinished.iterdir()) and not job.resume:
-        if not job.overwrite:
-            raise InputError(
-                f"An unfinished training of {output.name!r} lies in {unfinished.name!r}. Add --resume to "
-                "finish it, or --overwrite to start anew."
-            )
-        shutil.rmtree(unfinished)
-
-
-def _remove_if_untouched(folder: Path) -> None:
-    """Remove a folder of checkpoints that holds none, so that a failed start leaves nothing behind."""
-    is_of_use = any(path.suffix == ".safetensors" or path.name == "output.pkl" for path in folder.rglob("*"))
-    if not is_of_use:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _say_nothing(line: str) -> None:

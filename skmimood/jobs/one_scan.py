@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import time
 from dataclasses import replace
@@ -10,16 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from skmimood.exceptions import ScanReadError, SkmimoodError
+from skmimood.jobs.digests import digest_of
 from skmimood.jobs.locks import claimed
 from skmimood.jobs.outcomes import ScanOutcome, StatusTable
 from skmimood.jobs.report import save_gallery
 from skmimood.jobs.results_folder import discard, mark_of, pictures_of
-from skmimood.nifti import Source, find_companion, write_image
+from skmimood.nifti import Source, write_image
 
 if TYPE_CHECKING:
     from skmimood.volumes import ScanDetector
 
-_CHUNK = 2**20
 _TAKEN = (
     "another job has scored another file of this name into this folder, and its results are kept. Score this one into "
     "another folder, or with --resume once that job has ended."
@@ -32,40 +31,6 @@ class NamedScan(NamedTuple):
     id: str
     path: Path
     seen: str = ""
-
-
-def digest_of(scan: Path, mask: str) -> str:
-    """Return a digest of the bytes of a scan and of the mask beside it, wherever they lie.
-
-    Parameters
-    ----------
-    scan : Path
-    mask : str
-        As in :class:`skmimood.ScanDetector`.
-
-    Returns
-    -------
-    str
-        Empty if one of them cannot be read.
-    """
-    companion = None if mask in ("auto", "none") else find_companion(scan, mask)
-    digest = hashlib.blake2b(digest_size=16)
-    try:
-        for path in (scan, companion):
-            digest.update(b"" if path is None else _bytes_digest(path))
-    except OSError:
-        return ""
-    return digest.hexdigest()
-
-
-def _bytes_digest(path: Path) -> bytes:
-    if not path.is_file():  # opening a pipe would wait for ever
-        raise FileNotFoundError(path)
-    digest = hashlib.blake2b()
-    with path.open("rb") as stream:
-        while chunk := stream.read(_CHUNK):
-            digest.update(chunk)
-    return digest.digest()
 
 
 def attempt(

@@ -16,9 +16,10 @@ from skmimood._device import resolve_device
 from skmimood._paths import expand
 from skmimood.exceptions import InputError
 from skmimood.jobs.description import facts, minutes
+from skmimood.jobs.digests import digest_of
 from skmimood.jobs.fitting import fingerprint
 from skmimood.jobs.locks import claimed
-from skmimood.jobs.one_scan import NamedScan, attempt, digest_of, reason_of
+from skmimood.jobs.one_scan import NamedScan, attempt, reason_of
 from skmimood.jobs.outcomes import ScanOutcome, StatusTable
 from skmimood.jobs.outputs import is_within, printable, refuse_inputs_within
 from skmimood.jobs.report import MISSING, can_report, load_gallery, write_report

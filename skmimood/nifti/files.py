@@ -14,7 +14,7 @@ from nibabel.spatialimages import SpatialImage
 
 from skmimood._paths import expand
 from skmimood.exceptions import InputError
-from skmimood.nifti.names import EXTENSIONS, Source, conversion, entities, file_path, file_stem
+from skmimood.nifti.names import EXTENSIONS, Source, as_text, conversion, entities, file_path, file_stem
 
 _NAMED = 8  # endings that a message names
 
@@ -120,7 +120,7 @@ def _find_alike(path: Path, names: Sequence[str]) -> Path | None:
 
 
 def _parts(name: str) -> frozenset[str]:
-    return frozenset(name.casefold().split("_"))
+    return frozenset(as_text(name).casefold().split("_"))
 
 
 def _expand(entry: str | os.PathLike) -> list[Path]:

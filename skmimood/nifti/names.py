@@ -6,6 +6,7 @@ import hashlib
 import itertools
 import os
 import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -60,6 +61,15 @@ def conversion(name: str) -> str | None:
     return kind and f"{kind} images cannot be read. Convert them to .nii.gz, with {tool} for instance."
 
 
+def as_text(name: str) -> str:
+    """Return a file's name as the text that its bytes are in UTF-8, whatever this computer's locale takes them for.
+
+    Accents are joined to their letters (NFC), as they are apart in names that come from some systems. Bytes that are no
+    UTF-8 stay as Python's surrogates.
+    """
+    return unicodedata.normalize("NFC", os.fsencode(name).decode("utf-8", "surrogateescape"))
+
+
 def scan_id(source: Source, index: int = 0) -> str:
     """Return what one scan is called: its file's name without ``.nii`` or ``.nii.gz``.
 
@@ -71,7 +81,8 @@ def scan_id(source: Source, index: int = 0) -> str:
     path = file_path(source)
     if path is None:
         return f"scan-{index:03d}"
-    stem, folder = file_stem(path), _folder_of_layout(path)
+    stem, folder = as_text(file_stem(path)), _folder_of_layout(path)
+    folder = folder and as_text(folder)
     return stem if folder is None or folder.lower() in stem.lower() else f"{folder}_{stem}"
 
 
@@ -86,7 +97,7 @@ def scan_ids(sources: Sequence[Source]) -> list[str]:
     paths = [path and Path(os.path.abspath(path)) for path in map(file_path, sources)]
     for places in _shared(names):
         for place, folders in zip(places, _telling_folders([paths[k] for k in places]), strict=True):
-            names[place] = "_".join([*folders, names[place]])
+            names[place] = "_".join([*map(as_text, folders), names[place]])
     for places in _shared(names):  # a.nii beside a.nii.gz, or folders whose names join to one
         for place in places:
             path = paths[place]

@@ -13,7 +13,7 @@ from skmimood.datasets import read_splits
 from skmimood.datasets.tables import read_pairs
 from skmimood.exceptions import InputError
 from skmimood.nifti import Source, file_stem, scan_ids, subject_of
-from skmimood.nifti.names import file_path
+from skmimood.nifti.names import as_text, file_path
 from skmimood.volumes.wording import warn
 
 SPLITS = "splits.csv"
@@ -70,7 +70,7 @@ def groups_in_table(sources: Sequence[Source], table: Path) -> list[str]:
 def subject_among(path: Path, folder: Path, subjects: Collection[str]) -> str | None:
     """Return the subject that a scan's name, or the name of a folder between it and ``folder``, starts with."""
     inside = path.parent.relative_to(folder).parts if path.is_relative_to(folder) else ()
-    for name in (file_stem(path), *reversed(inside)):
+    for name in map(as_text, (file_stem(path), *reversed(inside))):
         # The longest first: "sub-1" must not take the scans of "sub-1_b".
         parts = [name[:end] for end in range(len(name), 0, -1) if end == len(name) or name[end] in "_-."]
         found = next((part for part in parts if part in subjects), None)

@@ -1,0 +1,79 @@
+"""Trainings that were interrupted: what goes on, what is refused, and what is never lost."""
+
+import pytest
+from command_line import assert_mistake, content, run
+from toy_scans import image, write_healthy_scans
+
+from skmimood import _training
+from skmimood.jobs.locks import claimed
+from skmimood.nifti import write_image
+
+FAST = ("--max-iter", 2, "--size", 16, "--scan-fpr", 0.5, "--quiet")
+
+
+@pytest.fixture
+def healthy(tmp_path):
+    (tmp_path / "healthy").mkdir()
+    return write_healthy_scans(tmp_path / "healthy")
+
+
+def test_resume_says_what_it_goes_on_with_and_refuses_other_settings_and_scans(
+    healthy, tmp_path, capsys, monkeypatch
+):
+    step, made = _training._Trainer._step, []
+
+    def counted(self):
+        made.append(self.runtime.title)
+        if len(made) == 12:
+            raise KeyboardInterrupt
+        return step(self)
+
+    monkeypatch.setattr(_training._Trainer, "_step", counted)
+    command = ("fit", healthy, "-o", tmp_path / "model", "--max-iter", 8, "--size", 16, "--scan-fpr", 0.5)
+    assert run(*command, "--resume", "--quiet") == 130
+    monkeypatch.setattr(_training._Trainer, "_step", step)
+    before = content(tmp_path)
+    capsys.readouterr()
+
+    refused = (*command, "--resume", "--seed", 1, "--fpr", 0.02)
+    assert_mistake(
+        capsys, *refused, says="'model' was begun with fpr=None, seed=0. Repeat that, or use --over"
+    )
+    write_image(image(50), healthy / "more_T1.nii.gz")
+    write_image(image(51), healthy / "sub-0_T1.nii.gz", overwrite=True)
+    assert_mistake(
+        capsys, *command, "--resume", says=r"with 1 fewer scans \(more_T1\), 1 other scans \(sub-0_T1\)"
+    )
+    (healthy / "more_T1.nii.gz").unlink()
+    write_image(image(0), healthy / "sub-0_T1.nii.gz", overwrite=True)
+    assert {path: content(tmp_path)[path][0] for path in before} == {path: before[path][0] for path in before}
+
+    assert run(*command, "--resume") == 0
+    printed = capsys.readouterr()
+    assert "Resuming the training in '.model.checkpoints'." in printed.out
+    assert "VQTokenizer was trained before, and is taken from the cache." in printed.err
+    assert "AnomalousTokenDetector goes on after step 3 of 8." in printed.err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["healthy", "model"]
+
+
+def test_an_unfinished_training_comes_back_if_the_one_that_replaces_it_learns_nothing(
+    healthy, tmp_path, capsys, monkeypatch
+):
+    unfinished = tmp_path / ".model.checkpoints"
+    unfinished.mkdir()
+    (unfinished / "step.safetensors").write_text("hours")
+    command = ("fit", healthy, "-o", tmp_path / "model", *FAST, "--overwrite")
+    assert_mistake(capsys, *command, "--device", "gpu", says="device='gpu' is not a device")
+    for scan in sorted(healthy.iterdir())[2:]:
+        scan.unlink()
+    assert_mistake(capsys, *command, says="at least 3")
+    assert (unfinished / "step.safetensors").read_text() == "hours"
+    assert sorted(path.name for path in tmp_path.iterdir()) == [unfinished.name, "healthy"]
+
+
+def test_two_fits_of_one_model_are_not_at_work_together(healthy, tmp_path, capsys):
+    with claimed(tmp_path / ".model.lock"):
+        command = ("fit", healthy, "-o", tmp_path / "model", *FAST)
+        for rest in ((), ("--resume",), ("--overwrite",)):
+            assert_mistake(capsys, *command, *rest, says="Another fit of 'model' is at work")
+    assert [path.name for path in tmp_path.iterdir()] == ["healthy"]
