@@ -34,7 +34,8 @@ class _Lines(tqdm):
             self.tell(str(self))
 
     def tell(self, line: str) -> None:
-        print(line, file=self.fp, flush=True)
+        with contextlib.suppress(OSError):  # nobody reads it, or the disk is full: the job goes on
+            print(line, file=self.fp, flush=True)
         self.told_at = time.monotonic()
 
     def clear(self, nolock: bool = False) -> None:
@@ -57,7 +58,7 @@ class _Job:
     def begin(cls, title: str, expected: Mapping[str, float]) -> _Job:
         total = sum(expected.values()) + _SLACK
         options: dict[str, Any] = {"desc": title, "total": total, "mininterval": 0.5}
-        if sys.stderr is not None and sys.stderr.isatty():
+        if sys.stderr.isatty():
             return cls(tqdm(bar_format=_BAR, dynamic_ncols=True, **options), dict(expected))
         return cls(_Lines(bar_format=_LINE, delay=1e-9, **options), dict(expected))
 
@@ -131,7 +132,7 @@ def job(title: str, expected: Mapping[str, float], *, shown: bool) -> Iterator[N
     shown : bool
         If False, do nothing. Of processes that train together, only the first shows anything.
     """
-    if not (shown and _distributed.is_first()):
+    if not (shown and _can_show()):
         yield
         return
     shown_job = _Job.begin(title, expected)
@@ -151,7 +152,7 @@ def stage(name: str, total: int, unit: str, *, shown: bool, done: int = 0) -> It
     """
     around = _job.get()
     own = None
-    if around is None and shown and _distributed.is_first():
+    if around is None and shown and _can_show():
         own = _Job.begin(name, {"": float(total)})
     one = Stage(around or own, "" if own else name, total, unit, done)
     try:
@@ -164,8 +165,13 @@ def stage(name: str, total: int, unit: str, *, shown: bool, done: int = 0) -> It
 
 def tell(line: str, *, shown: bool) -> None:
     """Print a line above what is shown of a job; of processes that train together, the first alone does."""
-    if shown and _distributed.is_first():
-        tqdm.write(line, file=sys.stderr)
+    if shown and _can_show():
+        with contextlib.suppress(OSError):
+            tqdm.write(line, file=sys.stderr)
+
+
+def _can_show() -> bool:
+    return sys.stderr is not None and _distributed.is_first()
 
 
 def each(

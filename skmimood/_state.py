@@ -115,9 +115,9 @@ def load_model(path: str | os.PathLike) -> Any:
     try:
         return _unpack(content["estimator"], "", arrays)
     except ModelLoadError as error:
-        raise ModelLoadError(f"{path.name}: {error}") from error
+        raise ModelLoadError(f"{str(path)!r}: {error}") from error
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-        raise ModelLoadError(f"{path.name}: the manifest does not describe a model ({error}).") from error
+        raise ModelLoadError(f"{str(path)!r}: the manifest does not describe a model ({error}).") from error
 
 
 def _check_replaceable(path: Path, overwrite: bool) -> None:
@@ -174,21 +174,23 @@ def _read_manifest(path: Path) -> dict[str, Any]:
         raise ModelLoadError(f"{str(path)!r} is not a model: {_what_is_at(path)}")
     try:
         if file.stat().st_size > _MAX_MANIFEST_BYTES:
-            raise ModelLoadError(f"{path.name}: {_MANIFEST} is larger than {_MAX_MANIFEST_BYTES} bytes.")
+            raise ModelLoadError(f"{str(path)!r}: {_MANIFEST} is larger than {_MAX_MANIFEST_BYTES} bytes.")
         content = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise ModelLoadError(f"{path.name}: {_MANIFEST} cannot be read ({type(error).__name__}).") from error
+        raise ModelLoadError(
+            f"{str(path)!r}: {_MANIFEST} cannot be read ({type(error).__name__})."
+        ) from error
     if not isinstance(content, dict) or content.get("format") != "skmimood-model":
-        raise ModelLoadError(f"{path.name}: {_MANIFEST} is not that of an skmimood model.")
+        raise ModelLoadError(f"{str(path)!r}: {_MANIFEST} is not that of an skmimood model.")
     version = content.get("format_version")
     if version != FORMAT_VERSION:
         raise ModelLoadError(
-            f"{path.name} has format version {version!r}, written by skmimood "
+            f"{str(path)!r} has format version {version!r}, written by skmimood "
             f"{content.get('skmimood_version')!r}; this is skmimood {skmimood.__version__}, which reads version "
             f"{FORMAT_VERSION}. Install the version that wrote it."
         )
     if content.pop("sha256", None) != _content_hash(content):
-        raise ModelLoadError(f"{path.name}: {_MANIFEST} is damaged (checksum). Copy the model again.")
+        raise ModelLoadError(f"{str(path)!r}: {_MANIFEST} is damaged (checksum). Copy the model again.")
     return content
 
 
@@ -216,13 +218,13 @@ def _read_arrays(path: Path, content: dict[str, Any]) -> dict[str, np.ndarray]:
     try:
         if _file_hash(file) != content.get("arrays_sha256"):
             raise ModelLoadError(
-                f"{path.name}: {_ARRAYS} is damaged or incomplete (checksum). Copy the model again."
+                f"{str(path)!r}: {_ARRAYS} is damaged or incomplete (checksum). Copy the model again."
             )
         return load_file(file)
     except FileNotFoundError:
-        raise ModelLoadError(f"{path.name} is incomplete: it has no {_ARRAYS}.") from None
+        raise ModelLoadError(f"{str(path)!r} is incomplete: it has no {_ARRAYS}.") from None
     except (OSError, SafetensorError) as error:
-        raise ModelLoadError(f"{path.name}: {_ARRAYS} cannot be read ({error}).") from error
+        raise ModelLoadError(f"{str(path)!r}: {_ARRAYS} cannot be read ({error}).") from error
 
 
 def _content_hash(content: dict[str, Any]) -> str:

@@ -86,6 +86,7 @@ def test_a_scan_without_a_mask_of_its_own_gets_that_beside_it(fitted, folder):
         ([None], r"brain_masks must have one brain mask for each of the 2 scans; got 1"),
         ("_brainmask", r"the parameter mask: set_params\(mask='_brainmask'\)"),
         (["nowhere.nii", None], "No such file"),
+        ([np.ones((3, 3, 3)), None], r"paths or nibabel images; got ndarray. Wrap an array as"),
     ],
 )
 def test_wrong_brain_masks_are_clear_errors(fitted, masks, says):

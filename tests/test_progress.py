@@ -127,3 +127,15 @@ def test_a_verbose_detector_shows_one_progress_over_all_that_fit_does(capsys):
     assert lines[-1].startswith("fit: 100 %, calibrating")
     detector.decision_function(image(7))
     assert "scoring: 100 %, 1/1 scans" in capsys.readouterr().err
+
+
+class Closed(io.StringIO):
+    def write(self, text):
+        raise BrokenPipeError
+
+
+@pytest.mark.parametrize("stream", [None, Closed()])
+def test_a_job_outlives_those_who_read_its_progress(stream, monkeypatch):
+    monkeypatch.setattr(sys, "stderr", stream)
+    with job("fit", {"reading": 1.0}, shown=True):
+        assert list(each(range(3), "reading", "scans", shown=False)) == [0, 1, 2]

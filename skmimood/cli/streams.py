@@ -44,7 +44,7 @@ def lasting_output() -> Iterator[None]:
             (contextlib.redirect_stderr, sys.stderr),
         ):
             if stream is None:  # closed before the start
-                continue
+                stream = stack.enter_context(open(os.devnull, "w"))
             if hasattr(stream, "reconfigure"):
                 # File names need not be text, and those that are keep their letters where the locale knows ASCII only.
                 is_ascii = codecs.lookup(stream.encoding).name == "ascii"

@@ -23,7 +23,7 @@ from skmimood.volumes.mapping import Frame, judge
 from skmimood.volumes.results import Gallery, ScanResult
 from skmimood.volumes.sent_once import SentOnce
 from skmimood.volumes.settings import inference_settings, warn_if_changed
-from skmimood.volumes.sources import ListedScan, list_in_order, list_scans, mask_suffixes
+from skmimood.volumes.sources import ListedScan, list_in_order, list_scans, mask_suffixes, pair_brain_masks
 from skmimood.volumes.state import SavedDetector, as_pair, check_parameters, raise_faults
 from skmimood.volumes.wording import warn
 
@@ -290,6 +290,7 @@ class ScanDetector(SavedDetector):
         """
         check_is_fitted(self)
         warn_if_changed(self.pipeline_, self.calibrated_with_)
+        (brain_mask,) = pair_brain_masks([brain_mask], [source])
         return self._detect_scan(ListedScan(scan_id(source, index), source, None, "", brain_mask))
 
     def detect(self, X: Any, *, brain_masks: Any = None) -> Iterator[ScanResult]:

@@ -220,12 +220,16 @@ def _one_each(entries: Sequence[Any], sources: Sequence[Source], name: str, kind
             f"{name} must have one {kind} for each of the {len(sources)} scans; got {len(entries)}. "
             "Use None for a scan that has none."
         )
-    masks = [None if mask is None or mask != mask else _only_file(mask, name, kind) for mask in entries]
+    masks = [None if _is_missing(mask) else _only_file(mask, name, kind) for mask in entries]
     for mask, source, scan in zip(masks, sources, scan_ids(sources), strict=True):
         path = None if mask is None else _real_path(mask)
         if mask is source or (path is not None and path == _real_path(source)):
             raise InputError(f"{scan!r} is given as its own {kind}. Pass the mask, or None if it has none.")
     return masks
+
+
+def _is_missing(mask: Any) -> bool:
+    return mask is None or (isinstance(mask, float) and mask != mask)  # NaN, as tables have it
 
 
 def _only_file(mask: Any, name: str, kind: str) -> Source:
