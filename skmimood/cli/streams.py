@@ -49,5 +49,7 @@ def lasting_output() -> Iterator[None]:
                 # File names need not be text, and those that are keep their letters where the locale knows ASCII only.
                 is_ascii = codecs.lookup(stream.encoding).name == "ascii"
                 stream.reconfigure(encoding="utf-8" if is_ascii else None, errors="backslashreplace")
-            stack.enter_context(redirect(_Outliving(stream)))
+            outliving = _Outliving(stream)
+            stack.enter_context(redirect(outliving))
+            stack.callback(outliving.flush)
         yield
