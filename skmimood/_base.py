@@ -159,22 +159,11 @@ class BaseRestorer(BasePixelDetector, TrainedStep):
         self._check_parameters()
         return torch.cat(self._in_chunks(self._restore, X, self._n_in_flight)).numpy()
 
-    def detect(self, X: TokenizedScans) -> tuple[np.ndarray, np.ndarray]:
-        """Return the anomaly maps and the healed slices of one and the same restoration.
+    def _checked(self, X: Any) -> TokenizedScans:
+        check_grid(X, self.grid_)
+        return X
 
-        Parameters
-        ----------
-        X : TokenizedScans of n slices
-
-        Returns
-        -------
-        maps : ndarray of shape (n, H, W), float32
-            In [0, 1], or beyond if a detector's scores that weight them are; higher is more anomalous.
-        healed : ndarray of shape (n, H, W), float32
-            The restorations, weighted as in the maps.
-        """
-        check_is_fitted(self)
-        self._check_parameters()
+    def _detect(self, X: TokenizedScans) -> tuple[np.ndarray, np.ndarray]:
         parts = self._in_chunks(self._detect_chunk, X, self._n_in_flight)
         maps, healed = (torch.cat(list(part)).numpy() for part in zip(*parts, strict=True))
         return maps, healed

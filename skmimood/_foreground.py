@@ -14,6 +14,10 @@ _CENTRE, _SCALE = (
 _DARKEST = 0.01  # of a standardised head, so that it can be told from the background
 _MARGIN = 1 / 16  # of the longer side: how far inside the head its interior begins
 _LEAST_INTERIOR = 50  # pixels; of a smaller interior, the whole head is measured
+_LEAST_CORE, _LEAST_CORE_SHARE = (
+    8,
+    0.002,
+)  # pixels of a head that have no background beside them, and their share
 _LEAST_SPREAD = 1e-3
 _SMALLEST_PART = 0.05  # of the largest part's area; the lower lobes of a stripped brain may be separate parts
 
@@ -33,6 +37,18 @@ def _head_mask(image: np.ndarray) -> np.ndarray:
     areas[0] = 0
     is_large = (areas > 0) & (areas >= _SMALLEST_PART * areas.max())
     return ndimage.binary_fill_holes(is_large[labels])
+
+
+def have_heads(images: np.ndarray) -> np.ndarray:
+    """Tell which slices (n, H, W) in [0, 1] show a head or brain, (n,) bool.
+
+    Black or even slices, noise of the air and specks do not: a part of `head_masks` must have at least 0.2 % of the
+    slice, and 8 pixels, without background beside them, and intensities must differ by more than 0.1.
+    """
+    least = max(_LEAST_CORE, _LEAST_CORE_SHARE * images[0].size)
+    cores = [np.bincount(ndimage.label(core)[0].ravel())[1:] for core in eroded(head_masks(images), 1)]
+    is_large = np.array([sizes.max(initial=0) >= least for sizes in cores])
+    return is_large & (np.ptp(images, axis=(1, 2)) > _BACKGROUND)
 
 
 def eroded(masks: np.ndarray, n_pixels: int) -> np.ndarray:

@@ -7,41 +7,74 @@ from abc import abstractmethod
 from typing import Any
 
 import numpy as np
+from sklearn.utils.validation import check_is_fitted
 
+from skmimood._foreground import have_heads, head_masks
 from skmimood._slice_estimator import SliceEstimator
 from skmimood._training import split_validation
+from skmimood._validation import check_images
 from skmimood.calibration import HealthyReference
 from skmimood.exceptions import SkmimoodWarning
 from skmimood.scans import TokenizedScans
-
-_MAX_CALIBRATION_SLICES = 32
 
 
 class BasePixelDetector(SliceEstimator):
     """Base of the last steps of a pipeline, from slices or their tokens to pixel maps.
 
-    Subclasses implement `detect` and ``_inference_parameters``, and call ``_calibrate`` at the end of `fit`.
+    Subclasses implement ``_detect`` and ``_inference_parameters``, and call ``_calibrate`` at the end of `fit`.
 
     Attributes
     ----------
     threshold_ : float
-        Map value above which `predict` calls a pixel anomalous: exceeded by a share ``fpr`` of the foreground
-        (intensity above 0) of the healthy slices that were held out of the training.
+        Map value above which `predict` calls a pixel anomalous: exceeded by a share ``fpr`` of the pixels in the
+        heads or brains (see `head_masks`) of the healthy slices that were held out of the training.
     calibrated_with_ : dict
         The inference parameters that it belongs to.
     """
 
     fpr: float
+    image_shape_: tuple[int, int]
     threshold_: float
     calibrated_with_: dict[str, Any]
 
     @abstractmethod
-    def detect(self, X: Any) -> tuple[np.ndarray, np.ndarray]:
-        """Return the anomaly maps and the healed slices, each (n, H, W) float32."""
+    def _detect(self, X: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Return the anomaly maps and the healed slices of what `_checked` has returned."""
 
     @abstractmethod
     def _inference_parameters(self, X: Any) -> dict[str, Any]:
         """Return every parameter that changes maps but needs no refit."""
+
+    def _checked(self, X: Any) -> Any:
+        """Return the slices in the form that ``_detect`` takes, or raise `InputError`."""
+        return check_images(X, self.image_shape_)
+
+    def detect(self, X: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Return the anomaly maps and the healed slices of one and the same run.
+
+        Whatever the network says of slices that show no head (black, even, noise of the air, specks), their maps are 0
+        and their healed slices are the slices.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, H, W), or TokenizedScans of n slices
+            What the step was fitted on: slices in [0, 1], or the output of the step before.
+
+        Returns
+        -------
+        maps : ndarray of shape (n, H, W), float32
+            Higher is more anomalous; see the class for units.
+        healed : ndarray of shape (n, H, W), float32
+            What a healthy slice would look like, in [0, 1].
+        """
+        check_is_fitted(self)
+        self._check_parameters()
+        X = self._checked(X)
+        maps, healed = self._detect(X)
+        images = slices_of(X)
+        is_empty = ~have_heads(images)
+        maps[is_empty], healed[is_empty] = 0, images[is_empty].clip(0, 1)
+        return maps, healed
 
     def decision_function(self, X: Any) -> np.ndarray:
         """Return the pixel anomaly maps, shape (n, H, W), float32; higher is more anomalous."""
@@ -70,13 +103,15 @@ class BasePixelDetector(SliceEstimator):
 
     def _calibrate(self, X: Any) -> None:
         """Set ``threshold_`` on the foreground of healthy slices, which were best held out of the training."""
-        n_slices = min(len(X), _MAX_CALIBRATION_SLICES)
-        X = X[np.linspace(0, len(X) - 1, n_slices).astype(int)]
-        maps = self.decision_function(X)
-        foreground = (X.images if isinstance(X, TokenizedScans) else X) > 0
-        pixels = maps[foreground] if foreground.any() else maps
+        maps, heads = self.decision_function(X), head_masks(slices_of(X))
+        pixels = maps[heads] if heads.any() else maps
         self.threshold_ = HealthyReference.from_scans([(pixels, 0.0)]).pixel_threshold(self.fpr)
         self.calibrated_with_ = self._inference_parameters(X)
+
+
+def slices_of(X: Any) -> np.ndarray:
+    """Return the slices (n, H, W) themselves, of an array or of `TokenizedScans`."""
+    return X.images if isinstance(X, TokenizedScans) else X
 
 
 def held_out_slices(X: Any, share: float) -> Any:

@@ -14,6 +14,7 @@ from torch import Tensor
 from skmimood._background import in_order_of_length, longest, mark_background, masks_on_head, unmark
 from skmimood._base import BaseRestorer, check_tokenized, detector_of
 from skmimood._corruption import MASK_GENERATORS, draw_masks, law_faults
+from skmimood._foreground import have_heads
 from skmimood._pixel_maps import held_out_slices
 from skmimood._random import Streams
 from skmimood._sampling import ORDERS, restore_tokens
@@ -244,7 +245,9 @@ class MaskedTokenInpainter(BaseRestorer):
             lambda chunk: self._path_chunk(chunk, threshold, n_steps, n_restorations), X,
             len(n_steps) * max(n_restorations),
         )  # fmt: skip
-        return torch.cat(chunks, dim=2).numpy()
+        maps = torch.cat(chunks, dim=2).numpy()
+        maps[:, :, ~have_heads(X.images)] = 0
+        return maps
 
     def _path_chunk(
         self, X: TokenizedScans, threshold: float, n_steps: Sequence[int], n_restorations: Sequence[int]

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import torch
-from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from skmimood._device import inference, with_halving
 from skmimood._pixel_maps import BasePixelDetector
 from skmimood._trained_step import TrainedStep
-from skmimood._validation import check_images
 
 
 class BaseImageDetector(BasePixelDetector, TrainedStep):
@@ -34,24 +31,8 @@ class BaseImageDetector(BasePixelDetector, TrainedStep):
     @abstractmethod
     def _detect_batch(self, images: Tensor) -> tuple[Tensor, Tensor]: ...
 
-    def detect(self, X: Any) -> tuple[np.ndarray, np.ndarray]:
-        """Return the anomaly maps and the reconstructions of slices.
-
-        Parameters
-        ----------
-        X : array-like of shape (n, H, W)
-            Slices in [0, 1] of the size seen in fit.
-
-        Returns
-        -------
-        maps : ndarray of shape (n, H, W), float32
-            Higher is more anomalous.
-        healed : ndarray of shape (n, H, W), float32
-            The reconstructions, in [0, 1].
-        """
-        check_is_fitted(self)
-        self._check_parameters()
-        images = torch.from_numpy(check_images(X, self.image_shape_))
+    def _detect(self, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        images = torch.from_numpy(X)
 
         def run(size: int) -> list[list[Tensor]]:
             batches = (

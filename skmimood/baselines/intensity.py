@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
-from sklearn.utils.validation import check_is_fitted
 
 from skmimood._foreground import N_BINS, cumulative_histogram, equalise, head_masks, look_up
 from skmimood._validation import check_images, drop_lesions
@@ -101,24 +100,8 @@ class IntensityThreshold(UntrainedDetector):
         self._calibrate(healthy)
         return self
 
-    def detect(self, X: Any) -> tuple[np.ndarray, np.ndarray]:
-        """Return the anomaly maps of slices, and the slices themselves.
-
-        Parameters
-        ----------
-        X : array-like of shape (n, H, W)
-            Slices in [0, 1] of the size seen in fit.
-
-        Returns
-        -------
-        maps : ndarray of shape (n, H, W), float32
-            In [0, 1]; higher is more anomalous.
-        healed : ndarray of shape (n, H, W), float32
-            The slices, clipped to [0, 1]: nothing is restored.
-        """
-        check_is_fitted(self)
-        self._check_parameters()
-        images = check_images(X, self.image_shape_).clip(0, 1)
+    def _detect(self, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        images = X.clip(0, 1)
         heads = head_masks(images)
         scores = self._equalised(images, heads)
         return finish_maps(scores if self.bright else 1 - scores, heads, self.smoothing, self.erosion), images

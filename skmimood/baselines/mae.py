@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
+from skmimood._foreground import have_heads
 from skmimood._pixel_maps import held_out_slices
 from skmimood._random import Streams, uniform_draws
 from skmimood._residuals import RESIDUALS, filter_maps, residual_maps
@@ -262,11 +263,12 @@ class MaskedAutoencoderDetector(BaseImageDetector):
         Returns
         -------
         ndarray of shape (n,), float64
-            In [0, 1]; higher is more anomalous.
+            In [0, 1]; higher is more anomalous. 0 for slices that show no head.
         """
         check_is_fitted(self)
         self._check_parameters()
-        images = torch.from_numpy(check_images(X, self.image_shape_)).to(self._torch_device)
+        slices = check_images(X, self.image_shape_)
+        images = torch.from_numpy(slices).to(self._torch_device)
         network, visible = self._networks(self._as_fitted("n_trials"))
 
         def logits(rows: Tensor) -> Tensor:
@@ -274,7 +276,8 @@ class MaskedAutoencoderDetector(BaseImageDetector):
                 residuals = (rows - network.autoencoder.reconstruct(rows, visible).mean(1)).abs()
                 return network.classifier(residuals).double()
 
-        return run_in_batches(logits, images, self.batch_size).softmax(1)[:, 1].cpu().numpy()
+        probabilities = run_in_batches(logits, images, self.batch_size).softmax(1)[:, 1].cpu().numpy()
+        return np.where(have_heads(slices), probabilities, 0.0)
 
     def _detect_batch(self, images: Tensor) -> tuple[Tensor, Tensor]:
         network, visible = self._networks()

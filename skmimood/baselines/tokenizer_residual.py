@@ -7,7 +7,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from sklearn.utils.validation import check_is_fitted
 
 from skmimood._base import check_grid, check_tokenized
 from skmimood._pixel_maps import held_out_slices
@@ -97,23 +96,11 @@ class TokenizerResidual(UntrainedDetector):
         self._calibrate(held_out_slices(healthy, held_out))
         return self
 
-    def detect(self, X: TokenizedScans) -> tuple[np.ndarray, np.ndarray]:
-        """Return the anomaly maps and the decoded tokens of slices.
-
-        Parameters
-        ----------
-        X : TokenizedScans of n slices
-
-        Returns
-        -------
-        maps : ndarray of shape (n, H, W), float32
-            In [0, 1]; higher is more anomalous.
-        healed : ndarray of shape (n, H, W), float32
-            The decoded tokens.
-        """
-        check_is_fitted(self)
-        self._check_parameters()
+    def _checked(self, X: Any) -> TokenizedScans:
         check_grid(X, self.grid_)
+        return X
+
+    def _detect(self, X: TokenizedScans) -> tuple[np.ndarray, np.ndarray]:
         decoded = X.tokenizer.decode_tensor(torch.from_numpy(X.tokens)).cpu()
         seen = torch.from_numpy(X.tokenizer.seen(X.images))
         maps, healed = residual_maps(seen, decoded[:, None], self.residual, "mean", 0.0)

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from sklearn.cluster import KMeans
-from sklearn.utils.validation import check_is_fitted
 
 from skmimood._foreground import head_masks
 from skmimood._residuals import RESIDUALS
@@ -123,31 +122,14 @@ class HealthyZScore(UntrainedDetector):
         """Height and width seen in fit."""
         return self.templates_.shape[2:]
 
-    def detect(self, X: Any) -> tuple[np.ndarray, np.ndarray]:
-        """Return the anomaly maps of slices and the means that they were compared with.
-
-        Parameters
-        ----------
-        X : array-like of shape (n, H, W)
-            Slices in [0, 1] of the size seen in fit.
-
-        Returns
-        -------
-        maps : ndarray of shape (n, H, W), float32
-            In standard deviations; higher is more anomalous.
-        healed : ndarray of shape (n, H, W), float32
-            The mean of the nearest group of healthy slices.
-        """
-        check_is_fitted(self)
-        self._check_parameters()
-        images = check_images(X, self.image_shape_)
-        distance = _thumbnails(images)[:, None] - _thumbnails(self.templates_[:, 0])  # (n, k, 256)
+    def _detect(self, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        distance = _thumbnails(X)[:, None] - _thumbnails(self.templates_[:, 0])  # (n, k, 256)
         nearest = np.square(distance).sum(2).argmin(1)
         mean, deviation = self.templates_[nearest].swapaxes(0, 1)
-        difference = images - mean
+        difference = X - mean
         scores = difference.clip(min=0) if self.residual == "positive" else np.abs(difference)
         scores /= np.maximum(deviation, np.float32(self.floor))
-        return finish_maps(scores, head_masks(images), self.smoothing, self.erosion), mean
+        return finish_maps(scores, head_masks(X), self.smoothing, self.erosion), mean
 
 
 def _thumbnails(images: np.ndarray) -> np.ndarray:
