@@ -12,7 +12,6 @@ from sklearn.utils.validation import check_is_fitted
 from skmimood._foreground import have_heads, head_masks
 from skmimood._slice_estimator import SliceEstimator
 from skmimood._training import split_validation
-from skmimood._validation import check_images
 from skmimood.calibration import HealthyReference
 from skmimood.exceptions import SkmimoodWarning
 from skmimood.scans import TokenizedScans
@@ -33,7 +32,6 @@ class BasePixelDetector(SliceEstimator):
     """
 
     fpr: float
-    image_shape_: tuple[int, int]
     threshold_: float
     calibrated_with_: dict[str, Any]
 
@@ -45,9 +43,9 @@ class BasePixelDetector(SliceEstimator):
     def _inference_parameters(self, X: Any) -> dict[str, Any]:
         """Return every parameter that changes maps but needs no refit."""
 
+    @abstractmethod
     def _checked(self, X: Any) -> Any:
         """Return the slices in the form that ``_detect`` takes, or raise `InputError`."""
-        return check_images(X, self.image_shape_)
 
     def detect(self, X: Any) -> tuple[np.ndarray, np.ndarray]:
         """Return the anomaly maps and the healed slices of one and the same run.

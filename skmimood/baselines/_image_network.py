@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 from skmimood._device import inference, with_halving
 from skmimood._pixel_maps import BasePixelDetector
 from skmimood._trained_step import TrainedStep
+from skmimood._validation import check_images
 
 
 class BaseImageDetector(BasePixelDetector, TrainedStep):
@@ -30,6 +32,9 @@ class BaseImageDetector(BasePixelDetector, TrainedStep):
 
     @abstractmethod
     def _detect_batch(self, images: Tensor) -> tuple[Tensor, Tensor]: ...
+
+    def _checked(self, X: Any) -> np.ndarray:
+        return check_images(X, self.image_shape_)
 
     def _detect(self, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         images = torch.from_numpy(X)

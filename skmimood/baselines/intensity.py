@@ -100,6 +100,9 @@ class IntensityThreshold(UntrainedDetector):
         self._calibrate(healthy)
         return self
 
+    def _checked(self, X: Any) -> np.ndarray:
+        return check_images(X, self.image_shape_)
+
     def _detect(self, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         images = X.clip(0, 1)
         heads = head_masks(images)

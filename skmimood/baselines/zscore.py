@@ -122,6 +122,9 @@ class HealthyZScore(UntrainedDetector):
         """Height and width seen in fit."""
         return self.templates_.shape[2:]
 
+    def _checked(self, X: Any) -> np.ndarray:
+        return check_images(X, self.image_shape_)
+
     def _detect(self, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         distance = _thumbnails(X)[:, None] - _thumbnails(self.templates_[:, 0])  # (n, k, 256)
         nearest = np.square(distance).sum(2).argmin(1)
