@@ -305,9 +305,10 @@ def _conformal_rank(n: int, fpr: float, what: str) -> int | None:
     )  # compared as p-values are: 0.29 * 100 = 28.999..., but 29 / 100 = 0.29
     if allowed >= 1:
         return n + 1 - allowed
+    there = f"{n} of different subjects" if what == "scans" else n
     warnings.warn(
         f"a false-positive rate of {fpr:g} needs at least {scores_needed(fpr)} healthy {what} for calibration; there "
-        f"are {n}. The threshold is infinite, so nothing is called anomalous: use more, or a higher rate.",
+        f"are {there}. The threshold is infinite, so nothing is called anomalous: use more, or a higher rate.",
         SkmimoodWarning,
         stacklevel=3,
     )

@@ -12,6 +12,7 @@ import pytest
 from skmimood.exceptions import InputError, ScanReadError
 from skmimood.nifti import find_companion, find_scans, read_scan, scan_id, scan_ids, subject_of
 from skmimood.volumes.sources import find_named_or_chosen, first_places, mask_suffixes, pair_masks
+from skmimood.volumes.subjects import groups_of
 
 MEMORY = nib.Nifti1Image(np.zeros((8, 8, 8), np.float32), np.eye(4))
 
@@ -124,35 +125,13 @@ def test_endings_and_extensions_count_in_any_case(tmp_path):
 @pytest.mark.parametrize(
     "name",
     [
-        *(
-            "s_dseg",
-            "s_label-GM_probseg",
-            "s_desc-aseg_dseg",
-            "s_label-lesion_roi",
-            "s_desc-T1lesion_mask",
-            "s_seg2",
-        ),
-        *(
-            "aparc+aseg",
-            "aparc.a2009s+aseg",
-            "wmparc",
-            "ribbon",
-            "brainmask_fs",
-            "T1_brain_pve_0",
-            "T1_pveseg",
-        ),
-        *(
-            "s_lesion",
-            "s-seg",
-            "s_mask_1",
-            "consensus_gt",
-            "s_LesionMask",
-            "s_T1_anomaly",
-            "s_T1_pvalue",
-            "s_labels",
-        ),
+        "s_dseg", "s_label-GM_probseg", "s_desc-aseg_dseg", "s_label-lesion_roi", "s_desc-T1lesion_mask", "s_seg2",
+        "aparc+aseg", "aparc.a2009s+aseg", "wmparc", "ribbon", "brainmask_fs", "T1_brain_pve_0",
+        "T1_pveseg", "s_lesion", "s-seg", "s_mask_1", "consensus_gt", "s_LesionMask",
+        "s_T1_anomaly", "s_T1_pvalue", "s_labels", "wmh", "s_strokecase0001_msk", "ManualSegmentation_3",
+        "Consensus", "s_tumor-seg", "s_brain_mask_2",
     ],
-)
+)  # fmt: skip
 def test_label_images_and_results_in_a_folder_are_no_scans(tmp_path, name):
     scan = touch(tmp_path / "s_T1w.nii.gz")
     label = touch(tmp_path / f"{name}.nii.gz")
@@ -178,14 +157,26 @@ def test_masks_of_another_folder_belong_to_the_scans_of_the_same_subject(tmp_pat
     bids = touch(tmp_path / "bids" / "sub-1_space-MNI_desc-preproc_T1w.nii.gz")
     lesion = touch(tmp_path / "lesions" / "sub-1_space-MNI_label-lesion_mask.nii.gz")
     touch(tmp_path / "lesions" / "sub-2_space-MNI_label-lesion_mask.nii.gz")
+    touch(tmp_path / "lesions" / "sub-1_space-MNI_desc-brain_mask.nii.gz")
     assert pair_masks(tmp_path / "lesions", [bids]) == [lesion]
 
 
 def test_arrays_and_series_of_paths_are_lists(tmp_path):
     names = [str(touch(tmp_path / f"{k}.nii")) for k in "abc"]
     found = find_scans(names)
-    for given in (np.array(names), np.array(names, dtype=object), np.array(names)[:, None], iter(names)):
+    table = pytest.importorskip("pandas").DataFrame({"scan": names, "mask": [names[1], None, float("nan")]})
+    for given in (
+        np.array(names),
+        np.array(names, dtype=object),
+        np.array(names)[:, None],
+        iter(names),
+        table["scan"],
+    ):
         assert find_scans(given) == found
+    assert pair_masks(table["mask"], names) == [Path(names[1]), None, None]
+    assert groups_of(names, table["scan"]) == names
+    with pytest.raises(InputError, match=r"got DataFrame\..*pass the column of paths"):
+        find_scans(table)
     masks = np.array([names[1], None, np.nan], dtype=object)
     assert pair_masks(masks, names) == [Path(names[1]), None, None]
     assert pair_masks(np.array([names[1]]), names[:1]) == [Path(names[1])]

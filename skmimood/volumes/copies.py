@@ -11,7 +11,7 @@ import numpy as np
 
 _N_PLACES = 1024  # voxels by which scans are told apart before all voxels are compared
 _COARSE = 0.15  # deviations that the roughest copy may differ by at these
-_TOO_CLOSE = 2e-3  # of the spread of intensity: what rounding may move
+_TOO_CLOSE = 1e-2  # of the spread of intensity: what rounding may move
 _LEAST_SHARE = 1e-3  # of all voxels, for a part of the range of intensities to count
 _FEWEST_LEVELS = 64  # of a copy: with fewer, steps are differences of tissues, not rounding
 _ROUNDING = 1.05  # steps that the voxels of a copy may differ by

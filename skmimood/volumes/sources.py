@@ -19,24 +19,13 @@ from skmimood.volumes.wording import listing, warn
 
 # Without a modality to choose by, files of these endings are taken for masks, or for results of this package.
 _MASK_SUFFIXES = (
-    *("mask", "brainmask", "brainmask_fs", "seg", "segm", "segmentation", "label", "labels", "labelmap"),
-    *(
-        "dseg",
-        "probseg",
-        "pveseg",
-        "pve",
-        "tissue",
-        "tissues",
-        "roi",
-        "rois",
-        "lesion",
-        "lesions",
-        "lesionmask",
-    ),
-    *("gt", "groundtruth", "truth", "aseg", "aparc", "wmparc", "ribbon", "parc", "parcellation", "atlas"),
-    *("anomaly", "pvalue", "healed"),
-)
-_NEVER_LESIONS = ("_brainmask",)
+    "mask", "brainmask", "brainmask_fs", "headmask", "msk", "roi", "rois", "wmh", "consensus", "annotation",
+    "seg", "segm", "segmentation", "dseg", "probseg", "pve", "pveseg", "tissue", "tissues", "atlas",
+    "lesion", "lesions", "lesionmask", "lesionseg", "lesionsmooth", "tumormask", "tumorseg", "gt", "groundtruth",
+    "label", "labels", "labelmap", "aseg", "aparc", "wmparc", "ribbon", "parc", "parcellation", "truth",
+    "manualseg", "manualsegmentation", "anomaly", "pvalue", "healed",
+)  # fmt: skip
+_NEVER_LESIONS = ("_brainmask", "_brain_mask", "_desc-brain_mask")
 
 
 @dataclass(frozen=True, eq=False)
