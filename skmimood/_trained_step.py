@@ -158,10 +158,10 @@ class TrainedStep(SliceEstimator):
             self._checkpoint(train, arguments, is_named),
             self.resume,
         )
-        with learning(self._torch_device):
-            line = f"{type(self).__name__} was trained before, and is taken from the cache."
+        line = f"{type(self).__name__} was trained before, and is taken from the cache."
         told = functools.partial(tell, line, shown=bool(self.verbose)) if self.resume else None
-        return run_cached(train, self.memory if is_named else None, runtime=runtime, told=told, **arguments)
+        with learning(self._torch_device):
+            return run_cached(train, self.memory if is_named else None, runtime=runtime, told=told, **arguments)
 
     def _recipe(self) -> Recipe:
         """Return how to train, with the precision that "auto" means here."""
