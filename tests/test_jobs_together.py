@@ -245,6 +245,29 @@ def test_a_file_whose_name_a_live_job_uses_for_another_is_refused(model, scans, 
     assert status(tmp_path / "out")["scans"][0]["digest"] == "another"
 
 
+def test_a_refused_file_is_told_of_and_the_exit_status_says_it(score, scans, tmp_path, capsys, monkeypatch):
+    detect_scan, out = ScanDetector.detect_scan, tmp_path / "out"
+
+    def meanwhile(self, source, index=0):
+        StatusTable.read(out).record(ScanOutcome("sub-21_T1", "ok", 7.5, 1.0, digest="another"))
+        return detect_scan(self, source, index)
+
+    monkeypatch.setattr(ScanDetector, "detect_scan", meanwhile)
+    assert score(scans) == 1
+    assert "sub-21_T1  FAILED: another job has scored another file of this name" in capsys.readouterr().out
+    assert rows(out)["sub-21_T1"]["score"] == "7.5"
+    assert rows(out)["sub-20_T1"]["status"] == "ok"
+
+
+def test_a_lock_of_another_user_counts_as_held(tmp_path, monkeypatch):
+    (tmp_path / "job-1.lock").touch()
+    monkeypatch.setattr(
+        FileLock, "acquire", lambda *arguments, **options: (_ for _ in ()).throw(PermissionError)
+    )
+    assert others_at_work(tmp_path)
+    assert (tmp_path / "job-1.lock").exists()
+
+
 def test_a_lock_is_free_again_once_its_holder_has_ended(tmp_path):
     (tmp_path / "scan.begun").touch()  # of one that was killed
     assert not others_at_work(tmp_path)

@@ -23,6 +23,9 @@ def locked(file: Path, *, wait: bool = True) -> Iterator[bool]:
     except Timeout:
         yield False
         return
+    except PermissionError:  # it is another user's, of whom nothing is known
+        yield wait
+        return
     except (OSError, NotImplementedError):  # this file system has no locks
         yield True
         return

@@ -244,7 +244,9 @@ def _unfinished(
     detector: ScanDetector, scans: Mapping[str, Source], table: StatusTable, job: ScoreJob
 ) -> dict[str, NamedScan]:
     """Return the scans whose results are not there, and warn about those whose results are of another file."""
-    waiting, changed, unknown = {}, [], []
+    waiting: dict[str, NamedScan] = {}
+    changed: list[str] = []
+    unknown: list[str] = []
     for scan, source in scans.items():
         # A worker of another machine may have another working directory.
         path, seen = Path(str(source)).absolute(), table.outcome(scan)
