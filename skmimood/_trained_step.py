@@ -161,7 +161,9 @@ class TrainedStep(SliceEstimator):
         line = f"{type(self).__name__} was trained before, and is taken from the cache."
         told = functools.partial(tell, line, shown=bool(self.verbose)) if self.resume else None
         with learning(self._torch_device):
-            return run_cached(train, self.memory if is_named else None, runtime=runtime, told=told, **arguments)
+            return run_cached(
+                train, self.memory if is_named else None, runtime=runtime, told=told, **arguments
+            )
 
     def _recipe(self) -> Recipe:
         """Return how to train, with the precision that "auto" means here."""
