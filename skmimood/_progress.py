@@ -27,7 +27,7 @@ class _Lines(tqdm):
 
     disable: bool
     monitor_interval = 0  # no thread that would draw more often
-    told_at = -_SECONDS_BETWEEN_LINES
+    told_at, told_n = -_SECONDS_BETWEEN_LINES, -1.0
 
     def display(self, msg: str | None = None, pos: int | None = None) -> None:
         if time.monotonic() - self.told_at >= _SECONDS_BETWEEN_LINES:
@@ -36,13 +36,13 @@ class _Lines(tqdm):
     def tell(self, line: str) -> None:
         with contextlib.suppress(OSError):  # nobody reads it, or the disk is full: the job goes on
             print(line, file=self.fp, flush=True)
-        self.told_at = time.monotonic()
+        self.told_at, self.told_n = time.monotonic(), self.n
 
     def clear(self, nolock: bool = False) -> None:
         """Leave the lines where they are."""
 
     def close(self) -> None:
-        if not self.disable:
+        if not self.disable and self.n != self.told_n:
             self.tell(str(self))
         self.disable = True
 

@@ -139,3 +139,16 @@ def test_another_ending_of_the_same_kind_is_no_matter(detector, tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         detector.decision_function(tmp_path / "a_T1.nii.gz")
+
+
+def test_masks_that_are_not_asked_for_are_not_taken_for_scans(tmp_path):
+    for seed in range(4):
+        write_image(image(seed), tmp_path / f"s{seed}.nii.gz")
+        write_image(brain(), tmp_path / f"s{seed}_bet2.nii.gz")
+    detector = make(mask="bet2").fit(tmp_path).set_params(mask="auto")
+    with pytest.warns(SkmimoodWarning, match="skull is off in both"):
+        assert len(detector.score_samples(tmp_path)) == 4
+
+
+def test_a_list_without_masks_hands_none_over():
+    assert make().fit([image(seed) for seed in range(4)], brain_masks=[None] * 4).mask_ == "auto"

@@ -177,8 +177,7 @@ class ScanDetector(SavedDetector):
             folders and in the layouts of HCP and FreeSurfer, else in a ``splits.csv`` in a folder above; else each scan
             is its own.
         brain_masks : list, array or series of paths, images and None, optional
-            One for each scan, which gives its foreground; None leaves that to ``mask``. So scans in memory can have
-            masks. Not to be confused with the lesion masks ``y``. `detect` and the others take them too.
+            One for each scan, which gives its foreground; None leaves that to ``mask``. Scans in memory can have them.
 
         Returns
         -------
@@ -193,8 +192,10 @@ class ScanDetector(SavedDetector):
         check_parameters(self)
         for name in [name for name in vars(self) if name.endswith("_")]:
             delattr(self, name)  # a fit that fails must not leave half of the last one
-        self.plane_, self.mask_ = self.plane, self.mask if brain_masks is None else "given"
+        self.plane_, self.mask_ = self.plane, self.mask
         scans = list_scans(X, y, groups, brain_masks, **self._choice(y))
+        if any(scan.brain_mask is not None for scan in scans):
+            self.mask_ = "given"
         with job("fit", fitting.expected_seconds(self.pipeline, len(scans)), shown=self.verbose):
             self._learn(scans)
         return self
@@ -215,8 +216,7 @@ class ScanDetector(SavedDetector):
         ).spacing
         self.intensity_histogram_, self.intensity_limit_ = domain.histogram, domain.distance_limit
         self.foreground_range_ = domain.volume_range
-        seen = self._reader(), self._frame()
-        limits = self.min_foreground, self.max_slices
+        seen, limits = (self._reader(), self._frame()), (self.min_foreground, self.max_slices)
         slices, groups, used = fitting.collect_slices(training, *seen, *limits, rng, self._progress)
         self.pipeline_ = fitting.fit_in_groups(
             fitting.for_plane(clone(self.pipeline), self.plane), slices, groups
@@ -356,7 +356,7 @@ class ScanDetector(SavedDetector):
 
     def _choice(self, y: Any = None) -> dict[str, Any]:
         """Return by what ending scans are told from masks and other modalities."""
-        return {"suffix": self.modality, "exclude": mask_suffixes(self.mask, y, self.modality)}
+        return {"suffix": self.modality, "exclude": mask_suffixes((self.mask, self.mask_), y, self.modality)}
 
     def _reader(self) -> ScanReader:
         return ScanReader(self.mask, self.max_bytes, self.volume, self.max_invalid, self.plane_)

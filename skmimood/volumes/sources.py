@@ -79,9 +79,12 @@ def list_in_order(
     ]
 
 
-def mask_suffixes(mask: str, y: Any, modality: str | None) -> tuple[str, ...]:
+def mask_suffixes(mask: str | Sequence[str], y: Any, modality: str | None) -> tuple[str, ...]:
     """Return the endings of files in a folder that are masks or results, not scans."""
-    named = [suffix for suffix in (mask, y) if is_suffix(suffix) and suffix not in ("auto", "none")]
+    masks = (mask,) if isinstance(mask, str) else mask
+    named = [
+        suffix for suffix in (*masks, y) if is_suffix(suffix) and suffix not in ("auto", "none", "given")
+    ]
     return (*named, *(_MASK_SUFFIXES if modality is None else ()))
 
 
