@@ -236,6 +236,9 @@ def _say_summary(detector: ScanDetector, output: Path, seconds: float, say: Say)
         f"{len(detector.fit_status_)} scans: {counts['used']} learned from, {counts['calibration']} for "
         f"calibration, {n_left_out} left out."
     )
+    n_subjects = len({line.group for line in detector.fit_status_})
+    if n_subjects < len(detector.fit_status_):
+        say(f"They are of {n_subjects} subjects or groups; none is both learned from and calibrated on.")
     say(f"Their grids: {_grids(detector)}.")
     for line in detector.fit_status_:
         if line.status in ("skipped", "duplicate"):
