@@ -15,6 +15,7 @@ from skmimood import __version__, _training
 from skmimood.cli import main
 from skmimood.cli.arguments import _PRESETS
 from skmimood.exceptions import InputError
+from skmimood.jobs.locks import claimed
 from skmimood.pipeline import PRESETS
 from skmimood.volumes import ScanDetector
 
@@ -291,6 +292,19 @@ def test_an_interrupted_replacement_of_a_model_can_be_resumed(healthy, tmp_path,
 
 
 # demo
+
+
+def test_a_demo_that_cannot_run_removes_nothing_of_an_earlier_one(tmp_path, capsys):
+    (tmp_path / "results").mkdir()
+    for name in ("demo.json", "results/status.json"):
+        (tmp_path / name).write_text("{}")
+    before = content(tmp_path)
+    assert_mistake(
+        capsys, "demo", "-o", tmp_path, "--overwrite", "--device", "gpu", says="device='gpu' is not"
+    )
+    with claimed(tmp_path / ".demo.lock"):
+        assert_mistake(capsys, "demo", "-o", tmp_path, "--overwrite", says="Another demo is at work")
+    assert content(tmp_path) == before
 
 
 def test_the_demo_runs_the_whole_job(tmp_path, capsys, monkeypatch):

@@ -9,10 +9,11 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from skmimood.datasets.tables import read_pairs
 from skmimood.exceptions import InputError, ScanReadError
 from skmimood.nifti import find_companion, find_scans, read_scan, scan_id, scan_ids, subject_of
 from skmimood.volumes.sources import find_named_or_chosen, first_places, mask_suffixes, pair_masks
-from skmimood.volumes.subjects import groups_of
+from skmimood.volumes.subjects import groups_of, subject_among
 
 MEMORY = nib.Nifti1Image(np.zeros((8, 8, 8), np.float32), np.eye(4))
 
@@ -182,6 +183,15 @@ def test_arrays_and_series_of_paths_are_lists(tmp_path):
     assert pair_masks(np.array([names[1]]), names[:1]) == [Path(names[1])]
     with pytest.raises(InputError, match="each of the 3 scans; got 2"):
         pair_masks(np.array(names[:2]), names)
+
+
+def test_a_subject_is_found_however_its_accents_are_written(tmp_path):
+    for form in ("NFC", "NFD"):
+        (tmp_path / "table.csv").write_text(unicodedata.normalize(form, "subject,split\nÅsa,test\n"))
+        ((subject, _),) = read_pairs(tmp_path / "table.csv", "subject", "split")
+        for name in ("NFC", "NFD"):
+            scan = tmp_path / unicodedata.normalize(name, "Åsa_T1.nii.gz")
+            assert subject_among(scan, tmp_path, {subject}) == "Åsa"
 
 
 def test_names_keep_their_letters_in_any_locale(tmp_path):
