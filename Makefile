@@ -4,13 +4,19 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALL := PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test lint format bench clean
+.PHONY: demo test numerics lint format bench clean
 
 demo: $(VENV)/.installed
 	$(BIN)/skmimood demo -o demo --overwrite
 
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest
+
+# The tests that compare numbers, by kernels of older processors and with two threads: what is equal but for rounding
+# must be so by any of them. Plain `make test` takes the kernels of this machine.
+numerics: $(VENV)/.installed
+	OMP_NUM_THREADS=1 ONEDNN_MAX_CPU_ISA=SSE41 ATEN_CPU_CAPABILITY=default $(BIN)/python -m pytest -m numerics
+	OMP_NUM_THREADS=2 ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 $(BIN)/python -m pytest -m numerics
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

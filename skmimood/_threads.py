@@ -31,7 +31,8 @@ def prepare_threads() -> None:
             f"torch has {n_threads} threads, but this process was forked from one that had used them, and they do not "
             "outlive a fork. Call torch.set_num_threads(1), or start processes by 'spawn' or joblib's 'loky'."
         )
-    if not _are_used and sys.platform == "linux" and not any(name in os.environ for name in _WAIT_POLICIES):
+    is_chosen = any(name in os.environ for name in _WAIT_POLICIES)
+    if not (_are_used or is_chosen) and sys.platform == "linux" and torch.backends.openmp.is_available():
         _wait_asleep(n_threads)
     _are_used = True
 
@@ -46,11 +47,13 @@ def _wait_asleep(n_threads: int) -> None:
     is_started = threading.Event()
 
     def start_team() -> None:
-        n_cpus = len(os.sched_getaffinity(0))
-        torch.set_num_threads(n_cpus)
-        torch.zeros(n_cpus * _LEAST_SHARE, dtype=torch.float32).add_(1)
-        torch.set_num_threads(n_threads)  # of threads that are started from now on
-        is_started.set()
+        try:
+            n_cpus = len(os.sched_getaffinity(0))
+            torch.set_num_threads(n_cpus)
+            torch.zeros(n_cpus * _LEAST_SHARE, dtype=torch.float32).add_(1)
+            torch.set_num_threads(n_threads)  # of threads that are started from now on
+        finally:
+            is_started.set()
         threading.Event().wait()  # its team ends with a thread
 
     threading.Thread(target=start_team, name="skmimood-patience", daemon=True).start()

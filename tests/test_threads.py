@@ -28,7 +28,7 @@ def output_of(*command, **environment):
 
 def test_a_process_forked_after_a_prediction_answers_and_is_refused_threads_that_it_lost():
     *answered, refusal = output_of(TESTS / "forked.py")
-    assert answered == ["fork", "multiprocessing", "joblib", "fit"]
+    assert answered == ["fork", "multiprocessing", "joblib", "fit", "templates"]
     assert "forked from one that had used them" in refusal
     assert "torch.set_num_threads(1)" in refusal
 

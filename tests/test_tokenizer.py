@@ -206,7 +206,8 @@ def other_codes(request, healthy):
     """Return a pipeline with another kind of codes, of which the tokenizer alone is trained well."""
     pipeline = Pipeline(small_steps(max_iter=3))
     pipeline.set_params(
-        tokenizer__quantizer=request.param, tokenizer__max_iter=120, detector__network="unet", detector__depth=2,
+        tokenizer__quantizer=request.param, tokenizer__max_iter=120, tokenizer__batch_size=8,
+        detector__network="unet", detector__depth=2,
         detector__corruption="painted", detector__n_painted=1, detector__threshold=0.0,
     )  # fmt: skip
     return pipeline.fit(healthy)

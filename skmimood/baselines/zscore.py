@@ -9,6 +9,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from sklearn.cluster import KMeans
+from threadpoolctl import threadpool_limits
 
 from skmimood._foreground import head_masks
 from skmimood._residuals import RESIDUALS
@@ -111,8 +112,9 @@ class HealthyZScore(UntrainedDetector):
                 "slices or lower n_templates."
             )
         groups = KMeans(self.n_templates, n_init=4, random_state=self.random_state)
-        groups = groups.fit_predict(_thumbnails(healthy))
-        members = [healthy[groups == group].astype(np.float64) for group in np.unique(groups)]
+        with threadpool_limits(1, user_api="openmp"):  # a forked process has no others
+            labels = groups.fit_predict(_thumbnails(healthy))
+        members = [healthy[labels == label].astype(np.float64) for label in np.unique(labels)]
         self.templates_ = np.stack([[m.mean(0), m.std(0)] for m in members]).astype(np.float32)
         self._calibrate(healthy)
         return self
