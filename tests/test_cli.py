@@ -72,6 +72,7 @@ def test_the_presets_on_offer_are_those_that_exist():
         ["fit", "x", "-o", "y", "--volume", "-1"],
         ["score", "x", "-m", "m", "-o", "y", "--resume", "--overwrite"],
         ["score", "x", "-m", "m", "-o", "y", "--pixel-threshold", "nan"],
+        ["score", "x", "-m", "m", "-o", "y", "--mask-suffix", ""],
     ],
 )
 def test_wrong_usage_exits_with_2_and_says_why(arguments, capsys):

@@ -53,8 +53,8 @@ examples:
                                                     brains without skull, which need no masks
 
 For each scan, on its own grid: <id>_anomaly.nii.gz (the map), <id>_pvalue.nii.gz (share of healthy pixels
-that score as high) and <id>_mask.nii.gz (map above the pixel threshold). For all: scores.csv, status.json and
-report.html.
+that score as high) and <id>_mask.nii.gz (map above the pixel threshold); with --healed, <id>_healed.nii.gz too.
+For all: scores.csv, status.json and report.html.
 """
 
 _INFO_EXAMPLES = """\
@@ -97,6 +97,7 @@ def _add_fit(commands: Any) -> None:
     _add_masks(group, "default: auto")
     group.add_argument(
         "--lesion-suffix",
+        type=_ending,
         metavar="SUFFIX",
         help="ending of lesion masks beside the scans; slices with lesions are dropped",
     )
@@ -239,6 +240,7 @@ def _add_choice(group: Any) -> None:
 def _add_masks(group: Any, default: str) -> None:
     group.add_argument(
         "--mask-suffix",
+        type=_ending,
         metavar="SUFFIX",
         help="ending of the brain mask beside each scan, which strips the skull; auto finds head or bare brain from "
         f"the intensities, none takes every voxel ({default})",
@@ -286,6 +288,10 @@ def _share(text: str) -> float:
 
 def _count(text: str) -> int:
     return _checked(text, int, lambda value: value >= 1, "a whole number of at least 1")
+
+
+def _ending(text: str) -> str:
+    return _checked(text, str, bool, "the ending of file names")
 
 
 def _index(text: str) -> int:
