@@ -32,7 +32,7 @@ def restoration_path(
     """Compute the maps of every combination of lambda, T and R, from one run a lambda at the largest T and R.
 
     A restoration after fewer steps, and fewer restorations, are the beginning of a longer run, since restoration r
-    draws from a random stream of its own. So the maps are, bit for bit on a CPU, those of `decision_function` with
+    draws from a random stream of its own. So the maps are, but for rounding, those of `decision_function` with
     these parameters, as with `sklearn.linear_model.lasso_path` at a fraction of the cost.
 
     Parameters

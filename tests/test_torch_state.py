@@ -8,6 +8,7 @@ import torch
 from conftest import make_slices, plant_lesions, small_steps
 from sklearn.base import clone
 from sklearn.pipeline import Pipeline
+from toy_scans import image, make
 
 from skmimood import SliceStandardizer, VQTokenizer
 from skmimood.baselines import (
@@ -204,3 +205,11 @@ def test_tensors_are_learnt_from_with_masks_that_are_tensors():
 def test_tensors_that_are_no_images_are_refused_in_the_words_of_images(fitted, tensor, fault):
     with pytest.raises(InputError, match=fault):
         fitted.decision_function(tensor)
+
+
+@pytest.mark.parametrize("scan", [torch.zeros(8, 8, 8).bfloat16(), np.zeros((8, 8, 8)), 7, None])
+def test_a_scan_without_a_grid_is_refused_with_the_way_to_give_it_one(scan):
+    detector = make().fit([image(seed) for seed in range(4)])
+    for method in (detector.detect_scan, detector.decision_function, make().fit):
+        with pytest.raises(InputError, match="Wrap an array as nibabel"):
+            method(scan)

@@ -14,7 +14,16 @@ from nibabel.spatialimages import SpatialImage
 
 from skmimood._paths import expand
 from skmimood.exceptions import InputError
-from skmimood.nifti.names import EXTENSIONS, Source, as_text, conversion, entities, file_path, file_stem
+from skmimood.nifti.names import (
+    EXTENSIONS,
+    Source,
+    as_text,
+    check_source,
+    conversion,
+    entities,
+    file_path,
+    file_stem,
+)
 
 _NAMED = 8  # endings that a message names
 
@@ -47,15 +56,11 @@ def find_scans(
     dropped = (exclude,) if isinstance(exclude, str) else tuple(exclude)
     found: list[Source] = []
     for entry in as_entries(X):
+        check_source(entry)
         if isinstance(entry, SpatialImage):
             found.append(entry)
-        elif isinstance(entry, (str, os.PathLike)):
-            found.extend(path for path in _expand(entry) if _is_wanted(file_stem(path), suffix, dropped))
         else:
-            raise InputError(
-                f"Scans must be paths or nibabel images; got {type(entry).__name__}. "
-                "Wrap an array as nibabel.Nifti1Image(array, affine); of a table, pass the column of paths."
-            )
+            found.extend(path for path in _expand(entry) if _is_wanted(file_stem(path), suffix, dropped))
     if not found:
         raise InputError(_nothing_found(X, suffix, dropped))
     return found

@@ -9,10 +9,12 @@ import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from nibabel.spatialimages import SpatialImage
 
 from skmimood._paths import expand
+from skmimood.exceptions import InputError
 
 Source = str | os.PathLike | SpatialImage
 
@@ -42,8 +44,18 @@ def file_name(source: Source) -> str | None:
     return None if path is None else path.name
 
 
+def check_source(source: Any) -> None:
+    """Raise `InputError` unless ``source`` is a path or a nibabel image."""
+    if not isinstance(source, str | os.PathLike | SpatialImage):
+        raise InputError(
+            f"Scans must be paths or nibabel images; got {type(source).__name__}. "
+            "Wrap an array as nibabel.Nifti1Image(array, affine); of a table, pass the column of paths."
+        )
+
+
 def file_path(source: Source) -> Path | None:
     """Return where a scan's file lies, as given; None for an image without a file."""
+    check_source(source)
     path = source.get_filename() if isinstance(source, SpatialImage) else source
     return None if path is None else expand(path)
 
