@@ -20,6 +20,7 @@ from skmimood.baselines import (
     TokenLikelihoodDetector,
 )
 from skmimood.exceptions import InputError
+from skmimood.metrics import average_precision
 
 SIZE = 16
 
@@ -213,3 +214,11 @@ def test_a_scan_without_a_grid_is_refused_with_the_way_to_give_it_one(scan):
     for method in (detector.detect_scan, detector.decision_function, make().fit):
         with pytest.raises(InputError, match="Wrap an array as nibabel"):
             method(scan)
+
+
+def test_metrics_of_tensors_are_those_of_arrays(fitted):
+    slices, masks = plant_lesions(make_slices(2, seed=5))
+    maps = fitted.decision_function(slices)
+    tensors = torch.from_numpy(masks).bfloat16(), torch.from_numpy(maps).requires_grad_()
+    assert average_precision(*tensors) == average_precision(masks, maps)
+    assert fitted.score(torch.from_numpy(slices), tensors[0]) == fitted.score(slices, masks)
