@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import multiprocessing
 import warnings
@@ -44,6 +43,7 @@ from skmimood.pipeline import PRESET_IMAGE_SIZE
 N_STEPS, N_RESTORATIONS = (1, 2, 4, 8), (1, 2, 3, 4)
 SHARES = (0.02, 0.035, 0.05, 0.075, 0.1)  # masked by the five lambdas of the grid
 _IMPORTS = 5
+_ROUNDING, _DECIDED_BY_ROUNDING = 1e-2, 1e-2  # of the largest map value; share of the pixels beyond it
 _TRAINING_IMAGES = 32
 _H200 = Machine(
     flops=790e12, bandwidth=4.8e12, itemsize=2
@@ -283,19 +283,18 @@ def grid(session: Session) -> Iterator[Record]:
     candidates = ParameterGrid({
         "detector__threshold": thresholds, "inpainter__n_steps": N_STEPS, "inpainter__n_restorations": N_RESTORATIONS,
     })  # fmt: skip
-    digests: dict[str, set[tuple[Any, ...]]] = {}
+    separately: dict[tuple[Any, ...], np.ndarray] = {}
+    along_path: dict[tuple[Any, ...], np.ndarray] = {}
 
     def separate() -> None:
-        digests["separate"] = {
-            _digest(candidate, pipeline.set_params(**candidate).decision_function(images))
-            for candidate in candidates
-        }
+        for candidate in candidates:
+            separately[_named(candidate)] = pipeline.set_params(**candidate).decision_function(images)
 
     def path() -> None:
         run = restoration_path(
             pipeline, images, thresholds=thresholds, n_steps=N_STEPS, n_restorations=N_RESTORATIONS
         )
-        digests["path"] = {_digest(candidate, maps) for candidate, maps in run}
+        along_path.update((_named(candidate), maps) for candidate, maps in run)
 
     def one() -> None:
         set_restoration(pipeline, N_STEPS[-1], N_RESTORATIONS[-1], session.share).decision_function(images)
@@ -304,14 +303,22 @@ def grid(session: Session) -> Iterator[Record]:
         Subject("grid_80_separate", separate), Subject("grid_80_path", path), Subject("grid_1", one),
     ])  # fmt: skip
     set_restoration(pipeline, share=session.share)
-    equal = {"equal_maps": digests["separate"] == digests["path"], "images": len(images)}
+    is_equal = separately.keys() == along_path.keys() and all(
+        _are_same(maps, along_path[candidate]) for candidate, maps in separately.items()
+    )
+    equal = {"equal_maps": is_equal, "images": len(images)}
     for name, to in (("grid_80_separate", "grid_80_path"), ("grid_80_path", "grid_1"), ("grid_1", None)):
         yield record(name, timings[name], f"{len(images)} images", to=to, timings=timings, **equal)
 
 
-def _digest(candidate: dict[str, Any], maps: np.ndarray) -> tuple[Any, ...]:
-    named = tuple(sorted((name, round(float(value), 6)) for name, value in candidate.items()))
-    return (*named, hashlib.blake2b(np.ascontiguousarray(maps).tobytes(), digest_size=8).hexdigest())
+def _named(candidate: dict[str, Any]) -> tuple[Any, ...]:
+    return tuple(sorted((name, round(float(value), 6)) for name, value in candidate.items()))
+
+
+def _are_same(found: np.ndarray, expected: np.ndarray) -> bool:
+    """Tell whether maps are equal but for the rounding of bfloat16, which may decide which token is drawn."""
+    differs = np.abs(found - expected) > _ROUNDING * expected.max()
+    return bool(differs.mean() <= _DECIDED_BY_ROUNDING)
 
 
 def training(session: Session) -> Iterator[Record]:
@@ -503,4 +510,4 @@ def _remarks(record: Record) -> Iterator[str]:
         rate = record["matmul_flops"] / 1e12
         yield f"{record['share_of_matmul']:.0%} of the {rate:.3g} TFLOP/s of a large matrix product here"
     if "equal_maps" in record and record["name"] == "grid_80_path":
-        yield "maps equal" if record["equal_maps"] else "MAPS DIFFER"
+        yield "maps equal but for rounding" if record["equal_maps"] else "MAPS DIFFER"
