@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import threading
 import warnings
 
@@ -278,13 +279,18 @@ def test_a_lock_is_free_again_once_its_holder_has_ended(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_file_system_without_locks_costs_no_record(score, scans, tmp_path, monkeypatch):
+def test_a_file_system_without_locks_costs_no_record_and_is_told_of_once(
+    score, scans, tmp_path, capsys, monkeypatch
+):
     def refuse(self, *arguments, **options):
         raise NotImplementedError
 
     monkeypatch.setattr(FileLock, "acquire", refuse)
     assert score(scans) == 0
     assert len(rows(tmp_path / "out")) == 2
+    assert re.fullmatch(
+        r"skmimood: warning: The file system of 'out' has no locks.*\n", capsys.readouterr().err
+    )
 
 
 # Scans of one name

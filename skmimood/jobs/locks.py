@@ -1,17 +1,21 @@
 """Locks on files: they end with the process that holds them, however it ends.
 
 They hold among the processes of one machine and, where a cluster's file system passes locks on, among its machines.
-On a file system without locks all of them count as free.
+On a file system without locks all of them count as free, with a warning.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import secrets
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
 from filelock import FileLock, Timeout
+
+from skmimood.exceptions import SkmimoodWarning
 
 
 @contextlib.contextmanager
@@ -27,6 +31,7 @@ def locked(file: Path, *, wait: bool = True) -> Iterator[bool]:
         yield wait
         return
     except (OSError, NotImplementedError):  # this file system has no locks
+        _warn_of_no_locks(file.parent)
         yield True
         return
     try:
@@ -59,6 +64,15 @@ def at_work(folder: Path) -> Iterator[Path]:
     mine = folder / f"job-{secrets.token_hex(8)}.lock"
     with claimed(mine):
         yield mine
+
+
+@functools.cache
+def _warn_of_no_locks(folder: Path) -> None:
+    warnings.warn(
+        f"The file system of {folder.absolute().parent.name!r} has no locks, so that jobs there cannot see one another. "
+        "Start one at a time, or choose a folder elsewhere.",
+        SkmimoodWarning, stacklevel=5,
+    )  # fmt: skip
 
 
 def _is_held(file: Path) -> bool:

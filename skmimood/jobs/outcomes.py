@@ -185,8 +185,9 @@ class StatusTable:
     def record(self, outcome: ScanOutcome, *, n_scans: int = 0) -> None:
         """Note what became of a scan, and write ``status.json``."""
         with self.shared():
-            self._outcomes[outcome.id] = outcome
-            self.write("running", n_scans=n_scans)
+            if self._outcomes.get(outcome.id) != outcome:  # by the worker that scored it
+                self._outcomes[outcome.id] = outcome
+                self.write("running", n_scans=n_scans)
 
     def write(self, state: str, *, n_scans: int = 0) -> None:
         """Write ``status.json``; ``state`` is "running", "interrupted" or "done"."""
