@@ -1,14 +1,14 @@
-"""``python -m benchmarks {accuracy,ablation,speed,pareto,scaling,report,ixi,volume} --help``."""
+"""``python -m benchmarks {accuracy,ablation,speed,pareto,scaling,report,domain,ixi,volume} --help``."""
 
 from __future__ import annotations
 
 import argparse
 
-from benchmarks import ablation, accuracy, ixi, pareto, report, scaling, speed, volume
+from benchmarks import ablation, accuracy, domain, ixi, pareto, report, scaling, speed, volume
 
 COMMANDS = {
     "accuracy": accuracy, "ablation": ablation, "speed": speed, "pareto": pareto, "scaling": scaling, "report": report,
-    "ixi": ixi, "volume": volume,
+    "domain": domain, "ixi": ixi, "volume": volume,
 }  # fmt: skip
 
 

@@ -61,6 +61,8 @@ def test_fitted_attributes_are_plain(fitted):
             "n_slices_",
             "intensity_histogram_",
             "intensity_limit_",
+            "layout_",
+            "layout_limit_",
             "foreground_range_",
             "suspects_",
             "calibrated_with_",

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from skmimood._device import resolve_device
@@ -240,6 +241,7 @@ def _say_summary(detector: ScanDetector, output: Path, seconds: float, say: Say)
     if n_subjects < len(detector.fit_status_):
         say(f"They are of {n_subjects} subjects or groups; none is both learned from and calibrated on.")
     say(f"Their grids: {_grids(detector)}.")
+    say(f"Foreground found: {_foregrounds(detector)}.")
     for line in detector.fit_status_:
         if line.status in ("skipped", "duplicate"):
             say(f"  {line.status} {line.id}: {line.reason}")
@@ -255,6 +257,17 @@ def _grids(detector: ScanDetector) -> str:
     return (
         f"{given}, spacings from {min(steps):.3g} to {max(steps):.3g} mm; all slices resampled to pixels of "
         f"{detector.spacing_:.3g} mm"
+    )
+
+
+def _foregrounds(detector: ScanDetector) -> str:
+    lines = [line for line in detector.fit_status_ if line.status in ("used", "calibration")]
+    volumes, shares = (
+        [getattr(line, name) for line in lines] for name in ("foreground_ml", "foreground_share")
+    )
+    return (
+        f"{min(volumes):,.0f} to {max(volumes):,.0f} ml (median {median(volumes):,.0f}), {min(shares):.0%} to "
+        f"{max(shares):.0%} of each scan's volume"
     )
 
 

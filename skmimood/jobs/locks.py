@@ -69,8 +69,8 @@ def at_work(folder: Path) -> Iterator[Path]:
 @functools.cache
 def _warn_of_no_locks(folder: Path) -> None:
     warnings.warn(
-        f"The file system of {folder.absolute().parent.name!r} has no locks, so that jobs there cannot see one another. "
-        "Start one at a time, or choose a folder elsewhere.",
+        f"The file system of {folder.absolute().parent.name!r} has no locks, so that jobs there cannot see one another."
+        " Start one at a time, or choose a folder elsewhere.",
         SkmimoodWarning, stacklevel=5,
     )  # fmt: skip
 

@@ -23,6 +23,8 @@ _AIR_SPREAD = 0.12  # of the contrast between air and head
 _AIR_CONTRAST = 0.02  # of that between padding and the rest
 _AIR_REACH = 0.35  # of the head's half thickness: a rind of skull or CSF is thinner than air
 _HEAD_RADIUS = 0.35  # of the half thickness of what is not padding
+_DARK_AIR = 0.3  # of the way from padding to body; brighter air is believed in a field of view alone
+_BOX_SHARE = 0.95  # of its bounding box, which a field of view with straight sides fills
 
 
 def foreground_mask(data: np.ndarray) -> np.ndarray:
@@ -187,8 +189,7 @@ def _without_air(data: np.ndarray, mask: np.ndarray, padding_contrast: float) ->
     box = tuple(
         slice(max(part.start - 1, 0), part.stop + 1) for part in ndimage.find_objects(mask.view(np.int8))[0]
     )
-    inside = data[box], mask[box]
-    body = _body_in_air(*inside, padding_contrast)
+    body = _body_in_air(data[box], mask[box], padding_contrast, _is_field_of_view(mask, box))
     if body is None:
         return mask
     found = np.zeros_like(mask)
@@ -196,7 +197,16 @@ def _without_air(data: np.ndarray, mask: np.ndarray, padding_contrast: float) ->
     return found
 
 
-def _body_in_air(data: np.ndarray, region: np.ndarray, padding_contrast: float) -> np.ndarray | None:
+def _is_field_of_view(mask: np.ndarray, box: tuple[slice, ...]) -> bool:
+    """Tell whether a region reaches the frame or has straight sides, as what a scanner sees and heads seldom have."""
+    reaches_frame = any(np.take(mask, end, axis).any() for axis in range(3) for end in (0, -1))
+    sides = ndimage.find_objects(mask[box].view(np.int8))[0]
+    return reaches_frame or mask[box][sides].mean() >= _BOX_SHARE
+
+
+def _body_in_air(
+    data: np.ndarray, region: np.ndarray, padding_contrast: float, is_field_of_view: bool
+) -> np.ndarray | None:
     """Return the body in a region that is surrounded by padding; None if the region is the body itself."""
     core = ndimage.binary_erosion(region, border_value=1)  # its surface may be half padding
     rim = core & ndimage.binary_dilation(~core)
@@ -211,6 +221,9 @@ def _body_in_air(data: np.ndarray, region: np.ndarray, padding_contrast: float) 
     level = np.median(smooth[deep])
     spread = 1.4826 * np.median(np.abs(smooth[deep] - level))
     contrast = np.median(smooth[body]) - level
+    above_padding = level - np.median(data[~region])
+    if above_padding > _DARK_AIR * (above_padding + contrast) and not is_field_of_view:
+        return None  # a dark rind of the body
     if contrast < _AIR_CONTRAST * padding_contrast or spread > _AIR_SPREAD * contrast:
         return None
     thickness, whole = _half_thickness(body), _half_thickness(region)

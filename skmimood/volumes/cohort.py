@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
+from nibabel.orientations import apply_orientation, io_orientation
 
 from skmimood.calibration import scores_needed
 from skmimood.exceptions import InputError, ScanReadError
@@ -26,7 +27,7 @@ from skmimood.preprocessing import (
     share_missing,
 )
 from skmimood.volumes.copies import Copies
-from skmimood.volumes.domain import ScanFeatures, intensity_histogram
+from skmimood.volumes.domain import ScanFeatures, intensity_histogram, tissue_layout
 from skmimood.volumes.sources import ListedScan
 from skmimood.volumes.wording import listing, warn
 
@@ -38,6 +39,7 @@ _OR_WITHOUT_MASK = (
     "; or, if the skull is off already, let the brain be found from the intensities (--mask-suffix auto, or "
     'set_params(mask="auto") in Python). The model needs no refit.'
 )
+_MOST_FOREGROUND = 0.9  # of the volume; an upright head in the tightest box leaves more
 _SMALL_HOLES = 0.005  # of the mask: so much lies in the folds of any brain
 
 
@@ -61,6 +63,9 @@ class ScanStatus:
         Voxel size in mm along the axes of the file's array; empty if it could not be read.
     group : str
         Whose scan it is: see :func:`skmimood.volumes.subjects.groups_of`. Empty in models that do not tell.
+    foreground_ml, foreground_share : float
+        Volume of the head or brain that was found, and its share of the scan's volume; 0 if there is none, or in
+        models that do not tell.
     """
 
     id: str
@@ -70,6 +75,8 @@ class ScanStatus:
     shape: tuple[int, ...] = ()
     spacing: tuple[float, ...] = ()
     group: str = ""
+    foreground_ml: float = 0.0
+    foreground_share: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,8 +124,9 @@ class Candidate:
     def status(self, status: StatusName, **details: Any) -> ScanStatus:
         """Return this scan's line in the status table."""
         return ScanStatus(
-            self.id, status, shape=self.shape, spacing=self.spacing, group=self.group, **details
-        )
+            self.id, status, shape=self.shape, spacing=self.spacing, group=self.group,
+            foreground_ml=self.features.volume, foreground_share=self.features.share, **details,
+        )  # fmt: skip
 
     def read(self, reader: ScanReader) -> PreparedScan:
         """Read the voxels again."""
@@ -198,7 +206,7 @@ class ScanReader:
         self, source: Source, scan: Scan, brain_mask: Source | None
     ) -> tuple[np.ndarray, tuple[str, ...]]:
         if brain_mask is None and self.mask == "auto":
-            return foreground_mask(scan.data), ()
+            return _found(scan)
         if brain_mask is None and self.mask == "none":
             return np.ones(scan.data.shape, dtype=bool), ()
         found = self._mask_beside(source, scan.id) if brain_mask is None else brain_mask
@@ -224,6 +232,17 @@ class ScanReader:
         )
 
 
+def _found(scan: Scan) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Find the foreground by intensity, with a remark if it shows no background around it."""
+    foreground = foreground_mask(scan.data)
+    share = float(foreground.mean())
+    if share <= _MOST_FOREGROUND:
+        return foreground, ()
+    return foreground, (
+        f"the foreground found fills {share:.0%} of the volume; use a brain mask if it is not all head",
+    )
+
+
 def _scaled(scan: Scan, foreground: np.ndarray, is_stripped: bool) -> np.ndarray:
     inside = scan.data[foreground]
     scaled = scale_intensity(scan.data, foreground, strip=is_stripped)
@@ -237,8 +256,9 @@ def kind_of_foreground(mask: str, brain_mask: Any = None) -> str:
     return _FOUND.get(mask, BRAIN_MASK) if brain_mask is None else BRAIN_MASK
 
 
-def remarks_on_foreground(kind: str, learned: str) -> tuple[str, ...]:
+def remarks_on_foreground(mask: str, brain_mask: Any, learned_mask: str) -> tuple[str, ...]:
     """Say so if the foreground of a scan comes from elsewhere than that of the training scans."""
+    kind, learned = kind_of_foreground(mask, brain_mask), kind_of_foreground(learned_mask)
     if kind == learned:
         return ()
     return (
@@ -293,10 +313,15 @@ def screen(
 def measure(prepared: PreparedScan, plane: Plane) -> ScanFeatures:
     """Measure a scan as a whole."""
     voxel = abs(float(np.linalg.det(prepared.scan.affine_mm[:3, :3])))
+    orientation = io_orientation(prepared.scan.affine)
     return ScanFeatures(
         intensity_histogram(prepared.intensities, prepared.foreground),
         float(prepared.foreground.sum()) * voxel / 1000.0,
         in_plane_extent(prepared.scan, prepared.foreground, plane),
+        tissue_layout(
+            *(apply_orientation(part, orientation) for part in (prepared.intensities, prepared.foreground))
+        ),
+        float(prepared.foreground.mean()),
     )
 
 

@@ -108,8 +108,9 @@ class ScanDetector(SavedDetector):
         What became of each scan given to `fit`.
     n_scans_, n_slices_ : int
         Number of scans and slices learned from.
-    intensity_histogram_, intensity_limit_ : ndarray of shape (64,), float64, and float
-        Mean histogram of the training scans' scaled foregrounds; the distance from it beyond which a scan is flagged.
+    intensity_histogram_, layout_, intensity_limit_, layout_limit_
+        Mean histogram (64,) of the training scans' scaled foregrounds, their mean `tissue_layout` (2, 8, 8, 8), and the
+        distances from both beyond which a scan is flagged; see `skmimood.volumes.domain.Domain`.
     foreground_range_ : (float, float)
         Foreground volumes in ml outside of which a scan is flagged.
     suspects_ : dict of str to str
@@ -216,6 +217,7 @@ class ScanDetector(SavedDetector):
         ).spacing
         self.intensity_histogram_, self.intensity_limit_ = domain.histogram, domain.distance_limit
         self.foreground_range_ = domain.volume_range
+        self.layout_, self.layout_limit_ = domain.layout, domain.layout_limit
         seen, limits = (self._reader(), self._frame()), (self.min_foreground, self.max_slices)
         slices, groups, used = fitting.collect_slices(training, *seen, *limits, rng, self._progress)
         self.pipeline_ = fitting.fit_in_groups(
@@ -380,12 +382,10 @@ class ScanDetector(SavedDetector):
         prepared, frame = self._reader().read_listed(scan), self._frame()
         maps = frame.map(prepared, self.pipeline_)
         features = cohort.measure(prepared, self.plane_)
-        domain = Domain(self.intensity_histogram_, self.intensity_limit_, self.foreground_range_)
-        kinds = cohort.kind_of_foreground(self.mask, scan.brain_mask), cohort.kind_of_foreground(self.mask_)
-        flags = (
-            *(*prepared.scan.warnings, *cohort.remarks_on_foreground(*kinds)),
-            *(*domain.remarks(features), *frame.remarks(features.extent)),
-        )
+        intensities = self.intensity_histogram_, self.intensity_limit_
+        domain = Domain(*intensities, self.foreground_range_, self.layout_, self.layout_limit_)
+        origin = cohort.remarks_on_foreground(self.mask, scan.brain_mask, self.mask_)
+        flags = (*prepared.scan.warnings, *origin, *domain.remarks(features), *frame.remarks(features.extent))
         return judge(prepared, maps, self.reference_, self.pixel_threshold_, self.scan_threshold_, flags)
 
     def _detect_loudly(self, X: Any, brain_masks: Any) -> Iterator[ScanResult]:

@@ -18,7 +18,7 @@ from skmimood.calibration import HealthyReference, check_rate
 from skmimood.exceptions import InputError, ModelLoadError
 from skmimood.preprocessing import Plane
 from skmimood.volumes.cohort import ScanStatus, StatusName
-from skmimood.volumes.domain import N_BINS
+from skmimood.volumes.domain import N_BINS, N_CELLS
 
 if TYPE_CHECKING:
     from typing import Self  # of Python 3.11; nothing else needs it
@@ -138,6 +138,9 @@ def pack(detector: Any) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     # Numbers travel as arrays: a threshold may be infinite, for which JSON has no word.
     arrays = {name: np.asarray(float(getattr(detector, name))) for name in _NUMBERS}
     arrays["intensity_histogram_"] = detector.intensity_histogram_
+    if detector.layout_ is not None:
+        arrays["layout_"] = detector.layout_
+        arrays["layout_limit_"] = np.asarray(float(detector.layout_limit_))
     arrays["foreground_range_"] = np.asarray(detector.foreground_range_, dtype=np.float64)
     arrays |= {f"reference_.{name}": array for name, array in detector.reference_.to_arrays().items()}
     values = {
@@ -164,6 +167,10 @@ def unpack(arrays: Mapping[str, np.ndarray], values: Mapping[str, Any]) -> dict[
     try:
         fitted: dict[str, Any] = {name: float(np.asarray(arrays[name]).reshape(())) for name in _NUMBERS}
         fitted["intensity_histogram_"] = np.asarray(arrays["intensity_histogram_"], dtype=np.float64)
+        fitted["layout_"] = None  # in models of before there was one
+        fitted["layout_limit_"] = float(np.asarray(arrays.get("layout_limit_", math.inf)).reshape(()))
+        if "layout_" in arrays:
+            fitted["layout_"] = np.asarray(arrays["layout_"], dtype=np.float32)
         low, high = np.asarray(arrays["foreground_range_"], dtype=np.float64).tolist()
         fitted["foreground_range_"] = (low, high)
         height, width = values["size_"]
@@ -188,12 +195,20 @@ def unpack(arrays: Mapping[str, np.ndarray], values: Mapping[str, Any]) -> dict[
         and 0 <= low <= high < math.inf
         and histogram.shape == (N_BINS,)
         and bool(np.isfinite(histogram).all() and (histogram >= 0).all())
+        and _is_layout(fitted["layout_"])
+        and fitted["layout_limit_"] >= 0
         and all(_is_whole(side) and side >= _MIN_SIDE for side in fitted["size_"])
         and all(_is_whole(fitted[name]) and fitted[name] >= 1 for name in ("n_scans_", "n_slices_"))
     )
     if not is_sound:
         raise ModelLoadError("the detector's settings are damaged: a value is out of range. Save it again.")
     return fitted
+
+
+def _is_layout(layout: np.ndarray | None) -> bool:
+    if layout is None:
+        return True
+    return layout.shape == (2, *(N_CELLS,) * 3) and bool(np.isfinite(layout).all() and (layout >= 0).all())
 
 
 def _status(line: Mapping[str, Any]) -> ScanStatus:
@@ -207,6 +222,8 @@ def _status(line: Mapping[str, Any]) -> ScanStatus:
         tuple(int(side) for side in line["shape"]),
         tuple(float(step) for step in line["spacing"]),
         str(line.get("group", "")),
+        float(line.get("foreground_ml", 0.0)),
+        float(line.get("foreground_share", 0.0)),
     )
 
 

@@ -1,0 +1,150 @@
+"""Whether scans unlike the training data are flagged: false alarms and misses of `ScanDetector`'s check, by kind."""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from nibabel.orientations import apply_orientation, io_orientation
+
+from benchmarks import records, tables
+from skmimood.datasets import write_phantom_dataset
+from skmimood.exceptions import ScanReadError
+from skmimood.nifti import DEFAULT_MAX_BYTES
+from skmimood.volumes.cohort import ScanReader, measure
+from skmimood.volumes.domain import ScanFeatures, learn_domain
+
+COLUMNS = ("cohort", "n_fit", "kind", "n_scans", "flagged", "commit")
+_SIZES = (10, 20, 90)  # healthy scans that a model is fitted on
+_SPLITS = 10
+_HELD_OUT = 0.15  # of them, as in ScanDetector
+_EVERY = 5  # of the healthy scans, one is changed in all ways
+_HEALTHY = "healthy, unseen"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--root", help="folder that holds ixi/, ms/, lgg/, ct/ (default: $SKMIMOOD_DATA)")
+    parser.add_argument("--results", type=Path, default=records.RESULTS, help="folder of the table")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    root = records.data_root(arguments.root)
+    others = list(_features_of_folders(root))
+    cohorts = {"IXI T1, brains": "_brainmask", "IXI T1, with skull": "auto"}
+    rows = [
+        row
+        for name, mask in cohorts.items()
+        for row in _rows(name, list(_features_of_ixi(root / "ixi", mask)), others)
+    ]
+    contrasts = {name: list(_features_of_phantoms(name)) for name in ("t1", "t2")}
+    others = [
+        (f"phantom {name.upper()}", one) for name in contrasts for kind, one in contrasts[name] if not kind
+    ]
+    for name, features in contrasts.items():
+        own = f"phantom {name.upper()}"
+        rows += _rows(own, features, [other for other in others if other[0] != own])
+    tables.replace_rows(arguments.results / "domain.csv", rows, COLUMNS, key=("cohort", "n_fit", "kind"))
+    shown = ("cohort", "n_fit", "kind", "n_scans", "flagged")
+    print(tables.markdown(shown, [[str(row[column]) for column in shown] for row in rows]))
+
+
+def _rows(
+    cohort: str, own: Sequence[tuple[str, ScanFeatures]], others: Sequence[tuple[str, ScanFeatures]]
+) -> Iterator[dict[str, Any]]:
+    """Fit the check on some healthy scans, several times, and yield which share of every other kind is flagged."""
+    healthy = [one for kind, one in own if not kind]
+    rest = [(kind, one) for kind, one in own if kind] + list(others)
+    for n_fit in _SIZES:
+        if n_fit >= len(healthy):
+            continue
+        flagged: dict[str, list[bool]] = {}
+        for seed in range(_SPLITS):
+            order = np.random.default_rng(seed).permutation(len(healthy))
+            chosen = {str(index): healthy[index] for index in order[:n_fit]}
+            n_held_out = max(1, round(_HELD_OUT * n_fit))
+            held_out = {name: chosen.pop(name) for name in list(chosen)[:n_held_out]}
+            domain, _ = learn_domain(chosen, held_out)
+            unseen = [(_HEALTHY, healthy[index]) for index in order[n_fit:]]
+            for kind, one in [*unseen, *rest]:
+                flagged.setdefault(kind, []).append(bool(domain.remarks(one)))
+        for kind, told in flagged.items():
+            yield {
+                "cohort": cohort, "n_fit": n_fit, "kind": kind, "n_scans": len(told) // _SPLITS,
+                "flagged": float(np.mean(told)), "commit": records.commit(),
+            }  # fmt: skip
+
+
+def _features_of_ixi(folder: Path, mask: str) -> Iterator[tuple[str, ScanFeatures]]:
+    for number, path in enumerate(sorted(folder.glob("*_T1.nii.gz"))):
+        brain = None if mask == "auto" else path.with_name(path.name.replace("_T1", mask))
+        scan, brain = (None if one is None else nib.load(one) for one in (path, brain))
+        yield from _with_changes(scan, brain, is_changed=number % _EVERY == 0)
+
+
+def _features_of_folders(root: Path) -> Iterator[tuple[str, ScanFeatures]]:
+    for kind, pattern in {
+        "LGG FLAIR": "lgg/*/*_flair.nii.gz", "CT": "ct/*/*_ct.nii.gz", "MS FLAIR": "ms/*/*_flair.nii.gz",
+        "MS T1": "ms/*/*_t1.nii.gz", "MS T2": "ms/*/*_t2.nii.gz",
+    }.items():  # fmt: skip
+        for path in sorted(root.glob(pattern)):
+            yield kind, _features(nib.load(path), None)
+
+
+def _features_of_phantoms(modality: str) -> Iterator[tuple[str, ScanFeatures]]:
+    with tempfile.TemporaryDirectory() as folder:
+        made = write_phantom_dataset(
+            Path(folder) / "phantom",
+            n_healthy=40,
+            n_lesions=0,
+            size=64,
+            n_slices=24,
+            modality=modality,
+            random_state=0,
+        )
+        for number, path in enumerate(made.healthy):
+            yield from _with_changes(nib.load(path), None, is_changed=number % _EVERY == 0)
+
+
+def _with_changes(scan: Any, brain: Any, *, is_changed: bool) -> Iterator[tuple[str, ScanFeatures]]:
+    """Yield the features of a scan, and under the name of the change those of its changed copies."""
+    yield "", _features(scan, brain)
+    if not is_changed:
+        return
+    inside = np.ones(scan.shape, bool) if brain is None else np.asarray(brain.dataobj) > 0
+    orientation = io_orientation(scan.affine)
+    # Copies lie with axes to the right, front and top, so that each change is the same in the patient.
+    data, inside = (apply_orientation(part, orientation) for part in (scan.get_fdata(), inside))
+    spacing = np.empty(3)
+    spacing[orientation[:, 0].astype(int)] = nib.affines.voxel_sizes(scan.affine)
+    x, y, z = (side // 2 for side in data.shape)
+    inverted = np.where(inside, data[inside].max() - data, 0) if brain is not None else data.max() - data
+    changes: dict[str, tuple[np.ndarray, np.ndarray, tuple[float, float, float]]] = {
+        "inverted": (inverted, inside, (1, 1, 1)),
+        "left and right exchanged": (data[::-1], inside[::-1], (1, 1, 1)),
+        "front and back exchanged": (data[:, ::-1], inside[:, ::-1], (1, 1, 1)),
+        "upside down": (data[:, :, ::-1], inside[:, :, ::-1], (1, 1, 1)),
+        "turned by 90 degrees in the slices": (np.rot90(data), np.rot90(inside), (1, 1, 1)),
+        "axes in another order": (data.transpose(2, 0, 1), inside.transpose(2, 0, 1), (1, 1, 1)),
+        "a quarter of the head": (data[:x, :y], inside[:x, :y], (1, 1, 1)),
+        "the upper half": (data[:, :, z:], inside[:, :, z:], (1, 1, 1)),
+        "half the resolution": (data[::2, ::2], inside[::2, ::2], (2, 2, 1)),
+        "voxels said to be of twice the size": (data, inside, (2, 2, 2)),
+    }
+    for kind, (voxels, part, factors) in changes.items():
+        affine = np.diag([*(spacing * factors), 1.0])
+        image = nib.Nifti1Image(np.ascontiguousarray(voxels, np.float32), affine)
+        mask = None if brain is None else nib.Nifti1Image(np.ascontiguousarray(part, np.uint8), affine)
+        try:
+            yield kind, _features(image, mask)
+        except ScanReadError:  # refused, which is as good as flagged: but none is, here
+            continue
+
+
+def _features(scan: Any, brain: Any) -> ScanFeatures:
+    reader = ScanReader("auto", DEFAULT_MAX_BYTES, volume=None, max_invalid=1.0, plane="axial")
+    return measure(reader.read(scan, "scan", brain_mask=brain), "axial")

@@ -1,0 +1,88 @@
+"""Scans unlike the training data are flagged, in `fit` and when they are scored."""
+
+import nibabel as nib
+import numpy as np
+import pytest
+from toy_scans import RAS, image, make
+
+from skmimood.exceptions import SkmimoodWarning
+from skmimood.volumes.domain import layout_distance, tissue_layout
+
+SHAPE = (30, 36, 20)
+
+
+def brain(seed=0, scale=1000.0):
+    """A brain whose left side, back and base are brighter, so that no turn or inversion looks like it."""
+    rng = np.random.default_rng(seed)
+    x, y, z = np.meshgrid(*(np.linspace(-1, 1, side) for side in SHAPE), indexing="ij")
+    inside = x**2 + y**2 + z**2 < 0.8 + 0.02 * rng.normal()
+    tissue = 0.5 - 0.15 * y - 0.1 * z - 0.05 * x + rng.normal(0, 0.02, SHAPE)
+    return (np.where(inside, tissue, 0) * scale).astype(np.float32)
+
+
+def scan(data):
+    return nib.Nifti1Image(np.ascontiguousarray(data), RAS)
+
+
+@pytest.fixture(scope="module")
+def detector():
+    return make(calibration_fraction=0.3).fit([scan(brain(seed)) for seed in range(10)])
+
+
+def inverted(data):
+    """Invert the tissue about its own mid-range: its histogram is nearly its mirror image, and as wide."""
+    inside = data != 0
+    return np.where(inside, data[inside].max() + data[inside].min() - data, 0)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [inverted, lambda data: data[:, ::-1], lambda data: data[:, :, ::-1], lambda data: data[:, ::-1, ::-1]],
+    ids=["inverted", "back to front", "upside down", "turned by half a turn"],
+)
+def test_tissue_that_lies_elsewhere_is_flagged(detector, change):
+    (flag,) = detector.detect_scan(scan(change(brain(50)))).flags
+    assert "unlike the training data" in flag
+    assert "layout" in flag
+
+
+@pytest.mark.parametrize("unit", [1, 7, 1e-3])
+def test_a_healthy_scan_is_not_flagged_whatever_its_unit(detector, unit):
+    assert detector.detect_scan(scan(unit * brain(50))).flags == ()
+
+
+def test_a_scan_is_known_in_any_orientation_that_its_affine_tells_of(detector):
+    turned = scan(brain(50)).as_reoriented(nib.orientations.axcodes2ornt(("P", "S", "L")))
+    assert detector.detect_scan(turned).flags == ()
+
+
+def test_layouts_of_equal_brains_do_not_differ_and_those_of_opposite_ones_do_most():
+    data = brain()
+    layouts = [tissue_layout(part / 1000, data != 0) for part in (data, inverted(data))]
+    assert layout_distance(layouts[0], layouts[0]) == pytest.approx(0, abs=1e-6)
+    assert layout_distance(*layouts) > 1.9
+    assert layouts[0].shape == (2, 8, 8, 8)
+
+
+def test_fit_tells_the_volume_and_share_of_every_foreground(detector):
+    for line in detector.fit_status_:
+        truth = (brain(int(line.id.removeprefix("scan-"))) != 0).mean()
+        assert line.foreground_share == pytest.approx(truth, abs=0.01)
+        assert line.foreground_ml == pytest.approx(line.foreground_share * np.prod(SHAPE) * 8 / 1000)
+
+
+def test_of_four_healthy_scans_one_of_another_kind_is_told():
+    scans = [image(0), image(1), image(2), scan(brain(3))]
+    with pytest.warns(SkmimoodWarning, match=r"1 of the healthy scans stand out: scan-003"):
+        make().fit(scans)
+
+
+def test_a_foreground_that_fills_the_volume_is_told():
+    cropped = np.pad(np.random.default_rng(0).normal(500, 20, (58, 58, 58)), 1).astype(np.float32)
+    with pytest.warns(SkmimoodWarning) as told:
+        make().fit([*(scan(brain(seed)) for seed in range(4)), scan(cropped)])
+    told = [str(one.message) for one in told]
+    assert any(
+        "the foreground found fills 90% of the volume" in one and one.endswith(": scan-004") for one in told
+    )
+    assert any("scan-004 (its intensities" in one and "stand out" in one for one in told)
