@@ -19,6 +19,7 @@ from skmimood.nifti import DEFAULT_MAX_BYTES
 from skmimood.volumes.cohort import ScanReader, measure
 from skmimood.volumes.domain import ScanFeatures, learn_domain
 
+START, END = "<!-- domain:start -->", "<!-- domain:end -->"
 COLUMNS = ("cohort", "n_fit", "kind", "n_scans", "flagged", "commit")
 _SIZES = (10, 20, 90)  # healthy scans that a model is fitted on
 _SPLITS = 10
@@ -49,8 +50,24 @@ def run(arguments: argparse.Namespace) -> None:
         own = f"phantom {name.upper()}"
         rows += _rows(own, features, [other for other in others if other[0] != own])
     tables.replace_rows(arguments.results / "domain.csv", rows, COLUMNS, key=("cohort", "n_fit", "kind"))
-    shown = ("cohort", "n_fit", "kind", "n_scans", "flagged")
-    print(tables.markdown(shown, [[str(row[column]) for column in shown] for row in rows]))
+    print(render(arguments.results))
+
+
+def render(results: Path) -> str:
+    """Return the Markdown of the table: a line for each kind of scan, a column for each model."""
+    rows = tables.read_table(results / "domain.csv")
+    models = dict.fromkeys(
+        (row["cohort"], row["n_fit"]) for row in sorted(rows, key=lambda row: int(row["n_fit"]))
+    )
+    told = {(row["cohort"], row["n_fit"], row["kind"]): f"{float(row['flagged']):.1%}" for row in rows}
+    lines = [
+        [kind, *(told.get((*model, kind), "") for model in models)]
+        for kind in dict.fromkeys(row["kind"] for row in rows)
+    ]
+    commits = ", ".join(dict.fromkeys(row["commit"] for row in rows))
+    header = ["share flagged", *(f"{cohort}, {n_fit} scans" for cohort, n_fit in models)]
+    told_of = f"Mean over {_SPLITS} draws of the scans that are fitted on; commit {commits}."
+    return f"{told_of}\n\n{tables.markdown(header, lines)}"
 
 
 def _rows(
@@ -81,9 +98,8 @@ def _rows(
 
 def _features_of_ixi(folder: Path, mask: str) -> Iterator[tuple[str, ScanFeatures]]:
     for number, path in enumerate(sorted(folder.glob("*_T1.nii.gz"))):
-        brain = None if mask == "auto" else path.with_name(path.name.replace("_T1", mask))
-        scan, brain = (None if one is None else nib.load(one) for one in (path, brain))
-        yield from _with_changes(scan, brain, is_changed=number % _EVERY == 0)
+        brain = None if mask == "auto" else nib.load(path.with_name(path.name.replace("_T1", mask)))
+        yield from _with_changes(nib.load(path), brain, is_changed=number % _EVERY == 0)
 
 
 def _features_of_folders(root: Path) -> Iterator[tuple[str, ScanFeatures]]:

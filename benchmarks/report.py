@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
 
-from benchmarks import figures, headline, ledger, records, speed_report, tables
+from benchmarks import domain, figures, headline, ledger, records, speed_report, tables
 from benchmarks.ablation import VARIANTS
 from benchmarks.methods import title
 from skmimood.datasets import LESION_KINDS
@@ -55,6 +55,7 @@ def run(arguments: argparse.Namespace) -> None:
     fill(arguments.readme, text)
     speed = speed_report.render(arguments.results, arguments.figures, arguments.readme.parent)
     fill(arguments.readme, speed, speed_report.START, speed_report.END)
+    fill(arguments.readme, domain.render(arguments.results), domain.START, domain.END)
     if arguments.readme == README:
         shown = headline.headline(arguments.results, load_runs(arguments.results), _DATA_TITLES)
         fill(README.parents[1] / "README.md", shown, headline.START, headline.END)

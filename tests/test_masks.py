@@ -171,6 +171,16 @@ def test_z_scores_are_refused_as_a_mask():
         read(values)
 
 
+@pytest.mark.parametrize("kind", MASKS)
+@pytest.mark.parametrize("n_raters", [3, 4, 7])
+def test_shares_of_raters_count_from_one_half(kind, n_raters):
+    soft = ndimage.gaussian_filter(MASKS[kind]().astype(np.float32), 1.0)
+    shares = np.round(soft * n_raters) / n_raters
+    found = read(shares, kind)
+    assert not found.remarks
+    np.testing.assert_array_equal(found.voxels, shares >= 0.5)
+
+
 def test_probabilities_below_one_half_are_no_lesion_and_are_remarked_on():
     soft = ndimage.gaussian_filter(lesions().astype(np.float32), 1.0) * 0.4
     found = read(soft, "lesion")

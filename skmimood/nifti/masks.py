@@ -23,6 +23,8 @@ _SOFT_SHARE = 0.05  # soft lesions fill less of the volume; a picture fills more
 # Shares of the voxels of a mask that have nearly its one value, overshoot it, and lie on soft edges. The values of
 # edges are spread evenly: no twentieth of the range holds more of them than the last share, as tissues do.
 _PLATEAU_SHARE, _OVERSHOOT_SHARE, _EDGE_SHARE, _PEAK_SHARE = 0.2, 0.05, 0.6, 0.1
+_LARGEST_CLASS = 2**20
+_MANY_RATERS = 16  # so few values up to 1 are shares of raters, or halves of halves
 _LEAST_PERCENT = 50  # whole numbers that all lie below are classes, not percentages
 
 
@@ -141,21 +143,27 @@ def _read_values(values: np.ndarray, name: str, kind: str) -> _Reading:
     positive = values[values > min(top / 50, 0.3)]
     if positive.min() >= 0.96 * top:
         return _two_values(top, positive.size / values.size)
-    plateau = _find_plateau(positive, top)
+    unit = _find_plateau(positive, top)
     n_classes = _count_classes(positive)
     if n_classes and (
-        n_classes <= _FEW_CLASSES or (not (plateau and top >= _LEAST_PERCENT) and _is_in_patches(values))
+        n_classes <= _FEW_CLASSES or (not (unit and top >= _LEAST_PERCENT) and _is_in_patches(values))
     ):
         return _several_classes(kind, n_classes)
-    if plateau is None and kind == "lesion":
-        plateau = _unit_of_soft_lesions(values, top)
-    if plateau is None:
+    is_usual = unit in (1.0, 100.0, 255.0)
+    if unit is None and kind == "lesion":
+        unit = _unit_of_soft_lesions(values, top)
+        is_usual = unit == 1.0
+    if unit is None:
         raise ScanReadError(
             name,
             f"is no {kind} mask: it holds a continuum of values up to {top:g}, as a picture does. Pass a mask of "
             "0 and 1, or of probabilities from 0 to 1.",
         )
-    return _graded(plateau, top, kind)
+    if top < unit / 2:
+        remark = f"no value of the {kind} mask reaches one half of {unit:g}, so nothing counts"
+    else:
+        remark = "" if is_usual else f"the {kind} mask was read as graded from 0 to {unit:g}"
+    return _Reading(unit / 2, True, remark)
 
 
 def _two_values(top: float, share: float) -> _Reading:
@@ -172,38 +180,37 @@ def _several_classes(kind: str, n_classes: int) -> _Reading:
     return _Reading(0.5, False, f"the brain mask holds {n_classes} classes; all of them count as brain")
 
 
-def _graded(plateau: float, top: float, kind: str) -> _Reading:
-    if top < plateau / 2:
-        remark = f"no value of the {kind} mask reaches one half of {plateau:g}, so nothing counts"
-        return _Reading(plateau / 2, True, remark)
-    if abs(plateau - 1) < 0.1:
-        return _Reading(plateau / 2, True)
-    return _Reading(plateau / 2, True, f"the {kind} mask was read as graded from 0 to {plateau:g}")
-
-
 def _find_plateau(positive: np.ndarray, top: float) -> float | None:
-    """Return the value of a mask whose values are background, one plateau and soft edges, else None."""
-    counts, bounds = np.histogram(positive, bins=60, range=(0.1 * top, top))
+    """Return the value of a mask whose values are background, one plateau and soft edges, else None.
+
+    It is rounded to 1, 100 or 255.
+    """
+    counts, bounds = np.histogram(positive, bins=26, range=(0.6 * top, top))
     common = float(bounds[counts.argmax() : counts.argmax() + 2].mean())
-    scaled = positive[positive > 0.1 * common] / common
-    edges, _ = np.histogram(scaled, bins=13, range=(0.1, 0.75))
+    scaled = positive[positive > 0.25 * common] / common
+    edges, _ = np.histogram(scaled, bins=10, range=(0.25, 0.75))
+    share = (np.abs(scaled - 1) <= 0.05).mean()
     is_plateau = (
-        common >= 0.6 * top
-        and (np.abs(scaled - 1) <= 0.05).mean() >= _PLATEAU_SHARE
+        share >= _PLATEAU_SHARE
         and (scaled > 1.15).mean() <= _OVERSHOOT_SHARE
         and edges.sum() <= _EDGE_SHARE * scaled.size
-        and edges.max() <= _PEAK_SHARE * scaled.size
+        and edges.max() <= max(_PEAK_SHARE, share / 4) * scaled.size
     )
     if top <= _OVERSHOOT:
-        return 1.0 if is_plateau and common >= 0.75 else None
-    return common if is_plateau else None
+        has_few_values = np.unique(np.round(positive, 3)).size <= _MANY_RATERS
+        return 1.0 if has_few_values or (is_plateau and common >= 0.75) else None
+    return (
+        next((unit for unit in (100.0, 255.0) if abs(common / unit - 1) < 0.03), common)
+        if is_plateau
+        else None
+    )
 
 
 def _unit_of_soft_lesions(values: np.ndarray, top: float) -> float | None:
     """Return 1, 100 or 255 for probabilities without plateau that fill little of the volume, else None."""
-    if _OVERSHOOT < top < _LEAST_PERCENT:
-        return None
     unit = next((unit for unit in (1.0, 100.0, 255.0) if top <= _OVERSHOOT * unit), np.inf)
+    if _OVERSHOOT < top < 10:  # more likely classes between which was interpolated
+        return None
     is_soft = ((values > 0.1 * unit) & (values < 0.9 * unit)).mean() < _SOFT_SHARE
     return unit if is_soft and unit < np.inf else None
 
@@ -220,15 +227,19 @@ def _count_classes(positive: np.ndarray) -> int:
 
 
 def _is_in_patches(values: np.ndarray) -> bool:
-    """Tell whether neighbours above 0 are mostly equal, as classes are and grey values are not."""
-    whole = np.rint(values)
-    equal = pairs = 0
+    """Tell whether most values have mostly equal neighbours above 0, as classes have and grey values have not."""
+    if values.max() > _LARGEST_CLASS:
+        return False
+    whole = np.rint(values).astype(np.int32)
+    n_values = int(whole.max()) + 1
+    pairs, equal = np.zeros(n_values), np.zeros(n_values)
     for axis in range(3):
-        first, second = np.delete(whole, -1, axis), np.delete(whole, 0, axis)
+        along = np.moveaxis(whole, axis, 0)
+        first, second = along[:-1], along[1:]
         both = (first > 0) & (second > 0)
-        pairs += int(both.sum())
-        equal += int((both & (first == second)).sum())
-    return equal >= 0.5 * pairs
+        pairs += np.bincount(first[both], minlength=n_values)
+        equal += np.bincount(first[both & (first == second)], minlength=n_values)
+    return bool((equal >= 0.5 * pairs)[np.unique(whole[whole > 0])].mean() >= 0.5)
 
 
 def _check_field_of_view(name: str, grid: Grid, shape: tuple[int, ...], like: Scan) -> None:

@@ -340,7 +340,7 @@ class ScanDetector(SavedDetector):
         X : folder, glob, path, nibabel image, or list of paths and images
             The scans.
         y : suffix, folder, glob, or list of paths, images and None
-            Their lesion masks, above 0 in lesions. A suffix such as ``"_seg"`` names files beside the scans.
+            Their lesion masks; see `skmimood.nifti.read_labels`. A suffix (``"_seg"``) names files beside the scans.
             A list is in the order of the scans, with None for a scan without lesions. The files of a folder
             or glob belong to the scans of the same name, or of the same name up to the last underscore.
         brain_masks : list, array or series of paths, images and None, optional
