@@ -122,6 +122,16 @@ def test_a_lesion_that_the_brain_mask_leaves_out_is_mapped_and_flagged(detector,
     assert odd.is_anomalous == clean.is_anomalous
 
 
+def test_slices_that_the_brain_mask_leaves_out_are_flagged(detector, tmp_path):
+    def without_slices(mask):
+        mask = mask.copy()
+        mask[:, :, 9:11] = 0
+        return mask
+
+    odd = detector.detect_scan(write(tmp_path / "a", 50, without_slices, lesion=True))
+    assert odd.flags == ("the brain mask is empty in planes between others; the map is 0 there",)
+
+
 def test_a_hole_is_filled_whatever_axis_it_is_open_along():
     mask = np.ones((9, 10, 11), bool)
     mask[4, 5, :] = mask[:, 2, 3] = False

@@ -204,6 +204,23 @@ def test_zeros_that_a_header_has_moved_are_no_lesions(tmp_path):
     assert not read_mask(path, SCAN).voxels.any()
 
 
+@pytest.mark.parametrize("kind", ["brain", "lesion"])
+def test_a_mask_of_255_that_became_minus_1_is_refused(kind):
+    wrapped = np.where(brain() if kind == "brain" else lesions(), -1, 0)
+    soft = np.round(255 * ndimage.gaussian_filter((wrapped < 0).astype(np.float32), 1.5)).astype(np.uint8)
+    for values in (wrapped, soft.astype(np.int8)):
+        with pytest.raises(ScanReadError, match=f"is no {kind} mask: a part of it lies below 0"):
+            read(values, kind, np.int16)
+
+
+def test_a_background_below_0_is_background():
+    np.testing.assert_array_equal(read(np.where(lesions(), 1, -1), "lesion").voxels, lesions())
+
+
+def test_a_lesion_mask_that_is_inverted_is_remarked_on():
+    assert "the lesion mask is set in the corners" in read(~lesions(), "lesion").remarks[0]
+
+
 def test_a_brain_mask_that_reaches_the_corners_is_remarked_on():
     assert read(brain()).remarks == ()
     for values in (np.ones(SHAPE), ~brain()):

@@ -130,7 +130,8 @@ def test_endings_and_extensions_count_in_any_case(tmp_path):
         "aparc+aseg", "aparc.a2009s+aseg", "wmparc", "ribbon", "brainmask_fs", "T1_brain_pve_0",
         "T1_pveseg", "s_lesion", "s-seg", "s_mask_1", "consensus_gt", "s_LesionMask",
         "s_T1_anomaly", "s_T1_pvalue", "s_labels", "wmh", "s_strokecase0001_msk", "ManualSegmentation_3",
-        "Consensus", "s_tumor-seg", "s_brain_mask_2",
+        "Consensus", "s_tumor-seg", "s_brain_mask_2", "s_seg_final", "s_mask.edited", "lesion_manual", "s_gtv",
+        "aparc.DKTatlas+aseg.deep", "aseg.auto_noCCseg", "s_synthseg", "s_prob_2", "s_BrainExtractionMask",
     ],
 )  # fmt: skip
 def test_label_images_and_results_in_a_folder_are_no_scans(tmp_path, name):
@@ -175,6 +176,11 @@ def test_arrays_and_series_of_paths_are_lists(tmp_path):
     ):
         assert find_scans(given) == found
     assert pair_masks(table["mask"], names) == [Path(names[1]), None, None]
+    assert pair_masks(table["mask"].astype("string"), names) == [
+        Path(names[1]),
+        None,
+        None,
+    ]  # missing ones are NA
     assert groups_of(names, table["scan"]) == names
     with pytest.raises(InputError, match=r"got DataFrame\..*pass the column of paths"):
         find_scans(table)

@@ -52,6 +52,22 @@ def test_suffix_and_exclude_choose_by_the_end_of_the_name(tmp_path):
         find_scans(tmp_path, suffix="flair")
 
 
+def test_versions_of_excluded_files_are_excluded(tmp_path):
+    scan = save(tmp_path / "sub_T1_final.nii.gz")
+    for part in ("seg2", "seg_final", "mask_v2", "mask.edited", "aseg.presurf", "aparc.DKTatlas+aseg.deep"):
+        save(tmp_path / f"sub_{part}.nii.gz")
+    assert find_scans(tmp_path, exclude=("_seg", "_mask", "aseg")) == [scan]
+
+
+@pytest.mark.parametrize("suffix", ["seg", "_seg", "-seg"])
+def test_masks_of_brats_2023_are_found_by_their_ending(tmp_path, suffix):
+    mask = save(tmp_path / "BraTS-GLI-00001-000-seg.nii.gz")
+    for part in ("t1n", "t1c", "t2w", "t2f"):
+        assert find_companion(save(tmp_path / f"BraTS-GLI-00001-000-{part}.nii.gz"), suffix) == mask
+    other = tmp_path / "BraTS-GLI-00001-001-t2w.nii.gz"
+    assert find_companion(save(other), suffix) is None
+
+
 def test_a_missing_path_an_empty_folder_and_an_array_are_errors(tmp_path):
     with pytest.raises(InputError, match=r"No such file or folder: '.*nowhere'"):
         find_scans(tmp_path / "nowhere")

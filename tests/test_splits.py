@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 
 from skmimood.datasets import ScanSet, read_splits, split_scan_set
-from skmimood.exceptions import InputError
+from skmimood.exceptions import InputError, SkmimoodWarning
+from skmimood.jobs.splits import select_split
 
 SUBJECTS = ("a", "b", "c", "d")
 SCANS = ScanSet(
@@ -103,3 +104,12 @@ def test_one_subject_may_be_selected_by_its_name():
     assert SCANS.select("b").subjects == ("b",)
     assert len(SCANS.select([])) == 0
     assert replace(SCANS, labels=(1, 4)).select(["b", "b"]).labels == (1, 4)
+
+
+def test_subjects_of_a_split_of_which_no_scan_was_found_are_named(table, tmp_path):
+    table("subject,split\nsub-1,train\nSUB-2,train\nsub-3,test\n")
+    scans = [tmp_path / f"sub-{number}_T1w.nii.gz" for number in (1, 2)]
+    for scan in scans:
+        scan.touch()
+    with pytest.warns(SkmimoodWarning, match="No scan was found for subjects of split 'train': SUB-2"):
+        assert select_split([tmp_path], "train", suffix=None, exclude=()) == scans[:1]

@@ -12,6 +12,7 @@ from skmimood.exceptions import InputError
 from skmimood.nifti import Source
 from skmimood.volumes.sources import find_named_or_chosen
 from skmimood.volumes.subjects import SPLITS, subject_among
+from skmimood.volumes.wording import listing, warn
 
 
 def select_split(
@@ -43,7 +44,8 @@ def select_split(
     for path in paths:
         folder = expand(path)
         subjects = _subjects(folder)
-        if split not in subjects.values():
+        without = {subject for subject in subjects if subjects[subject] == split}
+        if not without:
             names = ", ".join(sorted(set(subjects.values())))
             raise InputError(
                 f"{SPLITS} of {folder.name!r} has no split {split!r}; it has {names}. Choose one of them."
@@ -52,6 +54,9 @@ def select_split(
             subject = subject_among(Path(str(source)), folder, subjects)
             if subject is not None and subjects[subject] == split:
                 found.append(source)
+                without.discard(subject)
+        if found and without:
+            warn(f"No scan was found for subjects of split {split!r}: {listing(sorted(without))}")
     if not found:
         raise InputError(
             f"No scan belongs to a subject of split {split!r}. Compare {SPLITS} with the file names."

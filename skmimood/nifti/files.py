@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import itertools
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,10 @@ from skmimood.nifti.names import (
 )
 
 _NAMED = 8  # endings that a message names
+_WITH_CONTRAST = re.compile(r"([^_]+)-(?:t1[nc]?|t2[wf]?|pd|flair)", re.IGNORECASE)  # BraTS 2023, IXI
+_VERSION = re.compile(  # of a mask
+    r"([_.-]?(\d+|v\d+|final|new|edited|corrected|manual|auto|deep|presurf))+$", re.IGNORECASE
+)
 
 
 def find_scans(
@@ -41,7 +46,8 @@ def find_scans(
         Keep only files whose name, without extension, ends with this part: ``"T1"`` and ``"_T1"`` both keep
         ``sub_T1.nii.gz``. Case does not matter.
     exclude : str or sequence of str
-        Drop files whose name ends with any of these parts, perhaps numbered: ``"_seg"`` drops ``sub_seg2`` too.
+        Drop files whose name ends with any of these parts, or with that and its version: ``"_seg"`` drops
+        ``sub_seg2`` and ``sub_seg_final`` too.
 
     Returns
     -------
@@ -87,7 +93,8 @@ def find_companion(source: Source, suffix: str) -> Path | None:
         What the mask's name ends in. For ``sub_T1.nii.gz`` and ``"brainmask"``, first ``sub_T1_brainmask`` is looked
         for, then ``sub_brainmask``, then ``brainmask`` alone. For BIDS's ``sub-01_space-MNI_desc-preproc_T1w`` and
         ``"_desc-brain_mask"``, it is ``sub-01_space-MNI_desc-brain_mask``: all entities but ``desc`` and ``label``
-        must agree. The order of a name's parts and upper or lower case do not matter where no file fits exactly.
+        must agree. For ``BraTS-GLI-00001-000-t2w`` and ``"seg"``, it is ``BraTS-GLI-00001-000-seg``. The order of a
+        name's parts and upper or lower case do not matter where no file fits exactly.
 
     Returns
     -------
@@ -110,7 +117,10 @@ def companion_names(path: Path, suffix: str) -> list[str]:
     stem = file_stem(path)
     ending = suffix if suffix[:1] in "_-." else f"_{suffix}"
     stems = [stem, *([stem.rpartition("_")[0], "_".join(entities(stem))] if "_" in stem else [])]
-    return list(dict.fromkeys([*(f"{each}{ending}" for each in stems if each), ending.lstrip("_-.")]))
+    names = [f"{each}{ending}" for each in stems if each]
+    if scanned := _WITH_CONTRAST.fullmatch(stem):
+        names += [f"{scanned[1]}{mark}{ending.lstrip('_-.')}" for mark in "-_"]
+    return list(dict.fromkeys([*names, ending.lstrip("_-.")]))
 
 
 def _find_alike(path: Path, names: Sequence[str]) -> Path | None:
@@ -169,8 +179,8 @@ def _is_scan_name(name: str) -> bool:
 
 
 def _is_wanted(stem: str, suffix: str | None, exclude: Sequence[str]) -> bool:
-    unnumbered = stem.rstrip("0123456789").rstrip("_-.")
-    is_excluded = any(_ends_with(name, part) for part in exclude for name in (stem, unnumbered))
+    names = (stem, _VERSION.sub("", stem))
+    is_excluded = any(_ends_with(name, part) for part in exclude for name in names)
     return (suffix is None or _ends_with(stem, suffix)) and not is_excluded
 
 

@@ -25,6 +25,7 @@ _SOFT_SHARE = 0.05  # soft lesions fill less of the volume; a picture fills more
 _PLATEAU_SHARE, _OVERSHOOT_SHARE, _EDGE_SHARE, _PEAK_SHARE = 0.2, 0.05, 0.6, 0.1
 _LARGEST_CLASS = 2**20
 _MANY_RATERS = 16  # so few values up to 1 are shares of raters, or halves of halves
+_FLIPPED_SHARE = 0.1  # of what is set: more voxels far below 0 are no overshoots
 _LEAST_PERCENT = 50  # whole numbers that all lie below are classes, not percentages
 
 
@@ -99,8 +100,9 @@ def read_mask(
     source, like, labels, max_bytes
         As in `read_labels`.
     kind : {"lesion", "brain"}
-        Of a brain, one solid mask is expected: several classes and masks that reach the corners are remarked
-        on, and a mask without plateau is refused. Lesions may be small, soft or absent.
+        Of a brain, one solid mask is expected: several classes are remarked on, and a mask without plateau is
+        refused. Lesions may be small, soft, absent or everywhere. Other masks that are set in the corners are
+        remarked on.
 
     Returns
     -------
@@ -115,7 +117,9 @@ def read_mask(
     """
     name = file_name(source) or f"labels of {like.id}"
     raw = read_volume(source, name, max_bytes, None)
-    values = np.where(np.isfinite(raw.voxels), np.maximum(raw.voxels, 0), 0)
+    finite = np.where(np.isfinite(raw.voxels), raw.voxels, 0)
+    values = np.maximum(finite, 0)
+    _check_signs(finite, name, kind)
     if labels is None:
         reading = _read_values(values, name, kind)
         if not reading.is_graded:
@@ -130,9 +134,24 @@ def read_mask(
         values = _resample(values, grid, like.grid, order=1 if reading.is_graded else 0)
     voxels = values >= reading.threshold if reading.is_graded else values.astype(bool)
     remarks = [reading.remark] if reading.remark else []
-    if kind == "brain" and voxels[np.ix_(*((0, -1) for _ in range(3)))].all():
-        remarks.append("the brain mask is set in the corners of the volume (inverted, or set everywhere?)")
+    in_corners = voxels[np.ix_(*((0, -1) for _ in range(3)))].all()
+    if in_corners and (
+        kind == "brain" or not voxels.all()
+    ):  # a scan full of lesions is told of where it is used
+        remarks.append(f"the {kind} mask is set in the corners of the volume (inverted, or set everywhere?)")
     return Mask(voxels, tuple(remarks))
+
+
+def _check_signs(values: np.ndarray, name: str, kind: str) -> None:
+    """Refuse a mask of which a part lies far below 0, as 255 does in int8; a background of -1 is none."""
+    top = float(values.max())
+    below = values < -max(top / 2, 0.5)
+    if _FLIPPED_SHARE * np.count_nonzero(values > top / 2) < np.count_nonzero(below) < values.size / 2:
+        raise ScanReadError(
+            name,
+            f"is no {kind} mask: a part of it lies below 0, down to {values.min():g}. Write it anew with values "
+            "from 0, as an unsigned type (255 becomes -1 in int8).",
+        )
 
 
 def _read_values(values: np.ndarray, name: str, kind: str) -> _Reading:

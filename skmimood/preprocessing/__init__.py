@@ -3,7 +3,7 @@
 from skmimood.preprocessing.foreground import foreground_mask
 from skmimood.preprocessing.grid import GridPlan, Plane, find_better_plane, in_plane_extent
 from skmimood.preprocessing.intensity import scale_intensity
-from skmimood.preprocessing.parts import fill_holes, main_parts, share_missing
+from skmimood.preprocessing.parts import fill_holes, has_gaps, main_parts, share_missing
 
 __all__ = [
     "GridPlan",
@@ -11,6 +11,7 @@ __all__ = [
     "fill_holes",
     "find_better_plane",
     "foreground_mask",
+    "has_gaps",
     "in_plane_extent",
     "main_parts",
     "scale_intensity",

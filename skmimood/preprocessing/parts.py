@@ -45,6 +45,12 @@ def fill_holes(mask: np.ndarray) -> np.ndarray:
     return mask | _holes(mask)
 
 
+def has_gaps(mask: np.ndarray) -> bool:
+    """Tell whether planes of a mask (X, Y, Z), across any of the three axes, are empty between others that are not."""
+    filled = (np.flatnonzero(mask.any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3))
+    return any(bool((np.diff(planes) > 1).any()) for planes in filled)
+
+
 def share_missing(foreground: np.ndarray, missing: np.ndarray) -> float:
     """Return the share of a head that is missing.
 

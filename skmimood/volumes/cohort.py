@@ -21,6 +21,7 @@ from skmimood.preprocessing import (
     fill_holes,
     find_better_plane,
     foreground_mask,
+    has_gaps,
     in_plane_extent,
     main_parts,
     scale_intensity,
@@ -276,6 +277,8 @@ def _repaired(mask: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
         remarks += ("islands far from the main part of the brain mask were left out",)
     if whole.sum() - main.sum() > _SMALL_HOLES * main.sum():
         remarks += ("holes in the brain mask were filled (left out by a lesion, or ventricles?)",)
+    if has_gaps(whole):
+        remarks += ("the brain mask is empty in planes between others; the map is 0 there",)
     return whole, remarks
 
 

@@ -23,7 +23,8 @@ _MASK_SUFFIXES = (
     "seg", "segm", "segmentation", "dseg", "probseg", "pve", "pveseg", "tissue", "tissues", "atlas",
     "lesion", "lesions", "lesionmask", "lesionseg", "lesionsmooth", "tumormask", "tumorseg", "gt", "groundtruth",
     "label", "labels", "labelmap", "aseg", "aparc", "wmparc", "ribbon", "parc", "parcellation", "truth",
-    "manualseg", "manualsegmentation", "anomaly", "pvalue", "healed",
+    "manualseg", "manualsegmentation", "segmentationlabel", "synthseg", "noccseg", "mixeltype", "prob",
+    "brainextractionmask", "tumor", "tumour", "gtv", "anomaly", "pvalue", "healed",
 )  # fmt: skip
 _NEVER_LESIONS = ("_brainmask", "_brain_mask", "_desc-brain_mask")
 
@@ -221,7 +222,9 @@ def _one_each(entries: Sequence[Any], sources: Sequence[Source], name: str, kind
 
 
 def _is_missing(mask: Any) -> bool:
-    return mask is None or (isinstance(mask, float) and mask != mask)  # NaN, as tables have it
+    return mask is None or (
+        not isinstance(mask, Source) and str(mask) in ("nan", "<NA>")
+    )  # as tables have it
 
 
 def _only_file(mask: Any, name: str, kind: str) -> Source:
