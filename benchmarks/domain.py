@@ -35,6 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     root = records.data_root(arguments.root)
+    records.commit()  # as it is now, kept
     others = list(_features_of_folders(root))
     cohorts = {"IXI T1, brains": "_brainmask", "IXI T1, with skull": "auto"}
     rows = [
