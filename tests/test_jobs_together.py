@@ -4,16 +4,12 @@ import json
 import os
 import re
 import threading
-import warnings
 
 import pytest
 from command_line import assert_mistake, content, rows, run, status
 from filelock import FileLock
-from sklearn.pipeline import Pipeline
-from toy_scans import image, make, write_healthy_scans
+from toy_scans import image, save_model_of_toys
 
-from skmimood.baselines import HealthyZScore
-from skmimood.exceptions import SkmimoodWarning
 from skmimood.jobs.digests import digest_of
 from skmimood.jobs.locks import at_work, claimed, others_at_work
 from skmimood.jobs.one_scan import NamedScan, attempt
@@ -25,12 +21,7 @@ from skmimood.volumes import ScanDetector
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", SkmimoodWarning)
-        folder = tmp_path_factory.mktemp("model")
-        steps = Pipeline([("restorer", HealthyZScore())])
-        make(pipeline=steps, calibration_fraction=0.3).fit(write_healthy_scans(folder)).save(folder / "model")
-    return folder / "model"
+    return save_model_of_toys(tmp_path_factory.mktemp("model"))
 
 
 def write_scans(folder, *seeds):

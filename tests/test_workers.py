@@ -13,9 +13,8 @@ from joblib import Parallel, delayed
 from rounding import assert_same
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import Pipeline
-from toy_scans import image, make, write_healthy_scans
+from toy_scans import image, make, save_model_of_toys
 
-from skmimood.baselines import HealthyZScore
 from skmimood.exceptions import InputError, SkmimoodWarning, WorkerError
 from skmimood.jobs import scoring
 from skmimood.jobs.scoring import ScoreJob, score_scans
@@ -29,12 +28,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:A worker stopped while some jobs
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", SkmimoodWarning)
-        folder = tmp_path_factory.mktemp("model")
-        steps = Pipeline([("restorer", HealthyZScore())])
-        make(pipeline=steps, calibration_fraction=0.3).fit(write_healthy_scans(folder)).save(folder / "model")
-    return folder / "model"
+    return save_model_of_toys(tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture(scope="module")

@@ -1,10 +1,14 @@
 """Toy scans, and a restorer that needs no training, for the tests of ScanDetector."""
 
+import warnings
+
 import nibabel as nib
 import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.pipeline import Pipeline
 
+from skmimood.baselines import HealthyZScore
+from skmimood.exceptions import SkmimoodWarning
 from skmimood.nifti import write_image
 from skmimood.volumes import ScanDetector
 
@@ -73,3 +77,12 @@ def write_healthy_scans(folder):
     for seed in range(6):
         write_image(image(seed), folder / f"sub-{seed}_T1.nii.gz")
     return folder
+
+
+def save_model_of_toys(folder):
+    """Fit a healthy z-score on six scans in a folder, and return the path of its model there."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SkmimoodWarning)
+        steps = Pipeline([("restorer", HealthyZScore())])
+        make(pipeline=steps, calibration_fraction=0.3).fit(write_healthy_scans(folder)).save(folder / "model")
+    return folder / "model"
