@@ -234,11 +234,11 @@ def test_the_defaults_are_those_of_the_detector(healthy, tmp_path, capsys, monke
         raise KeyboardInterrupt
 
     monkeypatch.setattr(ScanDetector, "fit", spy)
-    run("fit", healthy, "-o", tmp_path / "model", "--max-bytes", "4G", "--volume", 0)
+    run("fit", healthy, "-o", tmp_path / "model", "--max-bytes", "4G", "--volume", 0, "--max-invalid", 0.2)
     default = ScanDetector(None)
     for name in ("fpr", "scan_fpr", "calibration_fraction"):
         assert given[name] == getattr(default, name)
-    assert (given["max_bytes"], given["volume"]) == (4 * 2**30, 0)
+    assert (given["max_bytes"], given["volume"], given["max_invalid"]) == (4 * 2**30, 0, 0.2)
     capsys.readouterr()
     with pytest.raises(SystemExit):
         run("fit", "--help")

@@ -93,6 +93,12 @@ def test_overshoots_and_ringing_of_interpolation_change_little(kind, order, top,
     assert dice(found, truth) > (0.95 if kind == "brain" else 0.85)
 
 
+def test_the_unsure_probabilities_of_a_network_count_from_one_half():
+    rng = np.random.default_rng(0)
+    values = np.clip(0.1 + 0.8 * brain() + rng.normal(0, 0.05, SHAPE), 0, 1)
+    np.testing.assert_array_equal(read(values).voxels, values >= 0.5)
+
+
 def test_a_floor_under_probabilities_is_no_mask():
     soft = ndimage.gaussian_filter(brain().astype(np.float32), 1.0) * 0.98 + 0.01
     assert dice(read(soft).voxels, brain()) > 0.97
@@ -162,6 +168,15 @@ def test_a_picture_is_refused_as_a_mask(kind, scale, dtype):
             read(picture(scale, top), kind, dtype)
     with pytest.raises(ScanReadError, match="no lesion mask"):
         read_labels(nib.Nifti1Image(picture(scale).astype(dtype), np.eye(4)), SCAN)
+
+
+def test_a_picture_with_flat_air_and_saturated_bone_is_refused_as_a_mask():
+    values = np.rint(picture(255))
+    values[values == 0] = 3
+    values[values > 180] = 255
+    for kind in MASKS:
+        with pytest.raises(ScanReadError, match="continuum"):
+            read(values, kind, np.uint8)
 
 
 def test_z_scores_are_refused_as_a_mask():
