@@ -64,6 +64,7 @@ def test_fitted_attributes_are_plain(fitted):
             "layout_",
             "layout_limit_",
             "foreground_range_",
+            "aspect_range_",
             "suspects_",
             "calibrated_with_",
         ),

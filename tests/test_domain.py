@@ -46,6 +46,26 @@ def test_tissue_that_lies_elsewhere_is_flagged(detector, change):
     assert "layout" in flag
 
 
+def test_a_brain_of_even_tissue_that_is_turned_in_its_slices_is_flagged():
+    even = [np.where(brain(seed) != 0, 500 + brain(seed) / 100, 0) for seed in range(11)]
+    detector = make(calibration_fraction=0.3).fit([scan(one) for one in even[:10]])
+    assert detector.detect_scan(scan(even[10])).flags == ()
+    (flag,) = detector.detect_scan(scan(np.rot90(even[10]))).flags
+    assert "height over width" in flag
+
+
+def test_a_brain_of_even_tissue_and_lopsided_shape_is_flagged_back_to_front():
+    y = np.linspace(-1, 1, SHAPE[1])[:, None]
+    x = np.linspace(-1, 1, SHAPE[0])[:, None, None]
+    lopsided = [
+        np.where(np.abs(x) < 0.5 + 0.3 * y, brain(seed) / 100 + 500, 0) * (brain(seed) != 0)
+        for seed in range(11)
+    ]
+    detector = make(calibration_fraction=0.3).fit([scan(one) for one in lopsided[:10]])
+    assert detector.detect_scan(scan(lopsided[10])).flags == ()
+    assert "layout" in detector.detect_scan(scan(lopsided[10][:, ::-1])).flags[0]
+
+
 @pytest.mark.parametrize("unit", [1, 7, 1e-3])
 def test_a_healthy_scan_is_not_flagged_whatever_its_unit(detector, unit):
     assert detector.detect_scan(scan(unit * brain(50))).flags == ()

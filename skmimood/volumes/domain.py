@@ -18,12 +18,13 @@ N_CELLS = 8  # of a layout along each axis
 _SLACK = 1.5  # a scan may be this much farther from the training data than the farthest healthy scan
 _DISTANCE_FLOOR = 0.02  # intensity distances below this are noise, however alike the healthy scans are
 _VOLUME_SLACK = 1.25
+_ASPECT_SLACK = 1.1
 _MIN_SCANS_FOR_SUSPECTS = 3
 _MIN_SCORES_FOR_SUSPECTS = 5
 _FEW = 5  # scans, fewer of which stand out less easily
 _LAYOUT_FLOOR = 0.1  # layout distances below this are noise
 _INNER_SHARE = 0.5  # of a cell, that foreground must fill for its intensity to count
-_MIN_INNER_CELLS = 5
+_MIN_CELLS = 5
 _SUSPECT_DEVIATIONS = 6.0
 _MEASURES = (
     "its intensities",
@@ -61,6 +62,11 @@ class ScanFeatures:
     layout: np.ndarray
     share: float
 
+    @property
+    def aspect(self) -> float:
+        """Height over width of the bounding box."""
+        return self.extent[0] / self.extent[1]
+
 
 @dataclass(frozen=True, eq=False)
 class Domain:
@@ -78,6 +84,9 @@ class Domain:
         Mean `tissue_layout` of the training scans; None in models of before there was one.
     layout_limit : float
         Largest layout distance, in [0, 2], that passes without a remark.
+    aspect_range : tuple of float
+        Smallest and largest height of the foreground over its width, in a slice, that pass without a remark; any in
+        models of before there was one.
     """
 
     histogram: np.ndarray
@@ -85,6 +94,7 @@ class Domain:
     volume_range: tuple[float, float]
     layout: np.ndarray | None = None
     layout_limit: float = np.inf
+    aspect_range: tuple[float, float] = (0.0, np.inf)
 
     @classmethod
     def learn(cls, training: Sequence[ScanFeatures], held_out: Sequence[ScanFeatures]) -> Domain:
@@ -95,6 +105,7 @@ class Domain:
         largest of them.
         """
         volumes = [features.volume for features in (*training, *held_out)]
+        aspects = [features.aspect for features in (*training, *held_out)]
         histogram, distance = _mean_and_farthest("histogram", intensity_distance, training, held_out)
         layout, layout_distance_ = _mean_and_farthest("layout", layout_distance, training, held_out)
         return cls(
@@ -103,6 +114,7 @@ class Domain:
             (min(volumes) / _VOLUME_SLACK, max(volumes) * _VOLUME_SLACK),
             layout,
             max(_SLACK * layout_distance_, _LAYOUT_FLOOR),
+            (min(aspects) / _ASPECT_SLACK, max(aspects) * _ASPECT_SLACK),
         )
 
     def remarks(self, features: ScanFeatures) -> tuple[str, ...]:
@@ -115,6 +127,9 @@ class Domain:
             distance = layout_distance(features.layout, self.layout)
             if distance > self.layout_limit:
                 unlike.append(f"layout distance of its tissue {distance:.2f}, limit {self.layout_limit:.2f}")
+        low, high = self.aspect_range
+        if not low <= features.aspect <= high:
+            unlike.append(f"height over width {features.aspect:.2f}, limits {low:.2f} and {high:.2f}")
         found = []
         if unlike:
             found.append(
@@ -170,20 +185,30 @@ def tissue_layout(intensities: np.ndarray, foreground: np.ndarray) -> np.ndarray
 
 
 def layout_distance(first: np.ndarray, second: np.ndarray) -> float:
-    """One minus the correlation of the mean intensities in cells that both layouts fill to one half, in [0, 2].
+    """Return how little two layouts are alike, in [0, 2]: one minus a correlation of the brightness of their cells.
 
-    It sees neither gain and offset of the intensities, nor left and right exchanged in a symmetric head. It is 1 if
-    there is nothing to compare, or no contrast.
+    Of two correlations the lower counts: that of all cells, which tells of the head's shape, and that of the tissue in
+    cells that both heads fill to one half, which tells of contrast. The distance sees neither gain and offset of the
+    intensities, nor left and right exchanged in a symmetric head.
     """
-    weights = np.minimum(first[0], second[0])
-    inner = weights > _INNER_SHARE
-    if inner.sum() < _MIN_INNER_CELLS:
-        return 1.0
-    weights = weights[inner] / weights[inner].sum()
-    a, b = (layout[1][inner] / layout[0][inner] for layout in (first, second))
-    a, b = a - (weights * a).sum(), b - (weights * b).sum()
-    norm = np.sqrt((weights * a * a).sum() * (weights * b * b).sum())
-    return float(1.0 - (weights * a * b).sum() / norm) if norm > 1e-9 else 1.0
+    (filled, brightness), (other_filled, other_brightness) = first, second
+    common = np.minimum(filled, other_filled)
+    inner = common > _INNER_SHARE
+    tissue, other_tissue = brightness[inner] / filled[inner], other_brightness[inner] / other_filled[inner]
+    return 1.0 - min(
+        _correlation(brightness, other_brightness, np.ones_like(common)),
+        _correlation(tissue, other_tissue, common[inner]),
+    )
+
+
+def _correlation(first: np.ndarray, second: np.ndarray, weights: np.ndarray) -> float:
+    """Return the weighted correlation of two samples; 0 if there is nothing to compare, or no contrast."""
+    if weights.size < _MIN_CELLS:
+        return 0.0
+    weights = weights / weights.sum()
+    first, second = (part - (weights * part).sum() for part in (first, second))
+    norm = np.sqrt((weights * first**2).sum() * (weights * second**2).sum())
+    return float((weights * first * second).sum() / norm) if norm > 1e-9 else 0.0
 
 
 def _mean_and_farthest(

@@ -111,8 +111,8 @@ class ScanDetector(SavedDetector):
     intensity_histogram_, layout_, intensity_limit_, layout_limit_
         Mean histogram (64,) of the training scans' scaled foregrounds, their mean `tissue_layout` (2, 8, 8, 8), and the
         distances from both beyond which a scan is flagged; see `skmimood.volumes.domain.Domain`.
-    foreground_range_ : (float, float)
-        Foreground volumes in ml outside of which a scan is flagged.
+    foreground_range_, aspect_range_ : (float, float)
+        Foreground volumes in ml, and heights over widths of foregrounds, outside of which a scan is flagged.
     suspects_ : dict of str to str
         Healthy scans that stand out of the others, and by what. They took part all the same.
 
@@ -216,7 +216,7 @@ class ScanDetector(SavedDetector):
             training, self.suspects_, self.plane, self.spacing, self.size_
         ).spacing
         self.intensity_histogram_, self.intensity_limit_ = domain.histogram, domain.distance_limit
-        self.foreground_range_ = domain.volume_range
+        self.foreground_range_, self.aspect_range_ = domain.volume_range, domain.aspect_range
         self.layout_, self.layout_limit_ = domain.layout, domain.layout_limit
         seen, limits = (self._reader(), self._frame()), (self.min_foreground, self.max_slices)
         slices, groups, used = fitting.collect_slices(training, *seen, *limits, rng, self._progress)
@@ -382,8 +382,8 @@ class ScanDetector(SavedDetector):
         prepared, frame = self._reader().read_listed(scan), self._frame()
         maps = frame.map(prepared, self.pipeline_)
         features = cohort.measure(prepared, self.plane_)
-        intensities = self.intensity_histogram_, self.intensity_limit_
-        domain = Domain(*intensities, self.foreground_range_, self.layout_, self.layout_limit_)
+        limits = self.foreground_range_, self.layout_, self.layout_limit_, self.aspect_range_
+        domain = Domain(self.intensity_histogram_, self.intensity_limit_, *limits)
         origin = cohort.remarks_on_foreground(self.mask, scan.brain_mask, self.mask_)
         flags = (*prepared.scan.warnings, *origin, *domain.remarks(features), *frame.remarks(features.extent))
         return judge(prepared, maps, self.reference_, self.pixel_threshold_, self.scan_threshold_, flags)

@@ -141,6 +141,7 @@ def pack(detector: Any) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     if detector.layout_ is not None:
         arrays["layout_"] = detector.layout_
         arrays["layout_limit_"] = np.asarray(float(detector.layout_limit_))
+        arrays["aspect_range_"] = np.asarray(detector.aspect_range_, dtype=np.float64)
     arrays["foreground_range_"] = np.asarray(detector.foreground_range_, dtype=np.float64)
     arrays |= {f"reference_.{name}": array for name, array in detector.reference_.to_arrays().items()}
     values = {
@@ -169,6 +170,8 @@ def unpack(arrays: Mapping[str, np.ndarray], values: Mapping[str, Any]) -> dict[
         fitted["intensity_histogram_"] = np.asarray(arrays["intensity_histogram_"], dtype=np.float64)
         fitted["layout_"] = None  # in models of before there was one
         fitted["layout_limit_"] = float(np.asarray(arrays.get("layout_limit_", math.inf)).reshape(()))
+        least, most = np.asarray(arrays.get("aspect_range_", (0.0, math.inf)), dtype=np.float64).tolist()
+        fitted["aspect_range_"] = (least, most)
         if "layout_" in arrays:
             fitted["layout_"] = np.asarray(arrays["layout_"], dtype=np.float32)
         low, high = np.asarray(arrays["foreground_range_"], dtype=np.float64).tolist()
@@ -197,6 +200,7 @@ def unpack(arrays: Mapping[str, np.ndarray], values: Mapping[str, Any]) -> dict[
         and bool(np.isfinite(histogram).all() and (histogram >= 0).all())
         and _is_layout(fitted["layout_"])
         and fitted["layout_limit_"] >= 0
+        and 0 <= least <= most
         and all(_is_whole(side) and side >= _MIN_SIDE for side in fitted["size_"])
         and all(_is_whole(fitted[name]) and fitted[name] >= 1 for name in ("n_scans_", "n_slices_"))
     )
