@@ -17,8 +17,8 @@ from benchmarks.methods import METHODS, Method, Settings, named_methods
 from benchmarks.protocol import Outcome
 from benchmarks.slices import SliceSet
 from benchmarks.sources import DATA, open_slices
-from skmimood._code_digest import code_digest
 from skmimood.exceptions import SkmimoodError
+from skmimood.runtime.code_digest import code_digest
 
 PRESETS = ("tiny", "small", "paper")
 OURS = "mimood"  # the method that others are compared with, and whose cases are drawn

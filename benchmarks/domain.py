@@ -16,8 +16,8 @@ from benchmarks import records, tables
 from skmimood.datasets import write_phantom_dataset
 from skmimood.exceptions import ScanReadError
 from skmimood.nifti import DEFAULT_MAX_BYTES
-from skmimood.volumes.cohort import ScanReader, measure
-from skmimood.volumes.domain import ScanFeatures, learn_domain
+from skmimood.scans.cohort import ScanReader, measure
+from skmimood.scans.domain import ScanFeatures, learn_domain
 
 START, END = "<!-- domain:start -->", "<!-- domain:end -->"
 COLUMNS = ("cohort", "n_fit", "kind", "n_scans", "flagged", "commit")

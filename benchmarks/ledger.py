@@ -14,7 +14,7 @@ from sklearn.pipeline import Pipeline
 
 from benchmarks import records
 from benchmarks.methods import METHODS, Settings, title
-from skmimood._code_digest import code_digest
+from skmimood.runtime.code_digest import code_digest
 
 NAME = "trainings.json"  # of the file, in the folder that keeps the networks
 

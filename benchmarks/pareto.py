@@ -20,7 +20,7 @@ from benchmarks.plain_reading import plain_maps
 from benchmarks.slices import SliceSet
 from benchmarks.timing import Subject, interleave
 from skmimood import metrics
-from skmimood._device import resolve_device
+from skmimood.runtime.device import resolve_device
 
 COLUMNS = (
     "dataset", "preset", "seed", "method", "variant", "split", "n_restorations", "n_steps", "n_passes", "order",

@@ -17,10 +17,11 @@ from sklearn.pipeline import Pipeline
 from torch import Tensor
 
 from skmimood import TokenizedScans
-from skmimood._background import longest, mark_background, unmark
-from skmimood._random import sampling_uniforms
-from skmimood._residuals import clear_surface, filter_maps, residual_maps, upsample
-from skmimood._sampling import _halton_ranks
+from skmimood.maps.residuals import clear_surface, filter_maps, residual_maps, upsample
+from skmimood.networks.marks import longest, unmark
+from skmimood.runtime.streams import sampling_uniforms
+from skmimood.tokens.background import mark_background
+from skmimood.tokens.sampling import _halton_ranks
 
 
 def at_precision(pipeline: Pipeline, precision: str | None) -> Pipeline:

@@ -22,7 +22,7 @@ from benchmarks.ledger import note, steps_of
 from benchmarks.slices import SliceSet
 from skmimood import TokenizedScans, metrics
 from skmimood.model_selection import score_path, varies_restorations_alone
-from skmimood.volumes.mapping import top_mean
+from skmimood.scans.mapping import top_mean
 
 MAX_SELECTION_SLICES = 33
 MIN_ALARM_AREA = 72.0  # mm2: 20 pixels of 1.9 mm

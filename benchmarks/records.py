@@ -29,7 +29,7 @@ def environment(device: str = "auto") -> dict[str, Any]:
     """Describe the code, and the machine if the run was on ``device``."""
     import torch
 
-    from skmimood._device import resolve_device
+    from skmimood.runtime.device import resolve_device
 
     chosen = resolve_device(device)
     return {

@@ -12,7 +12,6 @@ from scipy.ndimage import binary_fill_holes
 
 from benchmarks.planted import planted_slices
 from benchmarks.slices import SliceSet, check_splits, join, rounded, slices_of
-from skmimood._code_digest import code_digest
 from skmimood.datasets import (
     LESION_KINDS,
     load_brats,
@@ -26,6 +25,7 @@ from skmimood.datasets import (
 )
 from skmimood.datasets.scan_sets import ScanSet
 from skmimood.exceptions import InputError
+from skmimood.runtime.code_digest import code_digest
 
 DATA = ("phantom", "lgg", "ixi-synthetic", "brats", "mslub", "folder")
 _FOLDERS = {"ixi-synthetic": "ixi"}  # of a folder that holds several data sets; the others' are their names

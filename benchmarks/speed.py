@@ -37,8 +37,8 @@ from benchmarks.timing import Subject, Timing, clock, interleave, maps_of, measu
 from benchmarks.untrained import set_restoration
 from benchmarks.volume import import_seconds, synthetic_head
 from skmimood import VQTokenizer
-from skmimood._device import resolve_device, resolve_precision
 from skmimood.pipeline import PRESET_IMAGE_SIZE
+from skmimood.runtime.device import resolve_device, resolve_precision
 
 N_STEPS, N_RESTORATIONS = (1, 2, 4, 8), (1, 2, 3, 4)
 SHARES = (0.02, 0.035, 0.05, 0.075, 0.1)  # masked by the five lambdas of the grid

@@ -18,12 +18,12 @@ from torch import Tensor
 from benchmarks.methods import METHODS, Settings
 from benchmarks.timing import clock
 from skmimood import AnomalousTokenDetector, ScanDetector
-from skmimood._background import mark_background
 from skmimood.baselines import AutoregressiveRestorer, TokenCritic
 from skmimood.datasets import make_brain_phantom
 from skmimood.networks.causal_transformer import CausalTransformer
 from skmimood.pipeline import PRESET_IMAGE_SIZE
-from skmimood.volumes.settings import inference_settings
+from skmimood.scans.settings import inference_settings
+from skmimood.tokens.background import mark_background
 
 MASKED_SHARE = 0.05
 _N_FITTED = 4

@@ -5,21 +5,19 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
+from skmimood.estimators import ESTIMATORS, OURS
+
 __version__ = "0.1.0"
 
-# Public name -> module that defines it. Loaded on first use, so that `import skmimood` stays quick.
+# Public name -> module that defines it, loaded on first use, so that `import skmimood` stays quick.
 _PUBLIC = {
-    "AnomalousTokenDetector": "detector",
-    "MaskedTokenInpainter": "inpainter",
-    "RestorationSearchCV": "model_selection",
-    "ScanDetector": "volumes",
-    "SliceStandardizer": "standardizer",
-    "TokenizedScans": "scans",
-    "VQTokenizer": "tokenizer",
-    "load_model": "_state",
-    "make_mimood_pipeline": "pipeline",
-    "restoration_path": "model_selection",
-    "save_model": "_state",
+    **{name: ESTIMATORS[name] for name in OURS},
+    "RestorationSearchCV": "skmimood.model_selection",
+    "TokenizedScans": "skmimood.tokens.container",
+    "load_model": "skmimood.persistence",
+    "make_mimood_pipeline": "skmimood.pipeline",
+    "restoration_path": "skmimood.model_selection",
+    "save_model": "skmimood.persistence",
 }
 _SUBMODULES = ("baselines", "datasets", "exceptions", "metrics")
 
@@ -28,7 +26,7 @@ __all__ = ["__version__", *_PUBLIC, *_SUBMODULES]
 
 def __getattr__(name: str) -> Any:
     if name in _PUBLIC:
-        return getattr(importlib.import_module(f"skmimood.{_PUBLIC[name]}"), name)
+        return getattr(importlib.import_module(_PUBLIC[name]), name)
     if name in _SUBMODULES:
         return importlib.import_module(f"skmimood.{name}")
     raise AttributeError(f"module 'skmimood' has no attribute {name!r}")

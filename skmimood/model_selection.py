@@ -15,10 +15,10 @@ from sklearn.metrics import check_scoring
 from sklearn.model_selection import GridSearchCV, ParameterGrid, check_cv, cross_validate
 from sklearn.pipeline import Pipeline
 
-from skmimood._base import BaseTokenDetector
 from skmimood.exceptions import InputError
-from skmimood.inpainter import MaskedTokenInpainter
 from skmimood.metrics import pixel_average_precision_scorer
+from skmimood.tokens.base import BaseTokenDetector
+from skmimood.tokens.inpainter import MaskedTokenInpainter
 
 
 def restoration_path(

@@ -6,11 +6,11 @@ from typing import Any
 
 from sklearn.pipeline import Pipeline
 
-from skmimood._caching import session_directory
-from skmimood.detector import AnomalousTokenDetector
 from skmimood.exceptions import InputError
-from skmimood.inpainter import MaskedTokenInpainter
-from skmimood.tokenizer import VQTokenizer
+from skmimood.runtime.cache import session_directory
+from skmimood.tokens.detector import AnomalousTokenDetector
+from skmimood.tokens.inpainter import MaskedTokenInpainter
+from skmimood.tokens.tokenizer import VQTokenizer
 
 _PAPER_OPTIMISER = {"learning_rate": 5e-5, "weight_decay": 1e-5, "gradient_clip": 1.0}
 _PAPER_TRANSFORMER = {

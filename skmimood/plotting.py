@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from skmimood.volumes.results import Gallery, ScanResult
+    from skmimood.scans.results import Gallery, ScanResult
 
 __all__ = ["COLUMNS", "ColourScale", "gallery_tiles", "overlay", "plot_gallery", "plot_scan"]
 
@@ -112,7 +112,7 @@ def plot_gallery(
     Parameters
     ----------
     gallery : Gallery of k slices
-        From a :class:`skmimood.volumes.ScanResult`.
+        From a :class:`skmimood.scans.ScanResult`.
     scale : ColourScale or float
         ``ColourScale.of(detector)``, or the pixel threshold.
     title : str, optional

@@ -23,7 +23,7 @@ def score_or_die(model, mark, job, output, wait, source):
     """Score a scan as the program does, but die at the first attempt at one of them."""
     from skmimood.jobs import scoring
     from skmimood.nifti import scan_id
-    from skmimood.volumes import ScanDetector
+    from skmimood.scans import ScanDetector
 
     detect_scan, met = ScanDetector.detect_scan, output.with_name("met")
 

@@ -8,8 +8,9 @@ import numpy as np
 from conftest import make_slices, small_steps
 from sklearn.pipeline import Pipeline
 
-from skmimood import VQTokenizer, _training, save_model
+from skmimood import VQTokenizer, save_model
 from skmimood.exceptions import InputError
+from skmimood.training import loop
 
 
 def small_heads():
@@ -44,20 +45,20 @@ def learnt(steps):
 
 def interrupted(fit, title, at_step):
     """Call ``fit``, which is interrupted in the training of ``title``."""
-    step = _training._Trainer._step
+    step = loop._Trainer._step
 
     def interrupt(self):
         if self.runtime.title == title and self.progress.step == at_step:
             raise KeyboardInterrupt
         return step(self)
 
-    _training._Trainer._step = interrupt
+    loop._Trainer._step = interrupt
     try:
         fit()
     except KeyboardInterrupt:
         return
     finally:
-        _training._Trainer._step = step
+        loop._Trainer._step = step
     raise AssertionError("it was not interrupted")
 
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 from conftest import make_slices
 
-from skmimood._augmentation import flip_and_rotate, vary_intensity
+from skmimood.training.augmentation import flip_and_rotate, vary_intensity
 
 IMAGES = torch.from_numpy(make_slices(64))[:, None]
 

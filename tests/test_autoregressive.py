@@ -13,18 +13,18 @@ from sklearn.model_selection import GridSearchCV, PredefinedSplit
 from sklearn.pipeline import Pipeline
 
 from skmimood import load_model, save_model
-from skmimood._random import Streams
-from skmimood.baselines.autoregressive import (
+from skmimood.exceptions import InputError, SkmimoodWarning
+from skmimood.metrics import token_labels
+from skmimood.networks.causal_transformer import CausalTransformer
+from skmimood.networks.weights import new_network
+from skmimood.runtime.streams import Streams
+from skmimood.tokens.autoregressive import (
     AutoregressiveRestorer,
     restore_in_order,
     surprisals,
     visiting_order,
 )
-from skmimood.exceptions import InputError, SkmimoodWarning
-from skmimood.metrics import token_labels
-from skmimood.networks.causal_transformer import CausalTransformer
-from skmimood.networks.weights import new_network
-from skmimood.scans import TokenizedScans
+from skmimood.tokens.container import TokenizedScans
 
 TINY = {
     "depth": 2, "width": 32, "n_heads": 2, "batch_size": 16, "warmup_iter": 10, "learning_rate": 3e-3,

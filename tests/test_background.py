@@ -11,7 +11,8 @@ from sklearn.base import clone
 from sklearn.metrics import roc_auc_score
 
 from skmimood import VQTokenizer
-from skmimood._background import in_order_of_length, lengths, mark_background, masks_on_head, unmark
+from skmimood.networks.marks import in_order_of_length, lengths, masks_on_head, unmark
+from skmimood.tokens.background import mark_background
 
 
 def test_tokens_off_the_head_are_marked_but_for_a_margin_of_one():

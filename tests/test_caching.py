@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from joblib import Memory
 
-from skmimood import _caching
-from skmimood._caching import run_cached, session_directory
 from skmimood.exceptions import SkmimoodWarning
+from skmimood.runtime import cache
+from skmimood.runtime.cache import run_cached, session_directory
 
 CALLS = []
 
@@ -54,7 +54,7 @@ def test_other_arguments_are_computed(tmp_path):
 
 def test_what_other_code_has_computed_is_computed_again(tmp_path, monkeypatch):
     for digest in ("before", "after", "before"):
-        monkeypatch.setattr(_caching, "code_digest", lambda module, digest=digest: f"{module}-{digest}")
+        monkeypatch.setattr(cache, "code_digest", lambda module, digest=digest: f"{module}-{digest}")
         assert run_cached(double, str(tmp_path), numbers=1) == 2
     assert len(CALLS) == 2
     assert len(list(tmp_path.glob(f"*{__name__}-before*"))) == 1

@@ -3,8 +3,8 @@ import math
 import numpy as np
 import pytest
 
-from skmimood.calibration import HealthyReference, ScoreHistogram
 from skmimood.exceptions import InputError, ModelLoadError, SkmimoodWarning
+from skmimood.maps.conformal import HealthyReference, ScoreHistogram
 
 
 def _scores(seed, n_scans=40, n_pixels=500):

@@ -11,13 +11,14 @@ import pytest
 from command_line import assert_mistake, content, rows, run
 from toy_scans import write_healthy_scans
 
-from skmimood import __version__, _training
+from skmimood import __version__
 from skmimood.cli import main
 from skmimood.cli.arguments import _PRESETS
 from skmimood.exceptions import InputError
 from skmimood.jobs.locks import claimed
 from skmimood.pipeline import PRESETS
-from skmimood.volumes import ScanDetector
+from skmimood.scans import ScanDetector
+from skmimood.training import loop
 
 
 @pytest.fixture
@@ -176,7 +177,7 @@ def test_too_few_scans_are_a_clear_error_that_leaves_nothing(healthy, tmp_path, 
 
 
 def test_an_interrupted_fit_goes_on_where_it_was(healthy, tmp_path, capsys, monkeypatch):
-    step, made = _training._Trainer._step, []
+    step, made = loop._Trainer._step, []
 
     def counted(self):
         made.append(self.runtime.title)
@@ -184,7 +185,7 @@ def test_an_interrupted_fit_goes_on_where_it_was(healthy, tmp_path, capsys, monk
             raise KeyboardInterrupt
         return step(self)
 
-    monkeypatch.setattr(_training._Trainer, "_step", counted)
+    monkeypatch.setattr(loop._Trainer, "_step", counted)
     command = ("fit", healthy, "-o", tmp_path / "model", *FAST)
     assert run(*command) == 130
     assert "--resume" in capsys.readouterr().err

@@ -4,11 +4,16 @@ import sys
 
 import pytest
 
-from skmimood import _code_digest
-from skmimood._code_digest import code_digest, reached_modules
+from skmimood.runtime.code_digest import _code, code_digest, reached_modules
 
 FILES = {
-    "__init__.py": "_PUBLIC = {'fall': 'laws'}\n",
+    "__init__.py": """import importlib
+
+def __getattr__(name):
+    if name == 'fall':
+        return importlib.import_module('digested.laws').draw
+    raise AttributeError(name)
+""",
     "fit.py": """'''Fits.'''
 from typing import TYPE_CHECKING
 
@@ -46,14 +51,14 @@ def digest(tmp_path, monkeypatch):
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text)
         code_digest.cache_clear()
-        _code_digest._code.cache_clear()
+        _code.cache_clear()
         return code_digest("digested.fit")
 
     yield of
     for name in [name for name in sys.modules if name.partition(".")[0] == "digested"]:
         del sys.modules[name]
     code_digest.cache_clear()
-    _code_digest._code.cache_clear()
+    _code.cache_clear()
 
 
 @pytest.mark.parametrize(
@@ -92,30 +97,52 @@ def test_of_other_packages_this_one_alone_counts(digest):
     before = digest()
     digest(late="import numpy\nfrom skmimood import VQTokenizer\n\ndef decide(x):\n    return x > 3\n")
     reached = reached_modules("digested.fit")
-    assert {"skmimood.tokenizer", "skmimood.networks.vqvae"} <= reached
+    assert {"skmimood.tokens.tokenizer", "skmimood.networks.vqvae"} <= reached
     assert not any(name.startswith("numpy") for name in reached)
     assert code_digest("digested.fit") != before
 
 
 TRAININGS = {
-    "tokenizer": {"networks.vqvae", "networks.quantizer", "_augmentation", "_foreground"},
-    "_training_tokens": {"_synthetic", "_augmentation", "_background", "networks.vqvae"},
-    "detector": {"networks.unet", "networks.transformer", "_corruption", "_background"},
-    "inpainter": {"networks.transformer", "networks.attention", "_corruption", "_background"},
-    "baselines.autoregressive": {"networks.causal_transformer", "_sampling"},
-    "baselines.denoising": {"networks.unet", "_augmentation"},
-    "baselines.likelihood": {"networks.transformer", "inpainter", "_corruption"},
-    "baselines.mae": {"networks.mae", "baselines._pseudo_abnormal"},
-    "baselines.token_critic": {"networks.transformer", "inpainter", "_corruption", "_sampling"},
+    "tokens.tokenizer": {
+        "networks.vqvae",
+        "networks.quantizer",
+        "training.augmentation",
+        "preprocessing.heads",
+    },
+    "tokens.copies": {
+        "training.painted_anomalies",
+        "training.augmentation",
+        "tokens.background",
+        "networks.vqvae",
+    },
+    "tokens.detector": {"networks.unet", "networks.transformer", "tokens.corruption", "tokens.background"},
+    "tokens.inpainter": {
+        "networks.transformer",
+        "networks.attention",
+        "tokens.corruption",
+        "tokens.background",
+    },
+    "tokens.autoregressive": {"networks.causal_transformer", "tokens.sampling"},
+    "tokens.likelihood": {"networks.transformer", "tokens.inpainter", "tokens.corruption"},
+    "tokens.critic": {"networks.transformer", "tokens.inpainter", "tokens.corruption", "tokens.sampling"},
+    "detectors.denoising": {"networks.unet", "training.augmentation"},
+    "detectors.masked_autoencoder": {"networks.mae", "detectors.pseudo_abnormal"},
 }
 
 
 @pytest.mark.parametrize("module", TRAININGS)
 def test_all_that_a_training_depends_on_counts(module):
     reached = reached_modules(f"skmimood.{module}")
-    everywhere = {"_training", "_random", "_device", "_distributed", "networks.weights"}
+    everywhere = {
+        "training.loop",
+        "runtime.streams",
+        "runtime.device",
+        "runtime.distributed",
+        "networks.weights",
+    }
     assert {f"skmimood.{name}" for name in TRAININGS[module] | everywhere} <= reached
-    assert not any(name.startswith(("skmimood.jobs", "skmimood.cli", "skmimood.volumes")) for name in reached)
+    above = ("skmimood.jobs", "skmimood.cli", "skmimood.scans", "skmimood.estimators")
+    assert not any(name.startswith(above) for name in reached)
 
 
 def test_every_module_with_a_training_is_tested_here():
@@ -130,4 +157,4 @@ def test_every_module_with_a_training_is_tested_here():
         for path in root.rglob("*.py")
         if re.search(r"^def (train_|tokenize_)", path.read_text(), re.MULTILINE)
     }
-    assert found - {"baselines._pseudo_abnormal"} == set(TRAININGS) - {"baselines.likelihood"}
+    assert found - {"detectors.pseudo_abnormal"} == set(TRAININGS) - {"tokens.likelihood"}

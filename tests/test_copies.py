@@ -8,7 +8,7 @@ from toy_scans import RAS, head, image, make
 from skmimood.datasets import make_brain_phantom
 from skmimood.exceptions import SkmimoodWarning
 from skmimood.nifti import write_image
-from skmimood.volumes.copies import Copies, is_copy, orientations
+from skmimood.scans.copies import Copies, is_copy, orientations
 
 VOXELS = head(0)[0]
 CUBE = head(0, shape=(24, 24, 24))[0]

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import label
 
-from skmimood._corruption import CORRUPTIONS, MASK_GENERATORS, draw_masks, draw_replacements
+from skmimood.tokens.corruption import CORRUPTIONS, MASK_GENERATORS, draw_masks, draw_replacements
 
 
 @pytest.fixture

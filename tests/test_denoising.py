@@ -11,14 +11,14 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from sklearn.model_selection import GridSearchCV, PredefinedSplit
 from sklearn.pipeline import Pipeline
 
-from skmimood import _state, load_model, save_model
-from skmimood._foreground import eroded, head_masks
-from skmimood._training import train
-from skmimood.baselines import denoising
-from skmimood.baselines.denoising import DenoisingAutoencoder, coarse_noise
+from skmimood import load_model, persistence, save_model
+from skmimood.detectors import denoising
+from skmimood.detectors.denoising import DenoisingAutoencoder, coarse_noise
 from skmimood.exceptions import InputError, SkmimoodWarning
 from skmimood.networks.unet import UNet
 from skmimood.networks.weights import new_network
+from skmimood.preprocessing.heads import eroded, head_masks
+from skmimood.training.loop import train
 
 
 def small_autoencoder(**parameters) -> DenoisingAutoencoder:
@@ -161,8 +161,8 @@ def test_the_output_layer_is_computed_in_float32():
 
 
 def test_a_saved_autoencoder_gives_the_same_maps_and_masks(autoencoder, lesions, tmp_path, monkeypatch):
-    registry = _state._REGISTRY | {"DenoisingAutoencoder": "skmimood.baselines.denoising"}
-    monkeypatch.setattr(_state, "_REGISTRY", registry)
+    registry = persistence.ESTIMATORS | {"DenoisingAutoencoder": "skmimood.detectors.denoising"}
+    monkeypatch.setattr(persistence, "_REGISTRY", registry)
     save_model(autoencoder, tmp_path / "model")
     loaded = load_model(tmp_path / "model")
     np.testing.assert_array_equal(

@@ -8,10 +8,10 @@ from sklearn.base import clone
 from sklearn.pipeline import Pipeline
 from toy_scans import MedianRestorer, image, make, write_healthy_scans
 
-from skmimood import _state
-from skmimood.calibration import HealthyReference
+from skmimood import persistence
 from skmimood.exceptions import ModelLoadError, ModelSaveError, SkmimoodWarning
-from skmimood.volumes import ScanDetector
+from skmimood.maps.conformal import HealthyReference
+from skmimood.scans import ScanDetector
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +91,7 @@ def test_the_state_survives_json_and_gives_the_same_maps(fitted):
 
 
 def test_a_saved_detector_comes_back_with_its_thresholds(detector, tmp_path, monkeypatch):
-    monkeypatch.setitem(_state._REGISTRY, "MedianRestorer", MedianRestorer.__module__)
+    monkeypatch.setitem(persistence.ESTIMATORS, "MedianRestorer", MedianRestorer.__module__)
     detector.pixel_threshold_, detector.scan_threshold_ = 0.125, np.inf
     detector.save(tmp_path / "model")
     loaded = ScanDetector.load(tmp_path / "model")
@@ -107,8 +107,8 @@ def test_a_saved_detector_comes_back_with_its_thresholds(detector, tmp_path, mon
 
 
 def test_a_saved_model_of_another_class_is_refused(detector, tmp_path, monkeypatch):
-    monkeypatch.setitem(_state._REGISTRY, "MedianRestorer", MedianRestorer.__module__)
-    _state.save_model(detector.pipeline_, tmp_path / "pipeline")
+    monkeypatch.setitem(persistence.ESTIMATORS, "MedianRestorer", MedianRestorer.__module__)
+    persistence.save_model(detector.pipeline_, tmp_path / "pipeline")
     with pytest.raises(ModelLoadError, match="saved Pipeline, not a ScanDetector"):
         ScanDetector.load(tmp_path / "pipeline")
 

@@ -3,10 +3,10 @@ import torch
 from conftest import make_slices, plant_lesions
 from rounding import assert_same
 
-from skmimood._device import out_of_memory_advice, resolve_device, resolve_precision, with_halving
-from skmimood._trained_step import run_in_batches
 from skmimood.exceptions import DeviceError, InputError
+from skmimood.networks.batches import run_in_batches
 from skmimood.networks.transformer import TokenTransformer
+from skmimood.runtime.device import out_of_memory_advice, resolve_device, resolve_precision, with_halving
 
 
 def refuse_above(size):

@@ -6,7 +6,7 @@ import pytest
 from toy_scans import RAS, image, make
 
 from skmimood.exceptions import SkmimoodWarning
-from skmimood.volumes.domain import layout_distance, tissue_layout
+from skmimood.scans.domain import layout_distance, tissue_layout
 
 SHAPE = (30, 36, 20)
 

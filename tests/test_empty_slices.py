@@ -5,8 +5,6 @@ import pytest
 from conftest import IMAGE_SIZE, make_slices, small_steps
 from sklearn.pipeline import Pipeline
 
-from skmimood._foreground import have_heads, head_masks
-from skmimood._pixel_maps import BasePixelDetector
 from skmimood.baselines import (
     AutoregressiveRestorer,
     DenoisingAutoencoder,
@@ -15,6 +13,8 @@ from skmimood.baselines import (
     MaskedAutoencoderDetector,
     TokenizerResidual,
 )
+from skmimood.maps.base import BasePixelDetector
+from skmimood.preprocessing.heads import have_heads, head_masks
 
 SHAPE = (IMAGE_SIZE, IMAGE_SIZE)
 NETWORK = {"max_iter": 2, "random_state": 0, "validation_fraction": 0.25}
@@ -80,7 +80,7 @@ def test_maps_of_slices_with_a_head_are_those_of_the_network(last_steps, monkeyp
     heads = make_slices(4, seed=7)
     heads[0] *= np.hypot(*np.mgrid[-1:1:32j, -1:1:32j]) < 0.25  # a small one, as at the top of a brain
     as_they_are = last_steps["denoising"].decision_function(heads)
-    monkeypatch.setattr("skmimood._pixel_maps.have_heads", lambda images: np.ones(len(images), bool))
+    monkeypatch.setattr("skmimood.maps.base.have_heads", lambda images: np.ones(len(images), bool))
     np.testing.assert_array_equal(last_steps["denoising"].decision_function(heads), as_they_are)
 
 

@@ -10,11 +10,12 @@ from conftest import as_if_fitted_with, make_slices, plant_lesions
 from rounding import assert_same
 
 from benchmarks.plain_reading import at_precision, plain_maps, plain_restore
-from skmimood import _base, tokenizer
-from skmimood._background import mark_background
-from skmimood._random import Streams
+from skmimood import tokenizer
 from skmimood.networks.transformer import Block, TokenTransformer
 from skmimood.networks.weights import new_network
+from skmimood.runtime.streams import Streams
+from skmimood.tokens import base
+from skmimood.tokens.background import mark_background
 
 
 @pytest.fixture(scope="module")
@@ -200,15 +201,15 @@ def test_a_healed_slice_is_decoded_once_whatever_r(pipeline, slices, monkeypatch
 
 
 def test_no_batch_grows_with_restorations_steps_or_slices(pipeline, slices, batches, monkeypatch):
-    monkeypatch.setattr(_base, "_IN_FLIGHT", 16)
+    monkeypatch.setattr(base, "_IN_FLIGHT", 16)
     in_flight = []
-    maps = _base.residual_maps
+    maps = base.residual_maps
 
     def counting(reference, healed, *arguments):
         in_flight.append(healed.shape[:2].numel())
         return maps(reference, healed, *arguments)
 
-    monkeypatch.setattr(_base, "residual_maps", counting)
+    monkeypatch.setattr(base, "residual_maps", counting)
     for n_restorations, n_steps, n_copies in ((2, 2, 1), (16, 2, 1), (2, 6, 1), (2, 2, 8)):
         pipeline[-1].set_params(n_restorations=n_restorations, n_steps=n_steps)
         pipeline.decision_function(np.tile(slices, (n_copies, 1, 1)))
@@ -220,5 +221,5 @@ def test_no_batch_grows_with_restorations_steps_or_slices(pipeline, slices, batc
 def test_more_restorations_than_are_held_at_once_are_restored_in_parts(pipeline, slices, monkeypatch):
     pipeline[-1].set_params(n_restorations=7)
     expected = pipeline.decision_function(slices)
-    monkeypatch.setattr(_base, "_IN_FLIGHT", 3)
+    monkeypatch.setattr(base, "_IN_FLIGHT", 3)
     assert_same(pipeline.decision_function(slices), expected)

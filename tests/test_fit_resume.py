@@ -4,9 +4,9 @@ import pytest
 from command_line import assert_mistake, content, run
 from toy_scans import image, write_healthy_scans
 
-from skmimood import _training
 from skmimood.jobs.locks import claimed
 from skmimood.nifti import write_image
+from skmimood.training import loop
 
 FAST = ("--max-iter", 2, "--size", 16, "--scan-fpr", 0.5, "--quiet")
 
@@ -20,7 +20,7 @@ def healthy(tmp_path):
 def test_resume_says_what_it_goes_on_with_and_refuses_other_settings_and_scans(
     healthy, tmp_path, capsys, monkeypatch
 ):
-    step, made = _training._Trainer._step, []
+    step, made = loop._Trainer._step, []
 
     def counted(self):
         made.append(self.runtime.title)
@@ -28,10 +28,10 @@ def test_resume_says_what_it_goes_on_with_and_refuses_other_settings_and_scans(
             raise KeyboardInterrupt
         return step(self)
 
-    monkeypatch.setattr(_training._Trainer, "_step", counted)
+    monkeypatch.setattr(loop._Trainer, "_step", counted)
     command = ("fit", healthy, "-o", tmp_path / "model", "--max-iter", 8, "--size", 16, "--scan-fpr", 0.5)
     assert run(*command, "--resume", "--quiet") == 130
-    monkeypatch.setattr(_training._Trainer, "_step", step)
+    monkeypatch.setattr(loop._Trainer, "_step", step)
     before = content(tmp_path)
     capsys.readouterr()
 

@@ -11,13 +11,13 @@ from sklearn.pipeline import Pipeline
 from toy_scans import MedianRestorer, Unchanged, image, make
 
 from skmimood import VQTokenizer
-from skmimood._validation import healthy_samples
 from skmimood.baselines import DenoisingAutoencoder, MaskedAutoencoderDetector
 from skmimood.exceptions import InputError, SkmimoodWarning
 from skmimood.jobs.fitting import _say_summary
 from skmimood.model_selection import RestorationSearchCV
 from skmimood.nifti import write_image
-from skmimood.volumes.subjects import groups_in_table, groups_of
+from skmimood.scans.subjects import groups_in_table, groups_of
+from skmimood.validation.images import healthy_samples
 
 NUMBERED = np.arange(40.0).repeat(64).reshape(40, 8, 8)
 
@@ -93,10 +93,10 @@ def test_one_group_alone_is_divided_with_a_warning():
 
 def test_every_step_validates_on_whole_groups(monkeypatch):
     cuts, slices = [], make_slices(24)
-    from skmimood import _training
+    from skmimood.training import loop
 
-    split = _training.split_validation
-    monkeypatch.setattr(_training, "split_validation", lambda *sizes: cuts.append(split(*sizes)) or cuts[-1])
+    split = loop.split_validation
+    monkeypatch.setattr(loop, "split_validation", lambda *sizes: cuts.append(split(*sizes)) or cuts[-1])
     groups = np.repeat([7, 3, 5], [4, 8, 12])
     pipe = Pipeline(small_steps(max_iter=1))
     with warnings.catch_warnings():

@@ -6,7 +6,7 @@ import pytest
 from toy_scans import RAS, head, image, make
 
 from skmimood.exceptions import InputError, ScanWriteError, SkmimoodWarning
-from skmimood.volumes.results import OUTPUTS
+from skmimood.scans.results import OUTPUTS
 
 
 @pytest.fixture(scope="module")

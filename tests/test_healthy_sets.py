@@ -10,9 +10,9 @@ from toy_scans import RAS, MedianRestorer, Unchanged, head, image, make, write_h
 
 from skmimood.exceptions import InputError, ScanReadError, SkmimoodWarning
 from skmimood.nifti import write_image
-from skmimood.volumes.cohort import Candidate
-from skmimood.volumes.domain import find_high_scores
-from skmimood.volumes.fitting import SliceReservoir
+from skmimood.scans.cohort import Candidate
+from skmimood.scans.domain import find_high_scores
+from skmimood.scans.fitting import SliceReservoir
 
 
 @pytest.fixture(scope="module")

@@ -8,9 +8,9 @@ from rounding import assert_same
 from sklearn.metrics import average_precision_score, roc_auc_score
 from sklearn.pipeline import Pipeline
 
-from skmimood._foreground import eroded, head_masks
-from skmimood._residuals import upsample
 from skmimood.exceptions import InputError, SkmimoodWarning
+from skmimood.maps.residuals import upsample
+from skmimood.preprocessing.heads import eroded, head_masks
 
 
 @pytest.fixture(scope="module")

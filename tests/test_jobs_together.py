@@ -16,7 +16,7 @@ from skmimood.jobs.one_scan import NamedScan, attempt
 from skmimood.jobs.outcomes import ScanOutcome, StatusTable
 from skmimood.jobs.scoring import ScoreJob, score_scans
 from skmimood.nifti import write_image
-from skmimood.volumes import ScanDetector
+from skmimood.scans import ScanDetector
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from toy_scans import RAS, head, image, make
 
 from skmimood.exceptions import InputError, SkmimoodWarning
 from skmimood.nifti import write_image
-from skmimood.volumes.sources import pair_masks
+from skmimood.scans.sources import pair_masks
 
 
 def _sources(folder, *names):

@@ -10,10 +10,11 @@ from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import Pipeline
 
-from skmimood import _state, load_model, save_model
-from skmimood.baselines import _pseudo_abnormal, mae
-from skmimood.baselines._pseudo_abnormal import crop_and_mirror, darken_boxes
-from skmimood.baselines.mae import MaskedAutoencoderDetector
+from skmimood import load_model, persistence, save_model
+from skmimood.detectors import masked_autoencoder as mae
+from skmimood.detectors import pseudo_abnormal
+from skmimood.detectors.masked_autoencoder import MaskedAutoencoderDetector
+from skmimood.detectors.pseudo_abnormal import crop_and_mirror, darken_boxes
 from skmimood.exceptions import InputError, SkmimoodWarning
 from skmimood.networks.mae import to_images, to_patches
 
@@ -54,7 +55,7 @@ def changeable(trained) -> MaskedAutoencoderDetector:
 def n_trainings(monkeypatch) -> list[str]:
     """Return a list that grows by the name of each network that is trained."""
     names = []
-    for module in (mae, _pseudo_abnormal):
+    for module in (mae, pseudo_abnormal):
 
         def count(network, *arguments, _train=module.train, **keywords):
             names.append(type(network).__name__)
@@ -169,7 +170,7 @@ def test_predict_warns_when_the_threshold_belongs_to_other_parameters(changeable
 
 def test_the_masks_of_fewer_trials_are_a_prefix_of_those_of_more(trained):
     network, four = trained._networks()
-    eight = _pseudo_abnormal.visible_patches(network.autoencoder, 8, trained.seed_)
+    eight = pseudo_abnormal.visible_patches(network.autoencoder, 8, trained.seed_)
     torch.testing.assert_close(eight[:4], four)
 
 
@@ -270,7 +271,7 @@ def test_a_grid_search_over_filters_trains_once_a_fold(healthy, tmp_path, n_trai
 
 
 def test_a_saved_model_gives_the_same_maps_and_scores(trained, lesions, tmp_path, monkeypatch):
-    monkeypatch.setitem(_state._REGISTRY, "MaskedAutoencoderDetector", mae.__name__)
+    monkeypatch.setitem(persistence.ESTIMATORS, "MaskedAutoencoderDetector", mae.__name__)
     save_model(trained, tmp_path / "model")
     loaded = load_model(tmp_path / "model")
     for method in ("predict", "decision_function", "score_samples"):
@@ -289,7 +290,7 @@ def test_a_fit_that_ends_between_the_trainings_leaves_no_fitted_detector(healthy
     def interrupt(*arguments, **keywords):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(_pseudo_abnormal, "train", interrupt)
+    monkeypatch.setattr(pseudo_abnormal, "train", interrupt)
     detector = small()
     with pytest.raises(KeyboardInterrupt):
         detector.fit(healthy)

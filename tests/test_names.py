@@ -12,8 +12,8 @@ import pytest
 from skmimood.datasets.tables import read_pairs
 from skmimood.exceptions import InputError, ScanReadError
 from skmimood.nifti import find_companion, find_scans, read_scan, scan_id, scan_ids, subject_of
-from skmimood.volumes.sources import find_named_or_chosen, first_places, mask_suffixes, pair_masks
-from skmimood.volumes.subjects import groups_of, subject_among
+from skmimood.scans.sources import find_named_or_chosen, first_places, mask_suffixes, pair_masks
+from skmimood.scans.subjects import groups_of, subject_among
 
 MEMORY = nib.Nifti1Image(np.zeros((8, 8, 8), np.float32), np.eye(4))
 
@@ -204,7 +204,7 @@ def test_names_keep_their_letters_in_any_locale(tmp_path):
     program = (
         "import os, sys\n"
         "from skmimood.nifti import scan_id\n"
-        "from skmimood.volumes.results import output_stem\n"
+        "from skmimood.scans.results import output_stem\n"
         "for name in sorted(os.listdir()):\n"
         "    scan = scan_id(name)\n"
         "    open(output_stem(scan) + '.out', 'x').close()\n"

@@ -13,7 +13,7 @@ from skmimood import VQTokenizer, make_mimood_pipeline
 from skmimood.exceptions import InputError, SkmimoodWarning
 from skmimood.metrics import pixel_average_precision_scorer
 from skmimood.pipeline import PRESET_IMAGE_SIZE, PRESETS, preset_of
-from skmimood.volumes.fitting import warn_about_size
+from skmimood.scans.fitting import warn_about_size
 
 GRID = {
     "detector__threshold": [0.1, 0.3],

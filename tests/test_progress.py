@@ -7,17 +7,17 @@ from conftest import make_slices, small_steps
 from sklearn.pipeline import Pipeline
 from toy_scans import image, make
 
-from skmimood import _progress
-from skmimood._progress import each, job, stage
-from skmimood.volumes.fitting import expected_seconds
+from skmimood.runtime import progress
+from skmimood.runtime.progress import each, job, stage
+from skmimood.scans.fitting import expected_seconds
 
 
 @pytest.fixture
 def clock(monkeypatch):
     """Return a list of which the one entry is what the clock says."""
     now = [1000.0]
-    monkeypatch.setattr(_progress.time, "monotonic", lambda: now[0])
-    monkeypatch.setattr(_progress.tqdm, "__init__", _with_clock(_progress.tqdm.__init__, now))
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(progress.tqdm, "__init__", _with_clock(progress.tqdm.__init__, now))
     return now
 
 

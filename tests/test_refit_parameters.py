@@ -7,7 +7,7 @@ import pytest
 from conftest import make_slices, small_steps
 
 from skmimood import AnomalousTokenDetector, SliceStandardizer, VQTokenizer, baselines, load_model, save_model
-from skmimood.inpainter import MaskedTokenInpainter
+from skmimood.tokens.inpainter import MaskedTokenInpainter
 
 # No refit needed: of the maps, of memory and time, and of where a training runs.
 FREE = {

@@ -21,7 +21,7 @@ from skmimood.plotting import (
     plot_gallery,
     plot_scan,
 )
-from skmimood.volumes import Gallery, ScanResult
+from skmimood.scans import Gallery, ScanResult
 
 HOSTILE = "\"'><script>alert(1)</script><img src=x onerror=alert(1)>é{{ 7 * 7 }}"
 

@@ -1,7 +1,7 @@
 import torch
 from scipy.ndimage import minimum_filter, uniform_filter
 
-from skmimood._residuals import filter_maps, residual_maps, upsample
+from skmimood.maps.residuals import filter_maps, residual_maps, upsample
 
 GENERATOR = torch.Generator().manual_seed(0)
 REFERENCE = torch.rand(3, 16, 16, generator=GENERATOR)

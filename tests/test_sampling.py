@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from skmimood._random import Streams, sampling_uniforms
-from skmimood._sampling import _halton_ranks, inpaint, restore_tokens, sample
+from skmimood.runtime.streams import Streams, sampling_uniforms
+from skmimood.tokens.sampling import _halton_ranks, inpaint, restore_tokens, sample
 
 ODD = 9  # the one anomalous code of the toy detector
 

@@ -8,10 +8,10 @@ import pytest
 from command_line import assert_mistake, content, rows, run, status
 from toy_scans import RAS, MedianRestorer, image, make, write_healthy_scans
 
-from skmimood import _state
+from skmimood import persistence
 from skmimood.exceptions import SkmimoodWarning
 from skmimood.nifti import write_image
-from skmimood.volumes import ScanDetector
+from skmimood.scans import ScanDetector
 
 HOSTILE = "a'b\"<script>alert(1)<script>=é \x1b[31m"
 
@@ -21,7 +21,7 @@ def model(tmp_path_factory):
     """Return a saved model that needs no training."""
     with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
         warnings.simplefilter("ignore", SkmimoodWarning)
-        patch.setitem(_state._REGISTRY, "MedianRestorer", MedianRestorer.__module__)
+        patch.setitem(persistence.ESTIMATORS, "MedianRestorer", MedianRestorer.__module__)
         folder = tmp_path_factory.mktemp("model")
         make(calibration_fraction=0.3).fit(write_healthy_scans(folder)).save(folder / "model")
         yield folder / "model"
@@ -189,7 +189,7 @@ def test_an_interrupt_keeps_finished_results_and_a_valid_status(model, scans, tm
 
     monkeypatch.undo()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(_state._REGISTRY, "MedianRestorer", MedianRestorer.__module__)
+        patch.setitem(persistence.ESTIMATORS, "MedianRestorer", MedianRestorer.__module__)
         assert run("score", scans, "-m", model, "-o", out, "--resume") == 0
     assert status(out)["n_ok"] == 3
 

@@ -11,12 +11,12 @@ from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import GridSearchCV, PredefinedSplit
 from sklearn.pipeline import Pipeline
 
-from skmimood import VQTokenizer, _state, load_model, save_model
-from skmimood._foreground import eroded, head_masks
-from skmimood.baselines.intensity import IntensityThreshold
-from skmimood.baselines.tokenizer_residual import TokenizerResidual
-from skmimood.baselines.zscore import HealthyZScore
+from skmimood import VQTokenizer, load_model, save_model
+from skmimood.detectors.intensity import IntensityThreshold
+from skmimood.detectors.zscore import HealthyZScore
 from skmimood.exceptions import InputError, ModelLoadError, SkmimoodWarning
+from skmimood.preprocessing.heads import eroded, head_masks
+from skmimood.tokens.tokenizer_residual import TokenizerResidual
 
 RIVALS = ["intensity", "zscore", "residual"]
 
@@ -44,16 +44,6 @@ def rival(request, rivals) -> Pipeline:
 @pytest.fixture(scope="module")
 def lesions():
     return plant_lesions(make_slices(12, seed=3))
-
-
-@pytest.fixture
-def registered(monkeypatch):
-    modules = {
-        "IntensityThreshold": "skmimood.baselines.intensity",
-        "HealthyZScore": "skmimood.baselines.zscore",
-        "TokenizerResidual": "skmimood.baselines.tokenizer_residual",
-    }
-    monkeypatch.setattr(_state, "_REGISTRY", _state._REGISTRY | modules)
 
 
 def auroc(maps, masks) -> float:
@@ -99,7 +89,7 @@ def test_no_result_depends_on_the_neighbours_of_a_sample(rival, lesions):
 
 
 @pytest.mark.parametrize("rival", RIVALS, indirect=True)
-def test_a_saved_rival_gives_the_same_maps_and_masks(rival, lesions, tmp_path, registered):
+def test_a_saved_rival_gives_the_same_maps_and_masks(rival, lesions, tmp_path):
     save_model(rival, tmp_path / "model")
     for loaded in (load_model(tmp_path / "model"), pickle.loads(pickle.dumps(rival))):
         np.testing.assert_array_equal(

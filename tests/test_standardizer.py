@@ -5,8 +5,8 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
 from skmimood import SliceStandardizer, load_model, save_model
-from skmimood._foreground import eroded, head_masks
 from skmimood.exceptions import InputError
+from skmimood.preprocessing.heads import eroded, head_masks
 
 HEALTHY = make_slices(6, seed=3)
 

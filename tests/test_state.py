@@ -9,9 +9,9 @@ from sklearn.base import BaseEstimator
 from sklearn.exceptions import NotFittedError
 from sklearn.pipeline import Pipeline
 
-from skmimood import _state, load_model, save_model
-from skmimood._state import _content_hash
+from skmimood import load_model, persistence, save_model
 from skmimood.exceptions import InputError, ModelLoadError, ModelSaveError, SkmimoodWarning
+from skmimood.persistence import _content_hash
 
 
 @pytest.fixture
@@ -103,7 +103,7 @@ def test_a_model_saved_through_a_link_goes_where_the_link_leads(fitted, tmp_path
 def test_a_replaced_model_that_cannot_be_removed_does_not_undo_the_saving(fitted, tmp_path, monkeypatch):
     save_model(fitted, tmp_path / "model")
     before = (tmp_path / "model").stat().st_ino
-    monkeypatch.setattr(_state.shutil, "rmtree", lambda path, ignore_errors=False: None)
+    monkeypatch.setattr(persistence.shutil, "rmtree", lambda path, ignore_errors=False: None)
     with pytest.warns(SkmimoodWarning, match=r"model is saved, but.*Delete '.model-.*-old' beside it"):
         save_model(fitted, tmp_path / "model", overwrite=True)
     assert (tmp_path / "model").stat().st_ino != before

@@ -1,7 +1,7 @@
 import numpy as np
 from conftest import make_slices
 
-from skmimood._synthetic import paint_anomalies
+from skmimood.training.painted_anomalies import paint_anomalies
 
 HEALTHY = make_slices(40, seed=5, size=64)
 

@@ -36,7 +36,7 @@ def test_a_process_forked_after_a_prediction_answers_and_is_refused_threads_that
 PATIENCE = """
 import threading, torch
 torch.set_num_threads({n_threads})
-from skmimood._device import resolve_device
+from skmimood.runtime.device import resolve_device
 resolve_device("cpu")
 resolve_device("cpu")
 counts = [torch.get_num_threads()]

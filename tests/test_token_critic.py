@@ -12,13 +12,13 @@ from sklearn.model_selection import GridSearchCV, PredefinedSplit
 from sklearn.pipeline import Pipeline
 
 from skmimood import MaskedTokenInpainter, load_model, save_model
-from skmimood._random import Streams
-from skmimood.baselines import token_critic
-from skmimood.baselines.token_critic import TokenCritic
 from skmimood.exceptions import InputError
 from skmimood.metrics import token_labels
 from skmimood.networks.transformer import TokenTransformer
 from skmimood.networks.weights import network_state, new_network
+from skmimood.runtime.streams import Streams
+from skmimood.tokens import critic as token_critic
+from skmimood.tokens.critic import TokenCritic
 
 N_CODES = 32
 

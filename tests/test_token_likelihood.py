@@ -12,9 +12,9 @@ from sklearn.model_selection import GridSearchCV, PredefinedSplit
 from sklearn.pipeline import Pipeline
 
 from skmimood import MaskedTokenInpainter, load_model, save_model
-from skmimood.baselines.likelihood import TokenLikelihoodDetector, lattice_masks, partition_masks
 from skmimood.exceptions import InputError
 from skmimood.metrics import token_labels
+from skmimood.tokens.likelihood import TokenLikelihoodDetector, lattice_masks, partition_masks
 
 MODES = ["random", "complementary", "unmasked"]
 N_CODES = 32

@@ -4,8 +4,8 @@ import torch
 from torch import nn
 
 from skmimood import VQTokenizer
-from skmimood._training import Recipe, Runtime, split_validation, train
 from skmimood.exceptions import InputError, SkmimoodWarning, TrainingDivergedError
+from skmimood.training.loop import Recipe, Runtime, split_validation, train
 
 RECIPE = Recipe(
     max_iter=60, batch_size=8, learning_rate=0.05, weight_decay=0.0, warmup_iter=5, gradient_clip=1.0,
@@ -77,7 +77,7 @@ def test_the_last_share_of_the_samples_validates():
 
 
 def test_the_learning_rate_warms_up_and_falls_to_zero_along_a_cosine():
-    from skmimood._training import _Trainer
+    from skmimood.training.loop import _Trainer
 
     trainer = _Trainer(line(), distance_to_line, 40, RECIPE, Runtime("test"), 0)
     rates = []
@@ -141,15 +141,15 @@ def test_checkpoints_that_cannot_be_written_cost_one_warning_and_not_the_trainin
 
 
 def test_losses_that_are_read_every_few_steps_train_the_same(monkeypatch):
-    from skmimood import _training
+    from skmimood.training import loop
 
-    expected, init = run(once_nan(20)), _training._Trainer.__init__
+    expected, init = run(once_nan(20)), loop._Trainer.__init__
 
     def with_rare_checks(self, *arguments):
         init(self, *arguments)
         self.steps_between_checks = 4
 
-    monkeypatch.setattr(_training._Trainer, "__init__", with_rare_checks)
+    monkeypatch.setattr(loop._Trainer, "__init__", with_rare_checks)
     found = run(once_nan(20))
     np.testing.assert_array_equal(found["history"]["loss"], expected["history"]["loss"])
     np.testing.assert_array_equal(found["state"]["weight"], expected["state"]["weight"])
@@ -182,9 +182,9 @@ def test_a_nan_in_validation_goes_back_too():
 
 
 def test_a_checkpoint_between_validations_resumes_to_the_same_weights(tmp_path, monkeypatch):
-    from skmimood import _training
+    from skmimood.training import loop
 
-    monkeypatch.setattr(_training, "_SECONDS_BETWEEN_CHECKPOINTS", 0.0)
+    monkeypatch.setattr(loop, "_SECONDS_BETWEEN_CHECKPOINTS", 0.0)
     path = tmp_path / "checkpoint.safetensors"
     with pytest.raises(InterruptError):
         run(interrupted_at(32), Runtime("test", checkpoint=path))
@@ -206,20 +206,20 @@ def test_an_interrupted_fit_resumes_to_the_same_tokenizer(tmp_path, healthy, mon
     }  # fmt: skip
     unbroken = VQTokenizer(**parameters).fit(healthy)
     broken = VQTokenizer(**parameters, checkpoint_dir=str(tmp_path), resume=True)
-    from skmimood import _training
+    from skmimood.training import loop
 
-    original, calls = _training._Trainer._step, iter(range(10**6))
+    original, calls = loop._Trainer._step, iter(range(10**6))
 
     def step(self):
         if next(calls) == 25:
             raise KeyboardInterrupt
         return original(self)
 
-    monkeypatch.setattr(_training._Trainer, "_step", step)
+    monkeypatch.setattr(loop._Trainer, "_step", step)
     with pytest.raises(KeyboardInterrupt):
         broken.fit(healthy)
     assert len(list(tmp_path.iterdir())) == 1
-    monkeypatch.setattr(_training._Trainer, "_step", original)
+    monkeypatch.setattr(loop._Trainer, "_step", original)
     broken.fit(healthy)
     for name, array in unbroken.state_.items():
         np.testing.assert_array_equal(array, broken.state_[name])
@@ -227,19 +227,19 @@ def test_an_interrupted_fit_resumes_to_the_same_tokenizer(tmp_path, healthy, mon
 
 def test_a_checkpoint_is_not_taken_for_another_training(tmp_path, healthy, monkeypatch):
     parameters = {"n_codes": 16, "code_dim": 4, "channels": 4, "channel_multipliers": (1,), "random_state": 0}
-    from skmimood import _training
+    from skmimood.training import loop
 
-    original, calls = _training._Trainer._step, iter(range(10**6))
+    original, calls = loop._Trainer._step, iter(range(10**6))
 
     def step(self):
         if next(calls) == 5:
             raise KeyboardInterrupt
         return original(self)
 
-    monkeypatch.setattr(_training._Trainer, "_step", step)
+    monkeypatch.setattr(loop._Trainer, "_step", step)
     with pytest.raises(KeyboardInterrupt):
         VQTokenizer(**parameters, max_iter=10, checkpoint_dir=str(tmp_path)).fit(healthy)
-    monkeypatch.setattr(_training._Trainer, "_step", original)
+    monkeypatch.setattr(loop._Trainer, "_step", original)
     other = VQTokenizer(**{**parameters, "random_state": 1}, max_iter=10)
     fresh = other.fit(healthy).state_
     resumed = other.set_params(checkpoint_dir=str(tmp_path), resume=True).fit(healthy).state_
@@ -247,7 +247,7 @@ def test_a_checkpoint_is_not_taken_for_another_training(tmp_path, healthy, monke
 
 
 def test_a_checkpoint_of_other_code_is_told_of_and_kept(tmp_path, healthy, monkeypatch):
-    from skmimood import _trained_step, _training
+    from skmimood.training import estimator, loop
 
     parameters = {"n_codes": 16, "code_dim": 4, "channels": 4, "channel_multipliers": (1,), "random_state": 0}
     tokenizer = VQTokenizer(**parameters, max_iter=10, checkpoint_dir=str(tmp_path), resume=True)
@@ -256,12 +256,12 @@ def test_a_checkpoint_of_other_code_is_told_of_and_kept(tmp_path, healthy, monke
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(_training._Trainer, "_is_stale", killed)
-        patch.setattr(_training._Trainer, "_resume", _training._Trainer._save_checkpoint)
+        patch.setattr(loop._Trainer, "_is_stale", killed)
+        patch.setattr(loop._Trainer, "_resume", loop._Trainer._save_checkpoint)
         with pytest.raises(KeyboardInterrupt):
             tokenizer.fit(healthy)
     (before,) = tmp_path.iterdir()
-    monkeypatch.setattr(_trained_step, "code_digest", lambda module: "0" * 16)
+    monkeypatch.setattr(estimator, "code_digest", lambda module: "0" * 16)
     with pytest.warns(
         SkmimoodWarning, match=rf"^{before.name} was written by another version.*from the start"
     ):

@@ -6,17 +6,17 @@ import numpy as np
 import pytest
 from conftest import small_steps
 
-from skmimood import _training_tokens
-from skmimood._training import Runtime
-from skmimood._training_tokens import tokenize_painted
-from skmimood.detector import train_token_detector
+from skmimood.tokens import copies
+from skmimood.tokens.copies import tokenize_painted
+from skmimood.tokens.detector import train_token_detector
+from skmimood.training.loop import Runtime
 
 
 @pytest.mark.parametrize(
     ("n_codes", "kind"), [(16, "int8"), (128, "int8"), (129, "int16"), (32768, "int16"), (64_000, "int32")]
 )
 def test_tokens_and_their_marks_are_kept_in_the_smallest_integers(n_codes, kind):
-    found = _training_tokens._type_of_tokens(n_codes)
+    found = copies._type_of_tokens(n_codes)
     assert found == kind
     last = np.array([n_codes - 1])
     assert (~last).astype(found) == ~last
@@ -53,10 +53,10 @@ def test_training_on_compact_copies_is_the_same_to_the_bit(fitted, healthy):
 def test_painting_holds_hardly_more_than_what_it_returns(fitted, healthy, monkeypatch):
     images = np.repeat(healthy[:1], 512, axis=0)
     monkeypatch.setattr(
-        _training_tokens, "encode_images", lambda network, images, *_: np.zeros((len(images), 8, 8), int)
+        copies, "encode_images", lambda network, images, *_: np.zeros((len(images), 8, 8), int)
     )
-    monkeypatch.setattr(_training_tokens, "paint_anomalies", lambda images, rng: (images, images > 0.5))
-    monkeypatch.setattr(_training_tokens, "_moved", lambda images, heads, streams, flip: (images, heads))
+    monkeypatch.setattr(copies, "paint_anomalies", lambda images, rng: (images, images > 0.5))
+    monkeypatch.setattr(copies, "_moved", lambda images, heads, streams, flip: (images, heads))
     tracemalloc.start()
     arrays = tokenize_painted(
         images=images, heads=images > 0, config=fitted[0].config_, state=fitted[0].state_, n_copies=64, flip=True,

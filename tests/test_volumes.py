@@ -11,7 +11,7 @@ from toy_scans import RAS, MedianRestorer, Unchanged, head, image, make, write_h
 
 from skmimood.exceptions import InputError, SkmimoodWarning
 from skmimood.nifti import write_image
-from skmimood.volumes import ScanResult
+from skmimood.scans import ScanResult
 
 
 @pytest.fixture(scope="module")

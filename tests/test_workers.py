@@ -20,8 +20,8 @@ from skmimood.jobs import scoring
 from skmimood.jobs.scoring import ScoreJob, score_scans
 from skmimood.jobs.workers import DIED_TWICE, run_in_workers
 from skmimood.nifti import write_image
-from skmimood.volumes import ScanDetector
-from skmimood.volumes.sent_once import SentOnce
+from skmimood.scans import ScanDetector
+from skmimood.scans.sent_once import SentOnce
 
 pytestmark = pytest.mark.filterwarnings("ignore:A worker stopped while some jobs")  # of loky, where one dies
 

@@ -10,7 +10,7 @@ from sklearn.pipeline import Pipeline
 from skmimood.baselines import HealthyZScore
 from skmimood.exceptions import SkmimoodWarning
 from skmimood.nifti import write_image
-from skmimood.volumes import ScanDetector
+from skmimood.scans import ScanDetector
 
 RAS = np.diag([2.0, 2.0, 2.0, 1.0])
 

@@ -103,7 +103,7 @@ def _score(arguments: Namespace) -> int:
 def _info(arguments: Namespace) -> int:
     from skmimood.jobs.description import describe, describe_lines
     from skmimood.jobs.fitting import saved_by
-    from skmimood.volumes import ScanDetector
+    from skmimood.scans import ScanDetector
 
     detector = ScanDetector.load(arguments.model)
     version = saved_by(arguments.model)

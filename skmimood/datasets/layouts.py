@@ -13,7 +13,6 @@ import nibabel as nib
 import numpy as np
 
 from skmimood import nifti
-from skmimood._paths import expand
 from skmimood.datasets.phantom import (
     Recipe,
     check_count,
@@ -23,6 +22,7 @@ from skmimood.datasets.phantom import (
     seed_sequence,
 )
 from skmimood.exceptions import InputError, ScanWriteError
+from skmimood.runtime.paths import expand
 
 _SCALE = 1000  # stored int16 value of intensity 1
 

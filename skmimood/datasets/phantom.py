@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from skmimood._random import draw_seed
 from skmimood.datasets.atlas import BRAIN_LENGTH, BRAIN_WIDTH, Frame, load_atlas, smooth_field
 from skmimood.datasets.lesions import LESION_KINDS, displace, paint_lesion, plan_lesions
 from skmimood.exceptions import InputError
+from skmimood.runtime.streams import draw_seed
 
 MODALITIES = {
     "t2": {"white": 0.35, "grey": 0.55, "csf": 0.95, "scalp": 0.60},

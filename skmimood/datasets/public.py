@@ -12,10 +12,10 @@ import re
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
-from skmimood._paths import expand
 from skmimood.datasets.scan_sets import Origin, ScanSet, find_beside, find_subjects, listing, pair
 from skmimood.exceptions import InputError
 from skmimood.nifti import file_stem, walk_images
+from skmimood.runtime.paths import expand
 
 _BRATS = Origin(
     name="BraTS",

@@ -9,9 +9,9 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from skmimood._paths import expand
 from skmimood.exceptions import InputError
 from skmimood.nifti import EXTENSIONS, read_grid, walk_images
+from skmimood.runtime.paths import expand
 
 _NAMED = 5  # how many subjects a message names
 

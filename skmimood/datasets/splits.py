@@ -6,9 +6,9 @@ import os
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from skmimood._paths import expand
 from skmimood.datasets.tables import read_pairs
 from skmimood.exceptions import InputError
+from skmimood.runtime.paths import expand
 
 if TYPE_CHECKING:
     from skmimood.datasets.scan_sets import ScanSet

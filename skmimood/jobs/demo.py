@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from skmimood._device import resolve_device
-from skmimood._paths import expand
 from skmimood.exceptions import InputError
 from skmimood.jobs.demo_metrics import evaluate_phantoms, metrics_table
 from skmimood.jobs.description import minutes
@@ -25,11 +23,13 @@ from skmimood.jobs.report import can_report
 from skmimood.jobs.scoring import ScoreJob, score_scans
 from skmimood.nifti import read_labels
 from skmimood.plotting import ColourScale, plot_gallery
-from skmimood.volumes.mapping import Frame, run_pipeline
+from skmimood.runtime.device import resolve_device
+from skmimood.runtime.paths import expand
+from skmimood.scans.mapping import Frame, run_pipeline
 
 if TYPE_CHECKING:
     from skmimood.datasets import PhantomDataset
-    from skmimood.volumes import ScanDetector
+    from skmimood.scans import ScanDetector
 
 Say = Callable[[str], None]
 
@@ -199,7 +199,7 @@ def _fit_job(settings: DemoSettings, seed: int, device: str, verbose: bool) -> F
 def _draw_overview(path: Path, cohort: PhantomDataset, detector: ScanDetector) -> None:
     """Draw the slice that holds most of the lesion, for one patient of each kind of lesion."""
     from skmimood.datasets import LESION_KINDS
-    from skmimood.volumes import Gallery
+    from skmimood.scans import Gallery
 
     pairs = zip(cohort.scans, cohort.masks, strict=True)
     rows = [_lesion_slice(*pair, detector) for pair, _ in zip(pairs, LESION_KINDS, strict=False)]

@@ -11,7 +11,7 @@ import numpy as np
 
 from skmimood.jobs.outcomes import StatusTable
 from skmimood.nifti import read_labels, read_scan, scan_id
-from skmimood.volumes.mapping import top_mean
+from skmimood.scans.mapping import top_mean
 
 if TYPE_CHECKING:
     from skmimood.datasets import PhantomDataset

@@ -14,7 +14,7 @@ from skmimood.exceptions import SkmimoodWarning
 from skmimood.jobs.outputs import printable
 
 if TYPE_CHECKING:
-    from skmimood.volumes import ScanDetector
+    from skmimood.scans import ScanDetector
 
 _LAST_STEPS = 50  # of a training; their mean is the final loss
 
@@ -84,7 +84,7 @@ def facts(
 
 def _foreground(detector: ScanDetector) -> str:
     """Say where foregrounds come from, and if they came from elsewhere in training."""
-    from skmimood.volumes.cohort import BRAIN_MASK, kind_of_foreground
+    from skmimood.scans.cohort import BRAIN_MASK, kind_of_foreground
 
     now, learned = kind_of_foreground(detector.mask), kind_of_foreground(detector.mask_)
     text = f"masks named {detector.mask}" if now == BRAIN_MASK else now

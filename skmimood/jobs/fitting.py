@@ -14,9 +14,6 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from skmimood._device import resolve_device
-from skmimood._paths import expand
-from skmimood._state import is_free, save_model
 from skmimood.exceptions import InputError
 from skmimood.jobs.description import describe_lines, minutes
 from skmimood.jobs.digests import digest_of
@@ -25,15 +22,18 @@ from skmimood.jobs.splits import select_split
 from skmimood.jobs.unfinished import begun, folder_of
 from skmimood.nifti import Source, scan_ids
 from skmimood.nifti.names import file_path
+from skmimood.persistence import is_free, save_model
 from skmimood.preprocessing import Plane
-from skmimood.volumes.sources import find_named_or_chosen, mask_suffixes
-from skmimood.volumes.state import check_parameters
-from skmimood.volumes.subjects import groups_in_table
+from skmimood.runtime.device import resolve_device
+from skmimood.runtime.paths import expand
+from skmimood.scans.sources import find_named_or_chosen, mask_suffixes
+from skmimood.scans.state import check_parameters
+from skmimood.scans.subjects import groups_in_table
 
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
 
-    from skmimood.volumes import ScanDetector
+    from skmimood.scans import ScanDetector
 
 Say = Callable[[str], None]
 
@@ -132,15 +132,15 @@ def fit_model(paths: Sequence[str | os.PathLike], output: Path, job: FitJob, say
     SkmimoodError
         If the scans, the parameters or the output cannot be worked with.
     """
-    from skmimood import _distributed
-    from skmimood.volumes import ScanDetector
+    from skmimood.runtime import distributed
+    from skmimood.scans import ScanDetector
 
     # A link is followed, and "." or ".." has a name.
     output = Path(os.path.realpath(expand(output)))
-    _distributed.join()
-    if not _distributed.is_first():
+    distributed.join()
+    if not distributed.is_first():
         job, say = replace(job, verbose=False), _say_nothing
-    _distributed.on_first(lambda: _check_output(output, paths, job))
+    distributed.on_first(lambda: _check_output(output, paths, job))
     pipeline = _pipeline(job, folder_of(output))
     detector = ScanDetector(
         pipeline,
@@ -165,7 +165,7 @@ def fit_model(paths: Sequence[str | os.PathLike], output: Path, job: FitJob, say
             how = {"resume": job.resume, "overwrite": job.overwrite}
             work.enter_context(begun(output, settings, say=say, **how))
 
-        _distributed.on_first(begin)
+        distributed.on_first(begin)
         say(f"Learning from {len(sources)} scans with preset {job.preset!r}.")
         started = time.monotonic()
         detector.fit(sources, job.lesions, **grouped)

@@ -17,7 +17,7 @@ from skmimood.jobs.results_folder import discard, mark_of, pictures_of
 from skmimood.nifti import Source, write_image
 
 if TYPE_CHECKING:
-    from skmimood.volumes import ScanDetector
+    from skmimood.scans import ScanDetector
 
 _TAKEN = (
     "another job has scored another file of this name into this folder, and its results are kept. Score this one into "

@@ -14,7 +14,7 @@ from typing import Any
 from skmimood.exceptions import InputError
 from skmimood.jobs.locks import locked
 from skmimood.jobs.outputs import to_json, write_json, write_text
-from skmimood.volumes.results import OUTPUTS, image_paths, output_stem
+from skmimood.scans.results import OUTPUTS, image_paths, output_stem
 
 __all__ = ["OUTPUTS", "ScanOutcome", "StatusTable", "output_stem"]
 
@@ -37,7 +37,7 @@ class ScanOutcome:
         Whether its results are there. The last three are never recorded: another job of the folder has scored it, is
         at it, or has scored another file of this id.
     score, pvalue : float or None
-        As in :class:`skmimood.volumes.ScanResult`; None if it failed.
+        As in :class:`skmimood.scans.ScanResult`; None if it failed.
     is_anomalous : bool or None
         Whether the score exceeded the scan threshold; None if it failed or that threshold is infinite.
     seconds : float

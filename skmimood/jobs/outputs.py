@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from skmimood._paths import expand
 from skmimood.exceptions import InputError, ScanWriteError
+from skmimood.runtime.paths import expand
 
 PathLike = str | os.PathLike[str]
 

@@ -21,7 +21,7 @@ from skmimood.jobs.outputs import write_bytes, write_chunks
 from skmimood.plotting import COLUMNS, ColourScale, colour_ramp, gallery_tiles
 
 if TYPE_CHECKING:
-    from skmimood.volumes import Gallery
+    from skmimood.scans import Gallery
 
 MAX_PICTURED = 200
 """Number of scans, those of the highest scores, that a report shows pictures of, so that browsers open it."""
@@ -122,7 +122,7 @@ def save_gallery(path: Path, gallery: Gallery) -> None:
 
 def load_gallery(path: Path) -> Gallery | None:
     """Read what `save_gallery` wrote; None if it is missing or damaged."""
-    from skmimood.volumes import Gallery
+    from skmimood.scans import Gallery
 
     try:
         with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as arrays:

@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING
 
 from joblib import effective_n_jobs
 
-from skmimood._device import resolve_device
-from skmimood._paths import expand
 from skmimood.exceptions import InputError
 from skmimood.jobs.description import facts, minutes
 from skmimood.jobs.digests import digest_of
@@ -28,11 +26,13 @@ from skmimood.jobs.splits import select_split
 from skmimood.jobs.workers import is_local, run_in_workers
 from skmimood.nifti import Source, scan_ids
 from skmimood.plotting import ColourScale
-from skmimood.volumes.sources import find_named_or_chosen, first_places, mask_suffixes
-from skmimood.volumes.wording import listing, warn
+from skmimood.runtime.device import resolve_device
+from skmimood.runtime.paths import expand
+from skmimood.scans.sources import find_named_or_chosen, first_places, mask_suffixes
+from skmimood.scans.wording import listing, warn
 
 if TYPE_CHECKING:
-    from skmimood.volumes import ScanDetector
+    from skmimood.scans import ScanDetector
 
 Say = Callable[[str], None]
 
@@ -111,7 +111,7 @@ def score_scans(
     SkmimoodError
         If the job as a whole cannot be done. A scan that fails does not raise.
     """
-    from skmimood.volumes import ScanDetector
+    from skmimood.scans import ScanDetector
 
     model, output = expand(model), expand(output)
     refuse_inputs_within(output, [*paths, model])
@@ -323,7 +323,7 @@ def score_in_worker(
 def _loaded(model: Path, mark: str, job: ScoreJob) -> ScanDetector:
     import torch
 
-    from skmimood.volumes import ScanDetector
+    from skmimood.scans import ScanDetector
 
     if job.n_threads is not None:
         torch.set_num_threads(job.n_threads)

@@ -6,13 +6,13 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from skmimood._paths import expand
 from skmimood.datasets import read_splits
 from skmimood.exceptions import InputError
 from skmimood.nifti import Source
-from skmimood.volumes.sources import find_named_or_chosen
-from skmimood.volumes.subjects import SPLITS, subject_among
-from skmimood.volumes.wording import listing, warn
+from skmimood.runtime.paths import expand
+from skmimood.scans.sources import find_named_or_chosen
+from skmimood.scans.subjects import SPLITS, subject_among
+from skmimood.scans.wording import listing, warn
 
 
 def select_split(

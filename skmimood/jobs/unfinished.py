@@ -12,7 +12,7 @@ from typing import Any
 from skmimood.exceptions import InputError
 from skmimood.jobs.locks import claimed
 from skmimood.jobs.outputs import make_folder, to_json, write_text
-from skmimood.volumes.wording import listing
+from skmimood.scans.wording import listing
 
 _SETTINGS = "fit.json"
 _NAME_LENGTH = 200

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from skmimood._validation import as_array
 from skmimood.exceptions import InputError
+from skmimood.validation.images import as_array
 
 
 def check_binary(name: str, values: Any) -> np.ndarray:

@@ -6,9 +6,9 @@ from typing import Any, Literal, overload
 
 import numpy as np
 
-from skmimood._validation import as_array
 from skmimood.exceptions import InputError
 from skmimood.metrics._checks import check_binary, warn_undefined
+from skmimood.validation.images import as_array
 
 
 @overload

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from skmimood._distributed import all_rows
+from skmimood.runtime.distributed import all_rows
 
 
 class Quantized(NamedTuple):

@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from skmimood._background import unmark
-from skmimood._distributed import draw_uniforms
 from skmimood.networks.attention import attend
+from skmimood.networks.marks import unmark
+from skmimood.runtime.distributed import draw_uniforms
 
 
 class Attention(nn.Module):
@@ -135,7 +135,7 @@ class TokenTransformer(nn.Module):
         Parameters
         ----------
         tokens : Tensor of shape (n, h, w)
-            Those that are marked (see `skmimood._background`) come last, so ``length`` leaves them out.
+            Those that are marked (see `skmimood.networks.marks`) come last, so ``length`` leaves them out.
         generator : torch.Generator, optional
             Its presence means training (stochastic depth).
         only : Tensor of shape (n, h, w), bool, optional

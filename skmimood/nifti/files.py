@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 from nibabel.spatialimages import SpatialImage
 
-from skmimood._paths import expand
 from skmimood.exceptions import InputError
 from skmimood.nifti.names import (
     EXTENSIONS,
@@ -25,6 +24,7 @@ from skmimood.nifti.names import (
     file_path,
     file_stem,
 )
+from skmimood.runtime.paths import expand
 
 _NAMED = 8  # endings that a message names
 _WITH_CONTRAST = re.compile(r"([^_]+)-(?:t1[nc]?|t2[wf]?|pd|flair)", re.IGNORECASE)  # BraTS 2023, IXI

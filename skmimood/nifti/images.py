@@ -13,11 +13,11 @@ import numpy as np
 from nibabel.nifti1 import Nifti1Header
 from nibabel.nifti2 import Nifti2Header
 
-from skmimood._paths import expand
 from skmimood.exceptions import InputError, ScanReadError, ScanWriteError
 from skmimood.nifti.geometry import Grid, mm_per_unit
 from skmimood.nifti.names import EXTENSIONS, Source, file_name, scan_id
 from skmimood.nifti.reading import read_volume
+from skmimood.runtime.paths import expand
 
 DEFAULT_MAX_BYTES = 2 * 2**30
 _GROUND_SHARE = 0.1  # of the finite voxels

@@ -13,8 +13,8 @@ from typing import Any
 
 from nibabel.spatialimages import SpatialImage
 
-from skmimood._paths import expand
 from skmimood.exceptions import InputError
+from skmimood.runtime.paths import expand
 
 Source = str | os.PathLike | SpatialImage
 

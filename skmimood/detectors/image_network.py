@@ -1,0 +1,55 @@
+"""The baselines that train one network on the slices themselves, without tokens."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from skmimood.maps.base import BasePixelDetector
+from skmimood.runtime.device import inference, with_halving
+from skmimood.training.estimator import TrainedStep
+from skmimood.validation.images import check_images
+
+
+class BaseImageDetector(BasePixelDetector, TrainedStep):
+    """Base of detectors with one network over slices (n, H, W) in [0, 1].
+
+    Subclasses implement ``_detect_batch(images (n, H, W) tensor) -> (maps, healed)``, whose result for one slice
+    must not depend on its neighbours, and set ``image_shape_`` in `fit`.
+
+    Attributes
+    ----------
+    image_shape_ : tuple of int
+        Height and width seen in fit.
+    """
+
+    image_shape_: tuple[int, int]
+
+    @abstractmethod
+    def _detect_batch(self, images: Tensor) -> tuple[Tensor, Tensor]: ...
+
+    def _checked(self, X: Any) -> np.ndarray:
+        return check_images(X, self.image_shape_)
+
+    def _detect(self, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        images = torch.from_numpy(X)
+
+        def run(size: int) -> list[list[Tensor]]:
+            batches = (
+                images[start : start + size].to(self._torch_device) for start in range(0, len(images), size)
+            )
+            return [[part.cpu() for part in self._detect_batch(batch)] for batch in batches]
+
+        with inference(self._torch_device):
+            parts = with_halving(run, self.batch_size)
+        maps, healed = (torch.cat(list(part)).numpy() for part in zip(*parts, strict=True))
+        return maps, healed
+
+    def _parameter_faults(self) -> Iterator[str]:
+        yield from super()._parameter_faults()
+        yield from self._faults("fpr", lambda rate: 0 < rate < 1, "a number in (0, 1)")

@@ -1,0 +1,117 @@
+"""Brightness alone as the anomaly score."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+
+from skmimood.maps.untrained import PIXELS, RATE, SIGMA, Rule, UntrainedDetector, finish_maps, one_of
+from skmimood.preprocessing.heads import N_BINS, cumulative_histogram, equalise, head_masks, look_up
+from skmimood.validation.images import check_images, drop_lesions
+
+EQUALISATIONS = ("slice", "training", "none")
+
+
+class IntensityThreshold(UntrainedDetector):
+    """How bright a pixel is: the score that every learnt method for bright lesions has to beat (Meissen et al. 2021).
+
+    The paper equalises the histogram of each volume. Slices come without the volume that they belong to, so here
+    each is equalised by itself, or all against the healthy slices of `fit`. Nothing is restored: the "healed" slices
+    are the slices.
+
+    Parameters
+    ----------
+    equalize : {"slice", "training", "none"}, default="slice"
+        ``"slice"``: the score is the share of the slice's own head or brain that is darker. It bears any change of
+        contrast from scan to scan, but a slice without a lesion scores as high as one that is full of it.
+        ``"training"``: the share of healthy heads that is darker. As one map for all slices it keeps the order of all
+        their pixels, which is right only as far as the scaling by the 98th percentile makes scans comparable.
+        ``"none"``: the intensity. No refit needed.
+    bright : bool, default=True
+        Whether bright pixels are anomalous; False calls dark ones so. No refit needed.
+    smoothing : float >= 0, default=0.0
+        Standard deviation in pixels of a Gaussian filter of the maps; the paper removes small components instead. No
+        refit needed.
+    erosion : int >= 0, default=0
+        Scores are 0 outside the head or brain (see `head_masks`), and within this many pixels of its surface: the scalp
+        is as bright as a lesion. No refit needed.
+    fpr : float in (0, 1), default=0.01
+        Share of the foreground of the healthy slices above ``threshold_``. Fit again to change it.
+
+    Attributes
+    ----------
+    cumulative_ : ndarray of shape (257,)
+        Share of the healthy heads below k / 256, k = 0 .. 256.
+    image_shape_ : tuple of int
+        Height and width seen in fit.
+    threshold_, calibrated_with_
+        See `BasePixelDetector`.
+
+    References
+    ----------
+    Meissen, Kaissis & Rueckert, Challenging current semi-supervised anomaly segmentation methods for brain MRI, 2021.
+    """
+
+    _rules: ClassVar[Mapping[str, Rule]] = {
+        "equalize": one_of(EQUALISATIONS),
+        "bright": (lambda value: isinstance(value, bool | np.bool_), "True or False"),
+        "smoothing": SIGMA,
+        "erosion": PIXELS,
+        "fpr": RATE,
+    }
+    _arrays: ClassVar[Mapping[str, tuple[int | None, ...]]] = {"cumulative_": (N_BINS + 1,)}
+    _learnt = ("image_shape_", "threshold_", "calibrated_with_")
+
+    def __init__(
+        self,
+        *,
+        equalize: str = "slice",
+        bright: bool = True,
+        smoothing: float = 0.0,
+        erosion: int = 0,
+        fpr: float = 0.01,
+    ) -> None:
+        self.equalize = equalize
+        self.bright = bright
+        self.smoothing = smoothing
+        self.erosion = erosion
+        self.fpr = fpr
+
+    def fit(self, X: Any, y: Any = None) -> IntensityThreshold:
+        """Learn the histogram of healthy slices, and calibrate ``threshold_`` on them.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, H, W)
+            Slices in [0, 1].
+        y : array-like of shape (n, H, W) or (n,), optional
+            Lesion masks or labels; every sample whose mask is not empty is dropped.
+
+        Returns
+        -------
+        IntensityThreshold
+        """
+        self._check_parameters()
+        healthy = drop_lesions(check_images(X), y)
+        self.cumulative_ = cumulative_histogram(healthy[head_masks(healthy)])
+        self.image_shape_ = healthy.shape[1:]
+        self._calibrate(healthy)
+        return self
+
+    def _checked(self, X: Any) -> np.ndarray:
+        return check_images(X, self.image_shape_)
+
+    def _detect(self, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        images = X.clip(0, 1)
+        heads = head_masks(images)
+        scores = self._equalised(images, heads)
+        return finish_maps(scores if self.bright else 1 - scores, heads, self.smoothing, self.erosion), images
+
+    def _equalised(self, images: np.ndarray, heads: np.ndarray) -> np.ndarray:
+        if self.equalize == "none":
+            return images
+        if self.equalize == "training":
+            return look_up(images, self.cumulative_)
+        return equalise(images, heads)

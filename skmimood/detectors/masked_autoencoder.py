@@ -1,0 +1,398 @@
+"""Masked autoencoder, and a classifier of its residuals that trains on darkened boxes (Georgescu 2023)."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from typing import Any, cast
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from sklearn.utils.validation import check_is_fitted
+from torch import Tensor
+
+from skmimood.detectors.image_network import BaseImageDetector
+from skmimood.detectors.pseudo_abnormal import (
+    crop_and_mirror,
+    train_residual_classifier,
+    visible_patches,
+)
+from skmimood.exceptions import InputError, SkmimoodWarning
+from skmimood.maps.base import held_out_slices
+from skmimood.maps.residuals import RESIDUALS, filter_maps, residual_maps
+from skmimood.networks.batches import run_in_batches
+from skmimood.networks.mae import AutoencoderWithClassifier, MaskedAutoencoder, take, to_patches
+from skmimood.networks.weights import new_network
+from skmimood.preprocessing.heads import have_heads
+from skmimood.runtime.streams import Streams, uniform_draws
+from skmimood.training.estimator import is_count, is_odd
+from skmimood.training.loop import Recipe, Runtime, split_validation, train
+from skmimood.validation.images import check_images, has_lesion, healthy_samples
+
+SELECTIONS = ("pseudo", "labelled")
+
+_MIN_PATCHES = 4
+
+
+class MaskedAutoencoderDetector(BaseImageDetector):
+    """Masked autoencoder with a classifier of its residuals (Georgescu 2023).
+
+    A vision transformer learns to predict hidden patches of healthy slices from a few visible ones (He et al.
+    2022). A slice is reconstructed under several random masks, and the reconstructions, with the visible patches
+    pasted back, are averaged. A second transformer, initialised from the encoder, learns to tell the residual of
+    a healthy slice from that of its *pseudo-abnormal* version: the residual between the slice and its
+    reconstruction with darkened boxes. Its probability of "abnormal" is the paper's score of a slice:
+    `score_samples`. The pixel maps are our extension, since the paper offers none: the residual of the
+    autoencoder alone, averaged over the trials in which a pixel was hidden, and filtered as those of the restorers
+    are.
+
+    Defaults are sized for minutes on two CPU cores at 128 x 128 pixels; the paper's values, from the authors' code,
+    are given with each parameter. Unlike there,
+
+    - the masks of a reconstruction are the same for every slice, so that no result depends on the others of a batch;
+    - boxes are drawn anew at each step, and a step of the classifier sees both versions of the same slices;
+    - residuals are divided by their root mean square over the training slices before they enter the classifier;
+    - the transformers have no class token, positions are fixed in both, and weights start from N(0, 0.02);
+    - the classifier's training knows neither decay of the learning rate over layers nor random erasing.
+
+    Without the pairs or the division, the classifier learnt nothing in a few hundred steps. Unless stated otherwise, a
+    change of a parameter needs a refit; one of those of the classifier takes the autoencoder from the cache.
+
+    Parameters
+    ----------
+    patch_size : int, default=8
+        Side of a patch in pixels (paper: 16 for images of 224 x 224). Slices are padded with 0 to whole patches.
+    mask_ratio : float in (0, 1), default=0.75
+        Share of the patches that are hidden, in training and when reconstructing (paper: 0.75).
+    n_trials : int, default=4
+        Reconstructions under different masks, which are averaged (paper: 4). The maps follow a change without a refit.
+        The classifier, and so `score_samples`, keeps the number that it has learnt with until the next one.
+    residual : {"absolute", "positive"}, default="absolute"
+        Of the maps: ``"positive"`` counts only pixels brighter than their reconstruction. No refit needed.
+    min_filter, mean_filter : int, default=3 and 7
+        Sides in pixels, odd, of the filters of the maps; see `MaskedTokenInpainter`. No refit needed.
+    fpr : float in (0, 1), default=0.01
+        Share of held-out healthy pixels above ``threshold_``. Fit again to change it: training is cached.
+    selection : {"pseudo", "labelled"}, default="pseudo"
+        What chooses among the 20 checkpoints of the classifier. ``"pseudo"``: its loss over held-out healthy slices
+        and their pseudo-abnormal versions, without any abnormal slice. ``"labelled"``: the AUROC between held-out
+        healthy slices and the abnormal ones among the slices of `fit`, those whose ``y`` is not empty. This is what
+        the authors do; it makes the choice supervised, of which `fit` warns.
+    augment : bool, default=True
+        Train both networks on random resized crops of 70 to 100 % of the area, half of them mirrored along the last
+        axis (paper: yes).
+    depth, width, n_heads : int, default=6, 128 and 4
+        Blocks, width and heads of the autoencoder's encoder and of the classifier (paper: 12, 768 and 12, ViT-B).
+    mlp_ratio : float, default=4.0
+        Width of the MLPs over that of the tokens (paper: 4).
+    decoder_depth, decoder_width, decoder_n_heads : int, default=2, 64 and 4
+        Of the autoencoder's decoder (paper: 8, 512 and 16).
+    drop_path : float in [0, 1), default=0.1
+        Stochastic depth of the classifier (paper: 0.1).
+    max_iter : int, default=1000
+        Training steps of the autoencoder (paper: 1600 epochs).
+    learning_rate : float, default=1e-3
+        Peak rate of AdamW with a cosine schedule for the autoencoder (paper: 1.5e-4 for each 256 slices of a batch).
+    classifier_max_iter : int, default=300
+        Training steps of the classifier (paper: 100 epochs).
+    classifier_learning_rate : float, default=5e-4
+        Peak rate for the classifier (paper: 1e-3 for each 256 slices of a batch).
+    batch_size : int, default=32
+        Slices a step, for the classifier both versions of half as many (paper: 128). In inference it bounds memory
+        and changes no result but for rounding.
+    weight_decay : float, default=0.05
+        Of AdamW (paper: 0.05).
+    warmup_iter : int, default=50
+        Steps of linear warm-up of each training (paper: 40 of 1600 epochs, then 5 of 100).
+    gradient_clip : float, default=1.0
+        Largest norm of the gradient (paper: none).
+    validation_fraction : float in [0, 1), default=0.1
+        Share of the healthy slices, taken from the end, that chooses the best weights of each network.
+    n_iter_no_change : int or None, default=None
+        Stop a training after this many steps without a better validation loss; None never stops early.
+    precision, checkpoint_dir, resume, random_state, device, memory, verbose
+        See `VQTokenizer`.
+
+    Attributes
+    ----------
+    threshold_ : float
+        Map value above which `predict` calls a pixel anomalous: the 1 - ``fpr`` quantile over the
+        pixels of held-out healthy slices.
+    image_shape_ : tuple of int
+        Height and width seen in fit.
+    history_ : dict of str to ndarray
+        ``loss`` of each step, ``validation_loss`` at each ``validation_step`` of the autoencoder (mean squared error
+        of hidden pixels), and the same of the classifier under ``classifier_loss`` and so on (cross-entropy; its
+        validation loss is minus the AUROC where ``selection="labelled"``).
+    n_iter_ : int
+        Training steps made for both networks.
+    state_, config_, fitted_with_, seed_
+        See `skmimood.training.estimator.TrainedStep`.
+
+    References
+    ----------
+    Georgescu, Masked autoencoders for unsupervised anomaly detection in medical images, KES 2023
+    (arXiv 2307.07534), and the authors' code. He et al., Masked autoencoders are scalable vision learners, CVPR 2022.
+    """
+
+    _network_class = AutoencoderWithClassifier
+    _learnt = ("image_shape_", "threshold_", "calibrated_with_")
+    _kept = ("n_trials",)
+
+    def __init__(
+        self,
+        *,
+        patch_size: int = 8,
+        mask_ratio: float = 0.75,
+        n_trials: int = 4,
+        residual: str = "absolute",
+        min_filter: int = 3,
+        mean_filter: int = 7,
+        fpr: float = 0.01,
+        selection: str = "pseudo",
+        augment: bool = True,
+        depth: int = 6,
+        width: int = 128,
+        n_heads: int = 4,
+        mlp_ratio: float = 4.0,
+        decoder_depth: int = 2,
+        decoder_width: int = 64,
+        decoder_n_heads: int = 4,
+        drop_path: float = 0.1,
+        max_iter: int = 1000,
+        learning_rate: float = 1e-3,
+        classifier_max_iter: int = 300,
+        classifier_learning_rate: float = 5e-4,
+        batch_size: int = 32,
+        weight_decay: float = 0.05,
+        warmup_iter: int = 50,
+        gradient_clip: float = 1.0,
+        validation_fraction: float = 0.1,
+        n_iter_no_change: int | None = None,
+        precision: str = "auto",
+        checkpoint_dir: str | None = None,
+        resume: bool = False,
+        random_state: Any = None,
+        device: str = "auto",
+        memory: Any = None,
+        verbose: bool = False,
+    ) -> None:
+        self.patch_size = patch_size
+        self.mask_ratio = mask_ratio
+        self.n_trials = n_trials
+        self.residual = residual
+        self.min_filter = min_filter
+        self.mean_filter = mean_filter
+        self.fpr = fpr
+        self.selection = selection
+        self.augment = augment
+        self.depth = depth
+        self.width = width
+        self.n_heads = n_heads
+        self.mlp_ratio = mlp_ratio
+        self.decoder_depth = decoder_depth
+        self.decoder_width = decoder_width
+        self.decoder_n_heads = decoder_n_heads
+        self.drop_path = drop_path
+        self.max_iter = max_iter
+        self.learning_rate = learning_rate
+        self.classifier_max_iter = classifier_max_iter
+        self.classifier_learning_rate = classifier_learning_rate
+        self.batch_size = batch_size
+        self.weight_decay = weight_decay
+        self.warmup_iter = warmup_iter
+        self.gradient_clip = gradient_clip
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.precision = precision
+        self.checkpoint_dir = checkpoint_dir
+        self.resume = resume
+        self.random_state = random_state
+        self.device = device
+        self.memory = memory
+        self.verbose = verbose
+
+    def fit(self, X: Any, y: Any = None, groups: Any = None) -> MaskedAutoencoderDetector:
+        """Train the autoencoder, then the classifier, on healthy slices; calibrate ``threshold_`` on held-out ones.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, H, W)
+            Slices in [0, 1], H and W at least 8.
+        y : array-like of shape (n, H, W) or (n,), optional
+            Lesion masks or labels. Samples whose mask is not empty are dropped, or, with ``selection="labelled"``,
+            choose among the classifier's checkpoints; nothing is trained on them.
+        groups : array-like of shape (n,), optional
+            Whose slice each is; see `VQTokenizer.fit`.
+
+        Returns
+        -------
+        MaskedAutoencoderDetector
+
+        Raises
+        ------
+        InputError
+            If X is not a stack of finite images, no healthy sample is left, or ``selection="labelled"`` finds no
+            abnormal or no held-out healthy one.
+        """
+        self._check_parameters()
+        healthy, held_out = healthy_samples(check_images(X), y, groups, self.validation_fraction)
+        labelled = self._labelled(check_images(X), y, held_out)
+        config = self._autoencoder_config(healthy.shape[1:])
+        self._fit_network(train_autoencoder, config, held_out, images=healthy, augment=self.augment)
+        history = self.history_
+        self._fit_network(
+            train_residual_classifier, config | {"drop_path": self.drop_path}, held_out, images=healthy,
+            labelled=labelled, autoencoder=self.state_, n_trials=self.n_trials, max_iter=self.classifier_max_iter,
+            learning_rate=self.classifier_learning_rate, augment=self.augment,
+        )  # fmt: skip
+        self.n_iter_ += len(history["loss"])
+        self.history_ = history | {f"classifier_{name}": array for name, array in self.history_.items()}
+        self.image_shape_ = healthy.shape[1:]
+        self._calibrate(held_out_slices(healthy, held_out))
+        return self
+
+    def score_samples(self, X: Any) -> np.ndarray:
+        """Return the classifier's probability that a slice is abnormal, the paper's score.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, H, W)
+            Slices in [0, 1] of the size seen in fit.
+
+        Returns
+        -------
+        ndarray of shape (n,), float64
+            In [0, 1]; higher is more anomalous. 0 for slices that show no head.
+        """
+        check_is_fitted(self)
+        self._check_parameters()
+        slices = check_images(X, self.image_shape_)
+        images = torch.from_numpy(slices).to(self._torch_device)
+        network, visible = self._networks(self._as_fitted("n_trials"))
+
+        def logits(rows: Tensor) -> Tensor:
+            with self._autocast():
+                residuals = (rows - network.autoencoder.reconstruct(rows, visible).mean(1)).abs()
+                return network.classifier(residuals).double()
+
+        probabilities = run_in_batches(logits, images, self.batch_size).softmax(1)[:, 1].cpu().numpy()
+        return np.where(have_heads(slices), probabilities, 0.0)
+
+    def _detect_batch(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        network, visible = self._networks()
+
+        def reconstruct(rows: Tensor) -> Tensor:
+            with self._autocast():
+                return network.autoencoder.reconstruct(rows, visible)
+
+        trials = run_in_batches(reconstruct, images, self.batch_size)
+        maps, healed = residual_maps(images, trials, self.residual, "mean", 0.0)
+        # A pixel has no residual in the trials that see it; how many these are must not shape the map.
+        maps = maps / network.autoencoder.hidden_share(visible, self.image_shape_).clamp(
+            min=1 / self.n_trials
+        )
+        return filter_maps(maps, self.min_filter, self.mean_filter), healed
+
+    def _networks(self, n_trials: int | None = None) -> tuple[AutoencoderWithClassifier, Tensor]:
+        """Return the fitted networks, and the visible patches of each trial (n_trials, K)."""
+        network = cast(AutoencoderWithClassifier, self._network())
+        visible = visible_patches(network.autoencoder, n_trials or self.n_trials, self.seed_)
+        return network, visible.to(self._torch_device)
+
+    def _inference_dtype(self) -> torch.dtype:
+        return torch.float32  # autocast chooses layer by layer; pixels stay exact
+
+    def __sklearn_is_fitted__(self) -> bool:
+        # A fit that was broken off between the two trainings leaves the autoencoder alone.
+        return "drop_path" in getattr(self, "config_", {})
+
+    def _labelled(self, images: np.ndarray, y: Any, held_out: float) -> np.ndarray | None:
+        """Return the abnormal slices that choose among checkpoints, None where none are to."""
+        if self.selection == "pseudo":
+            return None
+        abnormal = has_lesion(y, images.shape)
+        n_abnormal, n_held_out = abnormal.sum(), len(split_validation((~abnormal).sum(), held_out)[1])
+        if not n_abnormal or not n_held_out:
+            raise InputError(
+                "selection='labelled' needs abnormal slices, marked in y, and held-out healthy ones; got "
+                f"{n_abnormal} and {n_held_out}. Pass masks, more slices or a larger validation_fraction, or use "
+                "selection='pseudo'."
+            )
+        warnings.warn(
+            f"selection='labelled' lets {n_abnormal} abnormal slices choose the classifier's weights: its scores are "
+            "not those of an unsupervised method.",
+            SkmimoodWarning, stacklevel=3,
+        )  # fmt: skip
+        return images[abnormal]
+
+    def _autoencoder_config(self, image_shape: tuple[int, ...]) -> dict[str, Any]:
+        """Return the arguments of the `MaskedAutoencoder` over images of this shape."""
+        grid = [-(-side // self.patch_size) for side in image_shape]
+        if np.prod(grid) < _MIN_PATCHES:
+            raise InputError(
+                f"Images of {image_shape[0]} x {image_shape[1]} pixels make {grid[0]} x {grid[1]} patches of "
+                f"{self.patch_size} pixels; at least {_MIN_PATCHES} are needed. Lower patch_size."
+            )
+        names = (
+            "patch_size", "mask_ratio", "depth", "width", "n_heads", "mlp_ratio", "decoder_depth", "decoder_width",
+            "decoder_n_heads",
+        )  # fmt: skip
+        return {"grid": grid} | {name: getattr(self, name) for name in names}
+
+    def _inference_parameters(self, X: Any) -> dict[str, Any]:
+        names = ("n_trials", "residual", "min_filter", "mean_filter", "fpr")
+        return {name: getattr(self, name) for name in names}
+
+    def _parameter_faults(self) -> Iterator[str]:
+        yield from super()._parameter_faults()
+        yield from self._transformer_faults()
+        decoder = ("decoder_depth", "decoder_width", "decoder_n_heads")
+        for name in ("patch_size", "n_trials", *decoder, "classifier_max_iter"):
+            yield from self._faults(name, is_count, "a positive integer")
+        yield from self._faults("mask_ratio", lambda share: 0 < share < 1, "a number in (0, 1)")
+        yield from self._faults("classifier_learning_rate", lambda rate: rate > 0, "a positive number")
+        yield from self._faults("residual", lambda name: name in RESIDUALS, f"one of {RESIDUALS}")
+        yield from self._faults("selection", lambda name: name in SELECTIONS, f"one of {SELECTIONS}")
+        for name in ("min_filter", "mean_filter"):
+            yield from self._faults(
+                name, is_odd,
+                "an odd number of pixels, 1 for no filter",
+            )  # fmt: skip
+        width, n_heads = self.decoder_width, self.decoder_n_heads
+        if is_count(width) and is_count(n_heads) and width % n_heads:
+            yield f"decoder_width must be a multiple of decoder_n_heads; got {width} and {n_heads}"
+
+
+def train_autoencoder(
+    *, images: np.ndarray, config: dict[str, Any], augment: bool, recipe: Recipe, seed: int, runtime: Runtime
+) -> dict[str, dict[str, np.ndarray]]:
+    """Train a masked autoencoder; a pure function of everything but ``runtime``, cached.
+
+    Parameters
+    ----------
+    images : ndarray of shape (n, H, W), float32
+        Healthy slices in [0, 1].
+    config : dict
+        Arguments of `MaskedAutoencoder`.
+    augment, recipe, seed, runtime
+        See `MaskedAutoencoderDetector` and `skmimood.training.loop`.
+
+    Returns
+    -------
+    dict with ``"state"`` and ``"history"``
+    """
+
+    def loss(network: Any, indices: np.ndarray, streams: Streams, training: bool) -> Tensor:
+        device = streams.torch.device
+        batch = torch.from_numpy(images[indices]).to(device)
+        if training and augment:
+            batch = crop_and_mirror(batch, streams.torch)
+        patches = to_patches(batch, network.patch_size)
+        order = uniform_draws(streams.torch, *patches.shape[:2]).argsort(1)
+        visible, hidden = order[:, : network.n_visible], order[:, network.n_visible :]
+        return F.mse_loss(take(network(patches, visible), hidden), take(patches, hidden))
+
+    network = new_network(MaskedAutoencoder, config, Streams.at(seed, 2**41).torch)
+    return train(network, loss, len(images), recipe, runtime, seed=seed)

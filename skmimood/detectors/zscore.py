@@ -1,0 +1,142 @@
+"""How far a pixel is from the healthy mean, in healthy standard deviations."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from sklearn.cluster import KMeans
+from threadpoolctl import threadpool_limits
+
+from skmimood.exceptions import InputError
+from skmimood.maps.residuals import RESIDUALS
+from skmimood.maps.untrained import PIXELS, RATE, SIGMA, Rule, UntrainedDetector, finish_maps, one_of
+from skmimood.preprocessing.heads import head_masks
+from skmimood.training.estimator import is_count
+from skmimood.validation.images import check_images, drop_lesions
+
+_THUMBNAIL = 16
+
+
+class HealthyZScore(UntrainedDetector):
+    """Distance of each pixel to the mean of the healthy slices, in their standard deviations at that pixel.
+
+    It means something where scans are aligned to one another, and is only a reference where they are not. The slices
+    of a stack show different levels of the head, so one mean of all says little: ``n_templates`` groups the healthy
+    slices by likeness, and a slice is compared with the group that is nearest to it. No paper: the oldest method of
+    brain mapping as a rival that costs seconds.
+
+    Parameters
+    ----------
+    n_templates : int, default=1
+        Groups of like healthy slices (k-means of slices reduced to 16 x 16 pixels), each with its own mean and
+        deviation. 1 is right for slices at one level; for stacks take about one for every 10 mm. Needs a refit.
+    floor : float > 0, default=0.05
+        Smallest standard deviation, in intensity: where all healthy slices agree, as they do in the background, any
+        difference would otherwise count infinitely. No refit needed.
+    residual : {"absolute", "positive"}, default="absolute"
+        ``"positive"`` counts only pixels brighter than the mean. No refit needed.
+    smoothing : float >= 0, default=0.0
+        Standard deviation in pixels of a Gaussian filter of the maps. No refit needed.
+    erosion : int >= 0, default=0
+        Scores are 0 outside the slice's head or brain and within this many pixels of its surface; see
+        `IntensityThreshold`. No refit needed.
+    fpr : float in (0, 1), default=0.01
+        Share of the foreground of the healthy slices above ``threshold_``. They are those that the means come from, so
+        that with few slices a template the threshold is too low. Fit again to change it.
+    random_state : int, RandomState instance or None, default=None
+        Seeds k-means.
+
+    Attributes
+    ----------
+    templates_ : ndarray of shape (k, 2, H, W), float32
+        Mean and standard deviation of each group; k is ``n_templates``, or less if fewer slices differ.
+    image_shape_ : tuple of int
+        Height and width seen in fit.
+    threshold_, calibrated_with_
+        See `BasePixelDetector`.
+    """
+
+    _rules: ClassVar[Mapping[str, Rule]] = {
+        "n_templates": (is_count, "a positive integer"),
+        "floor": (lambda value: 0 < value < np.inf, "a positive number"),
+        "residual": one_of(RESIDUALS),
+        "smoothing": SIGMA,
+        "erosion": PIXELS,
+        "fpr": RATE,
+    }
+    _arrays: ClassVar[Mapping[str, tuple[int | None, ...]]] = {"templates_": (None, 2, None, None)}
+    _learnt = ("threshold_", "calibrated_with_")
+
+    def __init__(
+        self,
+        *,
+        n_templates: int = 1,
+        floor: float = 0.05,
+        residual: str = "absolute",
+        smoothing: float = 0.0,
+        erosion: int = 0,
+        fpr: float = 0.01,
+        random_state: Any = None,
+    ) -> None:
+        self.n_templates = n_templates
+        self.floor = floor
+        self.residual = residual
+        self.smoothing = smoothing
+        self.erosion = erosion
+        self.fpr = fpr
+        self.random_state = random_state
+
+    def fit(self, X: Any, y: Any = None) -> HealthyZScore:
+        """Learn mean and deviation of healthy slices, and calibrate ``threshold_`` on them.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, H, W)
+            Slices in [0, 1].
+        y : array-like of shape (n, H, W) or (n,), optional
+            Lesion masks or labels; every sample whose mask is not empty is dropped.
+
+        Returns
+        -------
+        HealthyZScore
+        """
+        self._check_parameters()
+        healthy = drop_lesions(check_images(X), y)
+        if self.n_templates > len(healthy):
+            raise InputError(
+                f"n_templates={self.n_templates} groups cannot be made of {len(healthy)} healthy slices. Pass more "
+                "slices or lower n_templates."
+            )
+        groups = KMeans(self.n_templates, n_init=4, random_state=self.random_state)
+        with threadpool_limits(1, user_api="openmp"):  # a forked process has no others
+            labels = groups.fit_predict(_thumbnails(healthy))
+        members = [healthy[labels == label].astype(np.float64) for label in np.unique(labels)]
+        self.templates_ = np.stack([[m.mean(0), m.std(0)] for m in members]).astype(np.float32)
+        self._calibrate(healthy)
+        return self
+
+    @property
+    def image_shape_(self) -> tuple[int, int]:
+        """Height and width seen in fit."""
+        return self.templates_.shape[2:]
+
+    def _checked(self, X: Any) -> np.ndarray:
+        return check_images(X, self.image_shape_)
+
+    def _detect(self, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        distance = _thumbnails(X)[:, None] - _thumbnails(self.templates_[:, 0])  # (n, k, 256)
+        nearest = np.square(distance).sum(2).argmin(1)
+        mean, deviation = self.templates_[nearest].swapaxes(0, 1)
+        difference = X - mean
+        scores = difference.clip(min=0) if self.residual == "positive" else np.abs(difference)
+        scores /= np.maximum(deviation, np.float32(self.floor))
+        return finish_maps(scores, head_masks(X), self.smoothing, self.erosion), mean
+
+
+def _thumbnails(images: np.ndarray) -> np.ndarray:
+    """Reduce slices (n, H, W) to their means over 16 x 16 areas, (n, 256)."""
+    return F.adaptive_avg_pool2d(torch.from_numpy(images)[:, None], _THUMBNAIL).flatten(1).numpy()

@@ -1,0 +1,34 @@
+"""The one list of estimators, as names, so that it imports none of them.
+
+`skmimood`, `skmimood.baselines`, the saving of models and the common tests take from it. A new method is one file
+and one line here; see docs/architecture.md.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+# Name -> module that defines it.
+ESTIMATORS = {
+    "AnomalousTokenDetector": "skmimood.tokens.detector",
+    "AutoregressiveRestorer": "skmimood.tokens.autoregressive",
+    "DenoisingAutoencoder": "skmimood.detectors.denoising",
+    "HealthyZScore": "skmimood.detectors.zscore",
+    "IntensityThreshold": "skmimood.detectors.intensity",
+    "MaskedAutoencoderDetector": "skmimood.detectors.masked_autoencoder",
+    "MaskedTokenInpainter": "skmimood.tokens.inpainter",
+    "ScanDetector": "skmimood.scans.scan_detector",
+    "SliceStandardizer": "skmimood.preprocessing.standardizer",
+    "TokenCritic": "skmimood.tokens.critic",
+    "TokenLikelihoodDetector": "skmimood.tokens.likelihood",
+    "TokenizerResidual": "skmimood.tokens.tokenizer_residual",
+    "VQTokenizer": "skmimood.tokens.tokenizer",
+}
+# Found in `skmimood` itself; all others are rivals, in `skmimood.baselines`.
+OURS = ("AnomalousTokenDetector", "MaskedTokenInpainter", "ScanDetector", "SliceStandardizer", "VQTokenizer")
+
+
+def load_estimator(name: str) -> Any:
+    """Return the estimator class of a name in ``ESTIMATORS``."""
+    return getattr(importlib.import_module(ESTIMATORS[name]), name)

@@ -1,0 +1,124 @@
+"""What every last step offers, whatever makes its maps: maps, healed slices, masks and a calibrated threshold."""
+
+from __future__ import annotations
+
+import warnings
+from abc import abstractmethod
+from typing import Any
+
+import numpy as np
+from sklearn.utils.validation import check_is_fitted
+
+from skmimood.exceptions import SkmimoodWarning
+from skmimood.maps.conformal import HealthyReference
+from skmimood.preprocessing.heads import have_heads, head_masks
+from skmimood.training.loop import split_validation
+from skmimood.validation.estimator import SliceEstimator
+
+
+class BasePixelDetector(SliceEstimator):
+    """Base of the last steps of a pipeline, from slices or their tokens to pixel maps.
+
+    Subclasses implement ``_detect`` and ``_inference_parameters``, and call ``_calibrate`` at the end of `fit`.
+
+    Attributes
+    ----------
+    threshold_ : float
+        Map value above which `predict` calls a pixel anomalous: exceeded by a share ``fpr`` of the pixels in the
+        heads or brains (see `head_masks`) of the healthy slices that were held out of the training.
+    calibrated_with_ : dict
+        The inference parameters that it belongs to.
+    """
+
+    fpr: float
+    threshold_: float
+    calibrated_with_: dict[str, Any]
+
+    @abstractmethod
+    def _detect(self, X: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Return the anomaly maps and the healed slices of what `_checked` has returned."""
+
+    @abstractmethod
+    def _inference_parameters(self, X: Any) -> dict[str, Any]:
+        """Return every parameter that changes maps but needs no refit."""
+
+    @abstractmethod
+    def _checked(self, X: Any) -> Any:
+        """Return the slices in the form that ``_detect`` takes, or raise `InputError`."""
+
+    def detect(self, X: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Return the anomaly maps and the healed slices of one and the same run.
+
+        Whatever the network says of slices that show no head (black, even, noise of the air, specks), their maps are 0
+        and their healed slices are the slices.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, H, W), or TokenizedScans of n slices
+            What the step was fitted on: slices in [0, 1], or the output of the step before.
+
+        Returns
+        -------
+        maps : ndarray of shape (n, H, W), float32
+            Higher is more anomalous; see the class for units.
+        healed : ndarray of shape (n, H, W), float32
+            What a healthy slice would look like, in [0, 1].
+        """
+        check_is_fitted(self)
+        self._check_parameters()
+        X = self._checked(X)
+        maps, healed = self._detect(X)
+        images = slices_of(X)
+        is_empty = ~have_heads(images)
+        maps[is_empty], healed[is_empty] = 0, images[is_empty].clip(0, 1)
+        return maps, healed
+
+    def decision_function(self, X: Any) -> np.ndarray:
+        """Return the pixel anomaly maps, shape (n, H, W), float32; higher is more anomalous."""
+        return self.detect(X)[0]
+
+    def transform(self, X: Any) -> np.ndarray:
+        """Return the healed slices, shape (n, H, W), float32 in [0, 1]."""
+        return self.detect(X)[1]
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Return masks (n, H, W), bool: map values above ``threshold_``."""
+        maps = self.decision_function(X)
+        if self._inference_parameters(X) != self.calibrated_with_:
+            warnings.warn(
+                "threshold_ was calibrated with other inference parameters; fit again (trained networks come "
+                "from the cache) or set threshold_ yourself.",
+                SkmimoodWarning, stacklevel=2,
+            )  # fmt: skip
+        return maps > self.threshold_
+
+    def score(self, X: Any, y: Any) -> float:
+        """Return the average precision over all pixels of masks ``y`` (n, H, W)."""
+        from skmimood.metrics import pixel_average_precision_scorer
+
+        return pixel_average_precision_scorer(self, X, y)
+
+    def _calibrate(self, X: Any) -> None:
+        """Set ``threshold_`` on the foreground of healthy slices, which were best held out of the training."""
+        maps, heads = self.decision_function(X), head_masks(slices_of(X))
+        pixels = maps[heads] if heads.any() else maps
+        self.threshold_ = HealthyReference.from_scans([(pixels, 0.0)]).pixel_threshold(self.fpr)
+        self.calibrated_with_ = self._inference_parameters(X)
+
+
+def slices_of(X: Any) -> np.ndarray:
+    """Return the slices (n, H, W) themselves, of an array or of `TokenizedScans`."""
+    return getattr(X, "images", X)
+
+
+def held_out_slices(X: Any, share: float) -> Any:
+    """Return the share at the end of ``X`` that a training holds out; all, with a warning, if it holds out none."""
+    held_out = split_validation(len(X), share)[1]
+    if len(held_out):
+        return X[held_out]
+    warnings.warn(
+        f"threshold_ is calibrated on the {len(X)} training slices themselves, since none were held out, and "
+        "will be too low. Pass more slices or raise validation_fraction.",
+        SkmimoodWarning, stacklevel=3,
+    )  # fmt: skip
+    return X

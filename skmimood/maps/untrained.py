@@ -1,0 +1,80 @@
+"""What the detectors that train no network share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+from scipy import ndimage
+
+from skmimood.exceptions import ModelLoadError
+from skmimood.maps.base import BasePixelDetector
+from skmimood.preprocessing.heads import eroded
+
+Rule = tuple[Callable[[Any], Any], str]
+"""Whether a value is valid, and what is wanted in words."""
+
+RATE: Rule = (lambda rate: 0 < rate < 1, "a number in (0, 1)")
+PIXELS: Rule = (
+    lambda n: isinstance(n, int | np.integer) and not isinstance(n, bool) and n >= 0,
+    "an integer of at least 0",
+)
+SIGMA: Rule = (lambda sigma: 0 <= sigma < np.inf, "a number of at least 0")
+
+
+def one_of(choices: tuple[str, ...]) -> Rule:
+    """Return the rule of a named choice."""
+    return lambda name: name in choices, f"one of {choices}"
+
+
+class UntrainedDetector(BasePixelDetector):
+    """Base of the last steps that train no network: parameters checked, and what was learnt saved.
+
+    ``_rules`` says what the parameters must satisfy, ``_arrays`` which shapes the learnt arrays have (None for any
+    size), ``_learnt`` which other attributes are learnt.
+    """
+
+    _rules: ClassVar[Mapping[str, Rule]]
+    _arrays: ClassVar[Mapping[str, tuple[int | None, ...]]] = {}
+    _learnt: tuple[str, ...]
+
+    def _parameter_faults(self) -> Iterator[str]:
+        for name, (is_valid, wanted) in self._rules.items():
+            yield from self._faults(name, is_valid, wanted)
+
+    def _inference_parameters(self, X: Any) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in self._rules}
+
+    def __skmimood_state__(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """Return what was learnt as arrays and JSON values, for `skmimood.save_model`."""
+        return {n: getattr(self, n) for n in self._arrays}, {n: getattr(self, n) for n in self._learnt}
+
+    def __skmimood_restore__(self, arrays: Mapping[str, np.ndarray], values: Mapping[str, Any]) -> None:
+        """Set what was learnt; nothing is set unless it is complete and of the right shapes."""
+        if {*arrays, *values} != {*self._arrays, *self._learnt}:
+            raise ModelLoadError(
+                f"{type(self).__name__} should have learnt {sorted([*self._arrays, *self._learnt])}; the file has "
+                f"{sorted([*arrays, *values])}."
+            )
+        for name, shape in self._arrays.items():
+            if not _fits(arrays[name].shape, shape) or not np.isfinite(arrays[name]).all():
+                raise ModelLoadError(
+                    f"{name} of {type(self).__name__} has a wrong shape or holds NaN or infinity."
+                )
+        for name, value in (dict(values) | dict(arrays)).items():
+            setattr(self, name, tuple(value) if isinstance(value, list) else value)
+
+
+def finish_maps(scores: np.ndarray, heads: np.ndarray, smoothing: float, erosion: int) -> np.ndarray:
+    """Smooth scores (n, H, W) inside the heads and set them to 0 outside the eroded heads; see `IntensityThreshold`."""
+    maps = np.where(heads, scores, 0).astype(np.float32)
+    if smoothing > 0:
+        maps = ndimage.gaussian_filter(maps, (0, smoothing, smoothing))
+    return maps * eroded(heads, erosion)
+
+
+def _fits(shape: tuple[int, ...], wanted: tuple[int | None, ...]) -> bool:
+    return len(shape) == len(wanted) and all(
+        side == want or (want is None and side > 0) for side, want in zip(shape, wanted, strict=True)
+    )

@@ -1,0 +1,384 @@
+"""The scans of a healthy set: read, scaled and measured, without copies, and divided for calibration."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+from nibabel.orientations import apply_orientation, io_orientation
+
+from skmimood.exceptions import InputError, ScanReadError
+from skmimood.maps.conformal import scores_needed
+from skmimood.nifti import Scan, Source, find_companion, read_mask, read_scan
+from skmimood.nifti.files import companion_names
+from skmimood.nifti.names import file_path
+from skmimood.preprocessing import (
+    Plane,
+    fill_holes,
+    find_better_plane,
+    foreground_mask,
+    has_gaps,
+    in_plane_extent,
+    main_parts,
+    scale_intensity,
+    share_missing,
+)
+from skmimood.scans.copies import Copies
+from skmimood.scans.domain import ScanFeatures, intensity_histogram, tissue_layout
+from skmimood.scans.sources import ListedScan
+from skmimood.scans.wording import listing, warn
+
+StatusName = Literal["used", "calibration", "skipped", "duplicate"]
+
+BRAIN_MASK = "given by brain masks"
+_FOUND = {"auto": "found from the intensities", "none": "every voxel"}
+_OR_WITHOUT_MASK = (
+    "; or, if the skull is off already, let the brain be found from the intensities (--mask-suffix auto, or "
+    'set_params(mask="auto") in Python). The model needs no refit.'
+)
+_MOST_FOREGROUND = 0.9  # of the volume; an upright head in the tightest box leaves more
+_SMALL_HOLES = 0.005  # of the mask: so much lies in the folds of any brain
+
+
+@dataclass(frozen=True)
+class ScanStatus:
+    """What became of one scan in ``fit``.
+
+    Attributes
+    ----------
+    id : str
+        What the scan is called: see :func:`skmimood.nifti.scan_ids`.
+    status : {"used", "calibration", "skipped", "duplicate"}
+        Learned from, held out for the thresholds, left out for a fault, or left out as a copy of another.
+    reason : str
+        Why it was left out; empty for the others.
+    n_slices : int
+        Number of slices that took part.
+    shape : tuple of int
+        Shape of the file's array; empty if it could not be read.
+    spacing : tuple of float
+        Voxel size in mm along the axes of the file's array; empty if it could not be read.
+    group : str
+        Whose scan it is: see :func:`skmimood.scans.subjects.groups_of`. Empty in models that do not tell.
+    foreground_ml, foreground_share : float
+        Volume of the head or brain that was found, and its share of the scan's volume; 0 if there is none, or in
+        models that do not tell.
+    """
+
+    id: str
+    status: StatusName
+    reason: str = ""
+    n_slices: int = 0
+    shape: tuple[int, ...] = ()
+    spacing: tuple[float, ...] = ()
+    group: str = ""
+    foreground_ml: float = 0.0
+    foreground_share: float = 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedScan:
+    """A scan whose foreground is known and whose intensities are scaled.
+
+    Attributes
+    ----------
+    scan : Scan
+        As read.
+    foreground : ndarray of shape (X, Y, Z), bool
+        Head, brain, or whatever the mask says.
+    intensities : ndarray of shape (X, Y, Z), float32
+        In [0, 1].
+    lesions : ndarray of shape (X, Y, Z), bool, or None
+        Known lesions; None if there is no mask.
+    """
+
+    scan: Scan
+    foreground: np.ndarray
+    intensities: np.ndarray
+    lesions: np.ndarray | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """What is kept of a scan after screening: everything but its voxels."""
+
+    listed: ListedScan
+    features: ScanFeatures
+    shape: tuple[int, ...]
+    spacing: tuple[float, ...]
+    warnings: tuple[str, ...]
+
+    @property
+    def id(self) -> str:
+        """What the scan is called."""
+        return self.listed.id
+
+    @property
+    def group(self) -> str:
+        """Whose scan it is."""
+        return self.listed.group
+
+    def status(self, status: StatusName, **details: Any) -> ScanStatus:
+        """Return this scan's line in the status table."""
+        return ScanStatus(
+            self.id, status, shape=self.shape, spacing=self.spacing, group=self.group,
+            foreground_ml=self.features.volume, foreground_share=self.features.share, **details,
+        )  # fmt: skip
+
+    def read(self, reader: ScanReader) -> PreparedScan:
+        """Read the voxels again."""
+        return reader.read_listed(self.listed)
+
+
+@dataclass(frozen=True)
+class ScanReader:
+    """How scans are read and where their foreground comes from; see :class:`skmimood.ScanDetector`."""
+
+    mask: str
+    max_bytes: int
+    volume: int | None
+    max_invalid: float
+    plane: Plane
+
+    def read_listed(self, listed: ListedScan) -> PreparedScan:
+        """Read a scan of a list with its foreground and lesions."""
+        return self.read(listed.source, listed.id, listed.lesions, listed.brain_mask)
+
+    def read(
+        self,
+        source: Source,
+        name: str | None = None,
+        lesions: Source | None = None,
+        brain_mask: Source | None = None,
+    ) -> PreparedScan:
+        """Read one scan, called ``name``, with its foreground, which ``brain_mask`` gives if there is one.
+
+        Raises
+        ------
+        ScanReadError
+            If the scan or one of its masks cannot be read, or if there is nothing in it.
+        InputError
+            If masks lie beside the scans but this one is an image in memory.
+        """
+        scan = read_scan(source, max_bytes=self.max_bytes, volume=self.volume, max_invalid=1.0, name=name)
+        if float(scan.data.min()) == float(scan.data.max()):
+            raise ScanReadError(scan.id, f"empty: every voxel is {scan.data.flat[0]:g}. Leave this scan out.")
+        foreground, remarks = self._foreground(source, scan, brain_mask)
+        if scan.invalid is not None:
+            remarks += self._check_missing(scan.id, foreground, scan.invalid)
+            foreground = foreground & ~scan.invalid
+        if not foreground.any():
+            raise ScanReadError(scan.id, "empty: no foreground was found. Leave it out or repair its mask.")
+        marked = None
+        if lesions is not None:
+            marked, more = read_mask(lesions, scan, max_bytes=self.max_bytes)
+            remarks += more
+        if better := find_better_plane(scan, self.plane):
+            remarks += (
+                f"the thick axis lies in the {self.plane} slices, which are coarse along it; the {better} are not",
+            )
+        scan = replace(scan, warnings=(*scan.warnings, *remarks))
+        is_stripped = kind_of_foreground(self.mask, brain_mask) == BRAIN_MASK
+        return PreparedScan(scan, foreground, _scaled(scan, foreground, is_stripped), marked)
+
+    def voxels(self, listed: ListedScan) -> np.ndarray | None:
+        """Read the voxels (X, Y, Z) of a scan once more; None if that is not possible."""
+        with contextlib.suppress(ScanReadError):
+            return read_scan(
+                listed.source, max_bytes=self.max_bytes, volume=self.volume, max_invalid=1.0
+            ).data
+        return None
+
+    def _check_missing(self, name: str, foreground: np.ndarray, missing: np.ndarray) -> tuple[str, ...]:
+        share = share_missing(foreground, missing)
+        if share > self.max_invalid:
+            raise ScanReadError(
+                name,
+                f"has NaN or infinite values in {share:.2%} of the head (limit {self.max_invalid:.2%}). Repair it, "
+                "or raise max_invalid to take them as background.",
+            )
+        return ("some of them lie in the head, where the map is NaN",) if share else ()
+
+    def _foreground(
+        self, source: Source, scan: Scan, brain_mask: Source | None
+    ) -> tuple[np.ndarray, tuple[str, ...]]:
+        if brain_mask is None and self.mask == "auto":
+            return _found(scan)
+        if brain_mask is None and self.mask == "none":
+            return np.ones(scan.data.shape, dtype=bool), ()
+        found = self._mask_beside(source, scan.id) if brain_mask is None else brain_mask
+        mask, remarks = read_mask(found, scan, kind="brain", max_bytes=self.max_bytes)
+        brain, repairs = _repaired(mask)
+        return brain, remarks + repairs
+
+    def _mask_beside(self, source: Source, name: str) -> Source:
+        path = file_path(source)
+        if path is None:
+            raise InputError(
+                f'an image in memory has no file "{self.mask}" beside it. Hand its mask over as brain_mask or '
+                f"brain_masks{_OR_WITHOUT_MASK}"
+            )
+        if companion := find_companion(source, self.mask):
+            return companion
+        names = companion_names(path, self.mask)
+        raise ScanReadError(
+            name,
+            f'no mask named "{self.mask}" lies beside it: there is no {" or ".join(names)} (.nii.gz or .nii). Put one '
+            "there, name its ending (--mask-suffix, or set_params(mask=...) in Python), or hand it over as brain_mask"
+            f"{_OR_WITHOUT_MASK}",
+        )
+
+
+def _found(scan: Scan) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Find the foreground by intensity, with a remark if it shows no background around it."""
+    foreground = foreground_mask(scan.data)
+    share = float(foreground.mean())
+    if share <= _MOST_FOREGROUND:
+        return foreground, ()
+    return foreground, (
+        f"the foreground found fills {share:.0%} of the volume; use a brain mask if it is not all head",
+    )
+
+
+def _scaled(scan: Scan, foreground: np.ndarray, is_stripped: bool) -> np.ndarray:
+    inside = scan.data[foreground]
+    scaled = scale_intensity(scan.data, foreground, strip=is_stripped)
+    if float(inside.min()) == float(inside.max()) or not scaled.any():
+        raise ScanReadError(scan.id, "empty: its foreground has no contrast. Leave this scan out.")
+    return scaled
+
+
+def kind_of_foreground(mask: str, brain_mask: Any = None) -> str:
+    """Return where foregrounds come from, by a ``ScanDetector``'s ``mask`` and what was handed over beside it."""
+    return _FOUND.get(mask, BRAIN_MASK) if brain_mask is None else BRAIN_MASK
+
+
+def remarks_on_foreground(mask: str, brain_mask: Any, learned_mask: str) -> tuple[str, ...]:
+    """Say so if the foreground of a scan comes from elsewhere than that of the training scans."""
+    kind, learned = kind_of_foreground(mask, brain_mask), kind_of_foreground(learned_mask)
+    if kind == learned:
+        return ()
+    return (
+        f"the foreground is {kind} here and was {learned} in training; the map holds only if the skull is off in "
+        "both, or on in both",
+    )
+
+
+def _repaired(mask: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Leave out the islands of a brain mask and fill its holes; return it with remarks on what was not small."""
+    main = main_parts(mask)
+    whole = fill_holes(main)
+    remarks: tuple[str, ...] = ()
+    if (main != mask).any():
+        remarks += ("islands far from the main part of the brain mask were left out",)
+    if whole.sum() - main.sum() > _SMALL_HOLES * main.sum():
+        remarks += ("holes in the brain mask were filled (left out by a lesion, or ventricles?)",)
+    if has_gaps(whole):
+        remarks += ("the brain mask is empty in planes between others; the map is 0 there",)
+    return whole, remarks
+
+
+def screen(
+    scans: Iterable[ListedScan], reader: ScanReader, plane: Plane
+) -> tuple[list[Candidate], list[ScanStatus]]:
+    """Look at every scan once; return those that can be used, and what is wrong with the others.
+
+    Nothing is learned here that could leak from scans drawn for calibration later: each scan is judged alone,
+    but for copies. What is wrong or odd is warned about.
+    """
+    usable: list[Candidate] = []
+    rejected: list[ScanStatus] = []
+    copies: Copies[ListedScan] = Copies(reader.voxels)
+    for listed in scans:
+        try:
+            prepared = reader.read_listed(listed)
+            features = measure(prepared, plane)
+        except ScanReadError as error:
+            rejected.append(ScanStatus(listed.id, "skipped", error.reason, group=listed.group))
+            continue
+        scan = prepared.scan
+        spacing = tuple(round(float(step), 4) for step in scan.spacing)
+        original = copies.find(listed, scan.data)
+        if original is not None:
+            reason = f"has the same voxels as {original.id}, turned, scaled or rounded perhaps"
+            rejected.append(ScanStatus(scan.id, "duplicate", reason, 0, scan.shape, spacing, listed.group))
+            continue
+        usable.append(Candidate(listed, features, scan.shape, spacing, scan.warnings))
+    warn_about_left_out(rejected)
+    _warn_about_oddities(usable)
+    return usable, rejected
+
+
+def measure(prepared: PreparedScan, plane: Plane) -> ScanFeatures:
+    """Measure a scan as a whole."""
+    voxel = abs(float(np.linalg.det(prepared.scan.affine_mm[:3, :3])))
+    orientation = io_orientation(prepared.scan.affine)
+    return ScanFeatures(
+        intensity_histogram(prepared.intensities, prepared.foreground),
+        float(prepared.foreground.sum()) * voxel / 1000.0,
+        in_plane_extent(prepared.scan, prepared.foreground, plane),
+        tissue_layout(
+            *(apply_orientation(part, orientation) for part in (prepared.intensities, prepared.foreground))
+        ),
+        float(prepared.foreground.mean()),
+    )
+
+
+def split(
+    candidates: Sequence[Candidate],
+    n_rejected: int,
+    calibration_fraction: float,
+    scan_fpr: float,
+    rng: np.random.Generator,
+) -> tuple[list[Candidate], list[Candidate]]:
+    """Draw the scans to learn from and the scans to hold out for calibration; both keep the given order.
+
+    Whole groups are drawn: all scans of a subject are on one side. More than ``calibration_fraction`` of the groups are
+    held out if a scan threshold at rate ``scan_fpr`` takes more, unless fewer than half would be left to learn
+    from. The draw depends on the scans' names and the seed, not on the order in which the scans were given.
+
+    Raises
+    ------
+    InputError
+        With the number needed, if there are fewer than 2 scans, or groups, to learn from and 1 for calibration.
+    """
+    if len(candidates) < 3:
+        raise InputError(
+            "fit needs at least 3 different usable scans, 2 to learn from and 1 held out for the thresholds; "
+            f"got {len(candidates)} of {len(candidates) + n_rejected}. Add healthy scans."
+        )
+    groups = list(dict.fromkeys(one.group for one in sorted(candidates, key=lambda one: one.id)))
+    n = len(groups)
+    if n < 3:
+        raise InputError(
+            "fit needs scans of at least 3 subjects, 2 to learn from and 1 held out for the thresholds; the "
+            f"{len(candidates)} usable scans are of {n}: {listing(groups)}. Add scans of others, or tell by groups "
+            "whose they are."
+        )
+    wanted, needed = max(1, round(calibration_fraction * n)), scores_needed(scan_fpr)
+    n_held_out = min(max(wanted, needed) if 2 * needed <= n else wanted, n - 2)
+    held_out = {groups[k] for k in rng.permutation(n)[:n_held_out]}
+    return (
+        [candidate for candidate in candidates if candidate.group not in held_out],
+        [candidate for candidate in candidates if candidate.group in held_out],
+    )
+
+
+def warn_about_left_out(lines: Iterable[ScanStatus]) -> None:
+    """Warn once about all scans that do not take part, with the reasons."""
+    left_out = [f"{line.id} ({line.reason})" for line in lines if line.status in ("skipped", "duplicate")]
+    if left_out:
+        warn(f"Scans left out: {len(left_out)}: {listing(left_out)}")
+
+
+def _warn_about_oddities(candidates: Iterable[Candidate]) -> None:
+    remarks: dict[str, list[str]] = {}
+    for candidate in candidates:
+        for remark in candidate.warnings:
+            remarks.setdefault(re.sub(r"^\d+ ", "some ", remark), []).append(candidate.id)
+    if remarks:
+        warn("; ".join(f"{remark}: {listing(ids)}" for remark, ids in remarks.items()))

@@ -1,0 +1,295 @@
+"""What the healthy scans of a cohort look like as wholes, and which scans do not look like them.
+
+Nothing here decides on lesions. It finds scans that the networks should not be asked about: another modality,
+inverted contrast, a skull under a model of bare brains, half a head.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from skmimood.scans.wording import listing, warn
+
+N_BINS = 64
+N_CELLS = 8  # of a layout along each axis
+_SLACK = 1.5  # a scan may be this much farther from the training data than the farthest healthy scan
+_DISTANCE_FLOOR = 0.02  # intensity distances below this are noise, however alike the healthy scans are
+_VOLUME_SLACK = 1.25
+_ASPECT_SLACK = 1.1
+_MIN_SCANS_FOR_SUSPECTS = 3
+_MIN_SCORES_FOR_SUSPECTS = 5
+_FEW = 5  # scans, fewer of which stand out less easily
+_LAYOUT_FLOOR = 0.1  # layout distances below this are noise
+_INNER_SHARE = 0.5  # of a cell, that foreground must fill for its intensity to count
+_MIN_CELLS = 5
+_SUSPECT_DEVIATIONS = 6.0
+_MEASURES = (
+    "its intensities",
+    "the layout of its tissue",
+    "its foreground volume",
+    "its height in a slice",
+    "its width in a slice",
+)
+# Smallest standard deviations of the two distances, then of logarithms. Few scans tell little of their spread.
+_SPREAD_FLOORS = (0.01, 0.05, 0.03, 0.03, 0.03)
+_SPREAD_FLOORS_OF_FEW = (0.03, 0.1, 0.08, 0.08, 0.08)
+
+
+@dataclass(frozen=True, eq=False)
+class ScanFeatures:
+    """Measures of one whole scan.
+
+    Attributes
+    ----------
+    histogram : ndarray of shape (64,), float64
+        Share of the foreground in each of 64 equal bins of scaled intensity over [0, 1].
+    volume : float
+        Foreground volume in ml.
+    extent : tuple of float
+        Height and width in mm of the foreground's bounding box in the slice plane.
+    layout : ndarray of shape (2, 8, 8, 8), float32
+        See `tissue_layout`.
+    share : float
+        Share of the volume that is foreground.
+    """
+
+    histogram: np.ndarray
+    volume: float
+    extent: tuple[float, float]
+    layout: np.ndarray
+    share: float
+
+    @property
+    def aspect(self) -> float:
+        """Height over width of the bounding box."""
+        return self.extent[0] / self.extent[1]
+
+
+@dataclass(frozen=True, eq=False)
+class Domain:
+    """What may be asked of a model: limits on :class:`ScanFeatures` learned from healthy scans.
+
+    Attributes
+    ----------
+    histogram : ndarray of shape (64,), float64
+        Mean intensity histogram of the training scans.
+    distance_limit : float
+        Largest intensity distance, in units of scaled intensity, that passes without a remark.
+    volume_range : tuple of float
+        Smallest and largest foreground volume, in ml, that pass without a remark.
+    layout : ndarray of shape (2, 8, 8, 8), float32, or None
+        Mean `tissue_layout` of the training scans; None in models of before there was one.
+    layout_limit : float
+        Largest layout distance, in [0, 2], that passes without a remark.
+    aspect_range : tuple of float
+        Smallest and largest height of the foreground over its width, in a slice, that pass without a remark; any in
+        models of before there was one.
+    """
+
+    histogram: np.ndarray
+    distance_limit: float
+    volume_range: tuple[float, float]
+    layout: np.ndarray | None = None
+    layout_limit: float = np.inf
+    aspect_range: tuple[float, float] = (0.0, np.inf)
+
+    @classmethod
+    def learn(cls, training: Sequence[ScanFeatures], held_out: Sequence[ScanFeatures]) -> Domain:
+        """Learn the limits from healthy scans.
+
+        Every distance is that of a scan to *other* scans: of a held-out scan to the mean histogram, or layout, of
+        the training scans, of a training scan to that of the other training scans. The limit is 1.5 times the
+        largest of them.
+        """
+        volumes = [features.volume for features in (*training, *held_out)]
+        aspects = [features.aspect for features in (*training, *held_out)]
+        histogram, distance = _mean_and_farthest("histogram", intensity_distance, training, held_out)
+        layout, layout_distance_ = _mean_and_farthest("layout", layout_distance, training, held_out)
+        return cls(
+            histogram,
+            max(_SLACK * distance, _DISTANCE_FLOOR),
+            (min(volumes) / _VOLUME_SLACK, max(volumes) * _VOLUME_SLACK),
+            layout,
+            max(_SLACK * layout_distance_, _LAYOUT_FLOOR),
+            (min(aspects) / _ASPECT_SLACK, max(aspects) * _ASPECT_SLACK),
+        )
+
+    def remarks(self, features: ScanFeatures) -> tuple[str, ...]:
+        """Say in what respects a scan looks unlike the training data, one sentence each."""
+        unlike = []
+        distance = intensity_distance(features.histogram, self.histogram)
+        if distance > self.distance_limit:
+            unlike.append(f"intensity distance {distance:.3f}, limit {self.distance_limit:.3f}")
+        if self.layout is not None:
+            distance = layout_distance(features.layout, self.layout)
+            if distance > self.layout_limit:
+                unlike.append(f"layout distance of its tissue {distance:.2f}, limit {self.layout_limit:.2f}")
+        low, high = self.aspect_range
+        if not low <= features.aspect <= high:
+            unlike.append(f"height over width {features.aspect:.2f}, limits {low:.2f} and {high:.2f}")
+        found = []
+        if unlike:
+            found.append(
+                f"looks unlike the training data: {' and '.join(unlike)} (another modality, contrast or scanner, "
+                "inverted, turned, or a part of the head only?). P-values and thresholds may not hold for it; for "
+                "another scanner, calibrate on healthy scans of that site"
+            )
+        low, high = self.volume_range
+        if not low <= features.volume <= high:
+            found.append(
+                f"foreground of {features.volume:.0f} ml lies outside the {low:.0f} to {high:.0f} ml of the "
+                "training data (skull stripped in one and not in the other, or a part of the head only?)"
+            )
+        return tuple(found)
+
+
+def intensity_histogram(intensities: np.ndarray, foreground: np.ndarray) -> np.ndarray:
+    """Share of the foreground in each of 64 bins of scaled intensity over [0, 1], shape (64,), float64."""
+    counts, _ = np.histogram(intensities[foreground], bins=N_BINS, range=(0.0, 1.0))
+    return counts / max(int(counts.sum()), 1)
+
+
+def intensity_distance(first: np.ndarray, second: np.ndarray) -> float:
+    """Wasserstein-1 distance of two histograms: by how much intensities are shifted on average."""
+    return float(np.abs(np.cumsum(first - second)).sum() / N_BINS)
+
+
+def tissue_layout(intensities: np.ndarray, foreground: np.ndarray) -> np.ndarray:
+    """Return where tissue lies and how bright it is, on 8 x 8 x 8 cells over the foreground's bounding box.
+
+    Parameters
+    ----------
+    intensities : ndarray of shape (X, Y, Z)
+        In [0, 1], with axes in a fixed order and direction in the patient.
+    foreground : ndarray of shape (X, Y, Z), bool
+
+    Returns
+    -------
+    ndarray of shape (2, 8, 8, 8), float32
+        Share of each cell that is foreground, and the sum of its foreground's intensities over the size of the cell.
+    """
+    places = np.nonzero(foreground)
+    cells, sides = [], []
+    for place in places:
+        first, length = int(place.min()), int(np.ptp(place)) + 1
+        cells.append((place - first) * N_CELLS // length)
+        sides.append(np.bincount(np.arange(length) * N_CELLS // length, minlength=N_CELLS))
+    shape = (N_CELLS,) * 3
+    cell = np.ravel_multi_index(tuple(cells), shape)
+    sizes = np.maximum(np.einsum("i,j,k->ijk", *sides), 1)
+    sums = [np.bincount(cell, weights, N_CELLS**3) for weights in (None, intensities[places])]
+    return np.stack([part.reshape(shape) / sizes for part in sums]).astype(np.float32)
+
+
+def layout_distance(first: np.ndarray, second: np.ndarray) -> float:
+    """Return how little two layouts are alike, in [0, 2]: one minus a correlation of the brightness of their cells.
+
+    Of two correlations the lower counts: that of all cells, which tells of the head's shape, and that of the tissue in
+    cells that both heads fill to one half, which tells of contrast. The distance sees neither gain and offset of the
+    intensities, nor left and right exchanged in a symmetric head.
+    """
+    (filled, brightness), (other_filled, other_brightness) = first, second
+    common = np.minimum(filled, other_filled)
+    inner = common > _INNER_SHARE
+    tissue, other_tissue = brightness[inner] / filled[inner], other_brightness[inner] / other_filled[inner]
+    return 1.0 - min(
+        _correlation(brightness, other_brightness, np.ones_like(common)),
+        _correlation(tissue, other_tissue, common[inner]),
+    )
+
+
+def _correlation(first: np.ndarray, second: np.ndarray, weights: np.ndarray) -> float:
+    """Return the weighted correlation of two samples; 0 if there is nothing to compare, or no contrast."""
+    if weights.size < _MIN_CELLS:
+        return 0.0
+    weights = weights / weights.sum()
+    first, second = (part - (weights * part).sum() for part in (first, second))
+    norm = np.sqrt((weights * first**2).sum() * (weights * second**2).sum())
+    return float((weights * first * second).sum() / norm) if norm > 1e-9 else 0.0
+
+
+def _mean_and_farthest(
+    name: str,
+    distance: Callable[[np.ndarray, np.ndarray], float],
+    training: Sequence[ScanFeatures],
+    held_out: Sequence[ScanFeatures],
+) -> tuple[np.ndarray, float]:
+    """Return the mean of a measure over the training scans, and the largest distance of a scan to other scans."""
+    learned = np.stack([getattr(features, name) for features in training])
+    mean = learned.mean(axis=0)
+    distances = [distance(getattr(features, name), mean) for features in held_out]
+    if len(learned) > 1:
+        others = (learned.sum(axis=0) - learned) / (len(learned) - 1)
+        distances += [distance(*pair) for pair in zip(learned, others, strict=True)]
+    return mean, max(distances, default=0.0)
+
+
+def learn_domain(
+    training: dict[str, ScanFeatures], held_out: dict[str, ScanFeatures]
+) -> tuple[Domain, dict[str, str]]:
+    """Learn the limits from the scans that look like one another; return them and the suspects."""
+    suspects = find_suspects(training | held_out)
+    sound, aside = (
+        [features for name, features in part.items() if name not in suspects] for part in (training, held_out)
+    )
+    return Domain.learn(sound or list(training.values()), aside), suspects
+
+
+def find_suspects(features: dict[str, ScanFeatures]) -> dict[str, str]:
+    """Name the scans of a healthy set that stand out of the others, with what is odd about each.
+
+    A measure is odd if it lies 6 robust standard deviations from the median. Of fewer than 5 scans it takes more to
+    stand out; with fewer than 3 nothing can be said, and the result is empty.
+    """
+    if len(features) < _MIN_SCANS_FOR_SUSPECTS:
+        return {}
+    measures = _measures(list(features.values()))
+    floors = _SPREAD_FLOORS if len(features) >= _FEW else _SPREAD_FLOORS_OF_FEW
+    deviations = robust_deviations(measures, np.asarray(floors))
+    deviations[:, 2:] = np.abs(deviations[:, 2:])  # a distance is odd only if it is large
+    return {
+        scan: " and ".join(name for name, is_odd in zip(_MEASURES, row, strict=True) if is_odd)
+        for scan, row in zip(features, deviations > _SUSPECT_DEVIATIONS, strict=True)
+        if row.any()
+    }
+
+
+def find_high_scores(scores: dict[str, float]) -> dict[str, str]:
+    """Name the healthy scans whose anomaly score stands out of the others'; empty with fewer than 5 scans."""
+    if len(scores) < _MIN_SCORES_FOR_SUSPECTS:
+        return {}
+    values = np.asarray(list(scores.values()))
+    deviations = robust_deviations(
+        values[:, np.newaxis], np.asarray([0.1 * np.median(np.abs(values)) + 1e-12])
+    )
+    odd = deviations[:, 0] > _SUSPECT_DEVIATIONS
+    return {scan: "its anomaly score" for scan, is_odd in zip(scores, odd, strict=True) if is_odd}
+
+
+def warn_about_suspects(suspects: Mapping[str, str]) -> None:
+    """Warn about healthy scans that stand out, with the reasons."""
+    if suspects:
+        odd = listing(f"{name} ({reason})" for name, reason in suspects.items())
+        warn(f"{len(suspects)} of the healthy scans stand out: {odd}. Look at them; see suspects_.")
+
+
+def robust_deviations(measures: np.ndarray, floors: np.ndarray) -> np.ndarray:
+    """Signed distance of measures (n_scans, n_measures) from their medians in robust deviations."""
+    centred = measures - np.median(measures, axis=0)
+    spread = 1.4826 * np.median(np.abs(centred), axis=0)
+    return centred / np.maximum(spread, floors)
+
+
+def _measures(features: Sequence[ScanFeatures]) -> np.ndarray:
+    """Return distances to the typical histogram and layout, and logarithms of sizes, shape (n_scans, 5)."""
+    typical = np.median([f.histogram for f in features], axis=0)
+    typical = typical / max(float(typical.sum()), 1e-12)
+    layout = np.median([f.layout for f in features], axis=0)
+    distances = [
+        (intensity_distance(f.histogram, typical), layout_distance(f.layout, layout)) for f in features
+    ]
+    sizes = np.log([[f.volume, *f.extent] for f in features])
+    return np.column_stack([distances, sizes])

@@ -1,0 +1,250 @@
+"""What ``ScanDetector.fit`` does with its scans: pixel size, training slices, scores of the held-out ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from sklearn import config_context
+from sklearn.utils.validation import has_fit_parameter
+
+from skmimood.exceptions import InputError, ScanReadError
+from skmimood.maps.conformal import HealthyReference
+from skmimood.nifti.names import file_name
+from skmimood.pipeline import PRESET_IMAGE_SIZE, preset_of
+from skmimood.preprocessing import Plane
+from skmimood.scans.cohort import Candidate, ScanReader, ScanStatus, warn_about_left_out
+from skmimood.scans.mapping import Frame, top_mean
+from skmimood.scans.sources import ListedScan
+from skmimood.scans.wording import listing, warn
+
+if TYPE_CHECKING:
+    from sklearn.pipeline import Pipeline
+
+Progress = Callable[[Sequence[Any], str], Iterable[Any]]  # items and what is done to them -> the items again
+
+_SLICES_OF_A_SCAN = 60
+_MARGIN = 2  # pixels kept free around the largest training foreground
+
+
+def expected_seconds(pipeline: Pipeline, n_scans: int) -> dict[str, float]:
+    """Guess how long the stages of ``ScanDetector.fit`` take on one core at preset tiny; only their ratios matter."""
+    n_slices = _SLICES_OF_A_SCAN * n_scans
+    stages = {"reading": 0.1 * n_scans, "slicing": 0.2 * n_scans}
+    for _, step in pipeline.steps:
+        parameters = step.get_params()
+        if "n_painted" in parameters:
+            stages["moved copies"] = 0.005 * n_slices
+            stages["painted copies"] = 0.002 * n_slices * parameters["n_painted"]
+        if "max_iter" in parameters:
+            stages[type(step).__name__] = 0.2 * parameters["max_iter"]
+    return {**stages, "calibrating": 2.0 * min(max(9, n_scans // 6), max(1, n_scans // 2))}
+
+
+class SliceReservoir:
+    """A uniform random sample of at most ``capacity`` slices from a stream of unknown length, in one array.
+
+    The sample is in the stream's order, so that a share at its end comes from the last scans only.
+
+    Parameters
+    ----------
+    capacity : int
+        Largest number of slices to keep.
+    size : (int, int)
+        Height and width.
+    rng : numpy.random.Generator
+        Draws which slices stay once the reservoir is full.
+    """
+
+    def __init__(self, capacity: int, size: tuple[int, int], rng: np.random.Generator) -> None:
+        self._slices = np.empty((capacity, *size), dtype=np.float32)
+        self._arrivals = np.empty(capacity, dtype=np.int64)  # place in the stream of each slice kept
+        self._rng = rng
+        self._seen = 0
+
+    def add(self, slices: np.ndarray) -> None:
+        """Offer slices of shape (n, H, W), each of which ends up in the sample with the same probability."""
+        capacity = len(self._slices)
+        for one in slices:
+            place = self._seen if self._seen < capacity else int(self._rng.integers(self._seen + 1))
+            if place < capacity:
+                self._slices[place], self._arrivals[place] = one, self._seen
+            self._seen += 1
+
+    @property
+    def slices(self) -> np.ndarray:
+        """The sample in the order of arrival, shape (n, H, W) float32."""
+        sample, arrivals = self._slices[: self._seen], self._arrivals[: self._seen]
+        _reorder(sample, np.argsort(arrivals))
+        arrivals.sort()
+        return sample
+
+    @property
+    def places(self) -> np.ndarray:
+        """Place in the stream of each of `slices`, shape (n,) int64, ascending."""
+        return np.sort(self._arrivals[: self._seen])
+
+
+def _reorder(slices: np.ndarray, order: np.ndarray) -> None:
+    """Put ``slices[order]`` into ``slices``, without a second copy of them all."""
+    is_placed = order == np.arange(len(order))
+    for start in range(len(order)):
+        if is_placed[start]:
+            continue
+        first, place = slices[start].copy(), start
+        while not is_placed[place]:
+            is_placed[place] = True
+            origin = int(order[place])
+            slices[place] = first if origin == start else slices[origin]
+            place = origin
+
+
+def choose_frame(
+    training: Sequence[Candidate],
+    suspects: Container[str],
+    plane: Plane,
+    spacing: float | None,
+    size: tuple[int, int],
+) -> Frame:
+    """Return the frame of given ``spacing``, or of the smallest that crops no training foreground.
+
+    Scans named in ``suspects`` have no say: one foreground that was not found must not coarsen all scans.
+    """
+    if spacing is None:
+        sound = [candidate for candidate in training if candidate.id not in suspects] or training
+        extents = np.asarray([candidate.features.extent for candidate in sound])
+        return Frame(plane, float((extents.max(axis=0) / (np.asarray(size) - _MARGIN)).max()), size)
+    frame = Frame(plane, float(spacing), size)
+    cropped = [candidate.id for candidate in training if frame.crops(candidate.features.extent)]
+    if cropped:
+        warn(
+            f"{size[0]} x {size[1]} pixels of {spacing:g} mm crop the foreground of {listing(cropped)}. "
+            "Raise spacing or size, or leave spacing to be learned."
+        )
+    return frame
+
+
+def collect_slices(
+    training: Sequence[Candidate],
+    reader: ScanReader,
+    frame: Frame,
+    min_foreground: float,
+    max_slices: int,
+    rng: np.random.Generator,
+    progress: Progress,
+) -> tuple[np.ndarray, np.ndarray, list[ScanStatus]]:
+    """Return the slices to learn from, (n, H, W) float32, the group of each, (n,) str, and what became of each scan.
+
+    Raises
+    ------
+    InputError
+        If there is no slice to learn from.
+    """
+    reservoir = SliceReservoir(min(max_slices, sum(max(one.shape) for one in training)), frame.size, rng)
+    lines = []
+    for candidate in progress(training, "slicing"):
+        try:
+            slices = frame.healthy_slices(candidate.read(reader), min_foreground)
+        except ScanReadError as error:  # it could be read a moment ago
+            lines.append(candidate.status("skipped", reason=error.reason))
+            continue
+        reservoir.add(slices)
+        if len(slices):
+            lines.append(candidate.status("used", n_slices=len(slices)))
+        else:
+            reason = "no slice without lesions has enough foreground"
+            lines.append(candidate.status("skipped", reason=reason))
+    if not len(reservoir.slices):
+        raise InputError(
+            "no slice of the scans to learn from is free of lesions and filled by foreground to "
+            f"{min_foreground:.0%}. Lower min_foreground, or look at the scans."
+        )
+    warn_about_left_out(lines)
+    groups = np.repeat([line.group for line in lines], [line.n_slices for line in lines])
+    return reservoir.slices, groups[reservoir.places], lines
+
+
+def warn_about_size(pipeline: Pipeline, size: tuple[int, int]) -> None:
+    """Warn if a pipeline is that of a preset which is made for slices of another ``size`` (height, width)."""
+    preset = preset_of(pipeline)
+    if preset is None:
+        return
+    side = PRESET_IMAGE_SIZE[preset]
+    if size != (side, side):
+        warn(
+            f"preset {preset!r} is made for slices of {side} x {side} pixels and size is {size[0]} x {size[1]}, so "
+            f"that it may find less. Set size={side}, or take another preset."
+        )
+
+
+def for_plane(pipeline: Pipeline, plane: Plane) -> Pipeline:
+    """Switch off mirrored training slices where left and right are not the slice's two sides."""
+    flips = [name for name in pipeline.get_params() if name.endswith("__flip")]
+    return pipeline.set_params(**dict.fromkeys(flips, False)) if plane == "sagittal" else pipeline
+
+
+def fit_in_groups(pipeline: Pipeline, slices: np.ndarray, groups: np.ndarray) -> Pipeline:
+    """Fit a pipeline on slices (n, H, W), telling each step that asks for it which of them belong together."""
+    asking = [
+        name for name, step in pipeline.steps if hasattr(step, "fit") and has_fit_parameter(step, "groups")
+    ]
+    with config_context(enable_metadata_routing=False):  # by which parameters are named otherwise
+        return pipeline.fit(slices, **{f"{name}__groups": groups for name in asking})
+
+
+def warn_about_learned(scans: Iterable[ListedScan], fit_status: Iterable[ScanStatus]) -> None:
+    """Warn about scans to calibrate on that were learned from, or of whose subjects others were."""
+    learned = {name for line in fit_status if line.status == "used" for name in (line.id, line.group)}
+    # Images without a file have no name to tell them by, unless they were given a group.
+    named = [one for one in scans if file_name(one.source) is not None or one.group != one.id]
+    if known := [one.id for one in named if not learned.isdisjoint((one.id, one.group))]:
+        warn(
+            f"Scans of these names, or others of their subjects, were learned from, so they are not held out: "
+            f"{listing(known)}. The thresholds will be too low; calibrate on subjects that took no part in fit."
+        )
+
+
+def refer(
+    held_out: Sequence[Candidate], reader: ScanReader, frame: Frame, pipeline: Pipeline, progress: Progress
+) -> tuple[HealthyReference, list[ScanStatus], dict[str, float]]:
+    """Score healthy scans that were not learned from.
+
+    Returns
+    -------
+    reference : HealthyReference
+        With one score for each group: the highest of its scans.
+    lines : list of ScanStatus
+        What became of each scan.
+    scores : dict of str to float
+        Score of each scan that could be used.
+
+    Raises
+    ------
+    InputError
+        If none can be used.
+    """
+    lines: list[ScanStatus] = []
+    scores: dict[str, float] = {}
+    highest: dict[str, float] = {}  # of each group
+
+    def scored() -> Iterator[tuple[np.ndarray, float]]:
+        for candidate in progress(held_out, "calibrating"):
+            try:
+                maps = frame.map(candidate.read(reader), pipeline)
+            except ScanReadError as error:
+                lines.append(candidate.status("skipped", reason=error.reason))
+                continue
+            values = maps.values
+            if not values.size:
+                lines.append(candidate.status("skipped", reason="every slice holds a lesion"))
+                continue
+            score = scores[candidate.id] = top_mean(values)
+            highest[candidate.group] = max(score, highest.get(candidate.group, score))
+            lines.append(candidate.status("calibration", n_slices=int(maps.has_foreground.sum())))
+            yield values, score
+
+    reference = HealthyReference.from_scans(scored())
+    warn_about_left_out(lines)
+    return replace(reference, scan_scores=np.sort(list(highest.values()))), lines, scores

@@ -1,0 +1,175 @@
+"""From one prepared scan to its anomaly map, through the fitted slice pipeline."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from skmimood.maps.conformal import HealthyReference
+from skmimood.nifti import make_image
+from skmimood.preprocessing import GridPlan, Plane
+from skmimood.scans.cohort import PreparedScan
+from skmimood.scans.results import Gallery, Healing, ScanResult
+
+if TYPE_CHECKING:
+    from sklearn.pipeline import Pipeline
+
+_CHUNK = 16  # slices that go through the pipeline together: bounds memory, changes no result
+_TOP_SHARE = 0.01
+_GALLERY_SIZE = 4
+
+
+@dataclass(frozen=True, eq=False)
+class ScanMaps:
+    """The anomaly map of one scan, on its own grid and on the network's.
+
+    Attributes
+    ----------
+    anomaly : ndarray of shape (X, Y, Z), float32
+        0 outside ``scored``.
+    scored : ndarray of shape (X, Y, Z), bool
+        Foreground without the slices that hold a known lesion.
+    images, healed, maps : ndarray of shape (n, H, W), float32
+        Every slice; ``healed`` and ``maps`` are 0 in slices without foreground.
+    has_foreground : ndarray of shape (n,), bool
+        Slices that went through the pipeline.
+    plan : GridPlan
+        Brings the slices back to the scan's grid.
+    """
+
+    anomaly: np.ndarray
+    scored: np.ndarray
+    images: np.ndarray
+    healed: np.ndarray
+    maps: np.ndarray
+    has_foreground: np.ndarray
+    plan: GridPlan
+
+    @property
+    def values(self) -> np.ndarray:
+        """Map values of the scored voxels, shape (n_voxels,) float32."""
+        return self.anomaly[self.scored]
+
+    def gallery(self, pixel_threshold: float) -> Gallery:
+        """Pick the most anomalous slices."""
+        candidates = np.flatnonzero(self.has_foreground)
+        scores = np.asarray([top_mean(self.maps[index]) for index in candidates])
+        indices = candidates[np.argsort(-scores, kind="stable")[:_GALLERY_SIZE]]
+        maps = self.maps[indices]
+        return Gallery(self.images[indices], self.healed[indices], maps, maps > pixel_threshold, indices)
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """The network's view: which slices it looks at and how finely.
+
+    Attributes
+    ----------
+    plane : {"axial", "coronal", "sagittal"}
+        Direction of the slices.
+    spacing : float
+        Pixel size in mm.
+    size : (int, int)
+        Height and width in pixels.
+    """
+
+    plane: Plane
+    spacing: float
+    size: tuple[int, int]
+
+    def plan(self, prepared: PreparedScan) -> GridPlan:
+        """Lay the frame over a scan, centred on its foreground."""
+        return GridPlan.for_scan(
+            prepared.scan, prepared.foreground, plane=self.plane, spacing=self.spacing, size=self.size
+        )
+
+    def remarks(self, extent: tuple[float, float]) -> tuple[str, ...]:
+        """Say so if a foreground of ``extent`` (height, width) in mm is cropped."""
+        if not self.crops(extent):
+            return ()
+        height, width = extent
+        return (
+            f"foreground of {height:.0f} x {width:.0f} mm is larger than the frame; the map is 0 outside it",
+        )
+
+    def crops(self, extent: tuple[float, float]) -> bool:
+        """Tell whether a foreground of ``extent`` (height, width) in mm reaches beyond the frame."""
+        return any(mm > n * self.spacing * (1 + 1e-6) for mm, n in zip(extent, self.size, strict=True))
+
+    def healthy_slices(self, prepared: PreparedScan, min_foreground: float) -> np.ndarray:
+        """Slices without lesions whose frame the foreground fills to some share: (n, H, W), float32."""
+        plan = self.plan(prepared)
+        shares = plan.forward(_without_lesions(prepared, plan), order=0).mean(axis=(1, 2))
+        return plan.forward(prepared.intensities)[(shares >= min_foreground) & (shares > 0)]
+
+    def map(self, prepared: PreparedScan, pipeline: Pipeline) -> ScanMaps:
+        """Run the slices of a scan that hold foreground through a fitted pipeline."""
+        plan = self.plan(prepared)
+        scored = _without_lesions(prepared, plan)
+        inside = plan.forward(scored, order=0) > 0.5
+        has_foreground: np.ndarray = np.any(inside, axis=(1, 2))
+        images = plan.forward(prepared.intensities)
+        maps, healed = np.zeros_like(images), np.zeros_like(images)
+        for chunk in _chunks(np.flatnonzero(has_foreground)):
+            maps[chunk], healed[chunk] = run_pipeline(pipeline, images[chunk])
+        # The native map is cut to the foreground there: cut on this grid, it would fade out along the edge.
+        anomaly = plan.inverse(maps)
+        anomaly[~scored] = 0.0
+        maps[~inside] = 0.0
+        return ScanMaps(anomaly, scored, images, healed, maps, has_foreground, plan)
+
+
+def judge(
+    prepared: PreparedScan,
+    maps: ScanMaps,
+    reference: HealthyReference,
+    pixel_threshold: float,
+    scan_threshold: float,
+    flags: tuple[str, ...],
+) -> ScanResult:
+    """Compare the map of a scan with healthy scans and thresholds."""
+    values = maps.values
+    score = top_mean(values)
+    pvalues = np.ones(maps.anomaly.shape, dtype=np.float32)
+    pvalues[maps.scored] = reference.pixel_pvalue(values)
+    mask = np.zeros(maps.anomaly.shape, dtype=np.uint8)
+    mask[maps.scored] = values > pixel_threshold
+    return ScanResult(
+        id=prepared.scan.id,
+        score=score,
+        pvalue=reference.scan_pvalue(score),
+        is_anomalous=bool(score > scan_threshold),
+        anomaly=make_image(maps.anomaly, prepared.scan),
+        pvalues=make_image(pvalues, prepared.scan),
+        mask=make_image(mask, prepared.scan, dtype=np.uint8),
+        flags=flags,
+        gallery=maps.gallery(pixel_threshold),
+        healing=Healing(prepared.scan, prepared.foreground, maps.plan, maps.healed, maps.has_foreground),
+    )
+
+
+def top_mean(values: np.ndarray) -> float:
+    """Mean of the highest 1 % of the values, of at least one."""
+    flat = values.reshape(-1)
+    n_top = max(1, math.ceil(_TOP_SHARE * flat.size))
+    return float(np.partition(flat, flat.size - n_top)[flat.size - n_top :].mean(dtype=np.float64))
+
+
+def run_pipeline(pipeline: Pipeline, slices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return maps and healed slices, each (n, H, W), of slices (n, H, W)."""
+    restorer = pipeline[-1]
+    return restorer.detect(pipeline[:-1].transform(slices) if len(pipeline) > 1 else slices)
+
+
+def _without_lesions(prepared: PreparedScan, plan: GridPlan) -> np.ndarray:
+    if prepared.lesions is None:
+        return prepared.foreground
+    has_lesion: np.ndarray = np.any(prepared.lesions, axis=plan.axes[1:], keepdims=True)
+    return prepared.foreground & ~has_lesion
+
+
+def _chunks(indices: np.ndarray) -> list[np.ndarray]:
+    return [indices[start : start + _CHUNK] for start in range(0, len(indices), _CHUNK)]

@@ -1,0 +1,186 @@
+"""What is found in one scan, as images on its own grid and as the files that they are written to."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from skmimood.exceptions import InputError, ScanWriteError
+from skmimood.nifti import Scan, make_image, write_image
+from skmimood.preprocessing import GridPlan
+from skmimood.preprocessing.intensity import intensity_range
+from skmimood.runtime.paths import expand
+
+if TYPE_CHECKING:
+    from nibabel import Nifti1Image
+
+HEALED = "_healed.nii.gz"
+OUTPUTS = ("_anomaly.nii.gz", "_pvalue.nii.gz", "_mask.nii.gz", HEALED)
+"""What the images of a scan are called after its id."""
+
+_MAX_NAME_BYTES = 255  # of a file name on the common file systems
+
+
+def output_stem(scan: str) -> str:
+    """Return the id as results carry it in their names: shortened, with a checksum, where it is too long."""
+    room = _MAX_NAME_BYTES - max(map(len, OUTPUTS))
+    name = scan.encode("utf-8", "surrogateescape")
+    if len(name) > room:
+        mark = b"-" + hashlib.sha256(name).hexdigest()[:12].encode()
+        name = name[: room - len(mark)].decode("utf-8", "ignore").encode() + mark
+    return os.fsdecode(name)
+
+
+def image_paths(folder: Path, scan: str, *, healed: bool = True) -> list[Path]:
+    """Return where a scan's anomaly map, p-value map, mask and, with ``healed``, its healed scan are written."""
+    return [folder / (output_stem(scan) + ending) for ending in OUTPUTS if healed or ending != HEALED]
+
+
+@dataclass(frozen=True, eq=False)
+class Healing:
+    """The healed slices of a scan, and how they lie in it. The volume is large, so it is drawn when asked for.
+
+    Attributes
+    ----------
+    scan : Scan
+        As read.
+    foreground : ndarray of shape (X, Y, Z), bool
+        Where the scan may be healed.
+    plan : GridPlan
+        Brings slices back to the scan's grid.
+    slices : ndarray of shape (n, H, W), float32
+        Healed slices in [0, 1].
+    has_foreground : ndarray of shape (n,), bool
+        Which of them the network has seen.
+    """
+
+    scan: Scan
+    foreground: np.ndarray
+    plan: GridPlan
+    slices: np.ndarray
+    has_foreground: np.ndarray
+
+    def image(self) -> Nifti1Image:
+        """Return the healed scan on its own grid; see `ScanResult.healed`."""
+        low, high = intensity_range(self.scan.data[self.foreground])
+        where = self.foreground & self.plan.reach(self.has_foreground)
+        volume = self.plan.inverse(self.slices)
+        volume *= high - low
+        volume += low
+        np.copyto(volume, self.scan.data, where=~where)
+        return make_image(volume, self.scan)
+
+
+@dataclass(frozen=True, eq=False)
+class Gallery:
+    """The most anomalous slices of a scan on the network's grid, the most anomalous first.
+
+    Attributes
+    ----------
+    images, healed, maps : ndarray of shape (k, H, W), float32
+        Slices as the network saw them, their restorations, and anomaly maps.
+    masks : ndarray of shape (k, H, W), bool
+        Where the maps exceed the pixel threshold.
+    indices : ndarray of shape (k,), int64
+        Number of each slice, counted as :class:`skmimood.preprocessing.GridPlan` does (axial: upwards).
+    """
+
+    images: np.ndarray
+    healed: np.ndarray
+    maps: np.ndarray
+    masks: np.ndarray
+    indices: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class ScanResult:
+    """What :class:`skmimood.ScanDetector` finds in one scan.
+
+    Attributes
+    ----------
+    id : str
+        What the scan is called: see :func:`skmimood.nifti.scan_ids`.
+    score : float
+        Mean of the highest 1 % of the foreground's map values.
+    pvalue : float
+        Share of healthy held-out scans that score as high, in (0, 1].
+    is_anomalous : bool
+        Whether ``score`` exceeds the scan threshold.
+    anomaly : Nifti1Image, float32
+        The map on the scan's own grid; 0 outside the foreground, NaN where the scan was NaN or infinite.
+    pvalues : Nifti1Image, float32
+        Share of healthy held-out pixels that score as high; 1 outside the foreground.
+    mask : Nifti1Image, uint8
+        1 where the map exceeds the pixel threshold.
+    flags : tuple of str
+        Remarks on the scan's quality and on whether the model may be asked about it.
+    gallery : Gallery
+        The four most anomalous slices; fewer if the scan has fewer.
+    healing : Healing or None
+        What `healed` is drawn from.
+    """
+
+    id: str
+    score: float
+    pvalue: float
+    is_anomalous: bool
+    anomaly: Nifti1Image
+    pvalues: Nifti1Image
+    mask: Nifti1Image
+    flags: tuple[str, ...]
+    gallery: Gallery
+    healing: Healing | None = field(default=None, repr=False)
+
+    @property
+    def healed(self) -> Nifti1Image:
+        """The scan without what is abnormal, in its own intensities, float32; drawn anew at each call.
+
+        It is what the model would expect there: as coarse as the network's pixels, and no brighter than the 98th
+        percentile of the foreground. Outside the foreground and the frame, it is the scan itself.
+        """
+        if self.healing is None:
+            raise InputError(f"{self.id} was made without what a healed scan is drawn from. Detect it again.")
+        return self.healing.image()
+
+    def save(self, folder: str | os.PathLike, *, overwrite: bool = False) -> list[Path]:
+        """Write map, p-values, mask and healed scan, by the names that ``skmimood score`` gives them.
+
+        Parameters
+        ----------
+        folder : path
+            Made if it does not exist.
+        overwrite : bool, default=False
+            Replace files of these names.
+
+        Returns
+        -------
+        list of Path
+            ``<id>_anomaly.nii.gz``, ``<id>_pvalue.nii.gz``, ``<id>_mask.nii.gz`` and ``<id>_healed.nii.gz``.
+
+        Raises
+        ------
+        ScanWriteError
+            If one of the files exists and ``overwrite`` is False, in which case none is written, or if one cannot
+            be written.
+        """
+        folder = expand(folder)
+        paths = image_paths(folder, self.id)
+        existing = [path.name for path in paths if os.path.lexists(path)]
+        if existing and not overwrite:
+            raise ScanWriteError(
+                f"{existing[0]} exists already. Pass overwrite=True or choose another folder."
+            )
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ScanWriteError(
+                f"Cannot make {str(folder)!r}: {error.strerror}. Choose another folder."
+            ) from None
+        for image, path in zip((self.anomaly, self.pvalues, self.mask, self.healed), paths, strict=True):
+            write_image(image, path, overwrite=overwrite)
+        return paths

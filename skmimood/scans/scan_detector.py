@@ -1,0 +1,400 @@
+"""Whole scans in, anomaly maps on each scan's own grid out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from joblib import Parallel, delayed, effective_n_jobs
+from sklearn.base import clone
+from sklearn.utils.validation import check_is_fitted
+
+from skmimood.maps.conformal import HealthyReference, check_rate
+from skmimood.nifti import DEFAULT_MAX_BYTES, Source, scan_id
+from skmimood.preprocessing import Plane
+from skmimood.runtime.progress import each, job
+from skmimood.runtime.streams import shared_seed
+from skmimood.scans import cohort, fitting
+from skmimood.scans.cohort import ScanReader, ScanStatus
+from skmimood.scans.domain import Domain, find_high_scores, learn_domain, warn_about_suspects
+from skmimood.scans.evaluation import average_precision
+from skmimood.scans.mapping import Frame, judge
+from skmimood.scans.results import Gallery, ScanResult
+from skmimood.scans.sent_once import SentOnce
+from skmimood.scans.settings import inference_settings, warn_if_changed
+from skmimood.scans.sources import ListedScan, list_in_order, list_scans, mask_suffixes, pair_brain_masks
+from skmimood.scans.state import SavedDetector, as_pair, check_parameters, raise_faults
+from skmimood.scans.wording import warn
+
+if TYPE_CHECKING:
+    from nibabel import Nifti1Image
+    from sklearn.pipeline import Pipeline
+
+__all__ = ["Gallery", "ScanDetector", "ScanResult", "ScanStatus"]
+
+
+class ScanDetector(SavedDetector):
+    """Fit a slice pipeline on healthy scans and map what is abnormal in others.
+
+    Scans are read one at a time, twice in `fit`, once otherwise. Only the training slices are held together.
+
+    Parameters
+    ----------
+    pipeline : sklearn.pipeline.Pipeline
+        Steps for slices (n, H, W), as :func:`skmimood.make_mimood_pipeline` returns them. It is cloned.
+    plane : {"axial", "coronal", "sagittal"}, default="axial"
+        Direction of the slices in the patient, whatever the file's orientation. In the sagittal plane steps
+        that have a parameter ``flip`` get False: front and back are no mirror images. Needs a refit.
+    spacing : float, optional
+        Pixel size in mm. By default the smallest that crops no training foreground, but for scans that stand
+        out (see ``suspects_``). Needs a refit.
+    size : int or (int, int), default=64
+        Height and width of the slices in pixels: 64 for preset ``"tiny"``, 128 for ``"small"``, 160 for ``"paper"``;
+        `fit` warns of another. Needs a refit.
+    mask : str, default="auto"
+        ``"auto"`` finds head or brain from the intensities; ``"none"`` takes every voxel as foreground; any
+        other string is the ending of a brain mask beside each scan (``"_brainmask"``), outside of which all
+        becomes 0. It may be set anew for other scans to be scored, such as bare brains; see ``mask_``.
+    modality : str, optional
+        Ending of the files to take (``"T1"``). By default all but those that end as ``mask`` or ``y`` says, as label
+        images do (``_mask``, ``_dseg``, ``aparc+aseg``, ...) or as results do (``_anomaly``, ...). Files that are named
+        one by one are all taken. It may be set anew for folders to be scored.
+    min_foreground : float, default=0.05
+        Share of the frame that foreground must fill for a slice to be learned from. Needs a refit.
+    calibration_fraction : float, default=0.15
+        Share of the healthy subjects, at least one, that is held out for the thresholds, with all of their scans. More
+        are held out if ``scan_fpr`` takes more, as long as half of them are left to learn from. Needs a refit.
+    fpr : float, default=0.01
+        False-positive rate among healthy foreground voxels, for ``pixel_threshold_``. Needs no refit:
+        ``detector.pixel_threshold_ = detector.reference_.pixel_threshold(0.001)``.
+    scan_fpr : float, default=0.1
+        False-positive rate among healthy scans, for ``scan_threshold_``; takes 1 / scan_fpr - 1 subjects
+        to calibrate on (9 for 0.1), else the threshold is infinite. Needs no refit, likewise.
+    max_slices : int, default=20000
+        Largest number of slices to train on; of more, a random sample is taken. Needs a refit.
+    max_bytes : int, default=2 GiB
+        Scans that announce more bytes are refused before they are read.
+    max_invalid : float, default=0.01
+        Largest accepted share of NaN and infinite voxels in the head, in [0, 1]. Outside the head any share is
+        taken as background.
+    random_state : int, RandomState instance or None, default=0
+        Draws the calibration scans and, beyond ``max_slices``, the slices. The pipeline has its own.
+    verbose : bool, default=False
+        Show how far `fit` is and how long it may still take: a bar on a terminal, lines elsewhere.
+    volume : int, optional
+        Which volume of 4-D scans to take.
+    n_jobs : int, optional
+        Scans to map at the same time in `detect`, `decision_function`, `predict` and `score_samples`, by the active
+        joblib backend: processes of this machine, or a cluster under ``joblib.parallel_config("dask")``. None is 1
+        unless such a context says otherwise. No map depends on it. Results wait for whoever takes them, so take them
+        as fast as they come. ``skmimood score --jobs`` bears workers that die; this does not.
+
+    Attributes
+    ----------
+    pipeline_ : Pipeline
+        The fitted clone.
+    plane_, spacing_, size_ : str, float and (int, int)
+        Plane, pixel size in mm, and (height, width), of the network's slices.
+    mask_ : str
+        What ``mask`` was in `fit`, ``"given"`` if masks were handed over; scans that differ in this are flagged.
+    reference_ : HealthyReference
+        Scores of the held-out healthy scans.
+    pixel_threshold_, scan_threshold_ : float
+        What `predict` and ``ScanResult.is_anomalous`` compare with; may be set to anything.
+    calibrated_with_ : dict
+        Parameters of ``pipeline_`` when both were calibrated; `detect` warns if they have changed since.
+    fit_status_ : list of ScanStatus
+        What became of each scan given to `fit`.
+    n_scans_, n_slices_ : int
+        Number of scans and slices learned from.
+    intensity_histogram_, layout_, intensity_limit_, layout_limit_
+        Mean histogram (64,) of the training scans' scaled foregrounds, their mean `tissue_layout` (2, 8, 8, 8), and the
+        distances from both beyond which a scan is flagged; see `skmimood.scans.domain.Domain`.
+    foreground_range_, aspect_range_ : (float, float)
+        Foreground volumes in ml, and heights over widths of foregrounds, outside of which a scan is flagged.
+    suspects_ : dict of str to str
+        Healthy scans that stand out of the others, and by what. They took part all the same.
+
+    Examples
+    --------
+    >>> from skmimood import ScanDetector, make_mimood_pipeline
+    >>> detector = ScanDetector(make_mimood_pipeline(preset="tiny")).fit("healthy/")  # doctest: +SKIP
+    >>> maps = detector.decision_function(["patient.nii.gz"])  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        *,
+        plane: Plane = "axial",
+        spacing: float | None = None,
+        size: int | tuple[int, int] = 64,
+        mask: str = "auto",
+        modality: str | None = None,
+        min_foreground: float = 0.05,
+        calibration_fraction: float = 0.15,
+        fpr: float = 0.01,
+        scan_fpr: float = 0.1,
+        max_slices: int = 20000,
+        max_bytes: int = DEFAULT_MAX_BYTES,
+        max_invalid: float = 0.01,
+        random_state: Any = 0,
+        verbose: bool = False,
+        volume: int | None = None,
+        n_jobs: int | None = None,
+    ) -> None:
+        self.pipeline = pipeline
+        self.plane = plane
+        self.spacing = spacing
+        self.size = size
+        self.mask = mask
+        self.modality = modality
+        self.min_foreground = min_foreground
+        self.calibration_fraction = calibration_fraction
+        self.fpr = fpr
+        self.scan_fpr = scan_fpr
+        self.max_slices = max_slices
+        self.max_bytes = max_bytes
+        self.max_invalid = max_invalid
+        self.random_state = random_state
+        self.verbose = verbose
+        self.volume = volume
+        self.n_jobs = n_jobs
+
+    def fit(self, X: Any, y: Any = None, groups: Any = None, *, brain_masks: Any = None) -> ScanDetector:
+        """Learn from healthy scans, and set the thresholds on scans held out of them.
+
+        Parameters
+        ----------
+        X : folder, glob, path, nibabel image, or list of paths and images
+            Healthy scans; at least 3 that can be used.
+        y : suffix, folder, glob, or list of paths, images and None, optional
+            Lesion masks, as `score` takes them. Slices that hold a lesion are neither learned from nor used
+            for the thresholds.
+        groups : list, array or series of labels, optional
+            One for each scan: scans of one label, such as the sessions of a subject, are never divided between
+            training, its validation and the thresholds. By default the subject in BIDS names (``sub-01``) of files or
+            folders and in the layouts of HCP and FreeSurfer, else in a ``splits.csv`` in a folder above; else each scan
+            is its own.
+        brain_masks : list, array or series of paths, images and None, optional
+            One for each scan, which gives its foreground; None leaves that to ``mask``. Scans in memory can have them.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        InputError
+            If a parameter is wrong, there are too few usable scans or subjects, or no slice has enough foreground. A
+            scan that cannot be used does not raise: it is warned about and listed in ``fit_status_``.
+        """
+        check_parameters(self)
+        for name in [name for name in vars(self) if name.endswith("_")]:
+            delattr(self, name)  # a fit that fails must not leave half of the last one
+        self.plane_, self.mask_ = self.plane, self.mask
+        scans = list_scans(X, y, groups, brain_masks, **self._choice(y))
+        if any(scan.brain_mask is not None for scan in scans):
+            self.mask_ = "given"
+        with job("fit", fitting.expected_seconds(self.pipeline, len(scans)), shown=self.verbose):
+            self._learn(scans)
+        return self
+
+    def _learn(self, scans: Sequence[ListedScan]) -> None:
+        rng = np.random.default_rng(shared_seed(self.random_state))
+        candidates, rejected = self._screen(scans)
+        training, held_out = cohort.split(
+            candidates, len(rejected), self.calibration_fraction, self.scan_fpr, rng
+        )
+
+        features = [{one.id: one.features for one in part} for part in (training, held_out)]
+        domain, self.suspects_ = learn_domain(*features)
+        self.size_ = as_pair(self.size)
+        fitting.warn_about_size(self.pipeline, self.size_)
+        self.spacing_ = fitting.choose_frame(
+            training, self.suspects_, self.plane, self.spacing, self.size_
+        ).spacing
+        self.intensity_histogram_, self.intensity_limit_ = domain.histogram, domain.distance_limit
+        self.foreground_range_, self.aspect_range_ = domain.volume_range, domain.aspect_range
+        self.layout_, self.layout_limit_ = domain.layout, domain.layout_limit
+        seen, limits = (self._reader(), self._frame()), (self.min_foreground, self.max_slices)
+        slices, groups, used = fitting.collect_slices(training, *seen, *limits, rng, self._progress)
+        self.pipeline_ = fitting.fit_in_groups(
+            fitting.for_plane(clone(self.pipeline), self.plane), slices, groups
+        )
+        self.n_scans_, self.n_slices_ = sum(line.status == "used" for line in used), len(slices)
+        del slices  # up to a gigabyte that the calibration can do without
+
+        reference, calibrated, scores = fitting.refer(held_out, *seen, self.pipeline_, self._progress)
+        self.suspects_ |= find_high_scores(scores)
+        warn_about_suspects(self.suspects_)
+        lines = {line.id: line for line in (*rejected, *used, *calibrated)}
+        self.fit_status_ = [lines[scan.id] for scan in scans]
+        self._set_thresholds(reference, self.fpr, self.scan_fpr)
+
+    def calibrate(
+        self, X: Any, y: Any = None, *, groups: Any = None, brain_masks: Any = None, fpr: float | None = None,
+        scan_fpr: float | None = None,
+    ) -> ScanDetector:  # fmt: skip
+        """Set both thresholds anew on healthy scans that took no part in `fit`, say of a new site.
+
+        Parameters
+        ----------
+        X, y, groups, brain_masks : as in `fit`
+            Healthy scans, at least 1, and optionally lesion masks whose slices are left out. Of several scans of one
+            group the highest score counts, as one.
+        fpr, scan_fpr : float in (0, 1), optional
+            Rates to use instead of the parameters of the same names.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        InputError
+            If a rate is not in (0, 1) or no scan can be used. One that cannot be used is warned about, and one of a
+            subject that was learned from.
+        """
+        check_is_fitted(self)
+        fpr, scan_fpr = self.fpr if fpr is None else fpr, self.scan_fpr if scan_fpr is None else scan_fpr
+        raise_faults([check_rate("fpr", fpr), check_rate("scan_fpr", scan_fpr)])
+        listed = list_scans(X, y, groups, brain_masks, **self._choice(y))
+        fitting.warn_about_learned(listed, self.fit_status_)
+        candidates, _ = self._screen(listed)
+        reference, _, _ = fitting.refer(
+            candidates, self._reader(), self._frame(), self.pipeline_, self._progress
+        )
+        self._set_thresholds(reference, fpr, scan_fpr)
+        return self
+
+    def detect_scan(self, source: Source, index: int = 0, *, brain_mask: Source | None = None) -> ScanResult:
+        """Map one scan.
+
+        Parameters
+        ----------
+        source : path or nibabel image
+            The scan.
+        index : int, default=0
+            Names an image that has no file: ``scan-000``.
+        brain_mask : path or nibabel image, optional
+            Gives the scan's foreground, whatever ``mask`` says.
+
+        Returns
+        -------
+        ScanResult
+
+        Raises
+        ------
+        ScanReadError
+            If the scan cannot be read or there is nothing in it.
+        """
+        check_is_fitted(self)
+        warn_if_changed(self.pipeline_, self.calibrated_with_)
+        (brain_mask,) = pair_brain_masks([brain_mask], [source])
+        return self._detect_scan(ListedScan(scan_id(source, index), source, None, "", brain_mask))
+
+    def detect(self, X: Any, *, brain_masks: Any = None) -> Iterator[ScanResult]:
+        """Map scans one at a time.
+
+        Parameters
+        ----------
+        X : folder, glob, path, nibabel image, or list of paths and images
+            The scans. ``modality`` and the endings of masks choose among files of folders and globs only.
+        brain_masks : list, array or series of paths, images and None, optional
+            As in `fit`.
+
+        Returns
+        -------
+        iterator of ScanResult
+            Raises `ScanReadError` at a scan that cannot be read; use `detect_scan` to go on with others.
+        """
+        check_is_fitted(self)
+        warn_if_changed(self.pipeline_, self.calibrated_with_)
+        scans = list_in_order(X, None, brain_masks, **self._choice())
+        if effective_n_jobs(self.n_jobs) == 1:
+            return (self._detect_scan(scan) for scan in self._progress(scans, "scoring"))
+        sent = SentOnce(self)
+        tasks = (delayed(_detect_scan)(sent, scan) for scan in scans)
+        results = Parallel(self.n_jobs, return_as="generator", batch_size=1, pre_dispatch="n_jobs")(tasks)
+        return each(results, "scoring", "scans", shown=self.verbose, total=len(scans))
+
+    def decision_function(self, X: Any, *, brain_masks: Any = None) -> list[Nifti1Image]:
+        """Return a float32 anomaly map on the grid of each scan of ``X``; see `detect`."""
+        return [result.anomaly for result in self._detect_loudly(X, brain_masks)]
+
+    def predict(self, X: Any, *, brain_masks: Any = None) -> list[Nifti1Image]:
+        """Return a uint8 mask on the grid of each scan of ``X``: map above ``pixel_threshold_``."""
+        return [result.mask for result in self._detect_loudly(X, brain_masks)]
+
+    def score_samples(self, X: Any, *, brain_masks: Any = None) -> np.ndarray:
+        """Return one score for each scan of ``X``, shape (n_scans,), float64; higher is more anomalous."""
+        return np.asarray([result.score for result in self._detect_loudly(X, brain_masks)], dtype=np.float64)
+
+    def score(self, X: Any, y: Any, *, brain_masks: Any = None) -> float:
+        """Average precision over the voxels of all scans together, background included.
+
+        Parameters
+        ----------
+        X : folder, glob, path, nibabel image, or list of paths and images
+            The scans.
+        y : suffix, folder, glob, or list of paths, images and None
+            Their lesion masks; see `skmimood.nifti.read_labels`. A suffix (``"_seg"``) names files beside the scans.
+            A list is in the order of the scans, with None for a scan without lesions. The files of a folder
+            or glob belong to the scans of the same name, or of the same name up to the last underscore.
+        brain_masks : list, array or series of paths, images and None, optional
+            As in `fit`.
+
+        Returns
+        -------
+        float
+            In [0, 1]; NaN with a warning if no mask holds a lesion. Values within 0.05 % may be tied.
+        """
+        check_is_fitted(self)
+        scans = list_in_order(X, y, brain_masks, **self._choice(y))
+        read = (self._reader().read_listed(scan) for scan in self._progress(scans, "scoring"))
+        return average_precision(read, self._frame(), self.pipeline_)
+
+    def _choice(self, y: Any = None) -> dict[str, Any]:
+        """Return by what ending scans are told from masks and other modalities."""
+        return {"suffix": self.modality, "exclude": mask_suffixes((self.mask, self.mask_), y, self.modality)}
+
+    def _reader(self) -> ScanReader:
+        return ScanReader(self.mask, self.max_bytes, self.volume, self.max_invalid, self.plane_)
+
+    def _frame(self) -> Frame:
+        return Frame(self.plane_, self.spacing_, self.size_)
+
+    def _progress(self, items: Sequence[Any], what: str) -> Iterable[Any]:
+        return each(items, what, "scans", shown=self.verbose)
+
+    def _screen(self, scans: Sequence[ListedScan]) -> tuple[list[cohort.Candidate], list[ScanStatus]]:
+        return cohort.screen(self._progress(scans, "reading"), self._reader(), self.plane_)
+
+    def _set_thresholds(self, reference: HealthyReference, fpr: float, scan_fpr: float) -> None:
+        self.reference_ = reference
+        self.calibrated_with_ = inference_settings(self.pipeline_)
+        self.scan_threshold_ = reference.scan_threshold(scan_fpr)
+        self.pixel_threshold_ = reference.pixel_threshold(fpr)
+
+    def _detect_scan(self, scan: ListedScan) -> ScanResult:
+        prepared, frame = self._reader().read_listed(scan), self._frame()
+        maps = frame.map(prepared, self.pipeline_)
+        features = cohort.measure(prepared, self.plane_)
+        limits = self.foreground_range_, self.layout_, self.layout_limit_, self.aspect_range_
+        domain = Domain(self.intensity_histogram_, self.intensity_limit_, *limits)
+        origin = cohort.remarks_on_foreground(self.mask, scan.brain_mask, self.mask_)
+        flags = (*prepared.scan.warnings, *origin, *domain.remarks(features), *frame.remarks(features.extent))
+        return judge(prepared, maps, self.reference_, self.pixel_threshold_, self.scan_threshold_, flags)
+
+    def _detect_loudly(self, X: Any, brain_masks: Any) -> Iterator[ScanResult]:
+        """Map scans, and warn where the caller will not see the flags."""
+        for result in self.detect(X, brain_masks=brain_masks):
+            if result.flags:
+                warn(f"{result.id}: {'; '.join(result.flags)}.")
+            yield result
+
+
+def _detect_scan(sent: SentOnce[ScanDetector], scan: ListedScan) -> ScanResult:
+    return sent.get()._detect_scan(scan)

@@ -1,0 +1,247 @@
+"""Which files are scans, which are masks, and which mask belongs to which scan."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from nibabel.spatialimages import SpatialImage
+
+from skmimood.exceptions import InputError
+from skmimood.nifti import Source, find_companion, find_scans, scan_ids
+from skmimood.nifti.files import as_entries
+from skmimood.nifti.names import entities, file_path
+from skmimood.runtime.paths import expand
+from skmimood.scans.subjects import groups_of
+from skmimood.scans.wording import listing, warn
+
+# Without a modality to choose by, files of these endings are taken for masks, or for results of this package.
+_MASK_SUFFIXES = (
+    "mask", "brainmask", "brainmask_fs", "headmask", "msk", "roi", "rois", "wmh", "consensus", "annotation",
+    "seg", "segm", "segmentation", "dseg", "probseg", "pve", "pveseg", "tissue", "tissues", "atlas",
+    "lesion", "lesions", "lesionmask", "lesionseg", "lesionsmooth", "tumormask", "tumorseg", "gt", "groundtruth",
+    "label", "labels", "labelmap", "aseg", "aparc", "wmparc", "ribbon", "parc", "parcellation", "truth",
+    "manualseg", "manualsegmentation", "segmentationlabel", "synthseg", "noccseg", "mixeltype", "prob",
+    "brainextractionmask", "tumor", "tumour", "gtv", "anomaly", "pvalue", "healed",
+)  # fmt: skip
+_NEVER_LESIONS = ("_brainmask", "_brain_mask", "_desc-brain_mask")
+
+
+@dataclass(frozen=True, eq=False)
+class ListedScan:
+    """A scan that was given, before it is read: its name, its file, its masks and whose it is."""
+
+    id: str
+    source: Source
+    lesions: Source | None
+    group: str
+    brain_mask: Source | None = None
+
+
+def list_scans(
+    X: Any, y: Any, groups: Any, brain_masks: Any, *, suffix: str | None, exclude: Sequence[str]
+) -> list[ListedScan]:
+    """List healthy scans with their masks and groups; a file that is named twice is listed once.
+
+    Parameters
+    ----------
+    X, suffix, exclude : see `find_named_or_chosen`
+    y : see `pair_masks`
+    groups : see :func:`skmimood.scans.subjects.groups_of`
+    brain_masks : see `pair_brain_masks`
+    """
+    sources = find_named_or_chosen(X, suffix=suffix, exclude=exclude)
+    masks, groups, brains = (
+        pair_masks(y, sources),
+        groups_of(sources, groups),
+        pair_brain_masks(brain_masks, sources),
+    )
+    places = first_places(sources)
+    if len(places) < len(sources):
+        warn(f"{len(sources) - len(places)} of the files are named more than once; each is taken once.")
+    names = scan_ids([sources[place] for place in places])
+    return [
+        ListedScan(name, sources[place], masks[place], groups[place], brains[place])
+        for name, place in zip(names, places, strict=True)
+    ]
+
+
+def list_in_order(
+    X: Any, y: Any, brain_masks: Any, *, suffix: str | None, exclude: Sequence[str]
+) -> list[ListedScan]:
+    """List scans to be scored as `list_scans` does, but each as often as it is named: results line up with them."""
+    sources = find_named_or_chosen(X, suffix=suffix, exclude=exclude)
+    names, masks, brains = scan_ids(sources), pair_masks(y, sources), pair_brain_masks(brain_masks, sources)
+    return [
+        ListedScan(name, source, lesions, name, brain)
+        for name, source, lesions, brain in zip(names, sources, masks, brains, strict=True)
+    ]
+
+
+def mask_suffixes(mask: str | Sequence[str], y: Any, modality: str | None) -> tuple[str, ...]:
+    """Return the endings of files in a folder that are masks or results, not scans."""
+    masks = (mask,) if isinstance(mask, str) else mask
+    named = [
+        suffix for suffix in (*masks, y) if is_suffix(suffix) and suffix not in ("auto", "none", "given")
+    ]
+    return (*named, *(_MASK_SUFFIXES if modality is None else ()))
+
+
+def find_named_or_chosen(X: Any, *, suffix: str | None, exclude: Sequence[str]) -> list[Source]:
+    """List scans to be scored, choosing among the files of folders and globs only.
+
+    Files that are named one by one stay, whatever they are called: their results must line up with them.
+    """
+    found: list[Source] = []
+    for entry in as_entries(X):
+        if isinstance(entry, (str, os.PathLike)) and not expand(entry).is_file():
+            found += find_scans(entry, suffix=suffix, exclude=exclude)
+        else:
+            found += find_scans(entry)
+    return found or find_scans(X)  # which says that there is none
+
+
+def first_places(sources: Sequence[Source]) -> list[int]:
+    """Return the places of the scans without paths to a file that came before; images all stay."""
+    first: dict[Any, int] = {}
+    for place, source in enumerate(sources):
+        first.setdefault(place if isinstance(source, SpatialImage) else _real_path(source), place)
+    return list(first.values())
+
+
+def pair_masks(y: Any, sources: Sequence[Source]) -> list[Source | None]:
+    """Find the lesion mask of each scan.
+
+    Parameters
+    ----------
+    y : None, suffix, folder, glob, or list of paths, images and None
+        A suffix such as ``"_seg"`` names files beside the scans. A list, array or series has one entry a scan, in
+        the scans' order; None or NaN stands for a scan without lesions. The masks of a folder or glob belong to the
+        scans of the same name, of the same name up to the last underscore, or of the same BIDS entities; files
+        there that are scans themselves or end in ``_brainmask`` are passed over.
+    sources : list of str, path or image
+        The scans.
+
+    Raises
+    ------
+    InputError
+        If a scan has no mask or two files fit it, if a scan is given as its own mask, or if the numbers differ.
+    """
+    if y is None:
+        return [None] * len(sources)
+    ids = scan_ids(sources)
+    if is_suffix(y):
+        beside = [find_companion(source, y) for source in sources]
+        _check_complete(beside, ids, f'no file "{y}" beside')
+        return list(beside)
+    is_path = isinstance(y, (str, os.PathLike))
+    entries = as_entries(y)
+    if len(entries) != 1 or entries[0] is not y:
+        return _one_each(entries, sources, "y", "lesion mask")
+    if len(sources) == 1 and (isinstance(y, SpatialImage) or (is_path and expand(y).is_file())):
+        return _one_each([y], sources, "y", "lesion mask")  # whatever it is called
+    found = find_scans(y, exclude=_NEVER_LESIONS)
+    scans = {_real_path(source) for source in sources} - {None}
+    masks = [source for source in found if _real_path(source) not in scans]
+    names = dict(zip(scan_ids(masks), masks, strict=True))
+    pairs = [_mask_named_like(name, names) for name in ids]
+    _check_complete(pairs, ids, "no lesion mask in y for")
+    return pairs
+
+
+def pair_brain_masks(brain_masks: Any, sources: Sequence[Source]) -> list[Source | None]:
+    """Return the brain mask that was handed over with each scan, None where there is none.
+
+    Parameters
+    ----------
+    brain_masks : None, or list, array or series of paths, images and None
+        One entry a scan, in the scans' order; for a single scan the mask alone will do.
+    sources : list of str, path or image
+        The scans.
+
+    Raises
+    ------
+    InputError
+        If the numbers differ, a scan is given as its own mask, or endings of names are given.
+    """
+    if brain_masks is None:
+        return [None] * len(sources)
+    if is_suffix(brain_masks):
+        raise InputError(
+            f"brain_masks must be masks, one for each scan; got {brain_masks!r}. The ending of masks that lie beside "
+            f"the scans is the parameter mask: set_params(mask={brain_masks!r})."
+        )
+    return _one_each(as_entries(brain_masks), sources, "brain_masks", "brain mask")
+
+
+def is_suffix(y: Any) -> bool:
+    """Tell whether ``y`` is the ending of mask names, such as ``"_seg"``, rather than a path or glob."""
+    return (
+        isinstance(y, str)
+        and not any(mark in y for mark in "/\\*?[")
+        and not y.lower().endswith((".nii", ".nii.gz"))
+        and not os.path.exists(y)
+    )
+
+
+def _mask_named_like(scan: str, masks: Mapping[str, Source]) -> Source | None:
+    """Return the mask whose name agrees best with a scan's: whole names first, then without their last parts."""
+    whole = [name for name in (scan,) if name in masks]
+    extended = [name for name in masks if _stem(name) == scan]
+    shortened = [name for name in (_stem(scan),) if name in masks]
+    siblings = [name for name in masks if _stem(name) == _stem(scan) != ""]
+    related = [name for name in masks if entities(name) == entities(scan) != []]
+    best = next((names for names in (whole, extended, shortened, siblings, related) if names), [])
+    if len(best) > 1:
+        raise InputError(
+            f"{listing(map(repr, sorted(best)))} in y could each be the lesion mask of {scan!r}. Leave only "
+            "one of them there, or pass a suffix or a list."
+        )
+    return masks[best[0]] if best else None
+
+
+def _stem(name: str) -> str:
+    return name.rpartition("_")[0]
+
+
+def _one_each(entries: Sequence[Any], sources: Sequence[Source], name: str, kind: str) -> list[Source | None]:
+    """Return the masks in a list, called ``name``, of one entry a scan."""
+    if len(entries) != len(sources):
+        raise InputError(
+            f"{name} must have one {kind} for each of the {len(sources)} scans; got {len(entries)}. "
+            "Use None for a scan that has none."
+        )
+    masks = [None if _is_missing(mask) else _only_file(mask, name, kind) for mask in entries]
+    for mask, source, scan in zip(masks, sources, scan_ids(sources), strict=True):
+        path = None if mask is None else _real_path(mask)
+        if mask is source or (path is not None and path == _real_path(source)):
+            raise InputError(f"{scan!r} is given as its own {kind}. Pass the mask, or None if it has none.")
+    return masks
+
+
+def _is_missing(mask: Any) -> bool:
+    return mask is None or (
+        not isinstance(mask, Source) and str(mask) in ("nan", "<NA>")
+    )  # as tables have it
+
+
+def _only_file(mask: Any, name: str, kind: str) -> Source:
+    found = find_scans(mask)
+    if len(found) > 1:
+        raise InputError(f"{mask!r} in {name} stands for {len(found)} files. Name one {kind} for each scan.")
+    return found[0]
+
+
+def _real_path(source: Source) -> str | None:
+    path = file_path(source)
+    return None if path is None else os.path.realpath(path)
+
+
+def _check_complete(masks: Sequence[Source | None], ids: Sequence[str], fault: str) -> None:
+    missing = [name for name, mask in zip(ids, masks, strict=True) if mask is None]
+    if missing:
+        raise InputError(
+            f"{fault} {listing(missing)}. Add the masks, or pass a list with None for scans without lesions."
+        )

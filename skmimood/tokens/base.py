@@ -1,0 +1,267 @@
+"""What token detectors and restorers share, whatever their networks."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.base import TransformerMixin
+from sklearn.utils.validation import check_is_fitted
+from torch import Tensor
+
+from skmimood.exceptions import InputError
+from skmimood.maps.base import BasePixelDetector
+from skmimood.maps.residuals import (
+    COMBINATIONS,
+    REFERENCES,
+    RESIDUALS,
+    WEIGHTS,
+    clear_surface,
+    filter_maps,
+    residual_maps,
+    upsample,
+)
+from skmimood.networks.batches import run_transformer
+from skmimood.networks.marks import in_order_of_length, unmark
+from skmimood.runtime.device import inference, with_halving
+from skmimood.runtime.streams import sampling_uniforms
+from skmimood.tokens.background import mark_background
+from skmimood.tokens.container import TokenDetector, TokenizedScans
+from skmimood.tokens.sampling import of_distinct
+from skmimood.training.estimator import TrainedStep, is_count, is_odd
+
+_IN_FLIGHT = 128  # restorations
+_CHUNK_BATCHES = 2  # of ``batch_size`` slices, the most that are taken at a time
+
+
+def check_tokenized(X: Any) -> TokenizedScans:
+    """Return ``X`` if it is what the step before produces, else raise `InputError`."""
+    if not isinstance(X, TokenizedScans):
+        raise InputError(
+            f"X must be TokenizedScans, the output of VQTokenizer.transform; got {type(X).__name__}. "
+            "Use the steps in a Pipeline, as make_mimood_pipeline builds it."
+        )
+    return X
+
+
+def check_grid(X: Any, grid: tuple[int, int]) -> None:
+    """Raise `InputError` unless ``X`` has the token grid seen in fit."""
+    if not len(check_tokenized(X)):
+        raise InputError("X has no slices; pass at least one.")
+    if X.tokens.shape[1:] != grid:
+        raise InputError(
+            f"X must have {grid[0]} x {grid[1]} tokens a slice as in fit; got {X.tokens.shape[1:]}. Tokenise it "
+            "with the tokenizer that the fit had."
+        )
+
+
+def detector_of(X: Any) -> TokenDetector:
+    """Return the detector that ``X`` has passed, else raise `InputError`."""
+    detector = check_tokenized(X).detector
+    if detector is None:
+        raise InputError("X has not passed a token detector; transform it with one first.")
+    return detector
+
+
+class TokenStep(TrainedStep):
+    """Base of the steps that train a network on tokens."""
+
+    def _transformer_config(self, X: TokenizedScans, *, n_outputs: int) -> dict[str, Any]:
+        """Return the arguments of the `TokenTransformer` over the tokens of ``X``."""
+        n_codes = X.tokenizer.n_codes_
+        sizes = {
+            name: getattr(self, name) for name in ("depth", "width", "n_heads", "mlp_ratio", "drop_path")
+        }
+        return {
+            "n_inputs": n_codes + (n_outputs == n_codes),  # an in-painter has a [MASK] symbol
+            "n_outputs": n_outputs,
+            "grid": list(X.tokens.shape[1:]),
+            **sizes,
+        }
+
+
+class BaseTokenDetector(TransformerMixin, TokenStep):
+    """Base of the steps that score tokens: higher is more anomalous.
+
+    Subclasses implement ``_score_tokens(tokens (n, h, w) tensor) -> (n, h, w) tensor`` and have a
+    parameter ``threshold``, the score above which a token is resampled.
+    """
+
+    threshold: float
+    grid_: tuple[int, int]
+
+    @property
+    def leaves_out_background(self) -> bool:
+        """Whether tokens off the head, marked as in `skmimood.tokens.background`, take no part and score 0."""
+        return False
+
+    @abstractmethod
+    def _score_tokens(self, tokens: Tensor) -> Tensor: ...
+
+    def score_tensor(self, tokens: Tensor) -> Tensor:
+        """Score tokens (n, h, w), marked or not, that are on this estimator's device already."""
+        ordered, where = in_order_of_length(tokens if self.leaves_out_background else unmark(tokens))
+        return run_transformer(self._score_tokens, ordered, self.batch_size)[where]
+
+    def decision_function(self, X: TokenizedScans) -> np.ndarray:
+        """Score every token.
+
+        Parameters
+        ----------
+        X : TokenizedScans of n slices
+
+        Returns
+        -------
+        ndarray of shape (n, h, w), float32
+            Higher is more anomalous.
+        """
+        check_is_fitted(self)
+        check_grid(X, self.grid_)
+        tokens = torch.from_numpy(X.tokens).to(self._torch_device)
+        if self.leaves_out_background:
+            tokens = mark_background(tokens, X.images, X.tokenizer.downsampling)
+        return self.score_tensor(tokens).cpu().numpy()
+
+    def transform(self, X: TokenizedScans) -> TokenizedScans:
+        """Return ``X`` with its ``anomaly`` scores and this ``detector``."""
+        X = check_tokenized(X)
+        return TokenizedScans(X.images, X.tokens, X.tokenizer, self.decision_function(X), self)
+
+
+class BaseRestorer(BasePixelDetector, TokenStep):
+    """Base of the last steps that restore tokens and turn the change into a pixel map.
+
+    Subclasses implement ``_restore_chunk(X, uniforms (R, D, h, w)) -> (n, R, h, w) int64 tensor``, where D is
+    ``_n_draws``, the uniform draws that a restoration takes a position. The pixel map is computed here, once for all
+    restorers: decode the R restorations, take the residual, combine, weight, filter (MIM-OOD section 3.4, step 5).
+
+    So few slices are taken at a time that about ``_IN_FLIGHT`` restorations are held, and of these a network gets a
+    part at a time (`run_transformer`). Memory does not grow with the number of slices, of steps or of restorations; of
+    more than ``_IN_FLIGHT`` restorations of one slice, the tokens and images are held.
+    """
+
+    n_restorations: int
+    seed_: int
+    combination: str
+    erosion: int
+    mean_filter: int
+    min_filter: int
+    residual: str
+    residual_reference: str
+    residual_weight: str
+    sharpness: float
+    weight_power: float
+    validation_fraction: float
+    grid_: tuple[int, int]
+
+    @property
+    @abstractmethod
+    def _n_draws(self) -> int: ...
+
+    @abstractmethod
+    def _restore_chunk(self, X: TokenizedScans, uniforms: Tensor) -> Tensor: ...
+
+    def _inference_parameters(self, X: TokenizedScans) -> dict[str, Any]:
+        names = [
+            "combination", "sharpness", "residual", "residual_reference", "residual_weight", "weight_power",
+            "min_filter",
+            "mean_filter", "erosion", "fpr",
+        ]  # fmt: skip
+        return {name: getattr(self, name) for name in names}
+
+    def restore(self, X: TokenizedScans) -> np.ndarray:
+        """Return the tokens of all restorations, shape (n, R, h, w), int64."""
+        check_is_fitted(self)
+        self._check_parameters()
+        return torch.cat(self._in_chunks(self._restore, X, self._n_in_flight)).numpy()
+
+    def _checked(self, X: Any) -> TokenizedScans:
+        check_grid(X, self.grid_)
+        return X
+
+    def _detect(self, X: TokenizedScans) -> tuple[np.ndarray, np.ndarray]:
+        parts = self._in_chunks(self._detect_chunk, X, self._n_in_flight)
+        maps, healed = (torch.cat(list(part)).numpy() for part in zip(*parts, strict=True))
+        return maps, healed
+
+    @property
+    def _n_in_flight(self) -> int:
+        """Restorations of one slice that are held at once."""
+        return self.n_restorations
+
+    def _in_chunks(self, function: Callable[[TokenizedScans], Any], X: Any, n_in_flight: int) -> list[Any]:
+        check_grid(X, self.grid_)
+
+        def run(batch_size: int) -> list[Any]:
+            most = min(_IN_FLIGHT // n_in_flight, _CHUNK_BATCHES * self.batch_size)
+            n_slices = max(1, most * batch_size // self.batch_size)
+            return [function(X[start : start + n_slices]) for start in range(0, len(X), n_slices)]
+
+        return with_halving(run, self.batch_size)
+
+    def _restore(self, X: TokenizedScans) -> Tensor:
+        """Return the tokens (n, R, h, w) of the restorations of a chunk."""
+        return self._in_parts(lambda part: self._restore_chunk(X, part), self.n_restorations, self._n_draws)
+
+    def _in_parts(self, restore: Callable[[Tensor], Tensor], n_restorations: int, n_draws: int) -> Tensor:
+        """Join ``restore(uniforms (r, n_draws, h, w)) -> (..., r, h, w)`` of parts of the restorations."""
+        uniforms = torch.from_numpy(sampling_uniforms(self.seed_, n_restorations, n_draws, self.grid_))
+        with inference(self._torch_device):
+            parts = [restore(part.to(self._torch_device)).cpu() for part in uniforms.split(_IN_FLIGHT)]
+        return torch.cat(parts, dim=-3)
+
+    def _detect_chunk(self, X: TokenizedScans) -> tuple[Tensor, Tensor]:
+        restored = self._restore(X)  # (n, R, h, w)
+        maps, healed = self._maps(X, restored, *self._decode(X, restored))
+        return maps, torch.from_numpy(X.tokenizer.unseen(healed.cpu().numpy(), X.images))
+
+    def _decode(self, X: TokenizedScans, restored: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the decoded restorations (n, R, H, W), and what they are compared with (n, H, W)."""
+        own = (
+            torch.from_numpy(X.tokens)[:, None]
+            if self.residual_reference == "reconstruction"
+            else restored[:, :0]
+        )
+        grids = torch.cat([own, restored], dim=1)
+        decoded = of_distinct(X.tokenizer.decode_tensor, grids.flatten(0, 1)).unflatten(0, grids.shape[:2])
+        if self.residual_reference == "reconstruction":
+            return decoded[:, 1:], decoded[:, 0]
+        return decoded, torch.from_numpy(X.tokenizer.seen(X.images)).to(decoded.device)
+
+    def _maps(
+        self, X: TokenizedScans, restored: Tensor, healed: Tensor, reference: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return the maps of restorations (n, R, h, w), and the combined healed slices as the network sees them."""
+        maps, healed = residual_maps(reference, healed, self.residual, self.combination, self.sharpness)
+        if self.residual_weight == "changed":
+            changed = (restored != torch.from_numpy(X.tokens)[:, None]).float().mean(1)  # (n, h, w)
+            maps = maps * self._weights(changed, X).to(maps.device)
+        elif self.residual_weight == "anomaly":
+            detector_of(X)
+            maps = maps * self._weights(torch.from_numpy(X.anomaly), X).to(maps.device)
+        maps = filter_maps(maps, self.min_filter, self.mean_filter).cpu()
+        return clear_surface(maps, X.images, self.erosion), healed
+
+    def _weights(self, values: Tensor, X: TokenizedScans) -> Tensor:
+        """Interpolate values of tokens (n, h, w) to weights of pixels (n, H, W)."""
+        return upsample(values, X.tokenizer.downsampling, X.shape[1:]).clamp(min=0) ** self.weight_power
+
+    def _parameter_faults(self) -> Iterator[str]:
+        yield from super()._parameter_faults()
+        yield from self._faults("weight_power", lambda power: power > 0, "a positive number")
+        yield from self._faults("combination", lambda name: name in COMBINATIONS, f"one of {COMBINATIONS}")
+        yield from self._faults("sharpness", lambda value: value >= 0, "a number of at least 0")
+        yield from self._faults("residual", lambda name: name in RESIDUALS, f"one of {RESIDUALS}")
+        yield from self._faults("residual_reference", lambda name: name in REFERENCES, f"one of {REFERENCES}")
+        yield from self._faults("residual_weight", lambda name: name in WEIGHTS, f"one of {WEIGHTS}")
+        for name in ("min_filter", "mean_filter"):
+            yield from self._faults(
+                name,
+                is_odd,
+                "an odd number of pixels, 1 for no filter",
+            )
+        yield from self._faults("erosion", lambda n: n == 0 or is_count(n), "0 or a positive integer")
+        yield from self._faults("fpr", lambda rate: 0 < rate < 1, "a number in (0, 1)")

@@ -1,0 +1,174 @@
+"""Masks over the token grid, and the laws of the wrong tokens put there: what the transformers train on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+MaskGenerator = Callable[[int, tuple[int, int], np.random.Generator], np.ndarray]
+"""``generator(n, grid, rng) -> (n, h, w) bool``, True where a token is to be masked or replaced."""
+
+Corruption = Callable[[np.ndarray, int, np.random.Generator], np.ndarray]
+"""``corruption(tokens (n, h, w), n_codes, rng) -> (n, h, w)``, candidate replacements for every position."""
+
+_MIN_COVERAGE, _MAX_COVERAGE = 0.01, 0.7
+
+
+def brush_masks(n: int, grid: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
+    """Random walks of a brush of randomly changing width (Naval Marimont et al. 2023, section 3.3).
+
+    The paper gives the idea alone. Ours: 1 to 3 strokes; a uniform start; 4 to 12 segments a stroke, each
+    of 1 to 5 tokens with a heading that drifts by up to 60 degrees and a half-width of 0 to 2 tokens
+    (lengths for a grid of 20, scaled with the grid). Masks outside 1 % to 70 % coverage are drawn again.
+    """
+    masks = np.zeros((n, *grid), bool)
+    pending = np.arange(n)
+    while len(pending):
+        masks[pending] = _brush_walks(len(pending), grid, rng)
+        coverage = masks[pending].mean((1, 2))
+        pending = pending[(coverage < _MIN_COVERAGE) | (coverage > _MAX_COVERAGE)]
+    return masks
+
+
+def _brush_walks(n: int, grid: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
+    strokes, segments, steps = 3, 12, 5
+    scale = min(1.0, max(grid) / 20)
+    heading = rng.uniform(0, 2 * np.pi, (n, strokes, 1)) + np.cumsum(
+        rng.uniform(-np.pi / 3, np.pi / 3, (n, strokes, segments)), axis=2
+    )
+    half_width = rng.integers(0, 3, (n, strokes, segments)) * scale
+    # A step beyond a segment's length stays where it is; one beyond a stroke's segments or the strokes draws nothing.
+    moves = np.arange(steps) < rng.integers(1, steps + 1, (n, strokes, segments))[..., None]
+    exists = np.arange(segments) < rng.integers(4, segments + 1, (n, strokes))[..., None]
+    exists &= (np.arange(strokes) < rng.integers(1, strokes + 1, n)[:, None])[..., None]
+    direction = np.stack([np.sin(heading), np.cos(heading)], -1)[:, :, :, None] * scale  # (n, s, g, 1, 2)
+    walk = np.cumsum((direction * moves[..., None]).reshape(n, strokes, segments * steps, 2), axis=2)
+    points = rng.uniform(0, 1, (n, strokes, 1, 2)) * (np.array(grid) - 1) + walk
+    drawn = exists[..., None] & moves
+    sample, stroke, segment, _ = np.nonzero(drawn)  # each (m,)
+    radius2 = (half_width[sample, stroke, segment] + 0.5) ** 2
+    # Rounded to cells, so that the narrowest brush leaves no gaps; each point covers cells at most two away.
+    centres = np.rint(points).astype(int).reshape(*drawn.shape, 2)[drawn]  # (m, 2)
+    around = np.stack(np.meshgrid(range(-2, 3), range(-2, 3)), -1).reshape(-1, 2)  # (25, 2)
+    cells = centres[:, None] + around  # (m, 25, 2)
+    covered = (around**2).sum(1) <= radius2[:, None]
+    covered &= ((cells >= 0) & (cells < grid)).all(2)
+    masks = np.zeros((n, *grid), bool)
+    rows, columns = cells[covered].T
+    masks[np.broadcast_to(sample[:, None], covered.shape)[covered], rows, columns] = True
+    return masks
+
+
+def uniform_ratio_masks(n: int, grid: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
+    """Scattered tokens, a share of them that is uniform in (0, 1)."""
+    return _scattered(rng.random(n), grid, rng)
+
+
+def maskgit_cosine_masks(n: int, grid: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
+    """Scattered tokens, a share of cos(pi u / 2) of them with u uniform in (0, 1) (Chang et al. 2022)."""
+    return _scattered(np.cos(np.pi / 2 * rng.random(n)), grid, rng)
+
+
+def _scattered(share: np.ndarray, grid: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
+    count = np.maximum(1, np.round(share * grid[0] * grid[1]))
+    order = rng.random((len(share), grid[0] * grid[1])).argsort(1).argsort(1)
+    return (order < count[:, None]).reshape(len(share), *grid)
+
+
+def box_masks(n: int, grid: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
+    """One to three boxes with sides of up to half the grid."""
+    rows = np.arange(grid[0])[:, None]
+    columns = np.arange(grid[1])
+    masks = np.zeros((n, *grid), bool)
+    for box in range(3):
+        drawn = rng.integers(1, 4, n) > box if box else np.ones(n, bool)
+        height, width = (rng.integers(1, max(2, side // 2 + 1), (n, 1, 1)) for side in grid)
+        top, left = (
+            (rng.random((n, 1, 1)) * (side - extent + 1)).astype(int)
+            for side, extent in zip(grid, (height, width), strict=True)
+        )
+        inside = (rows >= top) & (rows < top + height) & (columns >= left) & (columns < left + width)
+        masks |= inside & drawn[:, None, None]
+    return masks
+
+
+def random_tokens(tokens: np.ndarray, n_codes: int, rng: np.random.Generator) -> np.ndarray:
+    """Tokens uniform over the codebook: the paper's r (Naval Marimont et al. 2023, section 3.3)."""
+    return rng.integers(0, n_codes, tokens.shape)
+
+
+def foreign_tokens(tokens: np.ndarray, n_codes: int, rng: np.random.Generator) -> np.ndarray:
+    """Tokens of another sample of the batch, shifted over the grid: real tokens in the wrong place.
+
+    The analogue in token space of foreign patch interpolation (Tan et al. 2020).
+    """
+    n, h, w = tokens.shape
+    other = tokens[(np.arange(n) + rng.integers(1, max(2, n), n)) % n]
+    rows = (np.arange(h) + rng.integers(0, h, (n, 1))) % h  # (n, h)
+    columns = (np.arange(w) + rng.integers(0, w, (n, 1))) % w  # (n, w)
+    return other[np.arange(n)[:, None, None], rows[:, :, None], columns[:, None, :]]
+
+
+def constant_tokens(tokens: np.ndarray, n_codes: int, rng: np.random.Generator) -> np.ndarray:
+    """One code for a whole sample: the uniform areas that lesions often are."""
+    return np.broadcast_to(rng.integers(0, n_codes, (len(tokens), 1, 1)), tokens.shape)
+
+
+MASK_GENERATORS: dict[str, MaskGenerator] = {
+    "brush": brush_masks,
+    "boxes": box_masks,
+    "uniform_ratio": uniform_ratio_masks,
+    "maskgit_cosine": maskgit_cosine_masks,
+}
+CORRUPTIONS: dict[str, Corruption] = {
+    "random": random_tokens,
+    "foreign": foreign_tokens,
+    "constant": constant_tokens,
+}
+
+
+def draw_masks(law: Any, n: int, grid: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
+    """Draw (n, h, w) masks from a name of `MASK_GENERATORS`, a callable, or a mixture of these."""
+    parts = [generator(n, grid, rng) for generator in _members(law, MASK_GENERATORS)]
+    return _mix(parts, law, n, rng)
+
+
+def draw_replacements(law: Any, tokens: np.ndarray, n_codes: int, rng: np.random.Generator) -> np.ndarray:
+    """Draw (n, h, w) replacements from a name of `CORRUPTIONS`, a callable, or a mixture of these."""
+    parts = [corruption(tokens, n_codes, rng) for corruption in _members(law, CORRUPTIONS)]
+    return _mix(parts, law, len(tokens), rng)
+
+
+def split_law(law: Any, member: str) -> tuple[float, Any]:
+    """Return the share that ``member`` has in a law, and the law of the rest (None if nothing is left)."""
+    if not isinstance(law, Mapping):
+        return (1.0, None) if law == member else (0.0, law)
+    rest = {other: weight for other, weight in law.items() if other != member}
+    return law.get(member, 0.0) / sum(law.values()), rest or None
+
+
+def law_faults(law: Any, choices: Collection[str], name: str) -> Iterator[str]:
+    """Say what is wrong unless ``law`` is a known name, a callable, or a mixture ``{law: weight}``."""
+    members = law if isinstance(law, Mapping) else {law: 1.0}
+    unknown = [member for member in members if not callable(member) and member not in choices]
+    if not members or unknown or any(weight <= 0 for weight in members.values()):
+        yield (
+            f"{name} must be one of {sorted(choices)}, a callable, or a dict of these with positive weights; "
+            f"got {law!r}"
+        )
+
+
+def _members(law: Any, choices: Mapping[str, Any]) -> list[Any]:
+    members = law if isinstance(law, Mapping) else [law]
+    return [member if callable(member) else choices[member] for member in members]
+
+
+def _mix(parts: list[np.ndarray], law: Any, n: int, rng: np.random.Generator) -> np.ndarray:
+    """Take each sample from one part, with the mixture's weights."""
+    if len(parts) == 1:
+        return parts[0]
+    weights = np.array(list(law.values()), float)
+    chosen = rng.choice(len(parts), n, p=weights / weights.sum())
+    return np.stack(parts)[chosen, np.arange(n)]

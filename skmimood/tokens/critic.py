@@ -1,0 +1,208 @@
+"""Which tokens look sampled: the Token-Critic of MIM-OOD's comparison."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from skmimood.networks.transformer import TokenTransformer
+from skmimood.networks.weights import load_network, new_network
+from skmimood.runtime.device import resolve_device
+from skmimood.runtime.streams import Streams, shared_seed, uniform_draws
+from skmimood.tokens.base import BaseTokenDetector, check_tokenized
+from skmimood.tokens.container import TokenizedScans
+from skmimood.tokens.corruption import MASK_GENERATORS, draw_masks, law_faults
+from skmimood.tokens.inpainter import train_token_inpainter
+from skmimood.tokens.sampling import sample
+from skmimood.training.loop import Recipe, Runtime, pick_copies, train
+from skmimood.validation.images import healthy_samples
+
+
+class TokenCritic(BaseTokenDetector):
+    """Transformer that tells tokens sampled from the masked in-painter (MVTM) from real ones.
+
+    Trained on healthy tokens of which some are masked and filled with samples of the frozen in-painter, at
+    temperature 1 and independent of each other: it learns p(sampled) of every token by binary cross-entropy (Lezama
+    et al. 2022, section 3; the "MVTM + Token-Critic" of MIM-OOD's tables). The in-painter is that of
+    `MaskedTokenInpainter`: with the same training parameters, ``random_state`` and ``memory`` (and no
+    ``skip_background``) it is trained once for both. Defaults are those of preset ``"tiny"``. Unless stated otherwise,
+    a change of a parameter needs a refit.
+
+    Parameters
+    ----------
+    threshold : float in [0, 1], default=0.5
+        lambda: tokens with a higher probability are resampled (MIM-OOD silent on its value for the critic). Where it
+        cannot tell, the critic answers with the share of tokens that training masks, 0.64 on average for
+        ``"maskgit_cosine"``; so tune it on validation slices. No refit needed.
+    mask_generator : str, callable or dict, default="maskgit_cosine"
+        Which tokens are sampled in training (Lezama et al.: the cosine schedule); see `AnomalousTokenDetector`.
+    generator_mask_generator : str, callable or dict, default="brush"
+        Which tokens are masked in the training of the in-painter, as ``mask_generator`` of `MaskedTokenInpainter`.
+    depth, width, n_heads, mlp_ratio, drop_path
+        Of the critic and of the in-painter alike; see `AnomalousTokenDetector`.
+    max_iter : int, default=600
+        Training steps.
+    batch_size : int, default=16
+        Slices a step. In inference it bounds memory and changes no result but for rounding.
+    learning_rate, weight_decay, warmup_iter, gradient_clip
+        Of the training of each of the two; see `AnomalousTokenDetector`.
+    validation_fraction, n_iter_no_change, precision, checkpoint_dir, resume, random_state, device, memory, verbose
+        See `VQTokenizer`.
+
+    Attributes
+    ----------
+    grid_ : tuple of int
+        Height h and width w of the token grid.
+    state_, config_, history_, n_iter_, seed_
+        Of the critic, which alone scores; see `skmimood.training.estimator.TrainedStep`.
+
+    References
+    ----------
+    Lezama et al., Improved masked image generation with Token-Critic, ECCV 2022. Naval Marimont et al., MIM-OOD,
+    DGM4MICCAI 2023, section 4 and tables 1 and 2.
+    """
+
+    _network_class = TokenTransformer
+    _learnt = ("grid_",)
+
+    def __init__(
+        self,
+        *,
+        threshold: float = 0.5,
+        mask_generator: Any = "maskgit_cosine",
+        generator_mask_generator: Any = "brush",
+        depth: int = 4,
+        width: int = 128,
+        n_heads: int = 4,
+        mlp_ratio: float = 4.0,
+        drop_path: float = 0.1,
+        max_iter: int = 600,
+        batch_size: int = 16,
+        learning_rate: float = 1e-3,
+        weight_decay: float = 1e-5,
+        warmup_iter: int = 100,
+        gradient_clip: float = 1.0,
+        validation_fraction: float = 0.1,
+        n_iter_no_change: int | None = None,
+        precision: str = "auto",
+        checkpoint_dir: str | None = None,
+        resume: bool = False,
+        random_state: Any = None,
+        device: str = "auto",
+        memory: Any = None,
+        verbose: bool = False,
+    ) -> None:
+        self.threshold = threshold
+        self.mask_generator = mask_generator
+        self.generator_mask_generator = generator_mask_generator
+        self.depth = depth
+        self.width = width
+        self.n_heads = n_heads
+        self.mlp_ratio = mlp_ratio
+        self.drop_path = drop_path
+        self.max_iter = max_iter
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
+        self.warmup_iter = warmup_iter
+        self.gradient_clip = gradient_clip
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.precision = precision
+        self.checkpoint_dir = checkpoint_dir
+        self.resume = resume
+        self.random_state = random_state
+        self.device = device
+        self.memory = memory
+        self.verbose = verbose
+
+    def fit(self, X: TokenizedScans, y: Any = None, groups: Any = None) -> TokenCritic:
+        """Learn from healthy tokens and from samples of the in-painter, which is trained first.
+
+        Parameters
+        ----------
+        X : TokenizedScans of n slices
+        y : array-like of shape (n, H, W) or (n,), optional
+            Lesion masks or labels; every sample whose mask is not empty is dropped.
+        groups : array-like of shape (n,), optional
+            Whose slice each is; see `VQTokenizer.fit`.
+
+        Returns
+        -------
+        TokenCritic
+        """
+        self._check_parameters()
+        healthy, held_out = healthy_samples(check_tokenized(X), y, groups, self.validation_fraction)
+        tokens, seed = healthy.tokenizer.training_tokens(healthy), shared_seed(self.random_state)
+        generator_config = self._transformer_config(healthy, n_outputs=healthy.tokenizer.n_codes_)
+        # The very call of MaskedTokenInpainter.fit, so that the cache trains for both but once.
+        generator = self._train(
+            train_token_inpainter, generator_config, held_out, seed, tokens=tokens,
+            mask_generator=self.generator_mask_generator,
+        )  # fmt: skip
+        self._fit_network(
+            train_token_critic, self._transformer_config(healthy, n_outputs=1), held_out, seed=seed, tokens=tokens,
+            generator_config=generator_config, generator_state=generator["state"],
+            mask_generator=self.mask_generator,
+        )  # fmt: skip
+        self.grid_ = healthy.tokens.shape[1:]
+        return self
+
+    def decision_function(self, X: TokenizedScans) -> np.ndarray:
+        """Return P(sampled) of every token, shape (n, h, w), float32 in [0, 1]."""
+        return super().decision_function(X)
+
+    def _parameter_faults(self) -> Iterator[str]:
+        yield from super()._parameter_faults()
+        yield from self._transformer_faults()
+        yield from self._faults("threshold", lambda p: 0 <= p <= 1, "a probability in [0, 1]")
+        yield from law_faults(self.mask_generator, MASK_GENERATORS, "mask_generator")
+        yield from law_faults(self.generator_mask_generator, MASK_GENERATORS, "generator_mask_generator")
+
+    def _score_tokens(self, tokens: Tensor) -> Tensor:
+        return torch.sigmoid(self._network()(tokens)[..., 0].float())
+
+
+def train_token_critic(
+    *, tokens: np.ndarray, config: dict[str, Any], generator_config: dict[str, Any],
+    generator_state: Mapping[str, np.ndarray], mask_generator: Any, recipe: Recipe, seed: int, runtime: Runtime,
+) -> dict[str, dict[str, np.ndarray]]:  # fmt: skip
+    """Train a Token-Critic; a pure function of everything but ``runtime``, cached by `TokenCritic.fit`.
+
+    Parameters
+    ----------
+    tokens : ndarray of int of shape (n, n_copies, h, w)
+        Healthy tokens of n slices and of their augmented copies.
+    config, generator_config : dict
+        Arguments of `TokenTransformer` for the critic and for the in-painter.
+    generator_state : mapping of str to ndarray
+        Weights of the in-painter, which stay as they are.
+    mask_generator, recipe, seed, runtime
+        See `TokenCritic` and `skmimood.training.loop`.
+
+    Returns
+    -------
+    dict with ``"state"`` and ``"history"``
+    """
+    mask_token, grid = generator_config["n_outputs"], tuple(config["grid"])
+    device = resolve_device(runtime.device)
+    generator = load_network(TokenTransformer, generator_config, generator_state).to(device)
+
+    def loss(network: Any, indices: np.ndarray, streams: Streams, training: bool) -> Tensor:
+        batch = torch.from_numpy(pick_copies(tokens, indices, streams, training)).to(device)
+        masks = torch.from_numpy(draw_masks(mask_generator, len(batch), grid, streams.numpy)).to(device)
+        with torch.no_grad():
+            laws = generator(batch.masked_fill(masks, mask_token))[masks]  # (masked tokens, K)
+            uniforms = uniform_draws(streams.torch, len(laws))
+            batch[masks] = sample(laws, uniforms, temperature=1.0)
+        logits = network(batch, streams.torch if training else None)[..., 0]
+        # The target is the mask, also where the sample happens to be the token that stood there.
+        return F.binary_cross_entropy_with_logits(logits.float(), masks.float())
+
+    network = new_network(TokenTransformer, config, Streams.at(seed, 2**41).torch)
+    return train(network, loss, len(tokens), recipe, runtime, seed=seed)

@@ -1,0 +1,305 @@
+"""Which tokens do not belong: the Anomalous Token Detector."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from skmimood.networks.batches import run_in_batches
+from skmimood.networks.marks import longest
+from skmimood.networks.transformer import TokenTransformer
+from skmimood.networks.unet import TokenUNet
+from skmimood.networks.weights import new_network
+from skmimood.runtime.streams import Streams
+from skmimood.tokens.base import BaseTokenDetector, check_tokenized
+from skmimood.tokens.container import TokenizedScans
+from skmimood.tokens.corruption import (
+    CORRUPTIONS,
+    MASK_GENERATORS,
+    draw_masks,
+    draw_replacements,
+    law_faults,
+    split_law,
+)
+from skmimood.training.estimator import is_count
+from skmimood.training.loop import Recipe, Runtime, pick_copies, train
+from skmimood.validation.images import healthy_samples
+
+NETWORKS = ("transformer", "unet")
+_MAX_LEVELS = 6  # of a U-Net; each doubles the channels
+
+
+class AnomalousTokenDetector(BaseTokenDetector):
+    """Network that tells corrupted tokens from healthy ones (ATD).
+
+    Trained on healthy tokens of which some are replaced: it learns p(corrupted) of every token by
+    binary cross-entropy (MIM-OOD, Naval Marimont et al. 2023, section 3.3, equation 2). Sizes and
+    lengths of training are those of preset ``"tiny"``; for its recipe see `make_mimood_pipeline`.
+    Unless stated otherwise, a change of a parameter needs a refit.
+
+    Parameters
+    ----------
+    threshold : float in [0, 1], default=0.002
+        lambda: tokens with a higher probability are resampled (paper: 0.005). What suits it depends on how well the
+        detector is trained, and on what: after a short training even healthy tokens score more, and it should be
+        higher. Tune it on validation slices where there are any. No refit needed.
+    corruption : str, callable or dict, default="random"
+        Law of the replacing tokens: ``"random"`` (uniform over the codes, the paper's), ``"foreign"``
+        (another slice's tokens, shifted), ``"constant"`` (one code a slice), ``"painted"`` (the tokens of copies
+        with anomalies painted into the pixels, see `skmimood.training.painted_anomalies`; then the target of a token
+        is the share of its pixels that changed, and ``mask_generator`` is ignored), a callable
+        ``(tokens (n, h, w), n_codes, rng) -> (n, h, w)``, or a mixture ``{law: weight}`` drawn a sample.
+    n_painted : int, default=16
+        Copies of each slice with painted anomalies, if ``corruption`` asks for any.
+    mask_generator : str, callable or dict, default="brush"
+        Which tokens are replaced: ``"brush"`` (the paper's random walk of a brush), ``"boxes"``,
+        ``"uniform_ratio"``, ``"maskgit_cosine"``, a callable ``(n, (h, w), rng) -> (n, h, w)``, or a mixture.
+    network : {"transformer", "unet"}, default="transformer"
+        What the tokens pass through: the paper's transformer, or a U-Net over the tokens' codes, which learns from
+        fewer examples. ``n_heads``, ``mlp_ratio``, ``drop_path`` and ``skip_background`` are the transformer's alone.
+    depth : int, default=4
+        Transformer blocks (paper: 12), or levels of the U-Net, each but the first at half the resolution.
+    width : int, default=128
+        Width of a token, a multiple of ``n_heads`` (paper silent), or channels of the U-Net's first level; every
+        further level doubles them.
+    n_heads : int, default=4
+        Attention heads (paper silent).
+    mlp_ratio : float, default=4.0
+        Width of the MLPs over ``width`` (paper silent).
+    drop_path : float in [0, 1), default=0.1
+        Stochastic depth (paper: 0.1).
+    skip_background : bool, default=False
+        Leave tokens off the head or brain out of the passes of a transformer, in training too: they score 0 (paper
+        silent). See `MaskedTokenInpainter`.
+    max_iter : int, default=900
+        Training steps (paper: 200,000).
+    batch_size : int, default=32
+        Slices a step (paper silent). In inference it bounds memory, on a GPU at four times as many slices, and changes
+        no result but for rounding.
+    learning_rate : float, default=1e-3
+        Peak rate of AdamW with a cosine schedule (paper: 5e-5).
+    weight_decay, warmup_iter, gradient_clip, validation_fraction, n_iter_no_change, precision
+        As in `VQTokenizer`.
+    checkpoint_dir, resume, random_state, device, memory, verbose
+        As in `VQTokenizer`.
+
+    Attributes
+    ----------
+    grid_ : tuple of int
+        Height h and width w of the token grid.
+    state_, config_, fitted_with_, history_, n_iter_, seed_
+        See `skmimood.training.estimator.TrainedStep`.
+
+    References
+    ----------
+    Naval Marimont et al., MIM-OOD, DGM4MICCAI 2023, sections 3.3 and 4.
+    """
+
+    _learnt = ("grid_",)
+    _kept = ("skip_background",)
+
+    def __init__(
+        self,
+        *,
+        threshold: float = 0.002,
+        corruption: Any = "random",
+        n_painted: int = 16,
+        mask_generator: Any = "brush",
+        network: str = "transformer",
+        depth: int = 4,
+        width: int = 128,
+        n_heads: int = 4,
+        mlp_ratio: float = 4.0,
+        drop_path: float = 0.1,
+        skip_background: bool = False,
+        max_iter: int = 900,
+        batch_size: int = 32,
+        learning_rate: float = 1e-3,
+        weight_decay: float = 1e-5,
+        warmup_iter: int = 100,
+        gradient_clip: float = 1.0,
+        validation_fraction: float = 0.1,
+        n_iter_no_change: int | None = None,
+        precision: str = "auto",
+        checkpoint_dir: str | None = None,
+        resume: bool = False,
+        random_state: Any = None,
+        device: str = "auto",
+        memory: Any = None,
+        verbose: bool = False,
+    ) -> None:
+        self.threshold = threshold
+        self.corruption = corruption
+        self.n_painted = n_painted
+        self.mask_generator = mask_generator
+        self.network = network
+        self.depth = depth
+        self.width = width
+        self.n_heads = n_heads
+        self.mlp_ratio = mlp_ratio
+        self.drop_path = drop_path
+        self.skip_background = skip_background
+        self.max_iter = max_iter
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
+        self.warmup_iter = warmup_iter
+        self.gradient_clip = gradient_clip
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.precision = precision
+        self.checkpoint_dir = checkpoint_dir
+        self.resume = resume
+        self.random_state = random_state
+        self.device = device
+        self.memory = memory
+        self.verbose = verbose
+
+    def fit(self, X: TokenizedScans, y: Any = None, groups: Any = None) -> AnomalousTokenDetector:
+        """Learn from healthy tokens.
+
+        Parameters
+        ----------
+        X : TokenizedScans of n slices
+        y : array-like of shape (n, H, W) or (n,), optional
+            Lesion masks or labels; every sample whose mask is not empty is dropped.
+        groups : array-like of shape (n,), optional
+            Whose slice each is; see `VQTokenizer.fit`.
+
+        Returns
+        -------
+        AnomalousTokenDetector
+        """
+        self._check_parameters()
+        healthy, held_out = healthy_samples(check_tokenized(X), y, groups, self.validation_fraction)
+        share, _ = split_law(self.corruption, "painted")
+        tokenizer, marked = healthy.tokenizer, self.skip_background and self.network == "transformer"
+        self._fit_network(
+            train_token_detector, self._config(healthy), held_out, codes=tokenizer.codes,
+            tokens=tokenizer.training_tokens(healthy, marked=marked),
+            painted=tokenizer.painted_tokens(healthy, self.n_painted, marked=marked) if share else None,
+            corruption=self.corruption, mask_generator=self.mask_generator,
+        )  # fmt: skip
+        self.grid_ = healthy.tokens.shape[1:]
+        return self
+
+    def decision_function(self, X: TokenizedScans) -> np.ndarray:
+        """Return P(anomalous) of every token, shape (n, h, w), float32 in [0, 1]."""
+        return super().decision_function(X)
+
+    @property
+    def leaves_out_background(self) -> bool:
+        """Whether this is a transformer with ``skip_background``."""
+        return self._as_fitted("skip_background") and "widths" not in self.config_
+
+    def _class_of(self, config: Mapping[str, Any]) -> type[TokenTransformer | TokenUNet]:
+        return TokenUNet if "widths" in config else TokenTransformer
+
+    def _config(self, X: TokenizedScans) -> dict[str, Any]:
+        config = self._transformer_config(X, n_outputs=1)
+        if self.network == "transformer":
+            return config
+        shared = {name: config[name] for name in ("n_inputs", "n_outputs", "grid")}
+        widths = [self.width * 2**level for level in range(self.depth)]
+        return shared | {"code_dim": X.tokenizer.codes.shape[1], "widths": widths}
+
+    def _inference_dtype(self) -> torch.dtype:
+        # Of a U-Net, autocast chooses layer by layer.
+        return torch.float32 if "widths" in self.config_ else super()._inference_dtype()
+
+    def _parameter_faults(self) -> Iterator[str]:
+        yield from super()._parameter_faults()
+        yield from self._faults("network", lambda name: name in NETWORKS, f"one of {NETWORKS}")
+        yield from self._transformer_faults() if self.network == "transformer" else self._unet_faults()
+        yield from self._faults("threshold", lambda p: 0 <= p <= 1, "a probability in [0, 1]")
+        yield from law_faults(self.corruption, {*CORRUPTIONS, "painted"}, "corruption")
+        yield from self._faults("n_painted", is_count, "a positive integer")
+        yield from law_faults(self.mask_generator, MASK_GENERATORS, "mask_generator")
+
+    def _unet_faults(self) -> Iterator[str]:
+        yield from self._faults(
+            "depth", lambda n: is_count(n) and n <= _MAX_LEVELS, f"an integer from 1 to {_MAX_LEVELS}"
+        )
+        yield from self._faults("width", is_count, "a positive integer")
+
+    def _score_tokens(self, tokens: Tensor) -> Tensor:
+        network = self._network()
+        if isinstance(network, TokenTransformer):
+            logits = network(tokens, length=longest(tokens))[..., 0]
+            return torch.sigmoid(logits.float()).masked_fill(tokens < 0, 0)
+        context = self._autocast()
+
+        def score(batch: Tensor) -> Tensor:
+            with context:
+                return torch.sigmoid(network(batch)[..., 0])
+
+        return run_in_batches(score, tokens, self.batch_size)
+
+
+def train_token_detector(
+    *, tokens: np.ndarray, painted: tuple[np.ndarray, np.ndarray] | None, codes: np.ndarray, config: dict[str, Any],
+    corruption: Any, mask_generator: Any, recipe: Recipe, seed: int, runtime: Runtime,
+) -> dict[str, dict[str, np.ndarray]]:  # fmt: skip
+    """Train an ATD; a pure function of everything but ``runtime``, cached by `AnomalousTokenDetector.fit`.
+
+    Parameters
+    ----------
+    tokens : ndarray of int of shape (n, n_copies, h, w)
+        Healthy tokens of n slices and of their augmented copies, marked if the background is left out.
+    painted : (tokens, shares) or None
+        See `VQTokenizer.painted_tokens`; None unless ``corruption`` has a part of them.
+    codes : ndarray of shape (K, D), float32
+        The codebook.
+    config : dict
+        Arguments of `TokenUNet` if there are ``"widths"`` among them, else of `TokenTransformer`.
+    corruption, mask_generator, recipe, seed, runtime
+        See `AnomalousTokenDetector` and `skmimood.training.loop`.
+
+    Returns
+    -------
+    dict with ``"state"`` and ``"history"``
+    """
+    n_codes, grid = config["n_inputs"], tuple(config["grid"])
+
+    painted_share, replacement = split_law(corruption, "painted")
+
+    def corrupt(batch: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        masks = draw_masks(mask_generator, len(batch), grid, rng) & (batch >= 0)
+        wrong = draw_replacements(replacement, np.where(batch < 0, ~batch, batch), n_codes, rng)
+        # As printed, the target is the mask, also where the replacement happens to be the same token.
+        return np.where(masks, wrong, batch), masks.astype(np.float32)
+
+    def loss(network: Any, indices: np.ndarray, streams: Streams, training: bool) -> Tensor:
+        is_painted = (
+            streams.numpy.random(len(indices)) < painted_share if painted else np.zeros(len(indices), bool)
+        )
+        corrupted = np.empty((len(indices), *grid), np.int64)
+        target = np.empty((len(indices), *grid), np.float32)
+        if painted and is_painted.any():
+            chosen = indices[is_painted]
+            copies = streams.numpy.integers(0, painted[0].shape[1], len(chosen))
+            corrupted[is_painted], target[is_painted] = (part[chosen, copies] for part in painted)
+        if not is_painted.all():
+            batch = pick_copies(tokens, indices[~is_painted], streams, training)
+            corrupted[~is_painted], target[~is_painted] = corrupt(batch, streams.numpy)
+        inputs, generator = torch.from_numpy(corrupted), streams.torch if training else None
+        sizes = () if "widths" in config else (None, longest(inputs))
+        device, kept, wanted = streams.torch.device, inputs >= 0, torch.from_numpy(target)
+        logits = network(inputs.to(device), generator, *sizes)[..., 0].float()
+        if not kept.all():
+            logits, wanted = logits[kept.to(device)], wanted[kept]
+        return F.binary_cross_entropy_with_logits(logits, wanted.to(device))
+
+    generator = Streams.at(seed, 2**41).torch
+    network: TokenTransformer | TokenUNet
+    if "widths" in config:
+        network = new_network(TokenUNet, config, generator)
+        network.start_from(torch.from_numpy(codes))
+    else:
+        network = new_network(TokenTransformer, config, generator)
+    return train(network, loss, len(tokens), recipe, runtime, seed=seed)

@@ -1,0 +1,371 @@
+"""What should stand there instead: the masked in-painter, and the maps that follow from it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from sklearn.utils.validation import check_is_fitted
+from torch import Tensor
+
+from skmimood.maps.base import held_out_slices
+from skmimood.networks.batches import run_transformer
+from skmimood.networks.marks import in_order_of_length, longest, masks_on_head, unmark
+from skmimood.networks.transformer import TokenTransformer
+from skmimood.networks.weights import new_network
+from skmimood.preprocessing.heads import have_heads
+from skmimood.runtime.streams import Streams
+from skmimood.tokens.background import mark_background
+from skmimood.tokens.base import BaseRestorer, check_tokenized, detector_of
+from skmimood.tokens.container import TokenizedScans
+from skmimood.tokens.corruption import MASK_GENERATORS, draw_masks, law_faults
+from skmimood.tokens.sampling import ORDERS, restore_tokens
+from skmimood.training.estimator import is_count
+from skmimood.training.loop import Recipe, Runtime, pick_copies, train
+from skmimood.validation.images import healthy_samples
+
+
+class MaskedTokenInpainter(BaseRestorer):
+    """Transformer that in-paints anomalous tokens (MVTM), and the anomaly maps that follow.
+
+    Trained by masked image modelling on healthy tokens (MIM-OOD, Naval Marimont et al. 2023, equation 1). To
+    score a slice, T times the tokens that the detector finds anomalous are masked and resampled; the R
+    restorations are decoded, and the filtered residual is the anomaly map (section 3.4). Sizes and lengths
+    of training are those of preset ``"tiny"``; for its recipe see `make_mimood_pipeline`.
+    Unless stated otherwise, a change of a parameter needs a refit.
+
+    Parameters
+    ----------
+    n_steps : int, default=4
+        T, detect-and-resample steps of a restoration (paper: 8). No refit needed.
+    n_restorations : int, default=4
+        R, restorations a slice (paper: 4 or 8). No refit needed.
+    temperature : float > 0, default=1.0
+        Of sampling (paper silent; we read 1). No refit needed.
+    n_passes : int, default=1
+        Passes of the transformer in which the masked tokens of a step are sampled. 1 samples all at once (paper). No
+        refit needed.
+    order : {"confidence", "halton"}, default="confidence"
+        Which tokens are sampled first if ``n_passes`` is more than 1: the most probable ones (MaskGIT, Chang et al.
+        2022), or such as are far from one another (Besnier et al. 2025). No refit needed.
+    skip_background : bool, default=False
+        Leave tokens off the head or brain out of the passes of the transformer, in training too; they are not
+        resampled (paper silent). The head is what exceeds 0.1 and all that it encloses, with a margin of one token; a
+        slice without one stays whole.
+    combination : {"similarity", "mean", "median", "min"}, default="similarity"
+        How R maps become one (paper silent). ``"similarity"`` weights the restorations nearer to the
+        slice more, as the authors' earlier work does. No refit needed.
+    sharpness : float >= 0, default=3.0
+        Of ``"similarity"``: 0 is the mean, large values take the nearest restoration (paper silent;
+        3 is the temperature of Naval Marimont & Tarroni 2021). No refit needed.
+    residual : {"absolute", "positive"}, default="absolute"
+        ``"positive"`` counts only pixels brighter than their restoration, a prior for lesions that are bright, as
+        those of FLAIR are (paper: absolute). No refit needed.
+    residual_weight : {"none", "changed", "anomaly"}, default="none"
+        What the residual is multiplied by, interpolated from tokens to pixels (paper: nothing): the share of
+        restorations that changed the token (the resampling mask of Pinaya et al. 2022), or the detector's score of
+        the slice. No refit needed.
+    weight_power : float > 0, default=0.5
+        Power of that factor. No refit needed.
+    residual_reference : {"image", "reconstruction"}, default="image"
+        What restorations are compared with: the slice x_0 (paper) or its decoded tokens. No refit needed.
+    min_filter : int, default=3
+        Side of the minimum filter in pixels, odd (paper: a min filter; size from the authors' earlier
+        code, 3 x 3 x 3). No refit needed.
+    mean_filter : int, default=7
+        Side of the mean filter that follows, odd (size from the same code: 7 x 7 in plane). No refit needed.
+    erosion : int, default=0
+        Maps are 0 outside the head or brain and within this many pixels of its surface, to leave out a scalp that has
+        not been stripped; 0 leaves them as they are (paper). No refit needed.
+    fpr : float in (0, 1), default=0.01
+        Share of held-out healthy pixels above ``threshold_``. Fit again to change it: training is cached.
+    mask_generator : str, callable or dict, default="brush"
+        Which tokens are masked in training; see `AnomalousTokenDetector`.
+    depth, width, n_heads, mlp_ratio, drop_path
+        Of the transformer; see `AnomalousTokenDetector`.
+    max_iter : int, default=600
+        Training steps (paper: 200,000).
+    batch_size : int, default=16
+        Slices a step (paper silent). In inference it bounds memory, on a GPU at four times as many slices, and changes
+        no result but for rounding.
+    learning_rate, weight_decay, warmup_iter, gradient_clip
+        Of the training; see `AnomalousTokenDetector`.
+    validation_fraction, n_iter_no_change, precision, checkpoint_dir, resume, random_state, device, memory, verbose
+        See `VQTokenizer`.
+
+    Attributes
+    ----------
+    threshold_ : float
+        Map value above which `predict` calls a pixel anomalous: the 1 - ``fpr`` quantile over the
+        pixels of held-out healthy slices.
+    grid_ : tuple of int
+        Height h and width w of the token grid.
+    state_, config_, fitted_with_, history_, n_iter_, seed_
+        See `skmimood.training.estimator.TrainedStep`.
+
+    References
+    ----------
+    Naval Marimont et al., MIM-OOD, DGM4MICCAI 2023, sections 3.3, 3.4 and 4. Naval Marimont & Tarroni,
+    Anomaly detection through latent space restoration using VQ-VAEs, ISBI 2021 (combination and filters). Pinaya et
+    al., Unsupervised brain imaging 3D anomaly detection and segmentation with transformers, 2022 (masked residual).
+    """
+
+    _network_class = TokenTransformer
+    _learnt = ("grid_", "threshold_", "calibrated_with_")
+    _kept = ("skip_background",)
+
+    def __init__(
+        self,
+        *,
+        n_steps: int = 4,
+        n_restorations: int = 4,
+        temperature: float = 1.0,
+        n_passes: int = 1,
+        order: str = "confidence",
+        skip_background: bool = False,
+        combination: str = "similarity",
+        sharpness: float = 3.0,
+        residual: str = "absolute",
+        residual_weight: str = "none",
+        weight_power: float = 0.5,
+        residual_reference: str = "image",
+        min_filter: int = 3,
+        mean_filter: int = 7,
+        erosion: int = 0,
+        fpr: float = 0.01,
+        mask_generator: Any = "brush",
+        depth: int = 4,
+        width: int = 128,
+        n_heads: int = 4,
+        mlp_ratio: float = 4.0,
+        drop_path: float = 0.1,
+        max_iter: int = 600,
+        batch_size: int = 16,
+        learning_rate: float = 1e-3,
+        weight_decay: float = 1e-5,
+        warmup_iter: int = 100,
+        gradient_clip: float = 1.0,
+        validation_fraction: float = 0.1,
+        n_iter_no_change: int | None = None,
+        precision: str = "auto",
+        checkpoint_dir: str | None = None,
+        resume: bool = False,
+        random_state: Any = None,
+        device: str = "auto",
+        memory: Any = None,
+        verbose: bool = False,
+    ) -> None:
+        self.n_steps = n_steps
+        self.n_restorations = n_restorations
+        self.temperature = temperature
+        self.n_passes = n_passes
+        self.order = order
+        self.skip_background = skip_background
+        self.combination = combination
+        self.sharpness = sharpness
+        self.residual = residual
+        self.residual_weight = residual_weight
+        self.weight_power = weight_power
+        self.residual_reference = residual_reference
+        self.min_filter = min_filter
+        self.mean_filter = mean_filter
+        self.erosion = erosion
+        self.fpr = fpr
+        self.mask_generator = mask_generator
+        self.depth = depth
+        self.width = width
+        self.n_heads = n_heads
+        self.mlp_ratio = mlp_ratio
+        self.drop_path = drop_path
+        self.max_iter = max_iter
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
+        self.warmup_iter = warmup_iter
+        self.gradient_clip = gradient_clip
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.precision = precision
+        self.checkpoint_dir = checkpoint_dir
+        self.resume = resume
+        self.random_state = random_state
+        self.device = device
+        self.memory = memory
+        self.verbose = verbose
+
+    def fit(self, X: TokenizedScans, y: Any = None, groups: Any = None) -> MaskedTokenInpainter:
+        """Learn from healthy tokens, and calibrate ``threshold_`` on the held-out ones.
+
+        Parameters
+        ----------
+        X : TokenizedScans of n slices, with a fitted detector
+        y : array-like of shape (n, H, W) or (n,), optional
+            Lesion masks or labels; every sample whose mask is not empty is dropped.
+        groups : array-like of shape (n,), optional
+            Whose slice each is; see `VQTokenizer.fit`.
+
+        Returns
+        -------
+        MaskedTokenInpainter
+        """
+        self._check_parameters()
+        detector_of(X)  # refuses what has not been scored, before the training
+        healthy, held_out = healthy_samples(check_tokenized(X), y, groups, self.validation_fraction)
+        config = self._transformer_config(healthy, n_outputs=healthy.tokenizer.n_codes_)
+        self._fit_network(
+            train_token_inpainter, config, held_out,
+            tokens=healthy.tokenizer.training_tokens(healthy, marked=self.skip_background),
+            mask_generator=self.mask_generator,
+        )  # fmt: skip
+        self.grid_ = healthy.tokens.shape[1:]
+        self._calibrate(held_out_slices(healthy, held_out))
+        return self
+
+    def path(
+        self, X: TokenizedScans, *, threshold: float, n_steps: Sequence[int], n_restorations: Sequence[int]
+    ) -> np.ndarray:
+        """Return the maps of every T and R from one run with the largest; see `skmimood.restoration_path`.
+
+        Parameters
+        ----------
+        X : TokenizedScans of n slices, with a fitted detector
+        threshold : float
+            lambda, instead of the detector's.
+        n_steps, n_restorations : sequence of int
+            The values of T and R.
+
+        Returns
+        -------
+        ndarray of shape (len(n_steps), len(n_restorations), n, H, W), float32
+        """
+        check_is_fitted(self)
+        self._check_parameters()
+        chunks = self._in_chunks(
+            lambda chunk: self._path_chunk(chunk, threshold, n_steps, n_restorations), X,
+            len(n_steps) * max(n_restorations),
+        )  # fmt: skip
+        maps = torch.cat(chunks, dim=2).numpy()
+        maps[:, :, ~have_heads(X.images)] = 0
+        return maps
+
+    def _path_chunk(
+        self, X: TokenizedScans, threshold: float, n_steps: Sequence[int], n_restorations: Sequence[int]
+    ) -> Tensor:
+        restored = self._in_parts(  # (n, T, R, h, w)
+            lambda part: self._restore_steps(X, part, threshold, n_steps), max(n_restorations), max(n_steps)
+        )
+        healed, reference = self._decode(X, restored.flatten(1, 2))
+        healed = healed.unflatten(1, restored.shape[1:3])  # (n, T, R, H, W)
+        return torch.stack(
+            [
+                torch.stack(
+                    [self._maps(X, tokens[:, :r], images[:, :r], reference)[0] for r in n_restorations]
+                )
+                for tokens, images in zip(restored.unbind(1), healed.unbind(1), strict=True)
+            ]
+        )
+
+    @property
+    def leaves_out_background(self) -> bool:
+        """Whether tokens off the head take no part in the passes and are not resampled; see ``skip_background``."""
+        return self._as_fitted("skip_background")
+
+    @property
+    def _n_draws(self) -> int:
+        return self.n_steps
+
+    def _restore_chunk(self, X: TokenizedScans, uniforms: Tensor) -> Tensor:
+        return self._restore_steps(X, uniforms, detector_of(X).threshold, [self.n_steps])[:, 0]
+
+    def _restore_steps(
+        self, X: TokenizedScans, uniforms: Tensor, threshold: float, n_steps: Sequence[int]
+    ) -> Tensor:
+        """Return the tokens (n, len(n_steps), R, h, w) of the restorations after each number of steps."""
+        tokens, anomaly = (torch.from_numpy(part).to(self._torch_device) for part in (X.tokens, X.anomaly))
+        detector = detector_of(X)
+        if self.leaves_out_background or detector.leaves_out_background:
+            tokens = mark_background(tokens, X.images, X.tokenizer.downsampling)
+
+        def score(rows: Tensor) -> Tensor:
+            return detector.score_tensor(rows).masked_fill(rows < 0, -torch.inf)
+
+        steps = restore_tokens(
+            tokens, anomaly.masked_fill(tokens < 0, -torch.inf), uniforms,
+            threshold=threshold, score=score, logits=self._masked_logits,
+            temperature=self.temperature, n_passes=self.n_passes, order=self.order,
+        )  # fmt: skip
+        restored = {step: unmark(rows) for step, rows in enumerate(steps, start=1) if step in n_steps}
+        return torch.stack([restored[step] for step in n_steps], dim=1)
+
+    def _masked_logits(self, tokens: Tensor, masks: Tensor) -> Tensor:
+        """Return the logits (n_masked, K) of the masked tokens, each distinct grid passing the network once."""
+        network, mask_token = self._network(), self.config_["n_outputs"]
+        tokens = tokens if self.leaves_out_background else unmark(tokens)
+        distinct, which = tokens.masked_fill(masks, mask_token).unique(dim=0, return_inverse=True)
+        grids, where = in_order_of_length(distinct)
+        which = where[which]
+        hidden = grids == mask_token
+        logits = run_transformer(
+            lambda batch: network(batch, only=batch == mask_token, length=longest(batch)),
+            grids,
+            self.batch_size,
+        )
+        row = (hidden.flatten().cumsum(0) - 1).view_as(grids)  # of the logits of each hidden token
+        return logits[row[which][masks]]
+
+    def _inference_parameters(self, X: TokenizedScans) -> dict[str, Any]:
+        names = ("n_steps", "n_restorations", "temperature", "n_passes", "order")
+        own = {name: getattr(self, name) for name in names} | {"skip_background": self.leaves_out_background}
+        return super()._inference_parameters(X) | own | {"detector_threshold": detector_of(X).threshold}
+
+    def _parameter_faults(self) -> Iterator[str]:
+        yield from super()._parameter_faults()
+        yield from self._transformer_faults()
+        yield from self._faults("n_steps", is_count, "a positive integer")
+        yield from self._faults("n_restorations", is_count, "a positive integer")
+        yield from self._faults("n_passes", is_count, "a positive integer")
+        yield from self._faults("order", lambda name: name in ORDERS, f"one of {ORDERS}")
+        yield from self._faults("temperature", lambda value: value > 0, "a positive number")
+        yield from law_faults(self.mask_generator, MASK_GENERATORS, "mask_generator")
+
+
+def train_token_inpainter(
+    *,
+    tokens: np.ndarray,
+    config: dict[str, Any],
+    mask_generator: Any,
+    recipe: Recipe,
+    seed: int,
+    runtime: Runtime,
+) -> dict[str, dict[str, np.ndarray]]:
+    """Train an MVTM; a pure function of everything but ``runtime``, cached by `MaskedTokenInpainter.fit`.
+
+    Parameters
+    ----------
+    tokens : ndarray of int of shape (n, n_copies, h, w)
+        Healthy tokens of n slices and of their augmented copies, marked if the background is left out.
+    config : dict
+        Arguments of `TokenTransformer`.
+    mask_generator, recipe, seed, runtime
+        See `MaskedTokenInpainter` and `skmimood.training.loop`.
+
+    Returns
+    -------
+    dict with ``"state"`` and ``"history"``
+    """
+    mask_token, grid = config["n_outputs"], tuple(config["grid"])
+
+    def loss(network: Any, indices: np.ndarray, streams: Streams, training: bool) -> Tensor:
+        device = streams.torch.device
+        healthy = torch.from_numpy(pick_copies(tokens, indices, streams, training))
+        drawn = torch.from_numpy(draw_masks(mask_generator, len(healthy), grid, streams.numpy))
+        batch, masks = healthy.to(device), masks_on_head(drawn, healthy).to(device)
+        inputs, generator = batch.masked_fill(masks, mask_token), streams.torch if training else None
+        logits = network(inputs, generator, None, longest(healthy))
+        return F.cross_entropy(logits[masks].float(), batch[masks])
+
+    network = new_network(TokenTransformer, config, Streams.at(seed, 2**41).torch)
+    return train(network, loss, len(tokens), recipe, runtime, seed=seed)

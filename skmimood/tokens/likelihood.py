@@ -1,0 +1,206 @@
+"""Which tokens the in-painter itself would not have put there: the likelihood of MIM-OOD's comparison."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from skmimood.networks.transformer import TokenTransformer
+from skmimood.runtime.streams import Streams
+from skmimood.tokens.base import BaseTokenDetector, check_tokenized
+from skmimood.tokens.container import TokenizedScans
+from skmimood.tokens.corruption import MASK_GENERATORS, law_faults
+from skmimood.tokens.inpainter import train_token_inpainter
+from skmimood.training.estimator import is_count
+from skmimood.validation.images import healthy_samples
+
+VISIBLE = ("complementary", "random", "unmasked")
+_MASKS_STEP = 2**42  # stream of the random masks, apart from those of the training steps
+
+
+class TokenLikelihoodDetector(BaseTokenDetector):
+    """Scores a token by how unlikely the masked in-painter (MVTM) finds it.
+
+    The score is -log p(token | visible tokens) in nats, at least 0: what MIM-OOD (Naval Marimont et al. 2023,
+    table 1, "MVTM") compares its detector with. The network is that of `MaskedTokenInpainter`: with the same
+    training parameters, ``random_state`` and ``memory`` (and no ``skip_background``) it is trained once for both.
+    Defaults are those of preset ``"tiny"``. Unless stated otherwise, a change of a parameter needs a refit.
+
+    Parameters
+    ----------
+    threshold : float >= 0, default=6.0
+        lambda: tokens with a higher score are resampled (paper: 6 for its autoregressive likelihood, silent on this
+        one). That lies just above ln K = 5.5, the score of a guess among K = 256 codes; with fewer codes begin as far
+        above theirs. No refit needed.
+    visible : {"random", "complementary", "unmasked"}, default="random"
+        Which tokens the network sees (paper silent). ``"random"``: scattered masks hide a half or a third of the
+        grid, and a token's score is the mean over the masks that hide it. ``"complementary"``: four masks, of which
+        each hides every second token of every second row, so each token is scored once. ``"unmasked"``: all tokens
+        in one pass; the network then sees the token that it scores, of which its training asked nothing. No refit
+        needed.
+    n_masks : int >= 2, default=16
+        Masks of ``"random"``, and so passes of the network. They are the parts of random partitions of the grid into
+        halves and thirds, so that all tokens are hidden equally often (of 16 masks by 6), and the same for every
+        slice. No refit needed.
+    mask_generator : str, callable or dict, default="brush"
+        Which tokens are masked in training; see `AnomalousTokenDetector`.
+    depth, width, n_heads, mlp_ratio, drop_path
+        Of the transformer; see `AnomalousTokenDetector`.
+    max_iter : int, default=600
+        Training steps.
+    batch_size : int, default=16
+        Slices a step. In inference it bounds memory and changes no result but for rounding.
+    learning_rate, weight_decay, warmup_iter, gradient_clip
+        Of the training; see `AnomalousTokenDetector`.
+    validation_fraction, n_iter_no_change, precision, checkpoint_dir, resume, random_state, device, memory, verbose
+        See `VQTokenizer`.
+
+    Attributes
+    ----------
+    grid_ : tuple of int
+        Height h and width w of the token grid.
+    state_, config_, history_, n_iter_, seed_
+        See `skmimood.training.estimator.TrainedStep`.
+
+    References
+    ----------
+    Naval Marimont et al., MIM-OOD, DGM4MICCAI 2023, section 4 and table 1. Naval Marimont & Tarroni, Anomaly
+    detection through latent space restoration using VQ-VAEs, ISBI 2021 (restoration of unlikely tokens).
+    """
+
+    _network_class = TokenTransformer
+    _learnt = ("grid_",)
+
+    def __init__(
+        self,
+        *,
+        threshold: float = 6.0,
+        visible: str = "random",
+        n_masks: int = 16,
+        mask_generator: Any = "brush",
+        depth: int = 4,
+        width: int = 128,
+        n_heads: int = 4,
+        mlp_ratio: float = 4.0,
+        drop_path: float = 0.1,
+        max_iter: int = 600,
+        batch_size: int = 16,
+        learning_rate: float = 1e-3,
+        weight_decay: float = 1e-5,
+        warmup_iter: int = 100,
+        gradient_clip: float = 1.0,
+        validation_fraction: float = 0.1,
+        n_iter_no_change: int | None = None,
+        precision: str = "auto",
+        checkpoint_dir: str | None = None,
+        resume: bool = False,
+        random_state: Any = None,
+        device: str = "auto",
+        memory: Any = None,
+        verbose: bool = False,
+    ) -> None:
+        self.threshold = threshold
+        self.visible = visible
+        self.n_masks = n_masks
+        self.mask_generator = mask_generator
+        self.depth = depth
+        self.width = width
+        self.n_heads = n_heads
+        self.mlp_ratio = mlp_ratio
+        self.drop_path = drop_path
+        self.max_iter = max_iter
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
+        self.warmup_iter = warmup_iter
+        self.gradient_clip = gradient_clip
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.precision = precision
+        self.checkpoint_dir = checkpoint_dir
+        self.resume = resume
+        self.random_state = random_state
+        self.device = device
+        self.memory = memory
+        self.verbose = verbose
+
+    def fit(self, X: TokenizedScans, y: Any = None, groups: Any = None) -> TokenLikelihoodDetector:
+        """Learn from healthy tokens.
+
+        Parameters
+        ----------
+        X : TokenizedScans of n slices
+        y : array-like of shape (n, H, W) or (n,), optional
+            Lesion masks or labels; every sample whose mask is not empty is dropped.
+        groups : array-like of shape (n,), optional
+            Whose slice each is; see `VQTokenizer.fit`.
+
+        Returns
+        -------
+        TokenLikelihoodDetector
+        """
+        self._check_parameters()
+        healthy, held_out = healthy_samples(check_tokenized(X), y, groups, self.validation_fraction)
+        config = self._transformer_config(healthy, n_outputs=healthy.tokenizer.n_codes_)
+        # The very call of MaskedTokenInpainter.fit, so that the cache trains for both but once.
+        self._fit_network(
+            train_token_inpainter, config, held_out, tokens=healthy.tokenizer.training_tokens(healthy),
+            mask_generator=self.mask_generator,
+        )  # fmt: skip
+        self.grid_ = healthy.tokens.shape[1:]
+        return self
+
+    def decision_function(self, X: TokenizedScans) -> np.ndarray:
+        """Return -log p(token | visible tokens) of every token, shape (n, h, w), float32, in nats."""
+        self._check_parameters()
+        return super().decision_function(X)
+
+    def _parameter_faults(self) -> Iterator[str]:
+        yield from super()._parameter_faults()
+        yield from self._transformer_faults()
+        yield from self._faults("threshold", lambda nats: nats >= 0, "a number of at least 0, in nats")
+        yield from self._faults("visible", lambda name: name in VISIBLE, f"one of {VISIBLE}")
+        yield from self._faults("n_masks", lambda n: is_count(n) and n >= 2, "an integer of at least 2")
+        yield from law_faults(self.mask_generator, MASK_GENERATORS, "mask_generator")
+
+    def _score_tokens(self, tokens: Tensor) -> Tensor:
+        network, mask_token = self._network(), self.config_["n_outputs"]
+        masks = torch.from_numpy(self._masks()).to(tokens.device)  # (m, h, w)
+        total = torch.zeros(tokens.shape, device=tokens.device, dtype=torch.float32)
+        for mask in masks:
+            hidden = mask & (self.visible != "unmasked")
+            scored = mask.expand_as(tokens)
+            logits = network(tokens.masked_fill(hidden, mask_token), only=scored).float()
+            logits = logits.unflatten(0, (len(tokens), -1))  # (n, tokens scored, K)
+            log_p = torch.log_softmax(logits, dim=-1).gather(-1, tokens[:, mask, None])[..., 0]
+            total[:, mask] -= log_p
+        return total / masks.sum(0)
+
+    def _masks(self) -> np.ndarray:
+        """Return which tokens each pass scores, (m, h, w) bool; every token in the same number of passes."""
+        if self.visible == "unmasked":
+            return np.ones((1, *self.grid_), bool)
+        if self.visible == "complementary":
+            return lattice_masks(self.grid_)
+        return partition_masks(self.n_masks, self.grid_, Streams.at(self.seed_, _MASKS_STEP).numpy)
+
+
+def lattice_masks(grid: tuple[int, int]) -> np.ndarray:
+    """Return the 4 masks (4, h, w) of every second token of every second row; each token is in one of them."""
+    rows, columns = np.indices(grid)
+    return np.arange(4)[:, None, None] == 2 * (rows % 2) + columns % 2
+
+
+def partition_masks(n_masks: int, grid: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
+    """Return the parts of random partitions of the grid, about as many into halves as into thirds.
+
+    They are masks (n_masks, h, w) with ``n_masks`` of at least 2; each token is in one part of each partition.
+    """
+    n_thirds = n_masks // 5 + (n_masks // 5 + n_masks) % 2  # what remains is even
+    n_parts = [3] * n_thirds + [2] * ((n_masks - 3 * n_thirds) // 2)
+    partitions = [rng.permutation(grid[0] * grid[1]).reshape(grid) % n for n in n_parts]
+    return np.stack([part == i for part, n in zip(partitions, n_parts, strict=True) for i in range(n)])

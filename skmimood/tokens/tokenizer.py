@@ -1,0 +1,471 @@
+"""Images to discrete tokens and back."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, cast
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from sklearn.base import TransformerMixin
+from sklearn.utils.validation import check_is_fitted
+from torch import Tensor
+
+from skmimood.exceptions import CodebookCollapseWarning, InputError
+from skmimood.networks.batches import run_in_batches
+from skmimood.networks.marks import unmarked_in_place
+from skmimood.networks.quantizer import levels_for
+from skmimood.networks.vqvae import VQVAE
+from skmimood.networks.weights import new_network
+from skmimood.preprocessing.heads import head_masks, standardise, undo_standardise
+from skmimood.runtime.cache import run_cached
+from skmimood.runtime.streams import Streams
+from skmimood.tokens.container import TokenizedScans
+from skmimood.tokens.copies import encode_images, pad, tokenize_augmented, tokenize_painted
+from skmimood.training.augmentation import vary_intensity
+from skmimood.training.estimator import TrainedStep, is_count
+from skmimood.training.loop import Recipe, Runtime, train
+from skmimood.validation.images import as_array, check_images, healthy_samples
+
+QUANTIZERS = ("ema", "cosine", "fsq")
+_MIN_TOKENS = 4
+_MAX_USAGE_IMAGES = 512
+_COLLAPSED_SHARE = 0.03
+
+
+class VQTokenizer(TransformerMixin, TrainedStep):
+    """VQ-VAE that turns slices into a grid of discrete tokens, and tokens into slices.
+
+    Encoder and decoder of VQGAN (Esser et al. 2021) trained by mean absolute error alone, without
+    adversary or perceptual loss, as in MIM-OOD (Naval Marimont et al. 2023, section 4). Defaults are
+    those of preset ``"tiny"``. Unless stated otherwise, a change of a parameter needs a refit.
+
+    Parameters
+    ----------
+    n_codes : int, default=256
+        Size K of the codebook (paper: 256).
+    code_dim : int, default=32
+        Dimension D of a code (paper: 256). ``quantizer="fsq"`` has its own.
+    quantizer : {"ema", "cosine", "fsq"}, default="ema"
+        Kind of codes (paper silent). ``"ema"``: a codebook that follows the encoder by moving averages (van den Oord et
+        al. 2017). ``"cosine"``: the same, of codes and encoder outputs of unit norm (Yu et al. 2022). ``"fsq"``: finite
+        scalar quantisation, 2 to 6 numbers each rounded to one of a few levels (Mentzer et al. 2024). There no codebook
+        is learnt, ``code_dim``, ``commitment``, ``codebook_decay`` and ``restart_below`` have no say, and of a table of
+        levels those are taken that make nearest to ``n_codes`` codes: 240 = 8 x 6 x 5 for 256, 512 = 8 x 8 x 8 for 512,
+        at least 16 and at most 64,000; see ``n_codes_``.
+    patch_size : int, default=2
+        Side of the pixel squares that become channels before the first convolution (VQGAN: 1). 2 quarters
+        the cost of the widest layers, on a CPU most of the whole.
+    channels : int, default=32
+        Width of the first level (VQGAN: 128; the paper is silent).
+    channel_multipliers : sequence of int, default=(1, 2)
+        Width of each level; L levels give tokens of f = patch_size * 2**(L - 1) pixels a side (paper: f = 8;
+        we read VQGAN's (1, 1, 2, 4) there).
+    n_res_blocks : int, default=1
+        Residual blocks a level (VQGAN: 2).
+    commitment : float, default=0.25
+        Weight of the commitment loss (paper silent; van den Oord et al. 2017).
+    codebook_decay : float in (0, 1), default=0.99
+        Decay of the codebook's moving averages (paper silent on how codes are learnt).
+    restart_below : float, default=1.0
+        A code used less often a batch than this restarts at an encoder output.
+    standardize : bool, default=False
+        Standardise each slice by the interior of its head before all else, see `SliceStandardizer` (paper: no; presets
+        ``"tiny"`` and ``"small"``: yes). Then residuals mean the same in all scans.
+    augment : bool, default=True
+        Broad intensity augmentation in training (paper: yes, unspecified; see `skmimood.training.augmentation`).
+    n_augmentations : int, default=2
+        Flipped and rotated copies of each healthy slice that the token models see in training besides
+        the slice itself (paper: random flips and rotations). Read when these are fitted: no refit needed here.
+    flip : bool, default=True
+        Whether these copies may be mirrored along the last axis: left and right in axial and coronal slices. Turn it
+        off for sagittal ones. Read as ``n_augmentations`` is.
+    max_iter : int, default=700
+        Training steps (paper: 300,000).
+    batch_size : int, default=16
+        Slices a step (paper silent). In inference it bounds memory and changes no result but for rounding.
+    learning_rate : float, default=1e-3
+        Peak rate of AdamW with a cosine schedule (paper: 5e-5).
+    weight_decay : float, default=1e-5
+        Of AdamW (paper: 1e-5).
+    warmup_iter : int, default=100
+        Steps of linear warm-up (paper: none mentioned).
+    gradient_clip : float, default=1.0
+        Largest norm of the gradient.
+    validation_fraction : float in [0, 1), default=0.1
+        Share of the healthy slices, taken from the end, that chooses the best weights.
+    n_iter_no_change : int or None, default=None
+        Stop after this many steps without a better validation loss; None never stops early.
+    precision : {"auto", "float32", "bfloat16"}, default="auto"
+        Of matrix products; ``"auto"`` takes bfloat16 where the hardware has units for it. Another one for inference
+        needs no refit; ``"auto"`` there is that of the training, ``precision_``.
+    checkpoint_dir : str or None, default=None
+        Folder for checkpoints of an unfinished training. No refit needed.
+    resume : bool, default=False
+        Continue from the checkpoint of an equal training by the same code, if there is one. No refit needed.
+    random_state : int, RandomState instance or None, default=None
+        Seeds weights, batches and augmentation. The same integer and number of threads give the same bytes.
+    device : str, default="auto"
+        ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:1"``. No refit needed.
+    memory : str, joblib.Memory or None, default=None
+        Cache of trainings: an equal fit by the same code is read from it. No refit needed.
+    verbose : bool, default=False
+        Show the progress of the training: a bar on a terminal, lines elsewhere. No refit needed.
+
+    Attributes
+    ----------
+    image_shape_ : tuple of int
+        Height and width seen in fit.
+    grid_ : tuple of int
+        Height h and width w of the token grid: image size over f, rounded up.
+    n_codes_ : int
+        Number of codes K: ``n_codes``, or of ``quantizer="fsq"`` the number nearest to it that levels make.
+    perplexity_ : float
+        exp of the entropy of code usage over healthy slices, between 1 and K.
+    n_active_codes_ : int
+        Codes used at least once there.
+    state_, config_, fitted_with_, history_, n_iter_, seed_
+        See `skmimood.training.estimator.TrainedStep`.
+
+    References
+    ----------
+    Naval Marimont et al., MIM-OOD, DGM4MICCAI 2023, sections 3.1 and 4. Esser et al., Taming transformers for
+    high-resolution image synthesis, CVPR 2021. van den Oord et al., Neural discrete representation learning, 2017.
+    Yu et al., Vector-quantized image modeling with improved VQGAN, ICLR 2022, section 3.2. Mentzer et al., Finite
+    scalar quantization: VQ-VAE made simple, ICLR 2024, table 1.
+    """
+
+    _network_class = VQVAE
+    _learnt = ("image_shape_", "grid_", "perplexity_", "n_active_codes_")
+    _kept = ("standardize",)
+
+    def __init__(
+        self,
+        *,
+        n_codes: int = 256,
+        code_dim: int = 32,
+        quantizer: str = "ema",
+        patch_size: int = 2,
+        channels: int = 32,
+        channel_multipliers: Sequence[int] = (1, 2),
+        n_res_blocks: int = 1,
+        commitment: float = 0.25,
+        codebook_decay: float = 0.99,
+        restart_below: float = 1.0,
+        standardize: bool = False,
+        augment: bool = True,
+        n_augmentations: int = 2,
+        flip: bool = True,
+        max_iter: int = 700,
+        batch_size: int = 16,
+        learning_rate: float = 1e-3,
+        weight_decay: float = 1e-5,
+        warmup_iter: int = 100,
+        gradient_clip: float = 1.0,
+        validation_fraction: float = 0.1,
+        n_iter_no_change: int | None = None,
+        precision: str = "auto",
+        checkpoint_dir: str | None = None,
+        resume: bool = False,
+        random_state: Any = None,
+        device: str = "auto",
+        memory: Any = None,
+        verbose: bool = False,
+    ) -> None:
+        self.n_codes = n_codes
+        self.code_dim = code_dim
+        self.quantizer = quantizer
+        self.patch_size = patch_size
+        self.channels = channels
+        self.channel_multipliers = channel_multipliers
+        self.n_res_blocks = n_res_blocks
+        self.commitment = commitment
+        self.codebook_decay = codebook_decay
+        self.restart_below = restart_below
+        self.standardize = standardize
+        self.augment = augment
+        self.n_augmentations = n_augmentations
+        self.flip = flip
+        self.max_iter = max_iter
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
+        self.warmup_iter = warmup_iter
+        self.gradient_clip = gradient_clip
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.precision = precision
+        self.checkpoint_dir = checkpoint_dir
+        self.resume = resume
+        self.random_state = random_state
+        self.device = device
+        self.memory = memory
+        self.verbose = verbose
+
+    def fit(self, X: Any, y: Any = None, groups: Any = None) -> VQTokenizer:
+        """Learn the codebook from healthy slices.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, H, W)
+            Slices in [0, 1], H and W at least 8.
+        y : array-like of shape (n, H, W) or (n,), optional
+            Lesion masks or labels; every sample whose mask is not empty is dropped.
+        groups : array-like of shape (n,), optional
+            Label of the subject or scan of each slice: of one label, all slices train or all validate. By default the
+            last slices validate, whosever they are.
+
+        Returns
+        -------
+        VQTokenizer
+
+        Raises
+        ------
+        InputError
+            If X is not a stack of finite images, or no healthy sample is left.
+        """
+        self._check_parameters()
+        healthy, held_out = healthy_samples(check_images(X), y, groups, self.validation_fraction)
+        seen = standardise(healthy) if self.standardize else healthy
+        config = {
+            "patch_size": self.patch_size,
+            "channels": self.channels,
+            "channel_multipliers": list(self.channel_multipliers),
+            "n_res_blocks": self.n_res_blocks,
+            "n_codes": self.n_codes,
+            "code_dim": self.code_dim,
+            "codebook_decay": self.codebook_decay,
+            "restart_below": self.restart_below,
+            **self._codes_config(),
+        }
+        grid = token_grid(healthy.shape[1:], pixels_a_side(config))
+        self._fit_network(
+            train_vqvae, config, held_out, images=seen, commitment=self.commitment, augment=self.augment
+        )
+        self.image_shape_, self.grid_ = healthy.shape[1:], grid
+        self._measure_usage(seen)
+        return self
+
+    def transform(self, X: Any) -> TokenizedScans:
+        """Tokenise slices.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, H, W)
+            Slices in [0, 1] of the size seen in fit.
+
+        Returns
+        -------
+        TokenizedScans
+            With tokens of shape (n, h, w).
+        """
+        check_is_fitted(self)
+        images = check_images(X, self.image_shape_)
+        return TokenizedScans(images, self._encode(self.seen(images)), self)
+
+    def inverse_transform(self, X: Any) -> np.ndarray:
+        """Decode tokens to slices.
+
+        Parameters
+        ----------
+        X : TokenizedScans of n slices, or array-like of int, shape (n, h, w)
+
+        Returns
+        -------
+        ndarray of shape (n, H, W), float32
+            In [0, 1]: in the intensities of the slices, or of tokens alone in those that the network sees.
+        """
+        check_is_fitted(self)
+        tokens = as_array("Tokens", X.tokens if isinstance(X, TokenizedScans) else X)
+        if tokens.ndim != 3 or tokens.shape[1:] != self.grid_ or tokens.dtype.kind not in "iu":
+            raise InputError(
+                f"Tokens must be integers of shape (n, {self.grid_[0]}, {self.grid_[1]}); got {tokens.dtype} "
+                f"{tokens.shape}."
+            )
+        if tokens.size and (tokens.min() < 0 or tokens.max() >= self.n_codes_):
+            raise InputError(
+                f"Tokens must lie in [0, {self.n_codes_ - 1}]; got {tokens.min()} to {tokens.max()}."
+            )
+        decoded = self.decode_tensor(torch.from_numpy(tokens.astype(np.int64))).cpu().numpy()
+        return self.unseen(decoded, X.images) if isinstance(X, TokenizedScans) else decoded
+
+    def score(self, X: Any, y: Any = None) -> float:
+        """Return the negative mean absolute error of reconstructing ``X`` (n, H, W); ``y`` is ignored."""
+        scans = self.transform(X)
+        return -float(np.abs(scans.images - self.inverse_transform(scans)).mean())
+
+    def seen(self, images: np.ndarray) -> np.ndarray:
+        """Return slices (n, H, W) in the intensities that the network sees: standardised, or as they are."""
+        return standardise(images) if self._as_fitted("standardize") else images
+
+    def unseen(self, seen: np.ndarray, images: np.ndarray) -> np.ndarray:
+        """Return slices (n, H, W) of the network in the intensities of ``images``, the slices they belong to."""
+        return undo_standardise(seen, images) if self._as_fitted("standardize") else seen
+
+    @property
+    def codes(self) -> np.ndarray:
+        """Codebook of shape (K, D), float32."""
+        return self.state_["quantizer.codes"]
+
+    @property
+    def n_codes_(self) -> int:
+        """Number of codes K."""
+        return len(self.codes)
+
+    @property
+    def downsampling(self) -> int:
+        """Pixels a side of a token, f."""
+        return pixels_a_side(self.config_)
+
+    def decode_tensor(self, tokens: Tensor) -> Tensor:
+        """Decode tokens (n, h, w) on any device to slices (n, H, W) in [0, 1] on this estimator's device.
+
+        They are in the intensities that the network sees; see `seen`.
+        """
+        height, width = self.image_shape_
+        network, context = cast(VQVAE, self._network()), self._autocast()
+
+        def decode(batch: Tensor) -> Tensor:
+            with context:
+                return network.decode(batch)[:, 0, :height, :width].clamp(0, 1)
+
+        return run_in_batches(decode, tokens.to(self._torch_device), self.batch_size)
+
+    def training_tokens(self, X: TokenizedScans, *, marked: bool = False) -> np.ndarray:
+        """Return the tokens that a token model trains on, shape (n, 1 + n_augmentations, h, w).
+
+        Of each slice its own tokens, then those of its flipped and rotated copies, as the smallest integers that hold
+        them. They come from the cache where there is one, so that they do not depend on who computes them. With
+        ``marked``, those off the head are marked (see `skmimood.tokens.background`).
+        """
+        (tokens,) = self._tokenize_cached(
+            tokenize_augmented, "moved copies", X, n_augmentations=self.n_augmentations
+        )
+        return tokens if marked else unmarked_in_place(tokens)
+
+    def painted_tokens(
+        self, X: TokenizedScans, n_copies: int, *, marked: bool = False
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return the tokens of copies of the slices with painted anomalies, cached as `training_tokens`.
+
+        Parameters
+        ----------
+        X : TokenizedScans of n slices
+        n_copies : int
+            Copies of each slice, flipped and rotated, each with anomalies of its own.
+        marked : bool, default=False
+            As in `training_tokens`.
+
+        Returns
+        -------
+        tokens : ndarray of shape (n, n_copies, h, w), int8, int16 or int32
+        shares : ndarray of shape (n, n_copies, h, w), float16 or float32
+            Share of each token's pixels that an anomaly has visibly changed; exact.
+        """
+        tokens, shares = self._tokenize_cached(tokenize_painted, "painted copies", X, n_copies=n_copies)
+        return tokens if marked else unmarked_in_place(tokens), shares
+
+    def _tokenize_cached(
+        self, tokenize: Callable[..., Any], title: str, X: TokenizedScans, **arguments: Any
+    ) -> Any:
+        return run_cached(
+            tokenize, self.memory, runtime=Runtime(title, self.device, bool(self.verbose)), images=self.seen(X.images),
+            heads=head_masks(X.images), config=self.config_, state=self.state_, flip=self.flip, seed=self.seed_,
+            precision=self._precision(), **arguments,
+        )  # fmt: skip
+
+    def _inference_dtype(self) -> torch.dtype:
+        return torch.float32  # autocast chooses layer by layer; codes and the last layer stay exact
+
+    def _encode(self, images: np.ndarray) -> np.ndarray:
+        network = cast(VQVAE, self._network())
+        return encode_images(network, images, self._torch_device, self._autocast(), self.batch_size)
+
+    def _codes_config(self) -> dict[str, Any]:
+        """Return the arguments of `VQVAE` by which the kind of codes differs from ``"ema"``.
+
+        Of that there are none, so that networks trained and saved before there was a choice stay valid.
+        """
+        if self.quantizer == "fsq":
+            levels = levels_for(self.n_codes)
+            return {"n_codes": math.prod(levels), "code_dim": len(levels), "levels": list(levels)}
+        return {"unit_codes": True} if self.quantizer == "cosine" else {}
+
+    def _measure_usage(self, images: np.ndarray) -> None:
+        chosen = np.linspace(0, len(images) - 1, min(len(images), _MAX_USAGE_IMAGES)).astype(int)
+        usage = np.bincount(self._encode(images[chosen]).ravel(), minlength=self.n_codes_)
+        share = usage[usage > 0] / usage.sum()
+        self.n_active_codes_ = len(share)
+        self.perplexity_ = float(np.exp(-(share * np.log(share)).sum()))
+        if self.perplexity_ < max(1.5, _COLLAPSED_SHARE * self.n_codes_):
+            warnings.warn(
+                f"The codebook has collapsed: perplexity {self.perplexity_:.1f}, {self.n_active_codes_} of "
+                f"{self.n_codes_} codes in use. Train longer, lower code_dim, or pass more varied slices.",
+                CodebookCollapseWarning, stacklevel=3,
+            )  # fmt: skip
+
+    def _parameter_faults(self) -> Iterator[str]:
+        yield from super()._parameter_faults()
+        for name in ("n_codes", "code_dim", "patch_size", "channels", "n_res_blocks"):
+            yield from self._faults(name, is_count, "a positive integer")
+        yield from self._faults("quantizer", lambda name: name in QUANTIZERS, f"one of {QUANTIZERS}")
+        yield from self._faults("n_augmentations", lambda n: n == 0 or is_count(n), "0 or a positive integer")
+        yield from self._faults("codebook_decay", lambda decay: 0 < decay < 1, "a number in (0, 1)")
+        yield from self._faults("commitment", lambda weight: weight >= 0, "a number of at least 0")
+        yield from self._faults("restart_below", lambda uses: uses >= 0, "a number of at least 0")
+        yield from self._faults(
+            "channel_multipliers", lambda widths: len(widths) > 0 and all(map(is_count, widths)),
+            "a sequence of positive integers, one a level",
+        )  # fmt: skip
+
+
+def pixels_a_side(config: Mapping[str, Any]) -> int:
+    """Return the pixels a side of a token of the `VQVAE` that ``config`` builds, f."""
+    return config["patch_size"] * 2 ** (len(config["channel_multipliers"]) - 1)
+
+
+def token_grid(image_shape: tuple[int, ...], factor: int) -> tuple[int, ...]:
+    """Return height and width of the grid of tokens, ``factor`` pixels a side, of images of this shape."""
+    grid = tuple(-(-side // factor) for side in image_shape)
+    if np.prod(grid) < _MIN_TOKENS:
+        raise InputError(
+            f"Images of {image_shape[0]} x {image_shape[1]} pixels make {grid[0]} x {grid[1]} tokens of {factor} "
+            f"pixels; at least {_MIN_TOKENS} are needed. Use larger images, or fewer levels in channel_multipliers."
+        )
+    return grid
+
+
+def train_vqvae(
+    *, images: np.ndarray, config: dict[str, Any], commitment: float, augment: bool, recipe: Recipe, seed: int,
+    runtime: Runtime,
+) -> dict[str, dict[str, np.ndarray]]:  # fmt: skip
+    """Train a VQ-VAE; a pure function of everything but ``runtime``, cached by `VQTokenizer.fit`.
+
+    Parameters
+    ----------
+    images : ndarray of shape (n, H, W), float32
+        Healthy slices in [0, 1].
+    config : dict
+        Arguments of `VQVAE`.
+    commitment, augment, recipe, seed, runtime
+        See `VQTokenizer` and `skmimood.training.loop`.
+
+    Returns
+    -------
+    dict with ``"state"`` and ``"history"``
+    """
+    pixels = torch.from_numpy(images)
+
+    def loss(network: Any, indices: np.ndarray, streams: Streams, training: bool) -> Tensor:
+        batch = pad(pixels[indices][:, None].to(streams.torch.device), network.downsampling)
+        if training and augment:
+            batch = vary_intensity(batch, streams.torch)
+        reconstruction, quantized = network(batch, streams.torch if training else None)
+        error = F.l1_loss(reconstruction, batch)
+        return error + commitment * quantized.commitment if training else error
+
+    network = new_network(VQVAE, config, Streams.at(seed, 2**41).torch)
+    return train(network, loss, len(images), recipe, runtime, seed=seed)

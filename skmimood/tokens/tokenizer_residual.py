@@ -1,0 +1,108 @@
+"""What the tokenizer alone heals: the residual of its reconstruction, without a second stage."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+
+from skmimood.maps.base import held_out_slices
+from skmimood.maps.residuals import RESIDUALS, clear_surface, filter_maps, residual_maps
+from skmimood.maps.untrained import PIXELS, RATE, Rule, UntrainedDetector, one_of
+from skmimood.tokens.base import check_grid, check_tokenized
+from skmimood.tokens.container import TokenizedScans
+from skmimood.training.estimator import is_odd
+from skmimood.validation.images import healthy_samples
+
+_ODD: Rule = (is_odd, "an odd number of pixels, 1 for no filter")
+
+
+class TokenizerResidual(UntrainedDetector):
+    """Residual between a slice and its decoded tokens, none of which is changed.
+
+    A codebook learnt from healthy slices cannot express every lesion, so a tokenizer heals a little by itself. This
+    last step, behind `VQTokenizer`, shows how much of a restorer's result is owed to that: it is MIM-OOD (Naval
+    Marimont et al. 2023, section 3.4, step 5) with T = 0.
+
+    Parameters
+    ----------
+    residual : {"absolute", "positive"}, default="absolute"
+        ``"positive"`` counts only pixels brighter than their reconstruction. No refit needed.
+    min_filter, mean_filter : int, default=3 and 7
+        Sides in pixels, odd, of the filters of the maps; see `MaskedTokenInpainter`. No refit needed.
+    erosion : int, default=0
+        See `MaskedTokenInpainter`. No refit needed.
+    fpr : float in (0, 1), default=0.01
+        Share of held-out healthy pixels above ``threshold_``. Fit again to change it.
+    validation_fraction : float in [0, 1), default=0.1
+        Share of the healthy slices, taken from the end, that ``threshold_`` is calibrated on: those that the tokenizer
+        held out, where it has the same value. Fit again to change it.
+
+    Attributes
+    ----------
+    grid_ : tuple of int
+        Height h and width w of the token grid.
+    threshold_, calibrated_with_
+        See `BasePixelDetector`.
+    """
+
+    _rules: ClassVar[Mapping[str, Rule]] = {
+        "residual": one_of(RESIDUALS),
+        "min_filter": _ODD,
+        "mean_filter": _ODD,
+        "erosion": PIXELS,
+        "fpr": RATE,
+        "validation_fraction": (lambda share: 0 <= share < 1, "a number in [0, 1)"),
+    }
+    _learnt = ("grid_", "threshold_", "calibrated_with_")
+
+    def __init__(
+        self,
+        *,
+        residual: str = "absolute",
+        min_filter: int = 3,
+        mean_filter: int = 7,
+        erosion: int = 0,
+        fpr: float = 0.01,
+        validation_fraction: float = 0.1,
+    ) -> None:
+        self.residual = residual
+        self.min_filter = min_filter
+        self.mean_filter = mean_filter
+        self.erosion = erosion
+        self.fpr = fpr
+        self.validation_fraction = validation_fraction
+
+    def fit(self, X: TokenizedScans, y: Any = None, groups: Any = None) -> TokenizerResidual:
+        """Calibrate ``threshold_`` on the held-out healthy slices; nothing else is learnt.
+
+        Parameters
+        ----------
+        X : TokenizedScans of n slices
+        y : array-like of shape (n, H, W) or (n,), optional
+            Lesion masks or labels; every sample whose mask is not empty is dropped.
+        groups : array-like of shape (n,), optional
+            Whose slice each is; see `VQTokenizer.fit`.
+
+        Returns
+        -------
+        TokenizerResidual
+        """
+        self._check_parameters()
+        healthy, held_out = healthy_samples(check_tokenized(X), y, groups, self.validation_fraction)
+        self.grid_ = healthy.tokens.shape[1:]
+        self._calibrate(held_out_slices(healthy, held_out))
+        return self
+
+    def _checked(self, X: Any) -> TokenizedScans:
+        check_grid(X, self.grid_)
+        return X
+
+    def _detect(self, X: TokenizedScans) -> tuple[np.ndarray, np.ndarray]:
+        decoded = X.tokenizer.decode_tensor(torch.from_numpy(X.tokens)).cpu()
+        seen = torch.from_numpy(X.tokenizer.seen(X.images))
+        maps, healed = residual_maps(seen, decoded[:, None], self.residual, "mean", 0.0)
+        maps = clear_surface(filter_maps(maps, self.min_filter, self.mean_filter), X.images, self.erosion)
+        return maps.numpy(), X.tokenizer.unseen(healed.numpy(), X.images)

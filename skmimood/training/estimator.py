@@ -1,0 +1,259 @@
+"""The estimators that train one network: parameters checked, trainings cached, pickles of numpy alone."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import joblib
+import numpy as np
+import torch
+from torch import nn
+
+from skmimood.exceptions import InputError, ModelLoadError
+from skmimood.networks.weights import empty_network, load_network
+from skmimood.runtime.cache import has_callable, run_cached
+from skmimood.runtime.code_digest import code_digest
+from skmimood.runtime.device import (
+    PRECISIONS,
+    autocast,
+    learning,
+    resolve_device,
+    resolve_precision,
+)
+from skmimood.runtime.paths import expand
+from skmimood.runtime.progress import tell
+from skmimood.runtime.streams import shared_seed
+from skmimood.training.loop import Recipe, Runtime
+from skmimood.validation.estimator import SliceEstimator
+
+_ARRAY_GROUPS = ("state_", "history_")
+_MAX_SIZE = 2**16  # of any one dimension of a network that is read from a file
+
+
+class TrainedStep(SliceEstimator):
+    """Base of the estimators that train one network.
+
+    The fitted network is kept as ``state_`` (dict of ndarray) and ``config_`` (dict): such an
+    estimator pickles without a device, and `joblib.hash` of it is stable. The torch module is
+    built when first used and never pickled.
+
+    Attributes
+    ----------
+    state_ : dict of str to ndarray
+        Weights of the network.
+    config_ : dict
+        Arguments that build the network.
+    history_ : dict of str to ndarray
+        ``loss`` of each step; ``validation_loss`` at each ``validation_step``.
+    n_iter_ : int
+        Training steps made.
+    seed_ : int
+        Seed drawn from ``random_state``.
+    precision_ : {"float32", "bfloat16"}
+        Precision of the training, and of inference where ``precision="auto"``.
+    fitted_with_ : dict
+        Parameters that need a refit and that inference needs besides ``config_``, as they were in fit.
+    """
+
+    _network_class: type[nn.Module]
+    _learnt: tuple[str, ...]  # what a subclass learns besides the attributes below
+    _kept: tuple[str, ...] = ()  # the parameters in ``fitted_with_``
+
+    # Parameters of every trained step; subclasses assign them in __init__.
+    batch_size: int
+    checkpoint_dir: str | None
+    device: str
+    memory: str | joblib.Memory | None
+    precision: str
+    random_state: Any
+    resume: bool
+    verbose: bool
+
+    state_: dict[str, np.ndarray]
+    config_: dict[str, Any]
+    history_: dict[str, np.ndarray]
+    fitted_with_: dict[str, Any]
+
+    def _parameter_faults(self) -> Iterator[str]:
+        yield from super()._parameter_faults()
+        yield from self._faults("max_iter", is_count, "a positive integer")
+        yield from self._faults("batch_size", is_count, "a positive integer")
+        yield from self._faults("learning_rate", lambda rate: rate > 0, "a positive number")
+        yield from self._faults("weight_decay", lambda decay: decay >= 0, "a number of at least 0")
+        yield from self._faults("warmup_iter", lambda n: n == 0 or is_count(n), "0 or a positive integer")
+        yield from self._faults("gradient_clip", lambda norm: norm > 0, "a positive number")
+        yield from self._faults("validation_fraction", lambda share: 0 <= share < 1, "a number in [0, 1)")
+        yield from self._faults(
+            "n_iter_no_change", lambda n: n is None or is_count(n), "a positive integer or None"
+        )
+        yield from self._faults("precision", lambda name: name in PRECISIONS, f"one of {PRECISIONS}")
+        yield from self._faults(
+            "random_state", lambda seed: not isinstance(seed, int | np.integer) or seed >= 0,
+            "None, a RandomState or an integer of at least 0",
+        )  # fmt: skip
+
+    def _transformer_faults(self) -> Iterator[str]:
+        for name in ("depth", "width", "n_heads"):
+            yield from self._faults(name, is_count, "a positive integer")
+        yield from self._faults("mlp_ratio", lambda ratio: ratio > 0, "a positive number")
+        yield from self._faults("drop_path", lambda rate: 0 <= rate < 1, "a number in [0, 1)")
+        width, n_heads = getattr(self, "width", 1), getattr(self, "n_heads", 1)
+        if is_count(width) and is_count(n_heads) and width % n_heads:
+            yield f"width must be a multiple of n_heads; got {width} and {n_heads}"
+
+    def _precision(self) -> str:
+        """Return the precision to compute in; "auto" was decided where the network was trained."""
+        return self.precision if self.precision != "auto" else getattr(self, "precision_", "auto")
+
+    def _fit_network(
+        self, train: Callable[..., dict[str, Any]], config: dict[str, Any], held_out: float, *,
+        seed: int | None = None, **arguments: Any,
+    ) -> None:  # fmt: skip
+        """Train through the cache and keep what was learnt; ``seed`` is drawn from ``random_state`` unless given."""
+        seed = shared_seed(self.random_state) if seed is None else seed
+        self._learn(**self._train(train, config, held_out, seed, **arguments), config=config, seed=seed)
+
+    def _learn(
+        self, state: dict[str, np.ndarray], history: dict[str, np.ndarray], config: dict[str, Any], seed: int
+    ) -> None:
+        """Set what every trained step learns."""
+        self.state_, self.history_, self.config_ = state, history, config
+        self.seed_, self.precision_ = seed, self._recipe().precision
+        self.n_iter_ = len(history["loss"])
+        self.fitted_with_ = self._parameters_to_keep()
+        self.__dict__.pop("_loaded", None)
+
+    def _as_fitted(self, name: str) -> Any:
+        """Return a parameter as it was in fit; before a fit, as it is."""
+        return getattr(self, "fitted_with_", vars(self))[name]
+
+    def _parameters_to_keep(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in self._kept}
+
+    def _train(
+        self, train: Callable[..., dict[str, Any]], config: dict[str, Any], held_out: float, seed: int, **arguments: Any
+    ) -> dict[str, Any]:  # fmt: skip
+        """Return ``train(config=, recipe=, seed=, runtime=, **arguments)``, called through the cache.
+
+        ``held_out`` is the share at the end of the samples that validates: see `healthy_samples`.
+        """
+        recipe = replace(self._recipe(), validation_fraction=held_out)
+        arguments |= {"config": config, "recipe": recipe, "seed": seed}
+        # A callable cannot be told from another of the same name, so what it trained is not cached.
+        is_named = not any(map(has_callable, arguments.values()))
+        runtime = Runtime(
+            type(self).__name__,
+            self.device,
+            bool(self.verbose),
+            self._checkpoint(train, arguments, is_named),
+            self.resume,
+        )
+        line = f"{type(self).__name__} was trained before, and is taken from the cache."
+        told = functools.partial(tell, line, shown=bool(self.verbose)) if self.resume else None
+        with learning(self._torch_device):
+            return run_cached(
+                train, self.memory if is_named else None, runtime=runtime, told=told, **arguments
+            )
+
+    def _recipe(self) -> Recipe:
+        """Return how to train, with the precision that "auto" means here."""
+        precision = str(resolve_precision(self.precision, self._torch_device)).removeprefix("torch.")
+        recipe = Recipe(**{name: getattr(self, name) for name in Recipe.__dataclass_fields__})
+        return replace(recipe, precision=precision)
+
+    def _checkpoint(
+        self, train: Callable[..., Any], arguments: dict[str, Any], is_named: bool
+    ) -> Path | None:
+        """Return the checkpoint's path, named after everything that the training depends on, its code last."""
+        if self.checkpoint_dir is None:
+            return None
+        if not is_named:
+            raise InputError("A training with a callable law cannot be resumed; set checkpoint_dir=None.")
+        name = f"{type(self).__name__}-{joblib.hash(arguments)[:16]}-{code_digest(train.__module__)}"
+        return expand(self.checkpoint_dir) / f"{name}.safetensors"
+
+    @property
+    def _torch_device(self) -> torch.device:
+        return resolve_device(self.device)
+
+    def _class_of(self, config: Mapping[str, Any]) -> type[nn.Module]:
+        """Return the class of the network that ``config`` builds."""
+        return self._network_class
+
+    def _network(self) -> nn.Module:
+        """Return the fitted network on ``device``, built once."""
+        key = (self._torch_device, self._inference_dtype())
+        if self.__dict__.get("_loaded", (None,))[0] != key:
+            network = load_network(self._class_of(self.config_), self.config_, self.state_)
+            self._loaded = (key, network.to(key[0]).to(key[1]))
+        return self._loaded[1]
+
+    def _inference_dtype(self) -> torch.dtype:
+        """Return the dtype that the weights are kept in for inference."""
+        return resolve_precision(self._precision(), self._torch_device)
+
+    def _autocast(self) -> torch.autocast:
+        """Return the context in which torch chooses the precision layer by layer."""
+        return autocast(self._torch_device, resolve_precision(self._precision(), self._torch_device))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in super().__getstate__().items() if name != "_loaded"}
+
+    def __skmimood_state__(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """Return what was learnt as arrays and JSON values, for `skmimood.save_model`."""
+        arrays = {
+            f"{group}{name}": array for group in _ARRAY_GROUPS for name, array in getattr(self, group).items()
+        }
+        values = {k: v for k, v in vars(self).items() if k.endswith("_") and k not in _ARRAY_GROUPS}
+        return arrays, values
+
+    def __skmimood_restore__(self, arrays: Mapping[str, np.ndarray], values: Mapping[str, Any]) -> None:
+        """Set what was learnt; nothing is set unless it is complete and fits the architecture."""
+        # Models of before there was the entry have kept them as parameters alone.
+        values = {"fitted_with_": self._parameters_to_keep(), **values}
+        expected = {"config_", "n_iter_", "seed_", "precision_", "fitted_with_", *self._learnt}
+        if set(values) != expected or set(values["fitted_with_"]) != set(self._kept):
+            raise ModelLoadError(
+                f"{type(self).__name__} should have learnt {sorted(expected)}; the file has {sorted(values)}."
+            )
+        groups: dict[str, dict[str, np.ndarray]] = {group: {} for group in _ARRAY_GROUPS}
+        for key, array in arrays.items():
+            group, _, name = key.partition("_")
+            if f"{group}_" not in groups:
+                raise ModelLoadError(f"the array {key!r} belongs to no part of {type(self).__name__}.")
+            groups[f"{group}_"][name] = array
+        self._check_state(values["config_"], groups["state_"])
+        learnt = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+        for name, value in (learnt | groups).items():
+            setattr(self, name, value)
+
+    def _check_state(self, config: dict[str, Any], state: dict[str, np.ndarray]) -> None:
+        """Raise `ModelLoadError` unless ``state`` holds finite weights of the network that ``config`` builds."""
+        numbers = np.concatenate([np.ravel(value) for value in config.values()])
+        if not ((numbers >= 0) & (numbers <= _MAX_SIZE)).all() or len(state) > _MAX_SIZE:
+            raise ModelLoadError(f"the sizes of {type(self).__name__} are out of range: {config}.")
+        expected = {
+            name: tuple(tensor.shape)
+            for name, tensor in empty_network(self._class_of(config), config).state_dict().items()
+        }
+        if {name: array.shape for name, array in state.items()} != expected:
+            raise ModelLoadError(f"the weights of {type(self).__name__} do not fit its architecture.")
+        if not all(np.isfinite(array).all() for array in state.values()):
+            raise ModelLoadError(f"the weights of {type(self).__name__} hold NaN or infinite values.")
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "state_")
+
+
+def is_odd(value: Any) -> bool:
+    """Return whether ``value`` is a positive odd integer, as the side of a filter is."""
+    return is_count(value) and value % 2 == 1
+
+
+def is_count(value: Any) -> bool:
+    """Return whether ``value`` is a positive integer."""
+    return isinstance(value, int | np.integer) and not isinstance(value, bool) and bool(value >= 1)

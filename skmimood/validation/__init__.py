@@ -1,0 +1,1 @@
+"""Checks of parameters and arrays that users pass, with errors in the words of images."""
