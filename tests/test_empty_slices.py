@@ -1,9 +1,11 @@
 """A slice that shows no head scores nothing, whatever made the map; the others are not touched."""
 
+import nibabel as nib
 import numpy as np
 import pytest
 from conftest import IMAGE_SIZE, make_slices, small_steps
 from sklearn.pipeline import Pipeline
+from toy_scans import RAS, head, image, make
 
 from skmimood.baselines import (
     AutoregressiveRestorer,
@@ -115,6 +117,22 @@ def test_the_threshold_is_that_of_pixels_in_heads_of_all_held_out_slices():
     detector = IntensityThreshold(equalize="none", fpr=0.05).fit(noisy)
     values = noisy[head_masks(noisy)]
     assert (values > detector.threshold_).mean() == pytest.approx(0.05, abs=0.005)
+
+
+def test_a_scan_whose_foreground_has_slices_without_a_head_is_flagged_with_their_number():
+    steps = Pipeline([("last", HealthyZScore())])
+    detector = make(pipeline=steps, size=32, calibration_fraction=0.3).fit([image(seed) for seed in range(6)])
+    data, _ = head(9)
+    whole = nib.Nifti1Image((data > 0).astype(np.uint8), RAS)
+    data[:, :, 3:5] *= 0.01  # dim, but in the brain mask
+    scan = nib.Nifti1Image(data, RAS)
+    result = detector.detect_scan(scan, brain_mask=whole)
+    assert any(flag.startswith("2 slices with foreground show no head") for flag in result.flags)
+    filled = result.anomaly.get_fdata().any(axis=(0, 1))
+    assert not filled[3:5].any()
+    assert filled[5:15].all()
+    flags = detector.detect_scan(image(9), brain_mask=whole).flags
+    assert not any("show no head" in flag for flag in flags)
 
 
 def test_every_last_step_is_tried_here():

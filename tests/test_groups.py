@@ -1,5 +1,6 @@
 """Scans and slices of one subject are never divided between training, validation and calibration."""
 
+import json
 import warnings
 
 import numpy as np
@@ -78,6 +79,8 @@ def test_without_groups_the_last_samples_are_held_out_and_samples_with_lesions_h
         (["a"] * 39, "each of 40 samples; got 39"),
         ("a", "got 'a'"),
         ([None] * 40, "None or NaN"),
+        ([*"ab" * 19, "a", " "], "is blank"),
+        ({number: "a" for number in range(40)}, "got {0: 'a'"),
         (7, "got 7"),
     ],
 )
@@ -251,3 +254,52 @@ def test_a_table_of_groups_keeps_those_together_that_names_do_not(tmp_path):
         groups_in_table(paths[-1:], table)
     with pytest.raises(InputError, match="no table"):
         groups_in_table(paths, tmp_path / "nowhere.csv")
+
+
+@pytest.mark.parametrize(
+    ("rows", "fault"),
+    [
+        ("sub-1,\nsub-2,x\n", "has no group for 'sub-1'"),
+        (",x\nsub-2,x\n", "has a row without a subject"),
+        ("sub-1,x\nsub-2,x\nsub-1,y\n", "has two groups for 'sub-1', x and y"),
+        ("", "has no rows"),
+    ],
+)
+def test_a_table_of_groups_with_blanks_or_contradictions_is_refused(tmp_path, rows, fault):
+    (tmp_path / "groups.csv").write_text("subject,group\n" + rows)
+    with pytest.raises(InputError, match=fault):
+        groups_in_table([tmp_path / "sub-1_T1w.nii", tmp_path / "sub-2_T1w.nii"], tmp_path / "groups.csv")
+
+
+def test_one_name_in_two_bids_data_sets_is_two_people_but_derivatives_are_of_the_same(tmp_path):
+    for folder, kind in (("a/bids", "raw"), ("b/bids", "raw"), ("a/bids/derivatives/prep", "derivative")):
+        (tmp_path / folder).mkdir(parents=True)
+        about = json.dumps({"Name": "x", "DatasetType": kind})
+        (tmp_path / folder / "dataset_description.json").write_text(about)
+    names = (
+        "a/bids/sub-1/anat/sub-1_T1w",
+        "a/bids/derivatives/prep/sub-1/sub-1_desc-preproc_T1w",
+        "b/bids/sub-1/anat/sub-1_T1w",
+        "b/bids/sub-2/anat/sub-2_T1w",
+        "c/sub-1_T1w",
+    )
+    found = groups_of([tmp_path / f"{name}.nii.gz" for name in names])
+    assert found == ["a/bids/sub-1", "a/bids/sub-1", "b/bids/sub-1", "sub-2", "sub-1"]
+    assert groups_of([tmp_path / f"{name}.nii.gz" for name in names[:2]]) == ["sub-1", "sub-1"]
+
+
+def test_calibration_compares_given_groups_alone_so_that_namesakes_of_another_site_are_not_warned_about(
+    tmp_path,
+):
+    detector = make(modality="T1w", calibration_fraction=0.3).fit(write_sessions(tmp_path / "a"))
+    learned = min(subjects(detector, "used"))
+    namesake = tmp_path / "b" / f"{learned}_ses-0_T1w.nii.gz"
+    namesake.parent.mkdir()
+    write_image(image(99), namesake)
+    with pytest.warns(SkmimoodWarning, match="other people of the same names.*groups"):
+        detector.calibrate([namesake], scan_fpr=0.5)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        detector.calibrate([namesake], groups=["b/1"], scan_fpr=0.5)
+    with pytest.warns(SkmimoodWarning, match="others of their subjects"):
+        detector.calibrate([namesake], groups=[learned], scan_fpr=0.5)

@@ -82,6 +82,18 @@ def test_a_result_saves_all_its_images_or_none(detector, tmp_path):
         result.save(paths[0] / "below a file")
 
 
+@pytest.mark.parametrize("method", ["decision_function", "predict", "score_samples"])
+def test_maps_masks_and_scores_alone_hold_no_scan_to_be_healed(detector, monkeypatch, method):
+    made = []
+    detect = type(detector)._detect_scan
+    monkeypatch.setattr(
+        type(detector), "_detect_scan", lambda *given: made.append(detect(*given)) or made[-1]
+    )
+    getattr(detector, method)([image(7), image(8)])
+    assert [result.healing for result in made] == [None, None]
+    assert next(detector.detect(image(7))).healing is not None
+
+
 def test_a_result_from_elsewhere_has_no_healed_scan(detector):
     from dataclasses import replace
 

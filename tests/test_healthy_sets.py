@@ -9,6 +9,7 @@ from sklearn.pipeline import Pipeline
 from toy_scans import RAS, MedianRestorer, Unchanged, head, image, make, write_healthy_scans
 
 from skmimood.exceptions import InputError, ScanReadError, SkmimoodWarning
+from skmimood.jobs.fitting import FitJob, healthy_sources
 from skmimood.nifti import write_image
 from skmimood.scans.cohort import Candidate
 from skmimood.scans.domain import find_high_scores
@@ -368,3 +369,30 @@ def test_the_reservoir_draws_from_the_whole_stream_evenly():
     assert kept.sum() == 3000
     assert kept.min() > 45
     assert kept.max() < 105
+
+
+def test_label_images_that_a_shell_names_one_by_one_are_not_learned_from(tmp_path):
+    scans, groups = [], []
+    for seed in range(4):
+        for ending in ("", "_seg", "_brainmask"):
+            scans.append(tmp_path / f"s{seed}_T1{ending}.nii.gz")
+            write_image(image(3 * seed + len(ending)), scans[-1])
+            groups.append(seed)
+    lesions = [None] * len(scans)
+    for modality in (None, "T1"):
+        with pytest.warns(
+            SkmimoodWarning, match=r"Left out.*s0_T1_seg, s0_T1_brainmask, .*and 3 more.*rename"
+        ):
+            detector = make(modality=modality).fit(scans, lesions, np.array(groups))
+        assert [(line.id, line.group) for line in detector.fit_status_] == [
+            (f"s{k}_T1", f"{k}") for k in range(4)
+        ]
+    with pytest.warns(SkmimoodWarning, match="Left out"):
+        assert healthy_sources(scans, FitJob(lesions="_seg")) == scans[::3]
+    with pytest.warns(SkmimoodWarning, match="Left out"):
+        detector.calibrate(scans[:3], groups=["new"] * 3, scan_fpr=0.5)
+    assert detector.reference_.n_scans == 1
+    with pytest.warns(SkmimoodWarning, match="Taken for scans, though all are named like label images"):
+        detector = make().fit(scans[1::3])
+    assert detector.fit_status_[0].id == "s0_T1_seg"
+    assert len(make(modality="seg").fit([scans[0], *scans[1::3]]).fit_status_) == 5

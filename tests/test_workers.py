@@ -9,11 +9,10 @@ import pytest
 from command_line import rows, run, status
 from conftest import make_slices, small_steps
 from deadly_worker import DEADLY, die, done_or_die, score_or_die
-from joblib import Parallel, delayed
 from rounding import assert_same
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import Pipeline
-from toy_scans import image, make, save_model_of_toys
+from toy_scans import MedianRestorer, image, make, save_model_of_toys
 
 from skmimood.exceptions import InputError, SkmimoodWarning, WorkerError
 from skmimood.jobs import scoring
@@ -21,7 +20,6 @@ from skmimood.jobs.scoring import ScoreJob, score_scans
 from skmimood.jobs.workers import DIED_TWICE, run_in_workers
 from skmimood.nifti import write_image
 from skmimood.scans import ScanDetector
-from skmimood.scans.sent_once import SentOnce
 
 pytestmark = pytest.mark.filterwarnings("ignore:A worker stopped while some jobs")  # of loky, where one dies
 
@@ -80,31 +78,28 @@ def test_a_detector_maps_scans_in_two_workers_as_in_one(model, scans):
     )
 
 
-class Traced:
-    """Notes in a folder that a process has unpickled it; large enough for loky to map it."""
+class Traced(MedianRestorer):
+    """Notes in a folder that a process has unpickled it."""
 
     def __init__(self, folder):
         self.folder = folder
-        self.ballast = np.zeros(2**21, np.uint8)
 
     def __setstate__(self, state):
-        vars(self).update(state)
+        super().__setstate__(state)
         (self.folder / uuid.uuid4().hex).touch()
 
 
-def use(sent, number):
-    return number + sent.get().ballast.sum() + (sent.get() is not sent.get())
-
-
-def test_a_worker_unpickles_what_many_tasks_need_once(tmp_path):
-    sent = SentOnce(Traced(tmp_path))
-    with Parallel(2, batch_size=1, pre_dispatch=2) as pool:
-        assert pool(delayed(use)(sent, number) for number in range(12)) == list(range(12))
-    assert 1 <= len(list(tmp_path.iterdir())) <= 2
-
-
-def test_what_is_sent_anew_replaces_what_was_sent():
-    assert [SentOnce(number).get() for number in (1, 2, 1)] == [1, 2, 1]
+def test_a_worker_unpickles_the_detector_once_until_another_comes(scans, tmp_path):
+    images = [image(seed) for seed in range(4)]
+    detector = make(pipeline=Pipeline([("restorer", Traced(tmp_path))]), n_jobs=2).fit(images)
+    for path in tmp_path.iterdir():
+        path.unlink()
+    detector.score_samples([scans, scans])
+    n_fitted_and_not = 2 * len(detector.pipeline.steps)
+    assert n_fitted_and_not <= len(list(tmp_path.iterdir())) <= 2 * n_fitted_and_not
+    before = detector.score_samples([scans])
+    detector.pipeline_[-1].median_ *= 0
+    assert (detector.score_samples([scans]) > before).all()
 
 
 def test_no_workers_at_all_are_refused():

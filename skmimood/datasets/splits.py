@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from skmimood.datasets.tables import read_pairs
+from skmimood.datasets.tables import as_mapping, read_mapping
 from skmimood.exceptions import InputError
 from skmimood.runtime.paths import expand
 
@@ -36,23 +36,14 @@ def read_splits(path: str | os.PathLike) -> dict[str, tuple[str, ...]]:
         split, or if a subject is in two splits.
     """
     table = expand(path)
-    called = f"{table.name} of {table.absolute().parent.name!r}"
     if not table.is_file():
         raise InputError(
             f"There is no {table.name} in {str(table.parent)!r}. "
             "Pass a CSV file with the columns subject and split."
         )
-    pairs = read_pairs(table, "subject", "split")
-    if not pairs:
-        raise InputError(f"{called} has no rows. List each subject with its split.")
-    for subject, split in pairs:
-        if not subject or not split:
-            fault = f"no split for {subject!r}" if subject else "a row without a subject"
-            raise InputError(f"{called} has {fault}. Correct it.")
-    _refuse_two_splits(pairs, called)
-    splits: dict[str, dict[str, None]] = {}
-    for subject, split in pairs:
-        splits.setdefault(split, {})[subject] = None
+    splits: dict[str, list[str]] = {}
+    for subject, split in read_mapping(table, "subject", "split").items():
+        splits.setdefault(split, []).append(subject)
     return {split: tuple(subjects) for split, subjects in splits.items()}
 
 
@@ -77,15 +68,6 @@ def split_scan_set(scan_set: ScanSet, splits: Mapping[str, Iterable[str]]) -> di
     """
     listed = {split: tuple(subjects) for split, subjects in splits.items()}
     pairs = [(subject, split) for split, subjects in listed.items() for subject in subjects]
-    _refuse_two_splits(pairs, "The table")
+    as_mapping(pairs, "The table", "split")
     scan_set.select(subject for subject, _ in pairs)  # names those that are missing from all splits at once
     return {split: scan_set.select(subjects) for split, subjects in listed.items()}
-
-
-def _refuse_two_splits(pairs: Iterable[tuple[str, str]], called: str) -> None:
-    first: dict[str, str] = {}
-    for subject, split in pairs:
-        if first.setdefault(subject, split) != split:
-            raise InputError(
-                f"{called} has two splits for {subject!r}, {first[subject]} and {split}. Correct it."
-            )

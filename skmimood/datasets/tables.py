@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import unicodedata
+from collections.abc import Iterable
 from pathlib import Path
 
 from skmimood.exceptions import InputError
@@ -57,6 +58,36 @@ def read_pairs(table: Path, first: str, second: str) -> list[tuple[str, str]]:
     present = max((header for header, _ in found), key=lambda header: len(set(names).intersection(header)))
     missing = next(name for name in names if name not in present)
     raise InputError(f"{called} has no column {missing!r}. It needs {' and '.join(names)}.")
+
+
+def read_mapping(table: Path, first: str, second: str) -> dict[str, str]:
+    """Read two columns as a mapping from the one to the other, in the order of the rows; see `read_pairs`.
+
+    Raises
+    ------
+    InputError
+        If the table cannot be read or has no rows, if a cell is blank, or if one key has two values.
+    """
+    called = f"{table.name} of {table.absolute().parent.name!r}"
+    pairs = read_pairs(table, first, second)
+    if not pairs:
+        raise InputError(f"{called} has no rows. List each {first} with its {second}.")
+    for key, value in pairs:
+        if not key or not value:
+            fault = f"no {second} for {key!r}" if key else f"a row without a {first}"
+            raise InputError(f"{called} has {fault}. Correct it.")
+    return as_mapping(pairs, called, second)
+
+
+def as_mapping(pairs: Iterable[tuple[str, str]], called: str, second: str) -> dict[str, str]:
+    """Return pairs as a mapping; raise `InputError` if one key has two values."""
+    mapping: dict[str, str] = {}
+    for key, value in pairs:
+        if mapping.setdefault(key, value) != value:
+            raise InputError(
+                f"{called} has two {second}s for {key!r}, {mapping[key]} and {value}. Correct it."
+            )
+    return mapping
 
 
 def _text(table: Path) -> str:

@@ -26,7 +26,7 @@ from skmimood.persistence import is_free, save_model
 from skmimood.preprocessing import Plane
 from skmimood.runtime.device import resolve_device
 from skmimood.runtime.paths import expand
-from skmimood.scans.sources import find_named_or_chosen, mask_suffixes
+from skmimood.scans.sources import find_named_or_chosen, label_images, mask_suffixes
 from skmimood.scans.state import check_parameters
 from skmimood.scans.subjects import groups_in_table
 
@@ -176,10 +176,12 @@ def fit_model(paths: Sequence[str | os.PathLike], output: Path, job: FitJob, say
 
 def healthy_sources(paths: Sequence[str | os.PathLike], job: FitJob) -> list[Source]:
     """List the scans that a job learns from."""
-    exclude = mask_suffixes(job.mask, job.lesions, job.modality)
-    if job.split is None:
-        return find_named_or_chosen(paths, suffix=job.modality, exclude=exclude)
-    return select_split(paths, job.split, suffix=job.modality, exclude=exclude)
+    choice = {"suffix": job.modality, "exclude": mask_suffixes(job.mask, job.lesions, job.modality)}
+    if job.split is not None:
+        return select_split(paths, job.split, **choice)
+    found = find_named_or_chosen(paths, **choice)
+    labels = label_images(found, **choice)
+    return [source for place, source in enumerate(found) if place not in labels or len(labels) == len(found)]
 
 
 def _settings(job: FitJob, sources: Sequence[Source], groups: Sequence[str] | None) -> dict[str, Any]:

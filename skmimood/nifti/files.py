@@ -66,7 +66,7 @@ def find_scans(
         if isinstance(entry, SpatialImage):
             found.append(entry)
         else:
-            found.extend(path for path in _expand(entry) if _is_wanted(file_stem(path), suffix, dropped))
+            found.extend(path for path in _expand(entry) if is_wanted(file_stem(path), suffix, dropped))
     if not found:
         raise InputError(_nothing_found(X, suffix, dropped))
     return found
@@ -178,7 +178,8 @@ def _is_scan_name(name: str) -> bool:
     return name.lower().endswith(EXTENSIONS) and not name.startswith(".")
 
 
-def _is_wanted(stem: str, suffix: str | None, exclude: Sequence[str]) -> bool:
+def is_wanted(stem: str, suffix: str | None, exclude: Sequence[str]) -> bool:
+    """Tell whether a file's name without extension ends with ``suffix`` and with none of ``exclude``."""
     names = (stem, _VERSION.sub("", stem))
     is_excluded = any(_ends_with(name, part) for part in exclude for name in names)
     return (suffix is None or _ends_with(stem, suffix)) and not is_excluded

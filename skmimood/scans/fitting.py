@@ -194,15 +194,26 @@ def fit_in_groups(pipeline: Pipeline, slices: np.ndarray, groups: np.ndarray) ->
         return pipeline.fit(slices, **{f"{name}__groups": groups for name in asking})
 
 
-def warn_about_learned(scans: Iterable[ListedScan], fit_status: Iterable[ScanStatus]) -> None:
-    """Warn about scans to calibrate on that were learned from, or of whose subjects others were."""
-    learned = {name for line in fit_status if line.status == "used" for name in (line.id, line.group)}
+def warn_about_learned(
+    scans: Iterable[ListedScan], fit_status: Iterable[ScanStatus], *, by_name: bool
+) -> None:
+    """Warn about scans to calibrate on that were learned from, or of whose subjects others were.
+
+    Their subjects are compared, and with ``by_name`` the names of the scans too.
+    """
+    learned = set()
+    for line in fit_status:
+        if line.status == "used":  # a subject's name comes after that of the data set
+            learned |= {line.id, line.group, line.group.rpartition("/")[2]} if by_name else {line.group}
     # Images without a file have no name to tell them by, unless they were given a group.
     named = [one for one in scans if file_name(one.source) is not None or one.group != one.id]
-    if known := [one.id for one in named if not learned.isdisjoint((one.id, one.group))]:
+    if known := [
+        one.id for one in named if not learned.isdisjoint({one.id, one.group} if by_name else {one.group})
+    ]:
         warn(
             f"Scans of these names, or others of their subjects, were learned from, so they are not held out: "
-            f"{listing(known)}. The thresholds will be too low; calibrate on subjects that took no part in fit."
+            f"{listing(known)}. The thresholds will be too low; calibrate on subjects that took no part in fit. If "
+            "these are other people of the same names, as in data of another site, tell them apart by groups."
         )
 
 

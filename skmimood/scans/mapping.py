@@ -11,6 +11,7 @@ import numpy as np
 from skmimood.maps.conformal import HealthyReference
 from skmimood.nifti import make_image
 from skmimood.preprocessing import GridPlan, Plane
+from skmimood.preprocessing.heads import have_heads
 from skmimood.scans.cohort import PreparedScan
 from skmimood.scans.results import Gallery, Healing, ScanResult
 
@@ -47,6 +48,13 @@ class ScanMaps:
     maps: np.ndarray
     has_foreground: np.ndarray
     plan: GridPlan
+
+    def remarks(self) -> tuple[str, ...]:
+        """Say so if the last step of the pipeline found no head in slices that hold foreground."""
+        is_zero = np.flatnonzero(self.has_foreground & ~self.maps.any(axis=(1, 2)))
+        if not is_zero.size or not (n := int((~have_heads(self.images[is_zero])).sum())):
+            return ()
+        return (f"{n} slices with foreground show no head (too dim or too small); their map is 0",)
 
     @property
     def values(self) -> np.ndarray:
@@ -129,8 +137,10 @@ def judge(
     pixel_threshold: float,
     scan_threshold: float,
     flags: tuple[str, ...],
+    *,
+    healing: bool = True,
 ) -> ScanResult:
-    """Compare the map of a scan with healthy scans and thresholds."""
+    """Compare the map of a scan with healthy scans and thresholds; ``healing`` keeps what `healed` is drawn from."""
     values = maps.values
     score = top_mean(values)
     pvalues = np.ones(maps.anomaly.shape, dtype=np.float32)
@@ -147,7 +157,9 @@ def judge(
         mask=make_image(mask, prepared.scan, dtype=np.uint8),
         flags=flags,
         gallery=maps.gallery(pixel_threshold),
-        healing=Healing(prepared.scan, prepared.foreground, maps.plan, maps.healed, maps.has_foreground),
+        healing=Healing(prepared.scan, prepared.foreground, maps.plan, maps.healed, maps.has_foreground)
+        if healing
+        else None,
     )
 
 

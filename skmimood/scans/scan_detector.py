@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import pickle
+import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+import cloudpickle
 import numpy as np
 from joblib import Parallel, delayed, effective_n_jobs
 from sklearn.base import clone
@@ -21,7 +24,6 @@ from skmimood.scans.domain import Domain, find_high_scores, learn_domain, warn_a
 from skmimood.scans.evaluation import average_precision
 from skmimood.scans.mapping import Frame, judge
 from skmimood.scans.results import Gallery, ScanResult
-from skmimood.scans.sent_once import SentOnce
 from skmimood.scans.settings import inference_settings, warn_if_changed
 from skmimood.scans.sources import ListedScan, list_in_order, list_scans, mask_suffixes, pair_brain_masks
 from skmimood.scans.state import SavedDetector, as_pair, check_parameters, raise_faults
@@ -261,7 +263,7 @@ class ScanDetector(SavedDetector):
         fpr, scan_fpr = self.fpr if fpr is None else fpr, self.scan_fpr if scan_fpr is None else scan_fpr
         raise_faults([check_rate("fpr", fpr), check_rate("scan_fpr", scan_fpr)])
         listed = list_scans(X, y, groups, brain_masks, **self._choice(y))
-        fitting.warn_about_learned(listed, self.fit_status_)
+        fitting.warn_about_learned(listed, self.fit_status_, by_name=groups is None)
         candidates, _ = self._screen(listed)
         reference, _, _ = fitting.refer(
             candidates, self._reader(), self._frame(), self.pipeline_, self._progress
@@ -310,15 +312,7 @@ class ScanDetector(SavedDetector):
         iterator of ScanResult
             Raises `ScanReadError` at a scan that cannot be read; use `detect_scan` to go on with others.
         """
-        check_is_fitted(self)
-        warn_if_changed(self.pipeline_, self.calibrated_with_)
-        scans = list_in_order(X, None, brain_masks, **self._choice())
-        if effective_n_jobs(self.n_jobs) == 1:
-            return (self._detect_scan(scan) for scan in self._progress(scans, "scoring"))
-        sent = SentOnce(self)
-        tasks = (delayed(_detect_scan)(sent, scan) for scan in scans)
-        results = Parallel(self.n_jobs, return_as="generator", batch_size=1, pre_dispatch="n_jobs")(tasks)
-        return each(results, "scoring", "scans", shown=self.verbose, total=len(scans))
+        return self._results(X, brain_masks)
 
     def decision_function(self, X: Any, *, brain_masks: Any = None) -> list[Nifti1Image]:
         """Return a float32 anomaly map on the grid of each scan of ``X``; see `detect`."""
@@ -378,7 +372,18 @@ class ScanDetector(SavedDetector):
         self.scan_threshold_ = reference.scan_threshold(scan_fpr)
         self.pixel_threshold_ = reference.pixel_threshold(fpr)
 
-    def _detect_scan(self, scan: ListedScan) -> ScanResult:
+    def _results(self, X: Any, brain_masks: Any, *, healing: bool = True) -> Iterator[ScanResult]:
+        check_is_fitted(self)
+        warn_if_changed(self.pipeline_, self.calibrated_with_)
+        scans = list_in_order(X, None, brain_masks, **self._choice())
+        if effective_n_jobs(self.n_jobs) == 1:
+            return (self._detect_scan(scan, healing) for scan in self._progress(scans, "scoring"))
+        pickled = uuid.uuid4().hex, np.frombuffer(cloudpickle.dumps(self), np.uint8)
+        tasks = (delayed(_detect_in_worker)(*pickled, scan, healing) for scan in scans)
+        results = Parallel(self.n_jobs, return_as="generator", batch_size=1, pre_dispatch="n_jobs")(tasks)
+        return each(results, "scoring", "scans", shown=self.verbose, total=len(scans))
+
+    def _detect_scan(self, scan: ListedScan, healing: bool = True) -> ScanResult:
         prepared, frame = self._reader().read_listed(scan), self._frame()
         maps = frame.map(prepared, self.pipeline_)
         features = cohort.measure(prepared, self.plane_)
@@ -386,15 +391,28 @@ class ScanDetector(SavedDetector):
         domain = Domain(self.intensity_histogram_, self.intensity_limit_, *limits)
         origin = cohort.remarks_on_foreground(self.mask, scan.brain_mask, self.mask_)
         flags = (*prepared.scan.warnings, *origin, *domain.remarks(features), *frame.remarks(features.extent))
-        return judge(prepared, maps, self.reference_, self.pixel_threshold_, self.scan_threshold_, flags)
+        limits = self.reference_, self.pixel_threshold_, self.scan_threshold_
+        return judge(prepared, maps, *limits, flags + maps.remarks(), healing=healing)
 
     def _detect_loudly(self, X: Any, brain_masks: Any) -> Iterator[ScanResult]:
         """Map scans, and warn where the caller will not see the flags."""
-        for result in self.detect(X, brain_masks=brain_masks):
+        for result in self._results(X, brain_masks, healing=False):
             if result.flags:
                 warn(f"{result.id}: {'; '.join(result.flags)}.")
             yield result
 
 
-def _detect_scan(sent: SentOnce[ScanDetector], scan: ListedScan) -> ScanResult:
-    return sent.get()._detect_scan(scan)
+_unpickled: dict[str, ScanDetector] = {}
+
+
+def _detect_in_worker(key: str, pickled: np.ndarray, scan: ListedScan, healing: bool) -> ScanResult:
+    """Map a scan in a process that may map many: it unpickles the detector, which ``key`` names, once.
+
+    The bytes are an array, so that loky maps them into its workers' memory and dask sends them to each worker once.
+    """
+    detector = _unpickled.get(key)
+    if detector is None:
+        detector = pickle.loads(pickled.data)
+        _unpickled.clear()
+        _unpickled[key] = detector
+    return detector._detect_scan(scan, healing)

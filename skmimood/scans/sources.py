@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from nibabel.spatialimages import SpatialImage
 
 from skmimood.exceptions import InputError
-from skmimood.nifti import Source, find_companion, find_scans, scan_ids
-from skmimood.nifti.files import as_entries
+from skmimood.nifti import Source, file_stem, find_companion, find_scans, scan_ids
+from skmimood.nifti.files import as_entries, is_wanted
 from skmimood.nifti.names import entities, file_path
 from skmimood.runtime.paths import expand
 from skmimood.scans.subjects import groups_of
@@ -53,19 +53,47 @@ def list_scans(
     brain_masks : see `pair_brain_masks`
     """
     sources = find_named_or_chosen(X, suffix=suffix, exclude=exclude)
-    masks, groups, brains = (
-        pair_masks(y, sources),
-        groups_of(sources, groups),
-        pair_brain_masks(brain_masks, sources),
-    )
+    groups, brains = groups_of(sources, groups), pair_brain_masks(brain_masks, sources)
     places = first_places(sources)
     if len(places) < len(sources):
         warn(f"{len(sources) - len(places)} of the files are named more than once; each is taken once.")
-    names = scan_ids([sources[place] for place in places])
+    labels = label_images(sources, suffix=suffix, exclude=exclude)
+    if len(labels) == len(sources):
+        warn(f"Taken for scans, though all are named like label images or results: {_stems(sources)}.")
+    else:
+        places = [place for place in places if place not in labels]
+    named, entries = [sources[place] for place in places], as_entries(y)
+    masks = pair_masks([entries[k] for k in places] if len(entries) == len(sources) > 1 else y, named)
     return [
-        ListedScan(name, sources[place], masks[place], groups[place], brains[place])
-        for name, place in zip(names, places, strict=True)
+        ListedScan(name, sources[place], mask, groups[place], brains[place])
+        for name, place, mask in zip(scan_ids(named), places, masks, strict=True)
     ]
+
+
+def label_images(sources: Sequence[Source], *, suffix: str | None, exclude: Sequence[str]) -> list[int]:
+    """Return the places of files, not images in memory, that are named like masks or results, with a warning.
+
+    A shell passes them for ``healthy/*.nii.gz``. Files of the ending ``suffix`` are scans. There is no warning if all
+    files are named so: then they may be scans.
+    """
+    endings = (*exclude, *_MASK_SUFFIXES)
+    labels = [
+        place
+        for place, source in enumerate(sources)
+        if not isinstance(source, SpatialImage)
+        and not is_wanted(file_stem(source), None, endings)
+        and (suffix is None or not is_wanted(file_stem(source), suffix, ()))
+    ]
+    if 0 < len(labels) < len(sources):
+        warn(
+            f"Left out, since their names are those of label images or results: {_stems(sources[k] for k in labels)}. "
+            "If one is a healthy scan, rename it."
+        )
+    return labels
+
+
+def _stems(sources: Iterable[Source]) -> str:
+    return listing(file_stem(source) for source in sources)
 
 
 def list_in_order(

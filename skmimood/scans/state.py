@@ -59,13 +59,6 @@ class SavedDetector(BaseEstimator):
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "pixel_threshold_")  # set last in fit
 
-    def __sizeof__(self) -> int:
-        """Size with the networks: dask sends what is large to each worker once, not with each scan."""
-        pipeline = getattr(self, "pipeline_", None)
-        steps = () if pipeline is None else pipeline.named_steps.values()
-        arrays = (array for step in steps for array in getattr(step, "state_", {}).values())
-        return super().__sizeof__() + sum(array.nbytes for array in arrays)
-
     def __skmimood_state__(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Return the fitted attributes other than ``pipeline_`` as arrays and JSON values."""
         return pack(self)

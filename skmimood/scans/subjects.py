@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
+import json
+import os
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 from skmimood.datasets import read_splits
-from skmimood.datasets.tables import read_pairs
+from skmimood.datasets.tables import read_mapping
 from skmimood.exceptions import InputError
 from skmimood.nifti import Source, file_stem, scan_ids, subject_of
 from skmimood.nifti.names import as_text, file_path
@@ -28,7 +30,7 @@ def groups_of(sources: Sequence[Source], groups: Any = None) -> list[str]:
     groups : sequence of labels, optional
         One for each scan. By default the subject: as BIDS, HCP or FreeSurfer name it in the file's name or a folder
         above, else as the nearest ``splits.csv`` in a folder above lists it. A scan of which nothing is known is
-        a group of its own.
+        a group of its own. A subject's name that occurs in several BIDS data sets is ``"<data set>/<name>"``.
 
     Raises
     ------
@@ -37,34 +39,46 @@ def groups_of(sources: Sequence[Source], groups: Any = None) -> list[str]:
     """
     if groups is not None:
         return [str(label) for label in check_groups(groups, len(sources))]
-    listed = functools.lru_cache(maxsize=None)(_listed_in)
-    return [
+    listed, is_data_set = (functools.lru_cache(maxsize=None)(ask) for ask in (_listed_in, _is_data_set))
+    subjects = [
         subject_of(source) or _listed_subject(source, listed) or name
         for source, name in zip(sources, scan_ids(sources), strict=True)
+    ]
+    data_sets = [_data_set_of(source, is_data_set) for source in sources]
+    homes: dict[str, set[Path]] = {}
+    for subject, data_set in zip(subjects, data_sets, strict=True):
+        if data_set is not None:
+            homes.setdefault(subject, set()).add(data_set)
+    return [
+        f"{data_set.relative_to(os.path.commonpath(homes[subject])).as_posix()}/{subject}"
+        if data_set is not None and len(homes[subject]) > 1
+        else subject
+        for subject, data_set in zip(subjects, data_sets, strict=True)
     ]
 
 
 def groups_in_table(sources: Sequence[Source], table: Path) -> list[str]:
-    """Return the group of each scan as a table with the columns subject and group tells it, else as `groups_of` does.
+    """Return the group of each scan from a table with the columns subject and group, else as `groups_of` does.
 
     A scan belongs to the subject that its name, or the name of a folder above, starts with.
 
     Raises
     ------
     InputError
-        If the table cannot be read, or lists none of the scans.
+        If the table cannot be read, has a blank cell or two groups for one subject, or lists none of the scans.
     """
     table = expand(table)
     if not table.is_file():
         raise InputError(f"There is no table {str(table)!r}. Pass one with the columns subject and group.")
-    listed = dict(read_pairs(table, "subject", "group"))
-    subjects = [_among_folders_above(source, listed) for source in sources]
+    groups = read_mapping(table, "subject", "group")
+    paths = [path and path.absolute() for path in map(file_path, sources)]
+    subjects = [path and subject_among(path, Path(path.anchor), groups) for path in paths]
     if not any(subjects):
         raise InputError(
             f"{table.name} lists none of the scans. Compare its column subject with the file names."
         )
     own = groups_of(sources)
-    return [listed[subject] if subject else name for subject, name in zip(subjects, own, strict=True)]
+    return [groups[subject] if subject else name for subject, name in zip(subjects, own, strict=True)]
 
 
 def subject_among(path: Path, folder: Path, subjects: Collection[str]) -> str | None:
@@ -79,20 +93,12 @@ def subject_among(path: Path, folder: Path, subjects: Collection[str]) -> str | 
     return None
 
 
-def _among_folders_above(source: Source, subjects: Collection[str]) -> str | None:
-    path = file_path(source)
-    return None if path is None else subject_among(path.absolute(), Path(path.absolute().anchor), subjects)
-
-
 def _listed_subject(source: Source, listed: Callable[[Path], frozenset[str] | None]) -> str | None:
     path = file_path(source)
-    if path is None:
-        return None
-    path = path.absolute()
-    for folder in path.parents:
+    for folder in path.absolute().parents if path else ():
         subjects = listed(folder)
         if subjects is not None:
-            return subject_among(path, folder, subjects)
+            return subject_among(path.absolute(), folder, subjects)
     return None
 
 
@@ -101,9 +107,22 @@ def _listed_in(folder: Path) -> frozenset[str] | None:
     if not (folder / SPLITS).is_file():
         return None
     try:
-        return frozenset(
-            subject for subjects in read_splits(folder / SPLITS).values() for subject in subjects
-        )
+        return frozenset().union(*read_splits(folder / SPLITS).values())
     except InputError as error:
         warn(f"Scans are not grouped by {SPLITS}: {error}")
         return None
+
+
+def _data_set_of(source: Source, is_data_set: Callable[[Path], bool]) -> Path | None:
+    """Return the uppermost folder above a scan that is a BIDS data set; None if there is none."""
+    path = file_path(source)
+    return next(filter(is_data_set, reversed(path.absolute().parents)), None) if path else None
+
+
+def _is_data_set(folder: Path) -> bool:
+    """Tell whether a folder is a BIDS data set with subjects of its own: derivatives have those of another."""
+    try:
+        about = json.loads((folder / "dataset_description.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(about, dict) and about.get("DatasetType") != "derivative"

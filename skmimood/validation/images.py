@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy as np
 from skmimood.exceptions import InputError, SkmimoodWarning
 
 _MIN_SIDE = 8
+_MISSING = ("", "None", "nan", "NaT", "<NA>")  # labels, as tables have them
 
 
 def as_array(name: str, values: Any) -> np.ndarray:
@@ -176,18 +177,18 @@ def check_groups(groups: Any, n_samples: int) -> list[Hashable]:
     Raises
     ------
     InputError
-        If there are more or fewer labels than samples, or one is missing (None or NaN).
+        If there are more or fewer labels than samples, or one is missing (None, NaN or blank).
     """
     labels: list[Hashable] = []
-    if isinstance(groups, Iterable) and not isinstance(groups, str):
+    if isinstance(groups, Iterable) and not isinstance(groups, (str, Mapping)):
         labels = np.asarray(groups).ravel().tolist() if hasattr(groups, "tolist") else list(groups)
     if len(labels) != n_samples:
         raise InputError(
             f"groups must hold one label for each of {n_samples} samples; got "
             f"{len(labels) if labels else repr(groups)}. Samples of one label are kept together."
         )
-    if any(label is None or label != label for label in labels):
+    if any(str(label).strip() in _MISSING for label in labels):
         raise InputError(
-            "groups holds None or NaN. Give every sample a label, one of its own if it is alone."
+            "groups holds None or NaN, or is blank. Give every sample a label, one of its own if it is alone."
         )
     return labels
