@@ -182,7 +182,7 @@ def restoration_passes(
     -------
     list of Work
         Encoder, the first passes of detector and in-painter, which all restorations share, their other T - 1 passes,
-        and the decoder. (In several passes a step, the in-painter's others are counted for each restoration.)
+        and the decoder.
     """
     tokenizer, detector, inpainter = (step for _, step in pipeline.steps)
     n_steps, n_chains = inpainter.n_steps, inpainter.n_restorations * n
@@ -195,7 +195,7 @@ def restoration_passes(
         scored,
         *[detected] * (n_steps - 1),
         first,
-        *[painted] * (n_steps * inpainter.n_passes - 1),
+        *[painted] * (n_steps - 1),
         decoder_work(tokenizer.config_, tokenizer.grid_, n_chains, itemsize),
     ]
 

@@ -158,7 +158,7 @@ def _published(settings: Settings, detector: BaseEstimator) -> Pipeline:
     """Return the paper's restoration (section 3.4) behind a detector, with R = 4 and T = 8, or 4 for small networks."""
     n_steps = 8 if settings.preset == "paper" else 4
     inpainter = MaskedTokenInpainter(
-        n_steps=n_steps, n_restorations=4, temperature=1.0, n_passes=1, combination="similarity",
+        n_steps=n_steps, n_restorations=4, temperature=1.0, combination="similarity",
         residual="absolute", residual_weight="none", residual_reference="image", mask_generator="brush",
         **settings.transformer("inpainter"),
     )  # fmt: skip

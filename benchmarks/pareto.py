@@ -33,11 +33,7 @@ _TIMED = 32
 
 # What varies for each method: parameters of its last step. The first of a method is what is chosen on val for.
 GRIDS: dict[str, list[dict[str, list[Any]]]] = {
-    "mimood": [
-        {"n_steps": [1, 2, 4, 8], "n_restorations": [1, 2, 4, 8]},
-        {"n_steps": [1], "n_restorations": [1, 2, 4], "n_passes": [2, 4, 8]},
-        {"n_steps": [1], "n_restorations": [1, 4], "n_passes": [4], "order": ["halton"]},
-    ],
+    "mimood": [{"n_steps": [1, 2, 4, 8], "n_restorations": [1, 2, 4, 8]}],
     "ar": [{"n_restorations": [1, 2, 4, 8]}, {"n_restorations": [1, 4], "temperature": [0.5]}],
 }
 
@@ -172,7 +168,7 @@ def variants(name: str, pipeline: Pipeline) -> Iterator[Variant]:
 def _published(pipeline: Pipeline) -> Variant:
     """Return R = 4 and T = 8 in float32, of which the plain reading, in all its time, gives the very same maps."""
     last = pipeline.steps[-1][0]
-    parameters = {f"{last}__n_restorations": 4, f"{last}__n_steps": 8, f"{last}__n_passes": 1}
+    parameters = {f"{last}__n_restorations": 4, f"{last}__n_steps": 8}
     steps = [key for key in pipeline.get_params() if key.endswith("__precision")]
     return Variant("plain reading", parameters | dict.fromkeys(steps, "float32"))
 
@@ -196,7 +192,7 @@ def _row(
     maps = _set(pipeline, variant).decision_function(tumour.images)
     last = pipeline.steps[-1][1]
     parameters = last.get_params()
-    names = ("n_restorations", "n_steps", "n_passes", "order", "key_value_cache")
+    names = ("n_restorations", "n_steps", "key_value_cache")
     return {
         "method": name, "variant": variant.name, "split": split, **{key: parameters.get(key) for key in names},
         "precision": str(last._inference_dtype()).removeprefix("torch."), "is_default": variant.is_default,

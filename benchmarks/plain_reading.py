@@ -8,7 +8,6 @@ token, and what their speed is measured against.
 from __future__ import annotations
 
 import copy
-import math
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,6 @@ from skmimood.maps.residuals import clear_surface, filter_maps, residual_maps, u
 from skmimood.networks.marks import longest, unmark
 from skmimood.runtime.streams import sampling_uniforms
 from skmimood.tokens.background import mark_background
-from skmimood.tokens.sampling import _halton_ranks
 
 
 def at_precision(pipeline: Pipeline, precision: str | None) -> Pipeline:
@@ -108,27 +106,12 @@ def _logits(inpainter: Any, tokens: Tensor) -> Tensor:
 
 
 def _resample(inpainter: Any, tokens: Tensor, masks: Tensor, draws: Tensor) -> Tensor:
-    """Sample the masked tokens (n, h, w), in passes if there are several."""
-    mask_token, n_hidden = inpainter.config_["n_outputs"], masks.flatten(1).sum(1)
-    for index in range(1, inpainter.n_passes + 1):
-        logits = _logits(inpainter, tokens.masked_fill(masks, mask_token)).float()  # (n, h, w, K)
-        cumulative = torch.softmax(logits / inpainter.temperature, dim=-1).cumsum(-1)
-        sampled = (cumulative <= draws[..., None] * cumulative[..., -1:]).sum(-1).clamp(max=mask_token - 1)
-        if inpainter.n_passes == 1:
-            return torch.where(masks, sampled, tokens)
-        confidence = torch.log_softmax(logits, dim=-1).gather(-1, sampled[..., None])[..., 0]
-        if inpainter.order == "halton":
-            confidence = -_halton_ranks(tokens.shape[1:]).to(tokens.device).float().expand_as(tokens)
-        share_left = math.cos(math.pi / 2 * index / inpainter.n_passes) if index < inpainter.n_passes else 0
-        n_left = (share_left * n_hidden).long()
-        tokens, masks = tokens.clone(), masks.clone()
-        for i in range(len(tokens)):
-            hidden = masks[i].flatten().nonzero()[:, 0]
-            surest = hidden[confidence[i].flatten()[hidden].argsort(descending=True, stable=True)]
-            filled = surest[: len(hidden) - n_left[i]]
-            tokens[i].view(-1)[filled] = sampled[i].flatten()[filled]
-            masks[i].view(-1)[filled] = False
-    return tokens
+    """Sample the masked tokens (n, h, w)."""
+    mask_token = inpainter.config_["n_outputs"]
+    logits = _logits(inpainter, tokens.masked_fill(masks, mask_token)).float()  # (n, h, w, K)
+    cumulative = torch.softmax(logits / inpainter.temperature, dim=-1).cumsum(-1)
+    sampled = (cumulative <= draws[..., None] * cumulative[..., -1:]).sum(-1).clamp(max=mask_token - 1)
+    return torch.where(masks, sampled, tokens)
 
 
 def _maps(inpainter: Any, scans: TokenizedScans, restored: np.ndarray) -> np.ndarray:

@@ -32,6 +32,8 @@ _SHOWN = 3  # names of what lies where a model should be
 
 # Where and how visibly an estimator runs is no part of a model; a saved path would tell of its machine.
 _RUNTIME = {"memory", "device", "verbose", "checkpoint_dir", "resume", "n_jobs"}
+# Parameters of 0.1.0 that are no more; maps are those of one pass.
+_RETIRED = {"n_passes": 1, "order": "confidence"}
 
 
 def save_model(estimator: BaseEstimator, path: str | os.PathLike, *, overwrite: bool = False) -> None:
@@ -97,7 +99,7 @@ def load_model(path: str | os.PathLike) -> Any:
     content = _read_manifest(path)
     arrays = _read_arrays(path, content)
     try:
-        return _unpack(content["estimator"], "", arrays)
+        return _unpack(_without_retired(content["estimator"]), "", arrays)
     except ModelLoadError as error:
         raise ModelLoadError(f"{str(path)!r}: {error}") from error
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
@@ -281,6 +283,19 @@ def _unpack(node: dict[str, Any], prefix: str, arrays: dict[str, np.ndarray]) ->
         estimator = estimator_class(**parameters)
     estimator.__skmimood_restore__(own, node["fitted"])
     return estimator
+
+
+def _without_retired(node: Any, is_kept: bool = False) -> Any:
+    """Take out of a manifest what is `_RETIRED`; a calibration with another value keeps it, so that it is warned of."""
+    if isinstance(node, list):
+        return [_without_retired(part) for part in node]
+    if not isinstance(node, dict):
+        return node
+    return {
+        key: _without_retired(value, key == "calibrated_with_")
+        for key, value in node.items()
+        if (name := key.rpartition("__")[2]) not in _RETIRED or (is_kept and value != _RETIRED[name])
+    }
 
 
 def _as_tuple(value: Any) -> Any:

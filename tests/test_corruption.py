@@ -2,7 +2,14 @@ import numpy as np
 import pytest
 from scipy.ndimage import label
 
-from skmimood.tokens.corruption import CORRUPTIONS, MASK_GENERATORS, draw_masks, draw_replacements
+from skmimood.exceptions import InputError
+from skmimood.tokens.corruption import (
+    CORRUPTIONS,
+    MASK_GENERATORS,
+    draw_masks,
+    draw_replacements,
+    law_faults,
+)
 
 
 @pytest.fixture
@@ -28,7 +35,7 @@ def test_brush_masks_cover_1_to_70_percent(rng):
 
 def test_brush_masks_are_strokes_not_scattered_tokens(rng):
     parts = [label(mask, np.ones((3, 3)))[1] for mask in draw_masks("brush", 100, (20, 20), rng)]
-    scattered = [label(mask, np.ones((3, 3)))[1] for mask in draw_masks("uniform_ratio", 100, (20, 20), rng)]
+    scattered = [label(mask, np.ones((3, 3)))[1] for mask in draw_masks("maskgit_cosine", 100, (20, 20), rng)]
     assert np.mean(parts) < 2.5 < np.mean(scattered)
 
 
@@ -52,11 +59,10 @@ def test_replacements_are_codes_of_every_position(rng, name):
     assert (wrong != tokens).mean() > 0.5
 
 
-def test_foreign_tokens_are_those_of_another_sample(rng):
-    tokens = np.repeat(np.arange(16), 64).reshape(16, 8, 8)
-    wrong = draw_replacements("foreign", tokens, 16, rng)
-    assert all(len(np.unique(sample)) == 1 for sample in wrong)
-    assert (wrong[:, 0, 0] != np.arange(16)).all()
+def test_a_law_of_an_earlier_version_is_named_when_it_is_to_train(rng):
+    assert list(law_faults({"painted": 0.5, "foreign": 0.5}, {"random", "painted"}, "corruption")) == []
+    with pytest.raises(InputError, match=r"the law 'foreign' any more; use one of \['random'\]"):
+        draw_replacements({"random": 1, "foreign": 1}, np.zeros((1, 2, 2), int), 9, rng)
 
 
 def test_a_mixture_draws_its_laws_by_weight(rng):

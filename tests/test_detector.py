@@ -46,8 +46,8 @@ def test_transform_hands_on_the_scores_and_the_detector(fitted, healthy):
     np.testing.assert_array_equal(detected.anomaly, fitted[1].decision_function(scans))
 
 
-@pytest.mark.parametrize("corruption", ["foreign", "constant", {"random": 0.5, "foreign": 0.5}])
-@pytest.mark.parametrize("mask_generator", ["boxes", {"brush": 0.7, "maskgit_cosine": 0.3}])
+@pytest.mark.parametrize("corruption", ["random", {"random": 0.5, "painted": 0.5}])
+@pytest.mark.parametrize("mask_generator", ["maskgit_cosine", {"brush": 0.7, "maskgit_cosine": 0.3}])
 def test_the_law_of_corruption_and_the_mask_generator_can_be_chosen(
     quick_pipeline, healthy, corruption, mask_generator
 ):
@@ -105,7 +105,7 @@ def test_painted_anomalies_teach_the_detector_to_find_a_lesion(fitted):
     assert scores[inside].mean() > 2 * scores[~inside].mean()
 
 
-@pytest.mark.parametrize("corruption", ["painted", {"painted": 0.5, "random": 0.25, "foreign": 0.25}])
+@pytest.mark.parametrize("corruption", ["painted", {"painted": 0.5, "random": 0.5}])
 def test_painted_anomalies_can_be_a_part_of_the_law(quick_pipeline, healthy, corruption):
     scans = quick_pipeline[0].fit_transform(healthy)
     detector = quick_pipeline[1].set_params(corruption=corruption, n_painted=2).fit(scans)

@@ -73,14 +73,6 @@ def test_tokens_and_maps_are_those_of_the_plain_reading(pipeline, slices, precis
 
 
 @pytest.mark.numerics
-@pytest.mark.parametrize("order", ["confidence", "halton"])
-def test_in_painting_in_passes_is_that_of_the_plain_reading(pipeline, slices, order):
-    pipeline.set_params(inpainter__n_passes=3, inpainter__order=order, inpainter__n_restorations=3)
-    restored = pipeline[-1].restore(pipeline[:-1].transform(slices))
-    assert_same(restored, plain_restore(pipeline, slices))
-
-
-@pytest.mark.numerics
 @pytest.mark.parametrize(
     "choices",
     [

@@ -229,18 +229,10 @@ def test_erosion_leaves_out_the_surface_of_the_head(fitted, lesions):
     np.testing.assert_array_equal(maps[inside], fitted.decision_function(lesions[0])[inside])
 
 
-@pytest.mark.parametrize("order", ["confidence", "halton"])
-def test_in_painting_in_passes_heals_too(fitted, lesions, order):
-    slices, masks = lesions
-    maps = variant(fitted, n_steps=1, n_passes=4, order=order).decision_function(slices)
-    assert roc_auc_score(masks.ravel(), maps.ravel()) > 0.9
-
-
 @pytest.mark.parametrize(
     ("name", "value"),
     [
         ("residual", "negative"), ("residual_weight", "detector"), ("weight_power", 0), ("erosion", -1),
-        ("n_passes", 0), ("order", "raster"),
     ],
 )  # fmt: skip
 def test_a_wrong_choice_of_how_maps_are_made_is_named(fitted, lesions, name, value):

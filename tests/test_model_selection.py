@@ -56,7 +56,7 @@ def test_a_path_has_the_maps_of_separate_runs(fitted, slices, combination):
 )
 def test_a_path_has_the_maps_of_separate_runs_however_they_are_made(fitted, slices, choices):
     pipeline = copy_of(fitted)
-    pipeline[-1].set_params(n_passes=2, erosion=1, **choices)
+    pipeline[-1].set_params(erosion=1, **choices)
     as_if_fitted_with(pipeline, inpainter__skip_background=choices.get("skip_background", False))
     assert_is_path(pipeline, slices, thresholds=[0.2], n_steps=[1, 3], n_restorations=[1, 2])
 

@@ -11,7 +11,7 @@ from skmimood.tokens.inpainter import MaskedTokenInpainter
 
 # No refit needed: of the maps, of memory and time, and of where a training runs.
 FREE = {
-    "threshold", "n_steps", "n_restorations", "temperature", "n_passes", "order", "combination", "sharpness",
+    "threshold", "n_steps", "n_restorations", "temperature", "combination", "sharpness",
     "residual", "residual_weight", "weight_power", "residual_reference", "min_filter", "mean_filter", "median_filter",
     "erosion", "smoothing", "equalize", "bright", "floor", "visible", "n_masks", "n_trials", "key_value_cache",
     "batch_size", "precision", "device", "memory", "verbose", "checkpoint_dir", "resume",
@@ -20,11 +20,12 @@ OTHER = {
     "n_codes": 64, "code_dim": 4, "quantizer": "fsq", "patch_size": 4, "channels": 24, "channel_multipliers": (1, 2, 2),
     "n_res_blocks": 2, "commitment": 0.5, "codebook_decay": 0.9, "restart_below": 2.0, "n_augmentations": 5,
     "max_iter": 7, "learning_rate": 0.1, "weight_decay": 0.1, "warmup_iter": 3, "gradient_clip": 9.0,
-    "validation_fraction": 0.3, "n_iter_no_change": 5, "random_state": 9, "corruption": "foreign", "n_painted": 3,
-    "mask_generator": "boxes", "generator_mask_generator": "boxes", "network": "unet", "depth": 3, "width": 48,
-    "n_heads": 8, "mlp_ratio": 2.0, "drop_path": 0.2, "n_orderings": 2, "noise_std": 0.1, "noise_resolution": 4,
-    "mask_ratio": 0.5, "selection": "labelled", "classifier_max_iter": 9, "classifier_learning_rate": 0.1,
-    "decoder_depth": 1, "decoder_width": 32, "decoder_n_heads": 4, "n_templates": 2, "fpr": 0.2,
+    "validation_fraction": 0.3, "n_iter_no_change": 5, "random_state": 9, "corruption": "painted", "n_painted": 3,
+    "mask_generator": {"brush": 1, "maskgit_cosine": 1}, "generator_mask_generator": "maskgit_cosine",
+    "network": "unet", "depth": 3, "width": 48, "n_heads": 8, "mlp_ratio": 2.0, "drop_path": 0.2, "n_orderings": 2,
+    "noise_std": 0.1, "noise_resolution": 4, "mask_ratio": 0.5, "selection": "labelled", "classifier_max_iter": 9,
+    "classifier_learning_rate": 0.1, "decoder_depth": 1, "decoder_width": 32, "decoder_n_heads": 4, "n_templates": 2,
+    "fpr": 0.2,
 }  # fmt: skip
 FLAGS = {"standardize", "augment", "flip", "skip_background"}
 SMALL = {"depth": 1, "width": 16, "n_heads": 2, "max_iter": 2, "warmup_iter": 0, "random_state": 0}

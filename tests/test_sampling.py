@@ -1,11 +1,9 @@
-import itertools
-
 import numpy as np
 import pytest
 import torch
 
 from skmimood.runtime.streams import Streams, sampling_uniforms
-from skmimood.tokens.sampling import _halton_ranks, inpaint, restore_tokens, sample
+from skmimood.tokens.sampling import restore_tokens, sample
 
 ODD = 9  # the one anomalous code of the toy detector
 
@@ -133,47 +131,3 @@ def test_streams_depend_on_seed_and_step_alone():
     assert draw == again.numpy.random()
     assert draw != other.numpy.random()
     assert torch.rand(1, generator=first.torch) == torch.rand(1, generator=again.torch)
-
-
-@pytest.mark.parametrize("order", ["confidence", "halton"])
-@pytest.mark.parametrize("n_passes", [1, 2, 3, 8])
-def test_every_pass_fills_some_and_the_last_leaves_none_masked(order, n_passes):
-    hidden = []
-
-    def logits(tokens, masks):
-        hidden.append(masks.flatten(1).sum(1).tolist())
-        assert not (tokens[~masks] == ODD).any()
-        return logits_of(3)(tokens, masks)
-
-    tokens = torch.full((2, 6, 6), 1)
-    masks = torch.zeros(2, 6, 6, dtype=torch.bool)
-    masks[0, :5], masks[1, 0, 0] = True, True
-    filled = inpaint(
-        tokens.masked_fill(masks, ODD), masks, torch.rand(2, 6, 6), logits, n_passes=n_passes, order=order
-    )
-    assert (filled[masks] == 3).all()
-    assert (filled[~masks] == 1).all()
-    assert len(hidden) == n_passes
-    assert all(later[0] < earlier[0] for earlier, later in itertools.pairwise(hidden))
-
-
-def test_confidence_takes_the_most_probable_samples_first():
-    sure = torch.tensor([[[True, False], [False, False]]])
-    seen = []
-
-    def logits(tokens, masks):
-        seen.append(masks.clone())
-        return logits_of(3)(tokens, masks) * torch.where(sure, 1.0, 0.01)[masks][:, None]
-
-    inpaint(
-        torch.zeros(1, 2, 2, dtype=torch.long), torch.ones(1, 2, 2, dtype=torch.bool), torch.full((1, 2, 2), 0.5),
-        logits, n_passes=2, order="confidence",
-    )  # fmt: skip
-    assert torch.equal(~seen[1] & sure, sure)
-
-
-def test_a_halton_order_goes_far_from_where_it_was():
-    ranks = _halton_ranks((8, 8))
-    assert sorted(ranks.flatten().tolist()) == list(range(64))
-    first = torch.stack([(ranks == rank).nonzero()[0] for rank in range(4)]).float()
-    assert torch.pdist(first).min() > 2

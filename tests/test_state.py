@@ -1,6 +1,7 @@
 import json
 import os
 import shutil
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -57,6 +58,24 @@ def test_a_model_made_on_another_device_opens_here(fitted, healthy, model):
     np.testing.assert_array_equal(
         loaded.decision_function(healthy[:1]), fitted.decision_function(healthy[:1])
     )
+
+
+@pytest.mark.parametrize("n_passes", [1, 4])
+def test_a_model_with_parameters_that_are_no_more_opens_and_warns_where_its_maps_were_others(
+    fitted, healthy, model, n_passes
+):
+    def add(content):
+        for values in (step(content, 2)["params"], step(content, 2)["fitted"]["calibrated_with_"]):
+            values.update(n_passes=n_passes, order="confidence")
+        step(content, 1)["params"].update(corruption="foreign", mask_generator="boxes")
+
+    rewrite_manifest(model, add)
+    loaded = load_model(model)
+    with pytest.warns(SkmimoodWarning, match="other inference parameters") if n_passes > 1 else nullcontext():
+        masks = loaded.predict(healthy[:1])
+    np.testing.assert_array_equal(masks, fitted.predict(healthy[:1]))
+    with pytest.raises(InputError, match="No network can be trained with the law 'boxes'"):
+        loaded[1].fit(loaded[0].transform(healthy))
 
 
 def test_an_existing_folder_is_kept_unless_overwriting(fitted, model):

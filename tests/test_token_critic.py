@@ -124,7 +124,7 @@ def test_the_generator_is_trained_once_with_the_inpainter(tmp_path):
 
 def test_a_generator_with_other_masks_is_trained_apart(tmp_path):
     pipeline = Pipeline(steps(max_iter=3, memory=str(tmp_path)))
-    pipeline.set_params(detector__generator_mask_generator="boxes").fit(make_slices(20))
+    pipeline.set_params(detector__generator_mask_generator="maskgit_cosine").fit(make_slices(20))
     assert count_trainings(tmp_path) == 4
 
 
@@ -166,7 +166,7 @@ def test_the_drawn_seed_tells_the_whole_training(quick_scans):
     np.testing.assert_array_equal(again.decision_function(quick_scans), drawn.decision_function(quick_scans))
 
 
-@pytest.mark.parametrize("law", ["uniform_ratio", {"brush": 0.7, "maskgit_cosine": 0.3}])
+@pytest.mark.parametrize("law", ["maskgit_cosine", {"brush": 0.7, "maskgit_cosine": 0.3}])
 def test_the_masks_of_the_critic_can_be_chosen(quick_scans, law):
     assert np.isfinite(quick_critic(mask_generator=law).fit(quick_scans).history_["loss"]).all()
 

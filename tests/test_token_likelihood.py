@@ -171,7 +171,9 @@ def test_the_network_is_trained_once_for_the_detector_and_the_inpainter(tmp_path
 
 
 def test_with_another_training_it_is_trained_apart(tmp_path):
-    pipeline = Pipeline(steps(max_iter=3, memory=str(tmp_path))).set_params(detector__mask_generator="boxes")
+    pipeline = Pipeline(steps(max_iter=3, memory=str(tmp_path))).set_params(
+        detector__mask_generator="maskgit_cosine"
+    )
     pipeline.fit(make_slices(20))
     assert count_trainings(tmp_path) == 3
 

@@ -47,12 +47,12 @@ def trained(kind, **parameters):
 METHODS = {
     "mimood": of_tokens().set_params(
         detector__corruption={"random": 1, "painted": 1}, detector__n_painted=1, detector__threshold=0.0,
-        detector__skip_background=True, inpainter__n_passes=3, inpainter__drop_path=0.2,
+        detector__skip_background=True, inpainter__drop_path=0.2,
         inpainter__residual_weight="changed", inpainter__combination="median",
     ),
     "unet": of_tokens().set_params(
         tokenizer__quantizer="fsq", detector__network="unet", detector__depth=1, detector__width=4,
-        detector__threshold=0.0, inpainter__n_passes=2, inpainter__order="halton",
+        detector__threshold=0.0,
     ),
     "likelihood": of_tokens(
         ("detector", trained(TokenLikelihoodDetector, threshold=1.0)), small_steps(max_iter=2)[2]

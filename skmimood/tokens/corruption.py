@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from skmimood.exceptions import InputError
+
 MaskGenerator = Callable[[int, tuple[int, int], np.random.Generator], np.ndarray]
 """``generator(n, grid, rng) -> (n, h, w) bool``, True where a token is to be masked or replaced."""
 
@@ -61,37 +63,12 @@ def _brush_walks(n: int, grid: tuple[int, int], rng: np.random.Generator) -> np.
     return masks
 
 
-def uniform_ratio_masks(n: int, grid: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
-    """Scattered tokens, a share of them that is uniform in (0, 1)."""
-    return _scattered(rng.random(n), grid, rng)
-
-
 def maskgit_cosine_masks(n: int, grid: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
     """Scattered tokens, a share of cos(pi u / 2) of them with u uniform in (0, 1) (Chang et al. 2022)."""
-    return _scattered(np.cos(np.pi / 2 * rng.random(n)), grid, rng)
-
-
-def _scattered(share: np.ndarray, grid: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
-    count = np.maximum(1, np.round(share * grid[0] * grid[1]))
-    order = rng.random((len(share), grid[0] * grid[1])).argsort(1).argsort(1)
-    return (order < count[:, None]).reshape(len(share), *grid)
-
-
-def box_masks(n: int, grid: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
-    """One to three boxes with sides of up to half the grid."""
-    rows = np.arange(grid[0])[:, None]
-    columns = np.arange(grid[1])
-    masks = np.zeros((n, *grid), bool)
-    for box in range(3):
-        drawn = rng.integers(1, 4, n) > box if box else np.ones(n, bool)
-        height, width = (rng.integers(1, max(2, side // 2 + 1), (n, 1, 1)) for side in grid)
-        top, left = (
-            (rng.random((n, 1, 1)) * (side - extent + 1)).astype(int)
-            for side, extent in zip(grid, (height, width), strict=True)
-        )
-        inside = (rows >= top) & (rows < top + height) & (columns >= left) & (columns < left + width)
-        masks |= inside & drawn[:, None, None]
-    return masks
+    size = grid[0] * grid[1]
+    count = np.maximum(1, np.round(np.cos(np.pi / 2 * rng.random(n)) * size))
+    order = rng.random((n, size)).argsort(1).argsort(1)
+    return (order < count[:, None]).reshape(n, *grid)
 
 
 def random_tokens(tokens: np.ndarray, n_codes: int, rng: np.random.Generator) -> np.ndarray:
@@ -99,34 +76,14 @@ def random_tokens(tokens: np.ndarray, n_codes: int, rng: np.random.Generator) ->
     return rng.integers(0, n_codes, tokens.shape)
 
 
-def foreign_tokens(tokens: np.ndarray, n_codes: int, rng: np.random.Generator) -> np.ndarray:
-    """Tokens of another sample of the batch, shifted over the grid: real tokens in the wrong place.
-
-    The analogue in token space of foreign patch interpolation (Tan et al. 2020).
-    """
-    n, h, w = tokens.shape
-    other = tokens[(np.arange(n) + rng.integers(1, max(2, n), n)) % n]
-    rows = (np.arange(h) + rng.integers(0, h, (n, 1))) % h  # (n, h)
-    columns = (np.arange(w) + rng.integers(0, w, (n, 1))) % w  # (n, w)
-    return other[np.arange(n)[:, None, None], rows[:, :, None], columns[:, None, :]]
-
-
-def constant_tokens(tokens: np.ndarray, n_codes: int, rng: np.random.Generator) -> np.ndarray:
-    """One code for a whole sample: the uniform areas that lesions often are."""
-    return np.broadcast_to(rng.integers(0, n_codes, (len(tokens), 1, 1)), tokens.shape)
-
-
-MASK_GENERATORS: dict[str, MaskGenerator] = {
-    "brush": brush_masks,
-    "boxes": box_masks,
-    "uniform_ratio": uniform_ratio_masks,
-    "maskgit_cosine": maskgit_cosine_masks,
-}
-CORRUPTIONS: dict[str, Corruption] = {
-    "random": random_tokens,
-    "foreign": foreign_tokens,
-    "constant": constant_tokens,
-}
+MASK_GENERATORS: dict[str, MaskGenerator] = {"brush": brush_masks, "maskgit_cosine": maskgit_cosine_masks}
+CORRUPTIONS: dict[str, Corruption] = {"random": random_tokens}
+_RETIRED = (
+    "boxes",
+    "constant",
+    "foreign",
+    "uniform_ratio",
+)  # models of 0.1.0 that trained on them still open
 
 
 def draw_masks(law: Any, n: int, grid: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
@@ -152,7 +109,7 @@ def split_law(law: Any, member: str) -> tuple[float, Any]:
 def law_faults(law: Any, choices: Collection[str], name: str) -> Iterator[str]:
     """Say what is wrong unless ``law`` is a known name, a callable, or a mixture ``{law: weight}``."""
     members = law if isinstance(law, Mapping) else {law: 1.0}
-    unknown = [member for member in members if not callable(member) and member not in choices]
+    unknown = [law for law in members if not callable(law) and law not in {*choices, *_RETIRED}]
     if not members or unknown or any(weight <= 0 for weight in members.values()):
         yield (
             f"{name} must be one of {sorted(choices)}, a callable, or a dict of these with positive weights; "
@@ -161,7 +118,13 @@ def law_faults(law: Any, choices: Collection[str], name: str) -> Iterator[str]:
 
 
 def _members(law: Any, choices: Mapping[str, Any]) -> list[Any]:
-    members = law if isinstance(law, Mapping) else [law]
+    members = list(law) if isinstance(law, Mapping) else [law]
+    retired = [member for member in members if member in _RETIRED]
+    if retired:
+        raise InputError(
+            f"No network can be trained with the law {retired[0]!r} any more; use one of {sorted(choices)} or a "
+            "callable."
+        )
     return [member if callable(member) else choices[member] for member in members]
 
 

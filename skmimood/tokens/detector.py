@@ -49,16 +49,15 @@ class AnomalousTokenDetector(BaseTokenDetector):
         detector is trained, and on what: after a short training even healthy tokens score more, and it should be
         higher. Tune it on validation slices where there are any. No refit needed.
     corruption : str, callable or dict, default="random"
-        Law of the replacing tokens: ``"random"`` (uniform over the codes, the paper's), ``"foreign"``
-        (another slice's tokens, shifted), ``"constant"`` (one code a slice), ``"painted"`` (the tokens of copies
-        with anomalies painted into the pixels, see `skmimood.training.painted_anomalies`; then the target of a token
-        is the share of its pixels that changed, and ``mask_generator`` is ignored), a callable
+        Law of the replacing tokens: ``"random"`` (uniform over the codes, the paper's), ``"painted"`` (the tokens of
+        copies with anomalies painted into the pixels, see `skmimood.training.painted_anomalies`; then the target of a
+        token is the share of its pixels that changed, and ``mask_generator`` is ignored), a callable
         ``(tokens (n, h, w), n_codes, rng) -> (n, h, w)``, or a mixture ``{law: weight}`` drawn a sample.
     n_painted : int, default=16
         Copies of each slice with painted anomalies, if ``corruption`` asks for any.
     mask_generator : str, callable or dict, default="brush"
-        Which tokens are replaced: ``"brush"`` (the paper's random walk of a brush), ``"boxes"``,
-        ``"uniform_ratio"``, ``"maskgit_cosine"``, a callable ``(n, (h, w), rng) -> (n, h, w)``, or a mixture.
+        Which tokens are replaced: ``"brush"`` (the paper's random walk of a brush), ``"maskgit_cosine"`` (scattered
+        tokens), a callable ``(n, (h, w), rng) -> (n, h, w)``, or a mixture.
     network : {"transformer", "unet"}, default="transformer"
         What the tokens pass through: the paper's transformer, or a U-Net over the tokens' codes, which learns from
         fewer examples. ``n_heads``, ``mlp_ratio``, ``drop_path`` and ``skip_background`` are the transformer's alone.

@@ -22,7 +22,7 @@ from skmimood.tokens.background import mark_background
 from skmimood.tokens.base import BaseRestorer, check_tokenized, detector_of
 from skmimood.tokens.container import TokenizedScans
 from skmimood.tokens.corruption import MASK_GENERATORS, draw_masks, law_faults
-from skmimood.tokens.sampling import ORDERS, restore_tokens
+from skmimood.tokens.sampling import restore_tokens
 from skmimood.training.estimator import is_count
 from skmimood.training.loop import Recipe, Runtime, pick_copies, train
 from skmimood.validation.images import healthy_samples
@@ -45,12 +45,6 @@ class MaskedTokenInpainter(BaseRestorer):
         R, restorations a slice (paper: 4 or 8). No refit needed.
     temperature : float > 0, default=1.0
         Of sampling (paper silent; we read 1). No refit needed.
-    n_passes : int, default=1
-        Passes of the transformer in which the masked tokens of a step are sampled. 1 samples all at once (paper). No
-        refit needed.
-    order : {"confidence", "halton"}, default="confidence"
-        Which tokens are sampled first if ``n_passes`` is more than 1: the most probable ones (MaskGIT, Chang et al.
-        2022), or such as are far from one another (Besnier et al. 2025). No refit needed.
     skip_background : bool, default=False
         Leave tokens off the head or brain out of the passes of the transformer, in training too; they are not
         resampled (paper silent). The head is what exceeds 0.1 and all that it encloses, with a margin of one token; a
@@ -123,8 +117,6 @@ class MaskedTokenInpainter(BaseRestorer):
         n_steps: int = 4,
         n_restorations: int = 4,
         temperature: float = 1.0,
-        n_passes: int = 1,
-        order: str = "confidence",
         skip_background: bool = False,
         combination: str = "similarity",
         sharpness: float = 3.0,
@@ -161,8 +153,6 @@ class MaskedTokenInpainter(BaseRestorer):
         self.n_steps = n_steps
         self.n_restorations = n_restorations
         self.temperature = temperature
-        self.n_passes = n_passes
-        self.order = order
         self.skip_background = skip_background
         self.combination = combination
         self.sharpness = sharpness
@@ -295,7 +285,7 @@ class MaskedTokenInpainter(BaseRestorer):
         steps = restore_tokens(
             tokens, anomaly.masked_fill(tokens < 0, -torch.inf), uniforms,
             threshold=threshold, score=score, logits=self._masked_logits,
-            temperature=self.temperature, n_passes=self.n_passes, order=self.order,
+            temperature=self.temperature,
         )  # fmt: skip
         restored = {step: unmark(rows) for step, rows in enumerate(steps, start=1) if step in n_steps}
         return torch.stack([restored[step] for step in n_steps], dim=1)
@@ -317,7 +307,7 @@ class MaskedTokenInpainter(BaseRestorer):
         return logits[row[which][masks]]
 
     def _inference_parameters(self, X: TokenizedScans) -> dict[str, Any]:
-        names = ("n_steps", "n_restorations", "temperature", "n_passes", "order")
+        names = ("n_steps", "n_restorations", "temperature")
         own = {name: getattr(self, name) for name in names} | {"skip_background": self.leaves_out_background}
         return super()._inference_parameters(X) | own | {"detector_threshold": detector_of(X).threshold}
 
@@ -326,8 +316,6 @@ class MaskedTokenInpainter(BaseRestorer):
         yield from self._transformer_faults()
         yield from self._faults("n_steps", is_count, "a positive integer")
         yield from self._faults("n_restorations", is_count, "a positive integer")
-        yield from self._faults("n_passes", is_count, "a positive integer")
-        yield from self._faults("order", lambda name: name in ORDERS, f"one of {ORDERS}")
         yield from self._faults("temperature", lambda value: value > 0, "a positive number")
         yield from law_faults(self.mask_generator, MASK_GENERATORS, "mask_generator")
 

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 
 import torch
-from scipy.stats import qmc
 from torch import Tensor
-
-ORDERS = ("confidence", "halton")
 
 
 def restore_tokens(
@@ -21,8 +17,6 @@ def restore_tokens(
     score: Callable[[Tensor], Tensor],
     logits: Callable[[Tensor, Tensor], Tensor],
     temperature: float = 1.0,
-    n_passes: int = 1,
-    order: str = "confidence",
 ) -> Iterator[Tensor]:
     """Resample, T times, every token whose anomaly score exceeds the threshold.
 
@@ -42,8 +36,8 @@ def restore_tokens(
     logits : callable
         ``logits(tokens (m, h, w), mask (m, h, w)) -> (n_masked, K)``, the in-painter's law of each token under the
         mask.
-    temperature, n_passes, order
-        See `inpaint`.
+    temperature : float > 0
+        Divides the logits.
 
     Yields
     ------
@@ -69,9 +63,7 @@ def restore_tokens(
         active, masks = active[is_anomalous], masks[is_anomalous]
         if len(active):
             before, draws = restored[active], uniforms[active % n_restorations, step]
-            after = inpaint(
-                before, masks, draws, logits, temperature=temperature, n_passes=n_passes, order=order
-            )
+            after = before.masked_scatter(masks, sample(logits(before, masks), draws[masks], temperature))
             unscored = active[(after != before).flatten(1).any(1)]
             restored = restored.index_copy(0, active, after)
         yield restored.unflatten(0, (len(tokens), n_restorations))
@@ -81,71 +73,6 @@ def of_distinct(function: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
     """Return ``function(rows)``, a value a row, computed once for rows that are equal."""
     distinct, which = rows.unique(dim=0, return_inverse=True)
     return function(distinct)[which]
-
-
-def inpaint(
-    tokens: Tensor,
-    masks: Tensor,
-    uniforms: Tensor,
-    logits: Callable[[Tensor, Tensor], Tensor],
-    *,
-    temperature: float = 1.0,
-    n_passes: int = 1,
-    order: str = "confidence",
-) -> Tensor:
-    """Replace the masked tokens by samples.
-
-    Parameters
-    ----------
-    tokens, masks : Tensor of shape (m, h, w)
-    uniforms : Tensor of shape (m, h, w)
-        Draws in [0, 1), one a position, whenever it is sampled.
-    logits : callable
-        See `restore_tokens`.
-    temperature : float > 0
-        Divides the logits.
-    n_passes : int
-        1 samples all masked tokens at once and independently of one another (MIM-OOD). More sample a part in each pass,
-        given the parts before: as many stay masked as the cosine schedule of MaskGIT says (Chang et al. 2022).
-    order : {"confidence", "halton"}
-        Which go first: those of the most probable samples (MaskGIT, without its noise), or positions far from one
-        another, by a Halton sequence over the grid (Besnier et al. 2025).
-
-    Returns
-    -------
-    Tensor of shape (m, h, w)
-    """
-    hidden, n_hidden = masks, masks.flatten(1).sum(1)  # (m, h, w), (m,)
-    for index in range(1, n_passes + 1):
-        law = logits(tokens, hidden)  # (n hidden, K)
-        drawn = sample(law, uniforms[hidden], temperature)  # (n hidden,)
-        sampled = tokens.masked_scatter(hidden, drawn)
-        if index == n_passes:
-            break
-        urgency = torch.full(tokens.shape, -math.inf, device=tokens.device, dtype=torch.float32)
-        if order == "halton":
-            ranks = _halton_ranks(tokens.shape[1:]).to(tokens.device)
-            urgency = torch.where(hidden, -ranks.float(), urgency)
-        else:
-            confidence = torch.log_softmax(law.float(), dim=-1).gather(-1, drawn[:, None])[:, 0]
-            urgency = urgency.masked_scatter(hidden, confidence)
-        n_left = (math.cos(math.pi / 2 * index / n_passes) * n_hidden.float()).long()  # (m,)
-        place = urgency.flatten(1).argsort(dim=1, descending=True, stable=True).argsort(dim=1).view_as(tokens)
-        n_filled = hidden.flatten(1).sum(1) - n_left
-        filled = hidden & (place < n_filled[:, None, None])
-        tokens, hidden = torch.where(filled, sampled, tokens), hidden & ~filled
-    return sampled
-
-
-def _halton_ranks(grid: tuple[int, ...]) -> Tensor:
-    """Return when a Halton sequence first visits each cell of the grid, as ranks (h, w)."""
-    h, w = grid
-    points = qmc.Halton(2, scramble=False).random(16 * h * w)
-    cells = torch.from_numpy((points * [h, w]).astype(int) @ [w, 1])
-    first = cells.new_full((h * w,), len(cells)).scatter_reduce(
-        0, cells, torch.arange(len(cells), device=cells.device), "amin"
-    )
-    return first.argsort(stable=True).argsort().view(h, w)
 
 
 def sample(logits: Tensor, uniforms: Tensor, temperature: float) -> Tensor:
