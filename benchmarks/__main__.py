@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from benchmarks import ablation, accuracy, domain, ixi, pareto, report, scaling, speed, volume
+from benchmarks.commands import ablation, accuracy, domain, ixi, pareto, report, scaling, speed, volume
 
 COMMANDS = {
     "accuracy": accuracy, "ablation": ablation, "speed": speed, "pareto": pareto, "scaling": scaling, "report": report,

@@ -6,8 +6,8 @@ import numpy as np
 from conftest import make_slices, plant_lesions
 from sklearn.base import BaseEstimator
 
-from benchmarks.methods import Method
-from benchmarks.slices import SliceSet, interior, join
+from benchmarks.data.slices import SliceSet, interior, join
+from benchmarks.protocol.methods import Method
 
 
 def toy_patient(name, split, n_lesions, *, n_slices=6, seed=0, value=1.0, dataset="phantom"):

@@ -6,8 +6,8 @@ from benchmark_toys import toy_set
 from conftest import small_steps
 from sklearn.pipeline import Pipeline
 
-from benchmarks import ablation
-from benchmarks.methods import METHODS, Settings
+from benchmarks.commands import ablation
+from benchmarks.protocol.methods import METHODS, Settings
 from skmimood.exceptions import InputError
 
 

@@ -9,9 +9,13 @@ from sklearn.base import BaseEstimator
 from sklearn.model_selection import ParameterGrid
 from sklearn.pipeline import Pipeline
 
-from benchmarks import accuracy, ledger, protocol, records, sources, tables
+from benchmarks import records
 from benchmarks.__main__ import main
-from benchmarks.methods import METHODS, Settings, named_methods
+from benchmarks.commands import accuracy
+from benchmarks.commands.options import named_methods
+from benchmarks.data import sources
+from benchmarks.protocol import ledger, stages
+from benchmarks.protocol.methods import METHODS, Settings
 from skmimood.exceptions import InputError
 
 
@@ -37,7 +41,7 @@ def run(tmp_path, monkeypatch):
         options = ["benchmarks", "accuracy", *defaults, "--device", "cpu", *arguments]
         monkeypatch.setattr(sys, "argv", options)
         main()
-        return tables.read_table(tmp_path / "results" / f"phantom{table}.csv")
+        return records.read_table(tmp_path / "results" / f"phantom{table}.csv")
 
     return command
 
@@ -65,7 +69,7 @@ def test_a_second_run_computes_nothing_and_a_forced_one_everything(run):
 
 
 def test_a_killed_run_goes_on_where_it_stopped(run, monkeypatch):
-    evaluate = accuracy.protocol.evaluate
+    evaluate = accuracy.stages.evaluate
 
     def killed(estimator, slices):
         if estimator.random_state == 1:
@@ -73,7 +77,7 @@ def test_a_killed_run_goes_on_where_it_stopped(run, monkeypatch):
         return evaluate(estimator, slices)
 
     with monkeypatch.context() as patch:
-        patch.setattr(accuracy.protocol, "evaluate", killed)
+        patch.setattr(accuracy.stages, "evaluate", killed)
         with pytest.raises(KeyboardInterrupt):
             run("--methods", "toy", "--seeds", "0", "1")
     before = Brightness.calls["fit"]
@@ -117,7 +121,7 @@ def test_a_network_keeps_the_commit_that_trained_it(tmp_path, monkeypatch):
         monkeypatch.setattr(ledger, "code_digest", lambda *modules: code)
         pipeline = Pipeline([("network", Network()), ("toy", Brightness())])
         pipeline["network"].transform = lambda X: X
-        protocol.fit(pipeline, np.zeros((2, 8, 8)), tmp_path / ledger.NAME)
+        stages.fit(pipeline, np.zeros((2, 8, 8)), tmp_path / ledger.NAME)
         return ledger.trained(tmp_path / ledger.NAME, pipeline)
 
     assert fitted_at("first", "code") == {"trained": "first", "trained_code": "code"}
@@ -144,7 +148,7 @@ def test_rows_are_replaced_and_those_of_other_runs_kept(run):
 
 def test_intervals_curves_and_differences_are_written(run):
     intervals = run("--methods", "toy,other", "--seeds", "0", "1", table="_intervals")
-    assert {row["metric"] for row in intervals} == {*tables.METRICS}
+    assert {row["metric"] for row in intervals} == {*records.METRICS}
     assert all(float(row["low"]) <= float(row["high"]) for row in intervals)
     assert {row["seeds"] for row in intervals} == {"0 1"}
     differences = run("--methods", "toy,other", "--seeds", "0", "1", table="_differences")

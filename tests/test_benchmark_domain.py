@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from benchmarks import domain
-from benchmarks.tables import replace_rows
+from benchmarks.commands import domain
+from benchmarks.records import replace_rows
 from skmimood.datasets import write_phantom_dataset
 
 
@@ -10,7 +10,7 @@ from skmimood.datasets import write_phantom_dataset
 def rows(tmp_path_factory):
     patch = pytest.MonkeyPatch()
     patch.setattr(domain, "_SIZES", (5,))
-    patch.setattr(domain, "_SPLITS", 2)
+    patch.setattr(domain, "N_DRAWS", 2)
     small = {"n_healthy": 8, "size": 32, "n_slices": 12}
     patch.setattr(
         domain,

@@ -9,9 +9,9 @@ from benchmark_toys import Brightness, toy_set, with_lesion_area
 from sklearn.base import BaseEstimator
 from sklearn.pipeline import Pipeline
 
-from benchmarks import protocol
-from benchmarks.bootstrap import Resamples, count, pixel_figures, precision_recall
-from benchmarks.protocol import Outcome
+from benchmarks.protocol import stages
+from benchmarks.protocol.bootstrap import Resamples, count, pixel_figures, precision_recall
+from benchmarks.protocol.stages import Outcome
 from skmimood import metrics
 
 
@@ -26,7 +26,7 @@ def rows_of(rows, **place):
 
 def test_parameters_are_chosen_by_the_ap_on_val(slices):
     estimator = Brightness().fit(slices.training_images())
-    chosen, trials = protocol.select(estimator, {"bright": [False, True]}, slices.tumour("val"))
+    chosen, trials = stages.select(estimator, {"bright": [False, True]}, slices.tumour("val"))
     assert chosen == {"bright": True}
     assert estimator.bright
     assert trials[1]["ap"] > trials[0]["ap"]
@@ -35,7 +35,7 @@ def test_parameters_are_chosen_by_the_ap_on_val(slices):
 def test_a_single_candidate_is_set_without_scoring(slices):
     before = Brightness.calls["score"]
     estimator = Brightness()
-    chosen, _ = protocol.select(estimator, {"power": [2.0]}, slices.tumour("val"))
+    chosen, _ = stages.select(estimator, {"power": [2.0]}, slices.tumour("val"))
     assert (chosen, estimator.power, Brightness.calls["score"]) == ({"power": 2.0}, 2.0, before)
 
 
@@ -45,9 +45,9 @@ def test_lambda_t_and_r_are_chosen_from_one_path_as_from_separate_runs(slices, q
         {"detector__threshold": [0.3, 0.5], "inpainter__n_steps": [2, 1], "inpainter__n_restorations": [2]},
         {"inpainter__mean_filter": [3, 7]},
     ]
-    by_path = protocol.select(quick_pipeline, grid, slices.tumour("val"))
-    monkeypatch.setattr(protocol, "varies_restorations_alone", lambda estimator, stage: False)
-    assert protocol.select(quick_pipeline, grid, slices.tumour("val")) == by_path
+    by_path = stages.select(quick_pipeline, grid, slices.tumour("val"))
+    monkeypatch.setattr(stages, "varies_restorations_alone", lambda estimator, stage: False)
+    assert stages.select(quick_pipeline, grid, slices.tumour("val")) == by_path
     assert len({trial["ap"] for trial in by_path[1]}) > 3
 
 
@@ -58,12 +58,12 @@ def test_the_choice_looks_at_evenly_spread_slices_of_many(slices):
             return super().decision_function(X)
 
     spy = Spy()
-    protocol.select(spy, {"power": [1.0, 2.0]}, slices.tumour("val"), max_slices=4)
+    stages.select(spy, {"power": [1.0, 2.0]}, slices.tumour("val"), max_slices=4)
     assert spy.n_seen == 4
 
 
 def test_the_threshold_comes_from_val_whatever_test_looks_like(slices):
-    outcome = protocol.evaluate(Brightness(), slices)
+    outcome = stages.evaluate(Brightness(), slices)
     row = rows_of(outcome.rows, split="test", slices="tumour", level="pixel", region="all")[0]
     val, test = slices.tumour("val"), slices.tumour("test")
     threshold = metrics.best_dice(val.lesions, val.images, return_threshold=True)[1]
@@ -73,7 +73,7 @@ def test_the_threshold_comes_from_val_whatever_test_looks_like(slices):
 
 
 def test_figures_pool_the_pixels_of_the_slices_that_a_row_names(slices):
-    rows = protocol.evaluate(Brightness(), slices).rows
+    rows = stages.evaluate(Brightness(), slices).rows
     test = slices.evaluated("test")
     head = rows_of(rows, split="test", slices="head", level="pixel")
     assert head[0]["ap"] == metrics.average_precision(test.lesions, test.images)
@@ -87,7 +87,7 @@ def test_thirds_by_lesion_area_hold_every_tumour_slice_once(slices):
     test = slices.evaluated("test")
     rows = np.where(test.has_lesion, np.arange(len(test)) % 7 + 1, 0)
     test = with_lesion_area(test, rows)
-    thirds = protocol.strata(test)
+    thirds = stages.strata(test)
     together = np.stack([thirds[name] for name in ("small", "medium", "large")])
     np.testing.assert_array_equal(together.sum(0), test.has_lesion)
     areas = test.lesions.sum((1, 2))
@@ -97,7 +97,7 @@ def test_thirds_by_lesion_area_hold_every_tumour_slice_once(slices):
 
 def test_equal_scores_everywhere_are_worth_the_base_rate(slices):
     test = slices.evaluated("test")
-    rows = protocol.pixel_rows(np.ones_like(test.images), test, {"all": 1.0, "interior": 1.0})
+    rows = stages.pixel_rows(np.ones_like(test.images), test, {"all": 1.0, "interior": 1.0})
     for row in rows_of(rows, slices="tumour", region="all"):
         base_rate = test[test.has_lesion].lesions.mean()
         assert row["ap"] == pytest.approx(base_rate)
@@ -109,7 +109,7 @@ def test_equal_scores_everywhere_are_worth_the_base_rate(slices):
 def test_a_region_without_lesions_leaves_figures_undefined_without_warning(slices):
     test = slices.tumour("test")
     outside = replace(test, region=~test.lesions)
-    row = rows_of(protocol.pixel_rows(test.images, outside), region="interior", slices="tumour")[0]
+    row = rows_of(stages.pixel_rows(test.images, outside), region="interior", slices="tumour")[0]
     assert np.isnan(row["ap"])
 
 
@@ -120,9 +120,9 @@ def test_a_false_alarm_takes_72_square_millimetres_of_connected_pixels():
     maps[2, np.arange(16), np.arange(16)] = 1
     maps[2, 12:14, 5:9] = 1  # 16 joined at corners, and 8 apart
     maps[3, :4, :5] = 0.5
-    np.testing.assert_array_equal(protocol.false_alarms(maps, 0.5, 1.9), [True, False, False, False])
-    np.testing.assert_array_equal(protocol.false_alarms(maps, 0.5, 2.7), [True, True, True, False])
-    assert not protocol.false_alarms(maps, 0.5, 2.7, np.zeros(maps.shape, bool)).any()
+    np.testing.assert_array_equal(stages.false_alarms(maps, 0.5, 1.9), [True, False, False, False])
+    np.testing.assert_array_equal(stages.false_alarms(maps, 0.5, 2.7), [True, True, True, False])
+    assert not stages.false_alarms(maps, 0.5, 2.7, np.zeros(maps.shape, bool)).any()
 
 
 def test_false_alarms_are_counted_on_tumour_free_slices_alone(slices):
@@ -130,9 +130,7 @@ def test_false_alarms_are_counted_on_tumour_free_slices_alone(slices):
     maps = test.lesions.astype(float)
     free = np.flatnonzero(~test.has_lesion)
     maps[free[0], 5:10, 5:10] = 1
-    head = rows_of(
-        protocol.pixel_rows(maps, test, {"all": 0.5, "interior": 0.5}), slices="head", region="all"
-    )
+    head = rows_of(stages.pixel_rows(maps, test, {"all": 0.5, "interior": 0.5}), slices="head", region="all")
     assert head[0]["false_alarm_rate"] == pytest.approx(1 / len(free))
 
 
@@ -142,7 +140,7 @@ def test_slices_are_scored_by_the_top_of_their_map_and_by_a_score_of_their_own(s
             return -X.mean((1, 2))
 
     test = slices.evaluated("test")
-    rows = protocol.image_rows(Classifier(), test.lesions.astype(float), test)
+    rows = stages.image_rows(Classifier(), test.lesions.astype(float), test)
     assert rows[0]["auroc"] == 1.0
     assert rows[1]["region"] == "classifier"
     assert rows[1]["auroc"] < 1.0
@@ -150,7 +148,7 @@ def test_slices_are_scored_by_the_top_of_their_map_and_by_a_score_of_their_own(s
 
 def test_tokens_are_evaluated_on_val_and_test(slices, quick_pipeline):
     quick_pipeline.fit(slices.training_images())
-    rows = rows_of(protocol.evaluate(quick_pipeline, slices).rows, level="token")
+    rows = rows_of(stages.evaluate(quick_pipeline, slices).rows, level="token")
     assert [(row["split"], row["slices"]) for row in rows] == [
         ("val", "tumour"), ("test", "tumour"), ("test", "head"),
     ]  # fmt: skip
@@ -159,14 +157,14 @@ def test_tokens_are_evaluated_on_val_and_test(slices, quick_pipeline):
 
 def test_a_fitted_step_that_comes_from_a_cache_counts_with_the_time_of_its_training(tmp_path, monkeypatch):
     clock = iter([0.0, 50.0, 100.0, 101.0])
-    monkeypatch.setattr(protocol, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    monkeypatch.setattr(stages, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
 
     class Network(BaseEstimator):
         def fit(self, X):
             self.state_ = {"weights": np.ones(3)}
             return self
 
-    seconds = [protocol.fit(Network(), np.zeros((2, 8, 8)), tmp_path / "ledger.json") for _ in range(2)]
+    seconds = [stages.fit(Network(), np.zeros((2, 8, 8)), tmp_path / "ledger.json") for _ in range(2)]
     assert seconds == [50.0, 50.0]
 
 
@@ -184,7 +182,7 @@ def test_a_training_is_told_whose_slices_it_gets(slices):
     pipeline = Pipeline([("first", Step()), ("toy", Brightness()), ("last", Step())])
     pipeline["toy"].transform = lambda X: X
     images, patients = slices.training_images(), slices.training_patients()
-    protocol.fit(pipeline, images, None, patients)
+    stages.fit(pipeline, images, None, patients)
     assert len(images) == len(patients)
     assert [groups.tolist() for groups in told] == 2 * [patients.tolist()]
     assert {*patients} == {"train-0", "train-1", "train-2"}
@@ -275,7 +273,7 @@ def test_a_curve_starts_at_the_highest_scores_and_ends_at_the_base_rate():
 
 
 def test_an_outcome_comes_back_as_it_was_saved(slices, tmp_path):
-    outcome = protocol.evaluate(Brightness(), slices)
+    outcome = stages.evaluate(Brightness(), slices)
     outcome.run.update(seed=0)
     outcome.save(tmp_path / "outcome.npz")
     loaded = Outcome.load(tmp_path / "outcome.npz")

@@ -8,8 +8,11 @@ from benchmark_toys import toy_set
 from sklearn.base import BaseEstimator
 from sklearn.pipeline import Pipeline
 
-from benchmarks import figures, report, tables
-from benchmarks.methods import METHODS
+from benchmarks import records
+from benchmarks.commands import report
+from benchmarks.commands.accuracy import save_cases
+from benchmarks.protocol.methods import METHODS
+from benchmarks.report import accuracy, figures
 
 
 def result(method, seed, ap, **more):
@@ -30,7 +33,7 @@ def results(tmp_path):
     rows += [result("mimood-paper", 0, 0.2, level="token", split=split) for split in ("val", "test")]
     rows += [result("intensity", 0, 0.7, level="image", slices="head")]
     rows += [result("intensity", 0, 0.1, slices=slices) for slices in ("small", "large", "dark")]
-    tables.replace_rows(folder / "lgg.csv", rows, tables.COLUMNS)
+    records.replace_rows(folder / "lgg.csv", rows, records.COLUMNS)
     run = {
         "dataset": "lgg",
         "seed": 0,
@@ -48,22 +51,24 @@ def results(tmp_path):
         },
         {**run, "method": "intensity", "fit_seconds": 0.2, "parameters": '{"erosion": 7, "smoothing": 1.0}'},
     ]
-    tables.replace_rows(folder / "lgg_runs.csv", runs, tables.RUN_COLUMNS)
+    records.replace_rows(folder / "lgg_runs.csv", runs, records.RUN_COLUMNS)
     place = {**run, "method": "mimood-paper", "slices": "tumour", "region": "all", "seeds": "0 1"}
-    tables.replace_rows(
+    records.replace_rows(
         folder / "lgg_intervals.csv", [{**place, "metric": "ap", "mean": 0.4, "low": 0.35, "high": 0.45}],
-        tables.INTERVAL_COLUMNS, tables.SUMMARY_KEY,
+        records.INTERVAL_COLUMNS, records.SUMMARY_KEY,
     )  # fmt: skip
     gap = {**place, "minus": "intensity", "metric": "ap", "mean": -0.2, "low": -0.3, "high": 0.1}
-    tables.replace_rows(folder / "lgg_differences.csv", [gap], tables.DIFFERENCE_COLUMNS, tables.SUMMARY_KEY)
+    records.replace_rows(
+        folder / "lgg_differences.csv", [gap], records.DIFFERENCE_COLUMNS, records.SUMMARY_KEY
+    )
     curve = [{**place, "recall": x, "precision": 1 - x} for x in (0.0, 0.5, 1.0)]
-    tables.replace_rows(folder / "lgg_curves.csv", curve, tables.CURVE_COLUMNS, tables.SUMMARY_KEY)
+    records.replace_rows(folder / "lgg_curves.csv", curve, records.CURVE_COLUMNS, records.SUMMARY_KEY)
     return folder
 
 
 @pytest.fixture
 def text(results, tmp_path):
-    return report.render(results, tmp_path / "figures", tmp_path)
+    return accuracy.render(results, tmp_path / "figures", tmp_path)
 
 
 def line_of(text, heading, method):
@@ -114,39 +119,39 @@ def test_figures_are_drawn_and_linked_and_the_same_each_time(results, text, tmp_
     links = re.findall(r"\]\((.+?)\)", text)
     assert len(links) == 2
     before = [(tmp_path / link).read_bytes() for link in links]
-    report.render(results, tmp_path / "figures", tmp_path)
+    accuracy.render(results, tmp_path / "figures", tmp_path)
     assert [(tmp_path / link).read_bytes() for link in links] == before
 
 
 def test_the_readme_keeps_what_stands_outside_the_markers(tmp_path):
     readme = tmp_path / "README.md"
-    readme.write_text(f"before\n{report.START}\nold\n{report.END}\nafter\n")
+    readme.write_text(f"before\n{accuracy.START}\nold\n{accuracy.END}\nafter\n")
     for _ in range(2):
-        report.fill(readme, "new")
-    assert readme.read_text() == f"before\n{report.START}\n\nnew\n\n{report.END}\nafter\n"
+        report.fill(readme, "new", accuracy.START, accuracy.END)
+    assert readme.read_text() == f"before\n{accuracy.START}\n\nnew\n\n{accuracy.END}\nafter\n"
 
 
 def test_a_readme_without_markers_is_refused(tmp_path):
     readme = tmp_path / "README.md"
     readme.write_text("text")
     with pytest.raises(SystemExit, match="lacks the lines"):
-        report.fill(readme, "new")
+        report.fill(readme, "new", accuracy.START, accuracy.END)
     assert readme.read_text() == "text"
 
 
 def test_without_results_the_report_says_so(tmp_path):
-    assert report.render(tmp_path, tmp_path, tmp_path) == "No results yet."
+    assert accuracy.render(tmp_path, tmp_path, tmp_path) == "No results yet."
 
 
 def test_published_figures_belong_to_methods_that_there_are():
-    rows = tables.read_table(report.PUBLISHED)
+    rows = records.read_table(accuracy.PUBLISHED)
     assert {row["method"] for row in rows if row["method"]} <= {*METHODS}
     assert all(row["data"] and row["source"] for row in rows)
 
 
 def test_undefined_figures_are_empty_cells(tmp_path):
-    tables.replace_rows(tmp_path / "lgg.csv", [result("mae", 0, np.nan)], tables.COLUMNS)
-    row = tables.read_table(tmp_path / "lgg.csv")[0]
+    records.replace_rows(tmp_path / "lgg.csv", [result("mae", 0, np.nan)], records.COLUMNS)
+    row = records.read_table(tmp_path / "lgg.csv")[0]
     assert (row["ap"], row["false_alarm_rate"]) == ("", "")
 
 
@@ -175,7 +180,7 @@ def test_cases_are_kept_and_drawn(tmp_path):
 
     tumour = toy_set().tumour("test")
     pipeline = Pipeline([("tokens", First()), ("last", Tokens(tumour.images))])
-    figures.save_cases(pipeline, tumour, tmp_path / "c.npz")
+    save_cases(pipeline, tumour, tmp_path / "c.npz")
     with np.load(tmp_path / "c.npz") as file:
         assert file["titles"].tolist() == ["bright"]
         assert file["image"].shape == (1, 32, 32)

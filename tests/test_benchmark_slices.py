@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from benchmark_toys import toy_patient, toy_set
 
-from benchmarks.planted import Brain, plant
-from benchmarks.slices import MAX_SLICES, Prepared, SliceSet, cut, interior, join
-from benchmarks.sources import healthy_scans, open_slices, phantom_slices, scans_of
+from benchmarks.data.planted import Brain, plant
+from benchmarks.data.slices import MAX_SLICES, Prepared, SliceSet, cut, interior, join
+from benchmarks.data.sources import healthy_scans, open_slices, phantom_slices, scans_of
 from skmimood.datasets import LESION_KINDS, write_phantom_dataset
 from skmimood.exceptions import InputError
 from skmimood.nifti import read_scan
@@ -180,7 +180,7 @@ def test_scans_become_slices_once_and_come_from_the_cache_or_a_file_then(lgg, tm
     def read_again(*_):
         raise AssertionError
 
-    monkeypatch.setattr("benchmarks.sources.slices_of", read_again)
+    monkeypatch.setattr("benchmarks.data.sources.slices_of", read_again)
     for options in ({"root": str(lgg)}, {"root": "nowhere", "file": file}):
         again = open_slices("lgg", 32, cache=cache, **options)
         assert again.fingerprint() == slices.fingerprint()

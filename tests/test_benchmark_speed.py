@@ -12,21 +12,13 @@ from conftest import small_steps
 from sklearn.pipeline import Pipeline
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import (
-    floor,
-    growth,
-    headline,
-    pareto,
-    report,
-    scaling,
-    speed,
-    speed_report,
-    tables,
-    timing,
-    untrained,
-)
-from benchmarks.methods import Method
-from benchmarks.timing import Subject
+from benchmarks import records
+from benchmarks.commands import pareto, report, scaling, speed
+from benchmarks.protocol.methods import Method
+from benchmarks.report import figures, headline
+from benchmarks.report import speed as speed_report
+from benchmarks.timing import floor, growth, stopwatch, untrained
+from benchmarks.timing.stopwatch import Subject
 from skmimood.baselines import AutoregressiveRestorer
 from skmimood.exceptions import InputError
 from skmimood.networks.transformer import TokenTransformer
@@ -125,7 +117,7 @@ def test_the_floor_of_a_gpu_needs_none(session):
 def test_a_command_prints_and_keeps_the_records_of_other_groups(tmp_path, monkeypatch, capsys):
     def group(name):
         return lambda session: [
-            speed.record(name, timing.Timing([1.0, 3.0, 2.0]), "call", precision="none", image_size=1)
+            speed.record(name, stopwatch.Timing([1.0, 3.0, 2.0]), "call", precision="none", image_size=1)
         ]
 
     monkeypatch.setattr(speed, "GROUPS", {"first": group("a"), "second": group("b")})
@@ -158,21 +150,21 @@ def test_subjects_run_in_turn_and_only_the_slow_go_without_warm_up(monkeypatch):
 
         return Subject(name, run)
 
-    monkeypatch.setattr(timing.time, "perf_counter", lambda: now[0])
-    found = timing.interleave([subject("quick", 1.0), subject("slow", 5.0)], CPU, repeats=2, patience=4.0)
+    monkeypatch.setattr(stopwatch.time, "perf_counter", lambda: now[0])
+    found = stopwatch.interleave([subject("quick", 1.0), subject("slow", 5.0)], CPU, repeats=2, patience=4.0)
     assert order == ["quick", "slow", "quick", "quick"]
     assert (found["quick"].runs, found["slow"].runs) == ([1.0, 1.0], [5.0])
 
 
 def test_what_was_left_out_is_added_to_the_seconds(monkeypatch):
-    monkeypatch.setattr(timing.time, "perf_counter", lambda: 0.0)
-    seconds, _ = timing.measure(lambda: 7.0, CPU)
+    monkeypatch.setattr(stopwatch.time, "perf_counter", lambda: 0.0)
+    seconds, _ = stopwatch.measure(lambda: 7.0, CPU)
     assert seconds == 7.0
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells the peak of a part of a run")
 def test_peak_memory_is_what_a_run_grows_by():
-    _, memory = timing.measure(lambda: np.ones(2**24).sum() * 0, CPU)
+    _, memory = stopwatch.measure(lambda: np.ones(2**24).sum() * 0, CPU)
     assert 0.9 * 2**27 < memory < 1.5 * 2**27
 
 
@@ -257,8 +249,8 @@ def test_a_restoration_is_as_many_passes_as_its_steps(session, monkeypatch):
 
 def test_a_power_law_is_found():
     values = np.array([1.0, 2.0, 8.0])
-    assert growth.exponent(values, 3 * values**1.5) == pytest.approx(1.5)
-    assert np.isnan(growth.exponent([1.0], [2.0]))
+    assert figures.exponent(values, 3 * values**1.5) == pytest.approx(1.5)
+    assert np.isnan(figures.exponent([1.0], [2.0]))
 
 
 def test_growth_varies_one_thing_at_a_time_and_ends_with_patience(session, monkeypatch):
@@ -325,7 +317,7 @@ def test_the_command_writes_a_table_that_the_report_reads(toys, monkeypatch, tmp
     methods = {name: Method(name, lambda _, name=name: pipelines[name], {}) for name in pipelines}
     monkeypatch.setattr(pareto, "METHODS", methods)
     monkeypatch.setattr(pareto, "slices_of_command", lambda _: slices)
-    monkeypatch.setattr(pareto.protocol, "fit", lambda *_: 0.0)
+    monkeypatch.setattr(pareto.stages, "fit", lambda *_: 0.0)
     monkeypatch.setattr(pareto, "GRIDS", {"mimood": [{"n_steps": [2]}], "ar": [{"n_restorations": [4]}]})
     parser = argparse.ArgumentParser()
     pareto.add_arguments(parser)
@@ -338,8 +330,8 @@ def test_the_command_writes_a_table_that_the_report_reads(toys, monkeypatch, tmp
 
 def test_a_cohort_takes_the_start_and_then_scan_after_scan():
     measured = {"workers": 2, "start_seconds": 100.0, "seconds_per_scan": 36.0}
-    assert scaling.cohort_hours(measured, 1, 10_000) == (100 + 5000 * 36) / 3600
-    assert scaling.cohort_hours(measured, 64, 10_000) == (100 + 79 * 36) / 3600
+    assert speed_report.cohort_hours(measured, 1, 10_000) == (100 + 5000 * 36) / 3600
+    assert speed_report.cohort_hours(measured, 64, 10_000) == (100 + 79 * 36) / 3600
 
 
 def test_the_start_of_workers_is_told_from_their_work(tmp_path, monkeypatch):
@@ -395,7 +387,7 @@ def results(tmp_path):
         row | {"variant": "float32", "is_default": False, "best_dice": 0.513},
         row | {"variant": "bfloat16", "is_default": False},
     ]  # fmt: skip
-    tables.replace_rows(folder / "lgg_pareto.csv", rows, pareto.COLUMNS, ("dataset",))
+    records.replace_rows(folder / "lgg_pareto.csv", rows, pareto.COLUMNS, ("dataset",))
     return folder
 
 

@@ -8,7 +8,7 @@ from rounding import assert_same
 from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import Pipeline
 
-from benchmarks.plain_reading import plain_maps
+from benchmarks.timing.plain_reading import plain_maps
 from skmimood import AnomalousTokenDetector, load_model, save_model
 from skmimood.exceptions import InputError
 from skmimood.metrics import token_labels

@@ -9,7 +9,7 @@ import torch
 from conftest import as_if_fitted_with, make_slices, plant_lesions
 from rounding import assert_same
 
-from benchmarks.plain_reading import at_precision, plain_maps, plain_restore
+from benchmarks.timing.plain_reading import at_precision, plain_maps, plain_restore
 from skmimood.networks.transformer import Block, TokenTransformer
 from skmimood.networks.weights import new_network
 from skmimood.runtime.streams import Streams

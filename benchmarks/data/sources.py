@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from scipy.ndimage import binary_fill_holes
 
-from benchmarks.planted import planted_slices
-from benchmarks.slices import SliceSet, check_splits, join, rounded, slices_of
+from benchmarks.data.planted import planted_slices
+from benchmarks.data.slices import SliceSet, check_splits, join, rounded, slices_of
 from skmimood.datasets import (
     LESION_KINDS,
     load_brats,

@@ -10,7 +10,7 @@ import numpy as np
 from scipy.ndimage import distance_transform_edt, gaussian_filter, map_coordinates
 from sklearn.cluster import KMeans
 
-from benchmarks.slices import MIN_EVALUATED_SHARE, SliceSet, cut, join, learn_spacing, prepared, rounded
+from benchmarks.data.slices import MIN_EVALUATED_SHARE, SliceSet, cut, join, learn_spacing, prepared, rounded
 from skmimood.datasets.atlas import Frame
 from skmimood.datasets.lesions import LESION_KINDS, Lesion, displace, paint_lesion, plan_lesions
 from skmimood.datasets.scan_sets import ScanSet

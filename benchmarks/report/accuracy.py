@@ -1,31 +1,23 @@
-"""Render the tables and figures of all results into benchmarks/README.md and benchmarks/figures."""
+"""Tables and figures of accuracy."""
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 
-from benchmarks import domain, figures, headline, ledger, records, speed_report, tables
-from benchmarks.ablation import VARIANTS
-from benchmarks.methods import title
+from benchmarks import records
+from benchmarks.protocol import ledger
+from benchmarks.protocol.methods import title
+from benchmarks.protocol.variants import VARIANTS
+from benchmarks.report import figures
+from benchmarks.report.results import DATA_TITLES, PIXELS, Rows, Run, load_runs, place_of
+from benchmarks.report.tables import markdown
 from skmimood.datasets import LESION_KINDS
 
 START, END = "<!-- accuracy:start -->", "<!-- accuracy:end -->"
-PUBLISHED = Path(__file__).parent / "published.csv"
-README = Path(__file__).parent / "README.md"
-FIGURES = Path(__file__).parent / "figures"
-_DATA_TITLES = {
-    "phantom": "Brain phantom (T2)",
-    "lgg": "TCGA-LGG, FLAIR",
-    "ixi-synthetic": "Lesions planted into IXI, T1",
-    "brats": "BraTS",
-    "mslub": "MSLUB",
-    "folder": "Folder of scans and masks",
-}
+PUBLISHED = Path(__file__).parents[1] / "published.csv"
 _METRIC_TITLES = {
     "best_dice": "best Dice",
     "ap": "AP",
@@ -33,139 +25,6 @@ _METRIC_TITLES = {
     "dice_at_val_threshold": "Dice at val threshold",
     "false_alarm_rate": "false alarms",
 }
-
-Rows = Sequence[dict[str, str]]
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--results", type=Path, default=records.RESULTS, help="folder of the tables")
-    parser.add_argument("--readme", type=Path, default=README, help="file with the markers")
-    parser.add_argument("--figures", type=Path, default=FIGURES, help="folder of the figures")
-    parser.add_argument(
-        "--cases", type=Path, metavar="FILE.npz",
-        help="only draw these cases, which `accuracy` keeps in its cache, beside them: local, never to be published",
-    )  # fmt: skip
-
-
-def run(arguments: argparse.Namespace) -> None:
-    if arguments.cases is not None:
-        figures.draw_cases(arguments.cases, arguments.cases.with_suffix(".png"))
-        return
-    text = render(arguments.results, arguments.figures, arguments.readme.parent)
-    fill(arguments.readme, text)
-    speed = speed_report.render(arguments.results, arguments.figures, arguments.readme.parent)
-    fill(arguments.readme, speed, speed_report.START, speed_report.END)
-    fill(arguments.readme, domain.render(arguments.results), domain.START, domain.END)
-    if arguments.readme == README:
-        shown = headline.headline(arguments.results, load_runs(arguments.results), _DATA_TITLES)
-        fill(README.parents[1] / "README.md", shown, headline.START, headline.END)
-
-
-def fill(readme: Path, text: str, first: str = START, last: str = END) -> None:
-    """Put ``text`` between the two markers of a file.
-
-    Raises
-    ------
-    SystemExit
-        If they are not there.
-    """
-    before, start, rest = readme.read_text(encoding="utf-8").partition(first)
-    _, end, after = rest.partition(last)
-    if not start or not end:
-        raise SystemExit(
-            f"error: {readme} lacks the lines {first} and {last}. Put them where the tables belong."
-        )
-    readme.write_text(f"{before}{first}\n\n{text.strip()}\n\n{last}{after}", encoding="utf-8")
-
-
-@dataclass(frozen=True)
-class Run:
-    """All results of one data set, preset and device.
-
-    Attributes
-    ----------
-    dataset, preset, device : str
-        What they are of.
-    rows, runs, intervals, curves, differences : sequence of dict
-        Lines of the tables.
-    """
-
-    dataset: str
-    preset: str
-    device: str
-    rows: Rows
-    runs: Rows
-    intervals: Rows
-    curves: Rows
-    differences: Rows
-    ablation: Rows
-
-    @property
-    def methods(self) -> list[str]:
-        """Names of the methods, the highest mean AP over pixels of tumour slices first."""
-        names = dict.fromkeys(row["method"] for row in self.rows)
-        return sorted(names, key=lambda name: -(self.mean(name, "ap", _PIXELS) or 0.0))
-
-    @property
-    def region(self) -> str:
-        """What is evaluated besides all pixels, ``"interior"`` or ``"brain"``."""
-        named = {row["region"] for row in self.rows if row["level"] == "pixel"} - {"all"}
-        return min(named, default="all")
-
-    def values(self, method: str, metric: str, place: dict[str, str]) -> list[float]:
-        """Return a figure of each seed."""
-        wanted = {"method": method, **place}
-        rows = [row for row in self.rows if wanted.items() <= row.items()]
-        return [float(row[metric]) for row in rows if row[metric]]
-
-    def mean(self, method: str, metric: str, place: dict[str, str]) -> float | None:
-        """Return the mean over seeds, None without any."""
-        values = self.values(method, metric, place)
-        return mean(values) if values else None
-
-    def interval(self, method: str, metric: str, place: dict[str, str]) -> tuple[float, float] | None:
-        """Return the bootstrap interval of a figure over pixels of test slices."""
-        wanted = {"method": method, "metric": metric, "slices": place["slices"], "region": place["region"]}
-        seeds = {row["seed"] for row in self.rows if row["method"] == method}
-        for row in self.intervals:
-            if set(row["seeds"].split()) != seeds:
-                continue  # of another run than the mean beside it
-            if place["level"] == "pixel" and wanted.items() <= row.items():
-                return float(row["low"]), float(row["high"])
-        return None
-
-    def cell(self, method: str, metric: str, place: dict[str, str], *, interval: bool = False) -> str:
-        """Return mean, standard deviation over seeds and, if asked for, the interval, as text."""
-        values = self.values(method, metric, place)
-        if not values:
-            return ""
-        text = f"{mean(values):.3f}"
-        if len(values) > 1:
-            text += f" ± {stdev(values):.3f}"
-        bounds = self.interval(method, metric, place) if interval else None
-        return text if bounds is None else f"{text} [{bounds[0]:.3f}, {bounds[1]:.3f}]"
-
-
-def _place(level: str, slices: str = "tumour", region: str = "all", split: str = "test") -> dict[str, str]:
-    return {"level": level, "slices": slices, "region": region, "split": split}
-
-
-_PIXELS = _place("pixel")
-
-
-def load_runs(results: Path) -> list[Run]:
-    """Read all tables of a folder and divide them by data set, preset and device."""
-    runs = []
-    for dataset in _DATA_TITLES:
-        parts = [
-            tables.read_table(results / f"{dataset}{suffix}.csv")
-            for suffix in ("", "_runs", "_intervals", "_curves", "_differences", "_ablation")
-        ]
-        for preset, device in dict.fromkeys((row["preset"], row["device"]) for row in parts[0]):
-            same = {"preset": preset, "device": device}
-            chosen = [[row for row in rows if same.items() <= row.items()] for rows in parts]
-            runs.append(Run(dataset, preset, device, *chosen))
-    return runs
 
 
 def render(results: Path, folder: Path, base: Path) -> str:
@@ -184,7 +43,7 @@ def render(results: Path, folder: Path, base: Path) -> str:
     -------
     str
     """
-    published, parts = tables.read_table(PUBLISHED), []
+    published, parts = records.read_table(PUBLISHED), []
     for run in load_runs(results):
         stem = figures.slug(f"{run.dataset}-{run.preset}-{run.device}")
         bars, curves = folder / f"{stem}-bars.png", folder / f"{stem}-curves.png"
@@ -210,7 +69,7 @@ def sections(run: Run, published: Rows) -> Iterable[str]:
     """Return heading and tables of one run as Markdown."""
     seeds = sorted({row["seed"] for row in run.rows}, key=int)
     commits = sorted({row["commit"] for row in run.rows})
-    yield f"### {_DATA_TITLES[run.dataset]}: preset {run.preset}, {run.device}"
+    yield f"### {DATA_TITLES[run.dataset]}: preset {run.preset}, {run.device}"
     yield (
         f"Seeds {', '.join(seeds)}; scored at commit {', '.join(commits)}; {ledger.sentence(run.runs)}. "
         "Mean ± standard deviation over seeds, where there is more than one, and in brackets the 95 % interval over "
@@ -230,10 +89,10 @@ def sections(run: Run, published: Rows) -> Iterable[str]:
 def _pixel_tables(run: Run, published: Rows) -> Iterable[str]:
     known = _published_of(published, "pixel")
     places = [
-        ("Pixels of tumour slices", _PIXELS, True),
-        (f"Pixels of tumour slices, {run.region} only", _place("pixel", region=run.region), False),
-        ("Pixels of all head slices, tumour-free ones too", _place("pixel", "head"), False),
-        (f"Pixels of all head slices, {run.region} only", _place("pixel", "head", run.region), False),
+        ("Pixels of tumour slices", PIXELS, True),
+        (f"Pixels of tumour slices, {run.region} only", place_of("pixel", region=run.region), False),
+        ("Pixels of all head slices, tumour-free ones too", place_of("pixel", "head"), False),
+        (f"Pixels of all head slices, {run.region} only", place_of("pixel", "head", run.region), False),
     ]
     for heading, place, is_headline in places:
         names = ["best_dice", "ap", "auroc", "dice_at_val_threshold"]
@@ -260,7 +119,7 @@ def _difference_table(run: Run) -> Iterable[str]:
             row["metric"],
         ): f"{float(row['mean']):+.3f} [{float(row['low']):+.3f}, {float(row['high']):+.3f}]"
         for row in run.differences
-        if (row["slices"], row["region"]) == (_PIXELS["slices"], _PIXELS["region"])
+        if (row["slices"], row["region"]) == (PIXELS["slices"], PIXELS["region"])
     }
     names = ("best_dice", "ap", "auroc", "dice_at_val_threshold")
     ours = {row["method"] for row in run.differences}
@@ -275,11 +134,11 @@ def _difference_table(run: Run) -> Iterable[str]:
 
 def _token_table(run: Run, published: Rows) -> Iterable[str]:
     known = _published_of(published, "token")
-    methods = [name for name in run.methods if run.values(name, "ap", _place("token"))]
-    methods.sort(key=lambda name: -(run.mean(name, "ap", _place("token", split="val")) or 0.0))
+    methods = [name for name in run.methods if run.values(name, "ap", place_of("token"))]
+    methods.sort(key=lambda name: -(run.mean(name, "ap", place_of("token", split="val")) or 0.0))
 
     def cells(method: str) -> list[str]:
-        places = [_place("token", split=split) for split in ("val", "test")]
+        places = [place_of("token", split=split) for split in ("val", "test")]
         row = [run.cell(method, name, place) for place in places for name in ("ap", "auroc")]
         return [*row, _joined(known.get(method), ("ap", "auroc"))]
 
@@ -294,7 +153,7 @@ def _image_table(run: Run, published: Rows) -> Iterable[str]:
         (name, region)
         for name in run.methods
         for region in ("all", "classifier")
-        if run.values(name, "auroc", _place("image", "head", region))
+        if run.values(name, "auroc", place_of("image", "head", region))
     ]
     labels = {
         pair: title(pair[0]) + (", its own score" if pair[1] == "classifier" else "") for pair in scored
@@ -302,7 +161,7 @@ def _image_table(run: Run, published: Rows) -> Iterable[str]:
 
     def cells(label: str) -> list[str]:
         name, region = next(pair for pair, text in labels.items() if text == label)
-        place = _place("image", "head", region)
+        place = place_of("image", "head", region)
         row = [run.cell(name, metric, place) for metric in ("auroc", "ap")]
         return [*row, _joined(known.get(name) if region == "classifier" else None, ("auroc",))]
 
@@ -312,11 +171,13 @@ def _image_table(run: Run, published: Rows) -> Iterable[str]:
 
 
 def _strata_table(run: Run, heading: str, strata: Sequence[str]) -> Iterable[str]:
-    strata = [name for name in strata if any(run.values(m, "ap", _place("pixel", name)) for m in run.methods)]
+    strata = [
+        name for name in strata if any(run.values(m, "ap", place_of("pixel", name)) for m in run.methods)
+    ]
     if strata:
         yield _table(
             heading, list(strata), run.methods,
-            lambda method: [run.cell(method, "ap", _place("pixel", name)) for name in strata],
+            lambda method: [run.cell(method, "ap", place_of("pixel", name)) for name in strata],
         )  # fmt: skip
 
 
@@ -360,7 +221,7 @@ def _ablation_table(run: Run) -> Iterable[str]:
     heading = (
         f"Ablation: one change of the recipe at a time, all pixels of the tumour slices of val, seed {seeds}"
     )
-    yield f"**{heading}**\n\n{tables.markdown(header, lines)}"
+    yield f"**{heading}**\n\n{markdown(header, lines)}"
 
 
 def _parameters(text: str) -> str:
@@ -374,7 +235,7 @@ def published_section(published: Rows) -> str:
     rows = [[row[name] for name in names] for row in published]
     header = ["method", "level", "best Dice", "AP", "AUROC", "s per 32 slices", "data", "source"]
     remark = "Measured by others on other data: not comparable with the tables above."
-    return "\n".join(["### ¹ Published on other data", "", remark, "", tables.markdown(header, rows)])
+    return "\n".join(["### ¹ Published on other data", "", remark, "", markdown(header, rows)])
 
 
 def _published_of(published: Rows, level: str) -> dict[str, dict[str, str]]:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 import torch
 
-from benchmarks.floor import Machine, restoration_floor
-from benchmarks.timing import interleave, maps_of
-from benchmarks.untrained import MASKED_SHARE, Networks, build, phantoms, set_restoration
+from benchmarks.timing.floor import Machine, restoration_floor
+from benchmarks.timing.stopwatch import interleave, maps_of
+from benchmarks.timing.untrained import MASKED_SHARE, Networks, build, phantoms, set_restoration
 
 SERIES: dict[str, tuple[float, ...]] = {
     "images": (8, 16, 32, 64, 128, 256),
@@ -70,10 +69,3 @@ def grow(
             set_restoration(pipeline)
             if timing.seconds > patience:
                 break
-
-
-def exponent(values: Sequence[float], seconds: Sequence[float]) -> float:
-    """Fit seconds = c * value ** exponent by least squares of the logarithms; NaN for fewer than two values."""
-    if len(values) < 2:
-        return float("nan")
-    return float(np.polyfit(np.log(values), np.log(seconds), 1)[0])

@@ -5,14 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from benchmarks import ledger
-from benchmarks.methods import title
-from benchmarks.tables import markdown
-
-if TYPE_CHECKING:
-    from benchmarks.report import Run
+from benchmarks.protocol import ledger
+from benchmarks.protocol.methods import title
+from benchmarks.report.results import Run
+from benchmarks.report.tables import markdown
 
 START, END = "<!-- figures:start -->", "<!-- figures:end -->"
 _PLACE = {"level": "pixel", "slices": "tumour", "region": "all", "split": "test"}

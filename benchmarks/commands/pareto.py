@@ -13,12 +13,13 @@ import torch
 from sklearn.model_selection import ParameterGrid
 from sklearn.pipeline import Pipeline
 
-from benchmarks import ledger, protocol, records, tables
-from benchmarks.accuracy import Log, add_data_arguments, slices_of_command, told_in_a_line
-from benchmarks.methods import METHODS, Settings
-from benchmarks.plain_reading import plain_maps
-from benchmarks.slices import SliceSet
-from benchmarks.timing import Subject, interleave
+from benchmarks import records
+from benchmarks.commands.options import Log, add_data_arguments, slices_of_command, told_in_a_line
+from benchmarks.data.slices import SliceSet
+from benchmarks.protocol import ledger, stages
+from benchmarks.protocol.methods import METHODS, Settings
+from benchmarks.timing.plain_reading import plain_maps
+from benchmarks.timing.stopwatch import Subject, interleave
 from skmimood import metrics
 from skmimood.runtime.device import resolve_device
 
@@ -75,9 +76,9 @@ def run(arguments: argparse.Namespace) -> None:
     pipelines, trained = {}, {}
     for name in arguments.methods.split(","):
         pipelines[name] = METHODS[name].build(settings)
-        protocol.fit(pipelines[name], slices.training_images(), kept, slices.training_patients())
+        stages.fit(pipelines[name], slices.training_images(), kept, slices.training_patients())
         trained[name] = ledger.trained(kept, pipelines[name])
-        chosen, _ = protocol.select(pipelines[name], METHODS[name].grid, slices.tumour("val"))
+        chosen, _ = stages.select(pipelines[name], METHODS[name].grid, slices.tumour("val"))
         say(f"{name}: {chosen}")
     told = {
         "dataset": arguments.data, "preset": arguments.preset, "seed": arguments.seed,
@@ -85,7 +86,7 @@ def run(arguments: argparse.Namespace) -> None:
     }  # fmt: skip
     rows = measure(pipelines, slices, resolve_device(arguments.device), repeats=arguments.repeats)
     rows = [told | trained[row["method"]] | row for row in rows]
-    tables.replace_rows(arguments.results / f"{arguments.data}_pareto.csv", rows, COLUMNS, _KEY)
+    records.replace_rows(arguments.results / f"{arguments.data}_pareto.csv", rows, COLUMNS, _KEY)
     say(f"{len(rows)} variants")
 
 
@@ -205,7 +206,7 @@ def _uncached(
     name: str, pipeline: Pipeline, images: np.ndarray, rows: Sequence[dict[str, Any]]
 ) -> list[dict[str, Any]]:
     """Return the default row of AR, as the pipeline is set, with the time that it takes without a key-value cache."""
-    seconds = protocol.seconds_per_32_uncached(pipeline, images)
+    seconds = stages.seconds_per_32_uncached(pipeline, images)
     default = [row for row in rows if row["method"] == name and row["is_default"]]
     if seconds is None:
         return []

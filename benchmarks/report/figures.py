@@ -5,16 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from benchmarks.growth import exponent
-from benchmarks.methods import title
-from benchmarks.slices import SliceSet
-
-if TYPE_CHECKING:
-    from benchmarks.report import Run
+from benchmarks.protocol.methods import title
+from benchmarks.report.results import Run
 
 # Okabe and Ito's palette, which the colour-blind can tell apart; line styles tell the second round from the first.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -93,45 +89,8 @@ def draw_curves(run: Run, titles: Mapping[str, str], path: Path) -> None:
     _save(figure, path)
 
 
-def save_cases(estimator: Any, slices: SliceSet, path: Path, *, n_cases: int = 5) -> None:
-    """Keep what a pipeline makes of some slices: one of each kind of lesion, else of evenly spread patients.
-
-    Parameters
-    ----------
-    estimator : fitted Pipeline
-        Whose last step has ``detect``, after one that scores tokens.
-    slices : SliceSet
-        Slices with lesions; of each kind or patient that with the largest area is taken.
-    path : Path
-        Where to write the arrays (n_cases, H, W), as bytes.
-    n_cases : int, default=5
-        Number of slices.
-    """
-    groups = slices.kinds if any(slices.kinds) else slices.patients
-    areas = slices.lesions.sum((1, 2))
-    names = np.unique(groups)
-    names = names[np.linspace(0, len(names) - 1, min(n_cases, len(names))).astype(int)]
-    chosen = slices[[int(np.argmax(np.where(groups == name, areas, -1))) for name in names]]
-    scans = estimator[:-1].transform(chosen.images)
-    maps, healed = estimator[-1].detect(scans)
-    factor, (height, width) = scans.tokenizer.downsampling, chosen.images.shape[1:]
-    tokens = np.kron(scans.anomaly, np.ones((1, factor, factor)))[:, :height, :width]
-    parts = (
-        chosen.images,
-        tokens / max(tokens.max(), 1e-9),
-        healed,
-        maps / max(maps.max(), 1e-9),
-        chosen.lesions,
-    )
-    shades = [np.rint(255 * np.asarray(part)).astype(np.uint8) for part in parts]
-    titles = chosen.kinds if any(slices.kinds) else np.full(len(chosen), "")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    named: dict[str, Any] = dict(zip(_COLUMNS, shades, strict=True))
-    np.savez_compressed(path, titles=titles, **named)
-
-
 def draw_cases(source: Path, path: Path) -> None:
-    """Draw what `save_cases` kept: a row for each case."""
+    """Draw what `accuracy` kept: a row for each case."""
     plt = _pyplot()
     with np.load(source, allow_pickle=False) as file:
         arrays = dict(file)
@@ -201,3 +160,10 @@ def _short(row: Mapping[str, str]) -> str:
         if row[name] not in ("", "1")
     ]
     return " ".join([*parts, "uncached"] if row["variant"] == "uncached" else parts)
+
+
+def exponent(values: Sequence[float], seconds: Sequence[float]) -> float:
+    """Fit seconds = c * value ** exponent by least squares of the logarithms; NaN for fewer than two values."""
+    if len(values) < 2:
+        return float("nan")
+    return float(np.polyfit(np.log(values), np.log(seconds), 1)[0])

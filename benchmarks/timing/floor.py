@@ -11,7 +11,7 @@ import torch
 from sklearn.pipeline import Pipeline
 from torch import nn
 
-from benchmarks.timing import clock
+from benchmarks.timing.stopwatch import clock
 from skmimood.networks.transformer import TokenTransformer
 from skmimood.networks.vqvae import VQVAE, Downsample, SpatialAttention, Upsample
 from skmimood.networks.weights import empty_network

@@ -10,7 +10,7 @@ import time
 import numpy as np
 
 from benchmarks import records
-from benchmarks.timing import peak_resident
+from benchmarks.timing.stopwatch import peak_resident
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

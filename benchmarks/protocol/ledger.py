@@ -13,7 +13,7 @@ from sklearn.base import BaseEstimator
 from sklearn.pipeline import Pipeline
 
 from benchmarks import records
-from benchmarks.methods import METHODS, Settings, title
+from benchmarks.protocol.methods import METHODS, Settings, title
 from skmimood.runtime.code_digest import code_digest
 
 NAME = "trainings.json"  # of the file, in the folder that keeps the networks
@@ -22,7 +22,7 @@ NAME = "trainings.json"  # of the file, in the folder that keeps the networks
 def read_code() -> None:
     """Note commit and code as they are now: files may be edited while networks train for hours."""
     records.commit()
-    for module in ("benchmarks.accuracy", "benchmarks.sources"):
+    for module in ("benchmarks.commands.accuracy", "benchmarks.data.sources"):
         code_digest(module)
     for method in METHODS.values():
         for step in steps_of(method.build(Settings("tiny", seed=0))):

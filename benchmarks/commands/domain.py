@@ -12,17 +12,16 @@ import nibabel as nib
 import numpy as np
 from nibabel.orientations import apply_orientation, io_orientation
 
-from benchmarks import records, tables
+from benchmarks import records
+from benchmarks.report.domain import N_DRAWS, render
 from skmimood.datasets import write_phantom_dataset
 from skmimood.exceptions import ScanReadError
 from skmimood.nifti import DEFAULT_MAX_BYTES
 from skmimood.scans.cohort import ScanReader, measure
 from skmimood.scans.domain import ScanFeatures, learn_domain
 
-START, END = "<!-- domain:start -->", "<!-- domain:end -->"
 COLUMNS = ("cohort", "n_fit", "kind", "n_scans", "flagged", "commit")
 _SIZES = (10, 20, 90)  # healthy scans that a model is fitted on
-_SPLITS = 10
 _HELD_OUT = 0.15  # of them, as in ScanDetector
 _EVERY = 5  # of the healthy scans, one is changed in all ways
 _HEALTHY = "healthy, unseen"
@@ -50,25 +49,8 @@ def run(arguments: argparse.Namespace) -> None:
     for name, features in contrasts.items():
         own = f"phantom {name.upper()}"
         rows += _rows(own, features, [other for other in others if other[0] != own])
-    tables.replace_rows(arguments.results / "domain.csv", rows, COLUMNS, key=("cohort", "n_fit", "kind"))
+    records.replace_rows(arguments.results / "domain.csv", rows, COLUMNS, key=("cohort", "n_fit", "kind"))
     print(render(arguments.results))
-
-
-def render(results: Path) -> str:
-    """Return the Markdown of the table: a line for each kind of scan, a column for each model."""
-    rows = tables.read_table(results / "domain.csv")
-    models = dict.fromkeys(
-        (row["cohort"], row["n_fit"]) for row in sorted(rows, key=lambda row: int(row["n_fit"]))
-    )
-    told = {(row["cohort"], row["n_fit"], row["kind"]): f"{float(row['flagged']):.1%}" for row in rows}
-    lines = [
-        [kind, *(told.get((*model, kind), "") for model in models)]
-        for kind in dict.fromkeys(row["kind"] for row in rows)
-    ]
-    commits = ", ".join(dict.fromkeys(row["commit"] for row in rows))
-    header = ["share flagged", *(f"{cohort}, {n_fit} scans" for cohort, n_fit in models)]
-    told_of = f"Mean over {_SPLITS} draws of the scans that are fitted on; commit {commits}."
-    return f"{told_of}\n\n{tables.markdown(header, lines)}"
 
 
 def _rows(
@@ -81,7 +63,7 @@ def _rows(
         if n_fit >= len(healthy):
             continue
         flagged: dict[str, list[bool]] = {}
-        for seed in range(_SPLITS):
+        for seed in range(N_DRAWS):
             order = np.random.default_rng(seed).permutation(len(healthy))
             chosen = {str(index): healthy[index] for index in order[:n_fit]}
             n_held_out = max(1, round(_HELD_OUT * n_fit))
@@ -92,7 +74,7 @@ def _rows(
                 flagged.setdefault(kind, []).append(bool(domain.remarks(one)))
         for kind, told in flagged.items():
             yield {
-                "cohort": cohort, "n_fit": n_fit, "kind": kind, "n_scans": len(told) // _SPLITS,
+                "cohort": cohort, "n_fit": n_fit, "kind": kind, "n_scans": len(told) // N_DRAWS,
                 "flagged": float(np.mean(told)), "commit": records.commit(),
             }  # fmt: skip
 

@@ -17,9 +17,9 @@ from sklearn.model_selection import ParameterGrid
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import has_fit_parameter
 
-from benchmarks.bootstrap import PatientCounts, count
-from benchmarks.ledger import note, steps_of
-from benchmarks.slices import SliceSet
+from benchmarks.data.slices import SliceSet
+from benchmarks.protocol.bootstrap import PatientCounts, count
+from benchmarks.protocol.ledger import note, steps_of
 from skmimood import TokenizedScans, metrics
 from skmimood.model_selection import score_path, varies_restorations_alone
 from skmimood.scans.mapping import top_mean

@@ -4,27 +4,24 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks import records, tables
-from benchmarks.accuracy import PRESETS, told_in_a_line
-from benchmarks.untrained import MASKED_SHARE, fit_briefly, phantoms, scan_detector
-from benchmarks.volume import synthetic_head
+from benchmarks import records
+from benchmarks.commands.options import PRESETS, told_in_a_line
+from benchmarks.commands.volume import synthetic_head
+from benchmarks.report.speed import scaling_table
+from benchmarks.timing.untrained import MASKED_SHARE, fit_briefly, phantoms, scan_detector
 from skmimood import make_mimood_pipeline
 from skmimood.pipeline import PRESET_IMAGE_SIZE
-
-COHORT = 10_000
-NODES = (1, 8, 64)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -54,7 +51,7 @@ def run(arguments: argparse.Namespace) -> None:
     file = arguments.json or records.RESULTS / f"scaling_{arguments.preset}.json"
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(result, indent=2) + "\n")
-    print(table(result))
+    print(scaling_table(result))
 
 
 def save_model(preset: str, path: Path) -> Path:
@@ -105,27 +102,3 @@ def _score(model: Path, n_workers: int, scans: Path) -> None:
     output = f"{scans}-out"
     command = ["score", str(scans), "-m", str(model), "-o", output, "--jobs", str(n_workers)]
     subprocess.run([sys.executable, "-m", "skmimood", *command], check=True, stdout=subprocess.DEVNULL)
-
-
-def cohort_hours(measured: Mapping[str, Any], n_nodes: int, n_scans: int = COHORT) -> float:
-    """Return the hours in which nodes like the measured machine score a cohort: the start, then scan after scan."""
-    rounds = math.ceil(n_scans / (n_nodes * measured["workers"]))
-    return (measured["start_seconds"] + rounds * measured["seconds_per_scan"]) / 3600
-
-
-def table(result: Mapping[str, Any]) -> str:
-    """Return the measured rates, and hours and node hours of a cohort on paper, as Markdown."""
-    header = ["workers", "scans", "s", "s per scan and worker", "scans per hour", "against one worker"]
-    header += [f"{COHORT:,} scans on {n} node{'s' * (n > 1)}, on paper" for n in NODES]
-    return tables.markdown(header, [_line(measured, result["workers"]) for measured in result["workers"]])
-
-
-def _line(measured: Mapping[str, Any], all_measured: Sequence[Mapping[str, Any]]) -> list[str]:
-    first = all_measured[0]
-    rates = [one["workers"] / one["seconds_per_scan"] for one in (measured, first)]
-    cells = [
-        str(measured["workers"]), str(measured["scans"]), f"{measured['seconds']:.1f}",
-        f"{measured['seconds_per_scan']:.2f}", f"{3600 * rates[0]:.0f}", f"{rates[0] / rates[1]:.2f} x",
-    ]  # fmt: skip
-    hours = [cohort_hours(measured, n) for n in NODES]
-    return cells + [f"{one:.3g} h ({one * n:.3g} node hours)" for one, n in zip(hours, NODES, strict=True)]

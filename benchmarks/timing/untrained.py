@@ -15,8 +15,8 @@ import torch
 from sklearn.pipeline import Pipeline
 from torch import Tensor
 
-from benchmarks.methods import METHODS, Settings
-from benchmarks.timing import clock
+from benchmarks.protocol.methods import METHODS, Settings
+from benchmarks.timing.stopwatch import clock
 from skmimood import AnomalousTokenDetector, ScanDetector
 from skmimood.baselines import AutoregressiveRestorer, TokenCritic
 from skmimood.datasets import make_brain_phantom

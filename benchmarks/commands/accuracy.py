@@ -5,24 +5,30 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import ledger, protocol, records, tables
-from benchmarks.bootstrap import Resamples, precision_recall
-from benchmarks.figures import save_cases
-from benchmarks.methods import METHODS, Method, Settings, named_methods
-from benchmarks.protocol import Outcome
-from benchmarks.slices import SliceSet
-from benchmarks.sources import DATA, open_slices
-from skmimood.exceptions import SkmimoodError
+import numpy as np
+
+from benchmarks import records
+from benchmarks.commands.options import (
+    Log,
+    add_data_arguments,
+    named_methods,
+    slices_of_command,
+    told_in_a_line,
+)
+from benchmarks.data.slices import SliceSet
+from benchmarks.protocol import ledger, stages
+from benchmarks.protocol.bootstrap import Resamples, precision_recall
+from benchmarks.protocol.methods import METHODS, Method, Settings
+from benchmarks.protocol.stages import Outcome
 from skmimood.runtime.code_digest import code_digest
 
-PRESETS = ("tiny", "small", "paper")
 OURS = "mimood"  # the method that others are compared with, and whose cases are drawn
 _DRAWN = ("tumour", "all")  # slices and region whose curves are kept
+_CASES = ("image", "tokens", "healed", "map", "truth")  # what is kept of a case
 _UNTOLD = ("memory", "checkpoint_dir", "resume", "verbose", "device", "random_state")
 
 
@@ -36,55 +42,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="score again what is finished; networks of the same code are kept",
     )
     parser.add_argument("--verbose", action="store_true", help="show progress bars of trainings")
-
-
-def add_data_arguments(parser: argparse.ArgumentParser, default: str | None = None) -> None:
-    """Add what says which slices are used, by networks of which preset, and where everything is kept."""
-    parser.add_argument("--data", required=default is None, default=default, choices=DATA)
-    parser.add_argument("--preset", default="tiny", choices=PRESETS)
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1")
-    parser.add_argument(
-        "--root",
-        help="folder of the data set with its splits.csv, or one that holds it as lgg/, ixi/ "
-        "(default: $SKMIMOOD_DATA, else ../shared/data)",
-    )
-    parser.add_argument("--healthy", help="healthy scans to fit on, where splits.csv has no split 'train'")
-    parser.add_argument("--modality", help="contrast, where the data set has several (t1, t2, flair, ...)")
-    parser.add_argument(
-        "--slices", type=Path, metavar="FILE.npz", help="read the slices from this file, or write it"
-    )
-    parser.add_argument(
-        "--cache", type=Path, default=Path("runs/benchmark"), help="keeps slices, networks, outcomes"
-    )
-    parser.add_argument("--results", type=Path, default=records.RESULTS, help="folder of the tables")
-    parser.add_argument("--threads", type=int, help="threads of torch (default: its own choice)")
-
-
-def told_in_a_line(command: Callable[[argparse.Namespace], None]) -> Callable[[argparse.Namespace], None]:
-    """Let a command end with one line where the user's input is at fault."""
-
-    def run(arguments: argparse.Namespace) -> None:
-        try:
-            command(arguments)
-        except SkmimoodError as error:
-            raise SystemExit(f"error: {error}") from None
-
-    return run
-
-
-def slices_of_command(arguments: argparse.Namespace) -> SliceSet:
-    """Note the code, set the threads, and open the slices that `add_data_arguments` asked for."""
-    from skmimood.pipeline import PRESET_IMAGE_SIZE
-
-    ledger.read_code()
-    if arguments.threads:
-        import torch
-
-        torch.set_num_threads(arguments.threads)
-    return open_slices(
-        arguments.data, PRESET_IMAGE_SIZE[arguments.preset], root=arguments.root, healthy=arguments.healthy,
-        modality=arguments.modality, cache=arguments.cache, file=arguments.slices,
-    )  # fmt: skip
 
 
 @told_in_a_line
@@ -113,19 +70,6 @@ def run(arguments: argparse.Namespace) -> None:
             say(f"{name}, seed {seed}: {_headline(outcome)}")
     write_summary(arguments.results, arguments.data, arguments.seeds, finished)
     say(f"intervals over {len(arguments.seeds)} seed(s)")
-
-
-class Log:
-    """Prints lines with the seconds since the last one."""
-
-    def __init__(self) -> None:
-        self._last = time.perf_counter()
-
-    def __call__(self, line: str) -> None:
-        """Print a line."""
-        now = time.perf_counter()
-        print(f"[{now - self._last:7.1f} s] {line}", flush=True)
-        self._last = now
 
 
 class Runner:
@@ -166,11 +110,11 @@ class Runner:
         if path.exists() and not self.again:
             return Outcome.load(path)
         training = self.slices.training_images()
-        seconds = protocol.fit(estimator, training, self.ledger, self.slices.training_patients())
+        seconds = stages.fit(estimator, training, self.ledger, self.slices.training_patients())
         self.say(f"{name}, seed {seed}: fitted on {len(training)} slices")
-        chosen, trials = protocol.select(estimator, method.grid, self.slices.tumour("val"))
+        chosen, trials = stages.select(estimator, method.grid, self.slices.tumour("val"))
         self.say(f"{name}, seed {seed}: chose {chosen} of {len(trials)}")
-        outcome = protocol.evaluate(estimator, self.slices)
+        outcome = stages.evaluate(estimator, self.slices)
         self.tested(name, seed, estimator)
         test = self.slices.evaluated("test").images
         named = {
@@ -182,7 +126,7 @@ class Runner:
         outcome.run.update(
             named, **ledger.trained(self.ledger, estimator), threads=machine["threads"], fit_seconds=seconds,
             n_training_slices=len(training),
-            seconds_per_32_uncached=protocol.seconds_per_32_uncached(estimator, test),
+            seconds_per_32_uncached=stages.seconds_per_32_uncached(estimator, test),
             parameters=json.dumps(chosen), trials=trials,
         )  # fmt: skip
         for row in outcome.rows:
@@ -223,14 +167,14 @@ def write_run(results: Path, data: str, name: str, outcome: Outcome) -> None:
     """Put the rows of one outcome into the tables of its data set."""
     named = {"dataset": data, "method": name}
     rows = [named | row for row in outcome.rows]
-    tables.replace_rows(results / f"{data}.csv", rows, tables.COLUMNS)
-    tables.replace_rows(results / f"{data}_runs.csv", [named | outcome.run], tables.RUN_COLUMNS)
+    records.replace_rows(results / f"{data}.csv", rows, records.COLUMNS)
+    records.replace_rows(results / f"{data}_runs.csv", [named | outcome.run], records.RUN_COLUMNS)
 
 
 def write_summary(
     results: Path, data: str, seeds: Sequence[int], finished: Mapping[str, Sequence[Outcome]]
 ) -> None:
-    """Put intervals over all seeds, differences to ours, and the curves of the first seed into the tables."""
+    """Put intervals over all seeds, differences to ours, and the curves of the first seed into the records."""
     lines: list[dict[str, Any]] = []
     gaps: list[dict[str, Any]] = []
     points: list[dict[str, Any]] = []
@@ -250,12 +194,12 @@ def write_summary(
             curve = precision_recall(outcomes[0].counts[slices, region])
             for x, y in zip(*curve, strict=True) if (slices, region) == _DRAWN else ():
                 points.append({**told, "seed": seeds[0], "recall": float(x), "precision": float(y)})
-    key = tables.SUMMARY_KEY
-    tables.replace_rows(results / f"{data}_intervals.csv", lines, tables.INTERVAL_COLUMNS, key)
-    tables.replace_rows(results / f"{data}_curves.csv", points, tables.CURVE_COLUMNS, key)
+    key = records.SUMMARY_KEY
+    records.replace_rows(results / f"{data}_intervals.csv", lines, records.INTERVAL_COLUMNS, key)
+    records.replace_rows(results / f"{data}_curves.csv", points, records.CURVE_COLUMNS, key)
     if gaps:
-        columns = tables.DIFFERENCE_COLUMNS
-        tables.replace_rows(results / f"{data}_differences.csv", gaps, columns, (*key, "minus"))
+        columns = records.DIFFERENCE_COLUMNS
+        records.replace_rows(results / f"{data}_differences.csv", gaps, columns, (*key, "minus"))
 
 
 def _interval_lines(
@@ -265,3 +209,40 @@ def _interval_lines(
         {**told, "metric": metric, "mean": mean, "low": low, "high": high}
         for metric, (mean, low, high) in figures.items()
     ]
+
+
+def save_cases(estimator: Any, slices: SliceSet, path: Path, *, n_cases: int = 5) -> None:
+    """Keep what a pipeline makes of some slices: one of each kind of lesion, else of evenly spread patients.
+
+    Parameters
+    ----------
+    estimator : fitted Pipeline
+        Whose last step has ``detect``, after one that scores tokens.
+    slices : SliceSet
+        Slices with lesions; of each kind or patient that with the largest area is taken.
+    path : Path
+        Where to write the arrays (n_cases, H, W), as bytes.
+    n_cases : int, default=5
+        Number of slices.
+    """
+    groups = slices.kinds if any(slices.kinds) else slices.patients
+    areas = slices.lesions.sum((1, 2))
+    names = np.unique(groups)
+    names = names[np.linspace(0, len(names) - 1, min(n_cases, len(names))).astype(int)]
+    chosen = slices[[int(np.argmax(np.where(groups == name, areas, -1))) for name in names]]
+    scans = estimator[:-1].transform(chosen.images)
+    maps, healed = estimator[-1].detect(scans)
+    factor, (height, width) = scans.tokenizer.downsampling, chosen.images.shape[1:]
+    tokens = np.kron(scans.anomaly, np.ones((1, factor, factor)))[:, :height, :width]
+    parts = (
+        chosen.images,
+        tokens / max(tokens.max(), 1e-9),
+        healed,
+        maps / max(maps.max(), 1e-9),
+        chosen.lesions,
+    )
+    shades = [np.rint(255 * np.asarray(part)).astype(np.uint8) for part in parts]
+    titles = chosen.kinds if any(slices.kinds) else np.full(len(chosen), "")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    named: dict[str, Any] = dict(zip(_CASES, shades, strict=True))
+    np.savez_compressed(path, titles=titles, **named)

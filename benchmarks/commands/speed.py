@@ -19,10 +19,12 @@ from sklearn.base import clone
 from sklearn.model_selection import ParameterGrid
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from benchmarks import growth, records, tables, untrained
-from benchmarks.accuracy import PRESETS, Log, told_in_a_line
-from benchmarks.choices import listed
-from benchmarks.floor import (
+from benchmarks import records
+from benchmarks.commands.options import PRESETS, Log, listed, told_in_a_line
+from benchmarks.commands.volume import import_seconds, synthetic_head
+from benchmarks.report.speed import table
+from benchmarks.timing import growth, untrained
+from benchmarks.timing.floor import (
     Machine,
     Work,
     decoder_work,
@@ -32,10 +34,18 @@ from benchmarks.floor import (
     training_flops,
     transformer_work,
 )
-from benchmarks.plain_reading import at_precision, plain_maps
-from benchmarks.timing import Subject, Timing, clock, interleave, maps_of, measure, memory_kind, peak_resident
-from benchmarks.untrained import set_restoration
-from benchmarks.volume import import_seconds, synthetic_head
+from benchmarks.timing.plain_reading import at_precision, plain_maps
+from benchmarks.timing.stopwatch import (
+    Subject,
+    Timing,
+    clock,
+    interleave,
+    maps_of,
+    measure,
+    memory_kind,
+    peak_resident,
+)
+from benchmarks.timing.untrained import set_restoration
 from skmimood import VQTokenizer
 from skmimood.pipeline import PRESET_IMAGE_SIZE
 from skmimood.runtime.device import resolve_device, resolve_precision
@@ -479,35 +489,3 @@ def replace_records(file: Path, new: Sequence[Record]) -> None:
 
 def _read(file: Path) -> list[Record]:
     return json.loads(file.read_text()) if file.exists() else []
-
-
-def table(measured: Sequence[Record]) -> str:
-    """Return records as a Markdown table."""
-    header = ["name", "seconds", "per", "ratio", "peak memory", "remarks"]
-    return tables.markdown(header, [_line(record) for record in measured])
-
-
-def _line(record: Record) -> list[str]:
-    ratio = "" if record["ratio"] is None else f"{record['ratio']:.3g} x {record['ratio_to']}"
-    memory = record.get("peak_memory_bytes")
-    return [
-        f"`{record['name']}`", f"{record['seconds']:.3g}", record["per"], ratio,
-        "" if memory is None else f"{memory / 1e9:.2f} GB", "; ".join(_remarks(record)),
-    ]  # fmt: skip
-
-
-def _remarks(record: Record) -> Iterator[str]:
-    if "floor_seconds" in record:
-        yield f"floor {record['floor_seconds']:.3g} s"
-    if "share_of_tokens" in record:
-        yield f"{record['share_of_tokens']:.0%} of the tokens, those on the head"
-    if "n_restorations" in record:
-        yield f"the preset as it comes: R = {record['n_restorations']}, T = {record['n_steps']}"
-    if "measured_share" in record:
-        yield f"{record['measured_share']:.1%} of the passes measured"
-    if "share_of_matmul" in record:
-        yield f"{record['images_per_second']:.3g} images/s"
-        rate = record["matmul_flops"] / 1e12
-        yield f"{record['share_of_matmul']:.0%} of the {rate:.3g} TFLOP/s of a large matrix product here"
-    if "equal_maps" in record and record["name"] == "grid_80_path":
-        yield "maps equal but for rounding" if record["equal_maps"] else "MAPS DIFFER"

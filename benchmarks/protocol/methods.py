@@ -10,7 +10,6 @@ from typing import Any
 from sklearn.base import BaseEstimator
 from sklearn.pipeline import Pipeline
 
-from benchmarks.choices import listed
 from skmimood import (
     AnomalousTokenDetector,
     MaskedTokenInpainter,
@@ -259,9 +258,3 @@ METHODS: dict[str, Method] = {
 def title(method: str) -> str:
     """Return what tables call a method."""
     return METHODS[method].title if method in METHODS else method
-
-
-def named_methods(names: str) -> list[str]:
-    """Return the names in a comma-separated list, in the order of the registry; all for ``"all"``."""
-    wanted = listed(names, METHODS, "method")
-    return [name for name in METHODS if name in wanted]

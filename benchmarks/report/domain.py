@@ -1,0 +1,28 @@
+"""The table of scans that are flagged."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from benchmarks import records
+from benchmarks.report.tables import markdown
+
+START, END = "<!-- domain:start -->", "<!-- domain:end -->"
+N_DRAWS = 10  # of the scans that are fitted on
+
+
+def render(results: Path) -> str:
+    """Return the Markdown of the table: a line for each kind of scan, a column for each model."""
+    rows = records.read_table(results / "domain.csv")
+    models = dict.fromkeys(
+        (row["cohort"], row["n_fit"]) for row in sorted(rows, key=lambda row: int(row["n_fit"]))
+    )
+    told = {(row["cohort"], row["n_fit"], row["kind"]): f"{float(row['flagged']):.1%}" for row in rows}
+    lines = [
+        [kind, *(told.get((*model, kind), "") for model in models)]
+        for kind in dict.fromkeys(row["kind"] for row in rows)
+    ]
+    commits = ", ".join(dict.fromkeys(row["commit"] for row in rows))
+    header = ["share flagged", *(f"{cohort}, {n_fit} scans" for cohort, n_fit in models)]
+    told_of = f"Mean over {N_DRAWS} draws of the scans that are fitted on; commit {commits}."
+    return f"{told_of}\n\n{markdown(header, lines)}"

@@ -1,0 +1,112 @@
+"""The result files, read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean, stdev
+
+from benchmarks import records
+
+Rows = Sequence[dict[str, str]]
+
+
+@dataclass(frozen=True)
+class Run:
+    """All results of one data set, preset and device.
+
+    Attributes
+    ----------
+    dataset, preset, device : str
+        What they are of.
+    rows, runs, intervals, curves, differences : sequence of dict
+        Lines of the tables.
+    """
+
+    dataset: str
+    preset: str
+    device: str
+    rows: Rows
+    runs: Rows
+    intervals: Rows
+    curves: Rows
+    differences: Rows
+    ablation: Rows
+
+    @property
+    def methods(self) -> list[str]:
+        """Names of the methods, the highest mean AP over pixels of tumour slices first."""
+        names = dict.fromkeys(row["method"] for row in self.rows)
+        return sorted(names, key=lambda name: -(self.mean(name, "ap", PIXELS) or 0.0))
+
+    @property
+    def region(self) -> str:
+        """What is evaluated besides all pixels, ``"interior"`` or ``"brain"``."""
+        named = {row["region"] for row in self.rows if row["level"] == "pixel"} - {"all"}
+        return min(named, default="all")
+
+    def values(self, method: str, metric: str, place: dict[str, str]) -> list[float]:
+        """Return a figure of each seed."""
+        wanted = {"method": method, **place}
+        rows = [row for row in self.rows if wanted.items() <= row.items()]
+        return [float(row[metric]) for row in rows if row[metric]]
+
+    def mean(self, method: str, metric: str, place: dict[str, str]) -> float | None:
+        """Return the mean over seeds, None without any."""
+        values = self.values(method, metric, place)
+        return mean(values) if values else None
+
+    def interval(self, method: str, metric: str, place: dict[str, str]) -> tuple[float, float] | None:
+        """Return the bootstrap interval of a figure over pixels of test slices."""
+        wanted = {"method": method, "metric": metric, "slices": place["slices"], "region": place["region"]}
+        seeds = {row["seed"] for row in self.rows if row["method"] == method}
+        for row in self.intervals:
+            if set(row["seeds"].split()) != seeds:
+                continue  # of another run than the mean beside it
+            if place["level"] == "pixel" and wanted.items() <= row.items():
+                return float(row["low"]), float(row["high"])
+        return None
+
+    def cell(self, method: str, metric: str, place: dict[str, str], *, interval: bool = False) -> str:
+        """Return mean, standard deviation over seeds and, if asked for, the interval, as text."""
+        values = self.values(method, metric, place)
+        if not values:
+            return ""
+        text = f"{mean(values):.3f}"
+        if len(values) > 1:
+            text += f" ± {stdev(values):.3f}"
+        bounds = self.interval(method, metric, place) if interval else None
+        return text if bounds is None else f"{text} [{bounds[0]:.3f}, {bounds[1]:.3f}]"
+
+
+def place_of(level: str, slices: str = "tumour", region: str = "all", split: str = "test") -> dict[str, str]:
+    return {"level": level, "slices": slices, "region": region, "split": split}
+
+
+PIXELS = place_of("pixel")
+
+
+DATA_TITLES = {
+    "phantom": "Brain phantom (T2)",
+    "lgg": "TCGA-LGG, FLAIR",
+    "ixi-synthetic": "Lesions planted into IXI, T1",
+    "brats": "BraTS",
+    "mslub": "MSLUB",
+    "folder": "Folder of scans and masks",
+}
+
+
+def load_runs(results: Path) -> list[Run]:
+    """Read all tables of a folder and divide them by data set, preset and device."""
+    runs = []
+    for dataset in DATA_TITLES:
+        parts = [
+            records.read_table(results / f"{dataset}{suffix}.csv")
+            for suffix in ("", "_runs", "_intervals", "_curves", "_differences", "_ablation")
+        ]
+        for preset, device in dict.fromkeys((row["preset"], row["device"]) for row in parts[0]):
+            same = {"preset": preset, "device": device}
+            chosen = [[row for row in rows if same.items() <= row.items()] for rows in parts]
+            runs.append(Run(dataset, preset, device, *chosen))
+    return runs
