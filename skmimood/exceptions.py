@@ -1,6 +1,11 @@
-"""The errors that skmimood raises on purpose, each with a fault and a remedy in its message."""
+"""The errors that skmimood raises on purpose, each with a fault and a remedy in its message, and its warnings."""
 
 from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable
+
+_NAMED = 5
 
 
 class SkmimoodError(Exception):
@@ -61,3 +66,15 @@ class SkmimoodWarning(UserWarning):
 
 class CodebookCollapseWarning(SkmimoodWarning):
     """The tokenizer uses few of its codes."""
+
+
+def warn(message: str) -> None:
+    """Issue a `SkmimoodWarning` that points at the caller of the calling function."""
+    warnings.warn(message, SkmimoodWarning, stacklevel=3)
+
+
+def listing(names: Iterable[str]) -> str:
+    """Join names for a message: the first five, and the number of the others."""
+    names = list(names)
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(names[:_NAMED]) + more

@@ -22,7 +22,7 @@ from skmimood.baselines import AutoregressiveRestorer, TokenCritic
 from skmimood.datasets import make_brain_phantom
 from skmimood.networks.causal_transformer import CausalTransformer
 from skmimood.pipeline import PRESET_IMAGE_SIZE
-from skmimood.scans.settings import inference_settings
+from skmimood.scans.state import inference_settings
 from skmimood.tokens.background import mark_background
 
 MASKED_SHARE = 0.05

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from joblib import effective_n_jobs
 
-from skmimood.exceptions import InputError
+from skmimood.exceptions import InputError, listing, warn
 from skmimood.jobs.description import facts, minutes
 from skmimood.jobs.digests import digest_of
 from skmimood.jobs.fitting import fingerprint
@@ -29,7 +29,6 @@ from skmimood.plotting import ColourScale
 from skmimood.runtime.device import resolve_device
 from skmimood.runtime.paths import expand
 from skmimood.scans.sources import find_named_or_chosen, first_places, mask_suffixes
-from skmimood.scans.wording import listing, warn
 
 if TYPE_CHECKING:
     from skmimood.scans import ScanDetector

@@ -7,12 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from skmimood.datasets import read_splits
-from skmimood.exceptions import InputError
+from skmimood.exceptions import InputError, listing, warn
 from skmimood.nifti import Source
 from skmimood.runtime.paths import expand
 from skmimood.scans.sources import find_named_or_chosen
 from skmimood.scans.subjects import SPLITS, subject_among
-from skmimood.scans.wording import listing, warn
 
 
 def select_split(

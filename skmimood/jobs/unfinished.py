@@ -9,10 +9,9 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from skmimood.exceptions import InputError
+from skmimood.exceptions import InputError, listing
 from skmimood.jobs.locks import claimed
 from skmimood.jobs.outputs import make_folder, to_json, write_text
-from skmimood.scans.wording import listing
 
 _SETTINGS = "fit.json"
 _NAME_LENGTH = 200

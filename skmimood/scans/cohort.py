@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 from nibabel.orientations import apply_orientation, io_orientation
 
-from skmimood.exceptions import InputError, ScanReadError
+from skmimood.exceptions import InputError, ScanReadError, listing, warn
 from skmimood.maps.conformal import scores_needed
 from skmimood.nifti import Scan, Source, find_companion, read_mask, read_scan
 from skmimood.nifti.files import companion_names
@@ -30,7 +30,6 @@ from skmimood.preprocessing import (
 from skmimood.scans.copies import Copies
 from skmimood.scans.domain import ScanFeatures, intensity_histogram, tissue_layout
 from skmimood.scans.sources import ListedScan
-from skmimood.scans.wording import listing, warn
 
 StatusName = Literal["used", "calibration", "skipped", "duplicate"]
 
@@ -58,15 +57,13 @@ class ScanStatus:
         Why it was left out; empty for the others.
     n_slices : int
         Number of slices that took part.
-    shape : tuple of int
-        Shape of the file's array; empty if it could not be read.
-    spacing : tuple of float
-        Voxel size in mm along the axes of the file's array; empty if it could not be read.
+    shape, spacing : tuple of int, tuple of float
+        Of the file's array, in voxels and in mm; empty if it could not be read.
     group : str
-        Whose scan it is: see :func:`skmimood.scans.subjects.groups_of`. Empty in models that do not tell.
+        Whose scan it is: see :func:`skmimood.scans.subjects.groups_of`. Empty in old models.
     foreground_ml, foreground_share : float
         Volume of the head or brain that was found, and its share of the scan's volume; 0 if there is none, or in
-        models that do not tell.
+        old models.
     """
 
     id: str
@@ -82,18 +79,9 @@ class ScanStatus:
 
 @dataclass(frozen=True, eq=False)
 class PreparedScan:
-    """A scan whose foreground is known and whose intensities are scaled.
+    """A scan as read, its foreground and, if they are known, its lesions (bool), and its intensities in [0, 1].
 
-    Attributes
-    ----------
-    scan : Scan
-        As read.
-    foreground : ndarray of shape (X, Y, Z), bool
-        Head, brain, or whatever the mask says.
-    intensities : ndarray of shape (X, Y, Z), float32
-        In [0, 1].
-    lesions : ndarray of shape (X, Y, Z), bool, or None
-        Known lesions; None if there is no mask.
+    All arrays have shape (X, Y, Z).
     """
 
     scan: Scan
@@ -122,12 +110,10 @@ class Candidate:
         """Whose scan it is."""
         return self.listed.group
 
-    def status(self, status: StatusName, **details: Any) -> ScanStatus:
+    def status(self, status: StatusName, reason: str = "", n_slices: int = 0) -> ScanStatus:
         """Return this scan's line in the status table."""
-        return ScanStatus(
-            self.id, status, shape=self.shape, spacing=self.spacing, group=self.group,
-            foreground_ml=self.features.volume, foreground_share=self.features.share, **details,
-        )  # fmt: skip
+        measured = self.features.volume, self.features.share
+        return ScanStatus(self.id, status, reason, n_slices, self.shape, self.spacing, self.group, *measured)
 
     def read(self, reader: ScanReader) -> PreparedScan:
         """Read the voxels again."""
@@ -164,19 +150,24 @@ class ScanReader:
         InputError
             If masks lie beside the scans but this one is an image in memory.
         """
-        scan = read_scan(source, max_bytes=self.max_bytes, volume=self.volume, max_invalid=1.0, name=name)
+        scan = self._scan(source, name)
         if float(scan.data.min()) == float(scan.data.max()):
             raise ScanReadError(scan.id, f"empty: every voxel is {scan.data.flat[0]:g}. Leave this scan out.")
         foreground, remarks = self._foreground(source, scan, brain_mask)
         if scan.invalid is not None:
-            remarks += self._check_missing(scan.id, foreground, scan.invalid)
+            share = share_missing(foreground, scan.invalid)
+            if share > self.max_invalid:
+                raise ScanReadError(
+                    scan.id,
+                    f"has NaN or infinite values in {share:.2%} of the head (limit {self.max_invalid:.2%}). Repair "
+                    "it, or raise max_invalid to take them as background.",
+                )
+            remarks += ("some of them lie in the head, where the map is NaN",) * (share > 0)
             foreground = foreground & ~scan.invalid
         if not foreground.any():
             raise ScanReadError(scan.id, "empty: no foreground was found. Leave it out or repair its mask.")
-        marked = None
-        if lesions is not None:
-            marked, more = read_mask(lesions, scan, max_bytes=self.max_bytes)
-            remarks += more
+        marked, more = (None, ()) if lesions is None else read_mask(lesions, scan, max_bytes=self.max_bytes)
+        remarks += more
         if better := find_better_plane(scan, self.plane):
             remarks += (
                 f"the thick axis lies in the {self.plane} slices, which are coarse along it; the {better} are not",
@@ -188,20 +179,11 @@ class ScanReader:
     def voxels(self, listed: ListedScan) -> np.ndarray | None:
         """Read the voxels (X, Y, Z) of a scan once more; None if that is not possible."""
         with contextlib.suppress(ScanReadError):
-            return read_scan(
-                listed.source, max_bytes=self.max_bytes, volume=self.volume, max_invalid=1.0
-            ).data
+            return self._scan(listed.source).data
         return None
 
-    def _check_missing(self, name: str, foreground: np.ndarray, missing: np.ndarray) -> tuple[str, ...]:
-        share = share_missing(foreground, missing)
-        if share > self.max_invalid:
-            raise ScanReadError(
-                name,
-                f"has NaN or infinite values in {share:.2%} of the head (limit {self.max_invalid:.2%}). Repair it, "
-                "or raise max_invalid to take them as background.",
-            )
-        return ("some of them lie in the head, where the map is NaN",) if share else ()
+    def _scan(self, source: Source, name: str | None = None) -> Scan:
+        return read_scan(source, max_bytes=self.max_bytes, volume=self.volume, max_invalid=1.0, name=name)
 
     def _foreground(
         self, source: Source, scan: Scan, brain_mask: Source | None
@@ -237,11 +219,8 @@ def _found(scan: Scan) -> tuple[np.ndarray, tuple[str, ...]]:
     """Find the foreground by intensity, with a remark if it shows no background around it."""
     foreground = foreground_mask(scan.data)
     share = float(foreground.mean())
-    if share <= _MOST_FOREGROUND:
-        return foreground, ()
-    return foreground, (
-        f"the foreground found fills {share:.0%} of the volume; use a brain mask if it is not all head",
-    )
+    remark = f"the foreground found fills {share:.0%} of the volume; use a brain mask if it is not all head"
+    return foreground, (remark,) * (share > _MOST_FOREGROUND)
 
 
 def _scaled(scan: Scan, foreground: np.ndarray, is_stripped: bool) -> np.ndarray:
@@ -272,14 +251,13 @@ def _repaired(mask: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
     """Leave out the islands of a brain mask and fill its holes; return it with remarks on what was not small."""
     main = main_parts(mask)
     whole = fill_holes(main)
-    remarks: tuple[str, ...] = ()
-    if (main != mask).any():
-        remarks += ("islands far from the main part of the brain mask were left out",)
-    if whole.sum() - main.sum() > _SMALL_HOLES * main.sum():
-        remarks += ("holes in the brain mask were filled (left out by a lesion, or ventricles?)",)
-    if has_gaps(whole):
-        remarks += ("the brain mask is empty in planes between others; the map is 0 there",)
-    return whole, remarks
+    found = {
+        "islands far from the main part of the brain mask were left out": (main != mask).any(),
+        "holes in the brain mask were filled (left out by a lesion, or ventricles?)": whole.sum() - main.sum()
+        > _SMALL_HOLES * main.sum(),
+        "the brain mask is empty in planes between others; the map is 0 there": has_gaps(whole),
+    }
+    return whole, tuple(remark for remark, is_so in found.items() if is_so)
 
 
 def screen(
@@ -287,8 +265,8 @@ def screen(
 ) -> tuple[list[Candidate], list[ScanStatus]]:
     """Look at every scan once; return those that can be used, and what is wrong with the others.
 
-    Nothing is learned here that could leak from scans drawn for calibration later: each scan is judged alone,
-    but for copies. What is wrong or odd is warned about.
+    Each scan is judged alone, but for copies, so nothing leaks from scans that are held out later. What is wrong or odd
+    is warned about.
     """
     usable: list[Candidate] = []
     rejected: list[ScanStatus] = []
@@ -337,9 +315,9 @@ def split(
 ) -> tuple[list[Candidate], list[Candidate]]:
     """Draw the scans to learn from and the scans to hold out for calibration; both keep the given order.
 
-    Whole groups are drawn: all scans of a subject are on one side. More than ``calibration_fraction`` of the groups are
-    held out if a scan threshold at rate ``scan_fpr`` takes more, unless fewer than half would be left to learn
-    from. The draw depends on the scans' names and the seed, not on the order in which the scans were given.
+    Whole groups are drawn. More than ``calibration_fraction`` of them are held out if a scan threshold at rate
+    ``scan_fpr`` takes more, unless fewer than half would be left to learn from. The draw depends on the scans' names
+    and the seed, not on their order.
 
     Raises
     ------
@@ -362,10 +340,10 @@ def split(
     wanted, needed = max(1, round(calibration_fraction * n)), scores_needed(scan_fpr)
     n_held_out = min(max(wanted, needed) if 2 * needed <= n else wanted, n - 2)
     held_out = {groups[k] for k in rng.permutation(n)[:n_held_out]}
-    return (
-        [candidate for candidate in candidates if candidate.group not in held_out],
-        [candidate for candidate in candidates if candidate.group in held_out],
+    learning, calibrating = (
+        [one for one in candidates if (one.group in held_out) is is_held_out] for is_held_out in (False, True)
     )
+    return learning, calibrating
 
 
 def warn_about_left_out(lines: Iterable[ScanStatus]) -> None:

@@ -8,23 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from skmimood.scans.wording import listing, warn
+from skmimood.exceptions import listing, warn
 
 N_BINS = 64
 N_CELLS = 8  # of a layout along each axis
 _SLACK = 1.5  # a scan may be this much farther from the training data than the farthest healthy scan
 _DISTANCE_FLOOR = 0.02  # intensity distances below this are noise, however alike the healthy scans are
+_LAYOUT_FLOOR = 0.1  # likewise of layout distances
 _VOLUME_SLACK = 1.25
 _ASPECT_SLACK = 1.1
-_MIN_SCANS_FOR_SUSPECTS = 3
-_MIN_SCORES_FOR_SUSPECTS = 5
-_FEW = 5  # scans, fewer of which stand out less easily
-_LAYOUT_FLOOR = 0.1  # layout distances below this are noise
 _INNER_SHARE = 0.5  # of a cell, that foreground must fill for its intensity to count
 _MIN_CELLS = 5
+_MIN_SCANS_FOR_SUSPECTS = 3
+_MIN_SCORES_FOR_SUSPECTS = 5
 _SUSPECT_DEVIATIONS = 6.0
 _MEASURES = (
     "its intensities",
@@ -36,6 +36,7 @@ _MEASURES = (
 # Smallest standard deviations of the two distances, then of logarithms. Few scans tell little of their spread.
 _SPREAD_FLOORS = (0.01, 0.05, 0.03, 0.03, 0.03)
 _SPREAD_FLOORS_OF_FEW = (0.03, 0.1, 0.08, 0.08, 0.08)
+_FEW = 5
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +49,7 @@ class ScanFeatures:
         Share of the foreground in each of 64 equal bins of scaled intensity over [0, 1].
     volume : float
         Foreground volume in ml.
-    extent : tuple of float
+    extent : (float, float)
         Height and width in mm of the foreground's bounding box in the slice plane.
     layout : ndarray of shape (2, 8, 8, 8), float32
         See `tissue_layout`.
@@ -70,28 +71,27 @@ class ScanFeatures:
 
 @dataclass(frozen=True, eq=False)
 class Domain:
-    """What may be asked of a model: limits on :class:`ScanFeatures` learned from healthy scans.
+    """Limits on `ScanFeatures`, learned from healthy scans, beyond which a scan is flagged.
 
     Attributes
     ----------
-    histogram : ndarray of shape (64,), float64
+    intensity_histogram : ndarray of shape (64,), float64
         Mean intensity histogram of the training scans.
-    distance_limit : float
-        Largest intensity distance, in units of scaled intensity, that passes without a remark.
-    volume_range : tuple of float
-        Smallest and largest foreground volume, in ml, that pass without a remark.
+    intensity_limit : float
+        Largest intensity distance, in units of scaled intensity.
+    foreground_range : (float, float)
+        Smallest and largest foreground volume in ml.
     layout : ndarray of shape (2, 8, 8, 8), float32, or None
-        Mean `tissue_layout` of the training scans; None in models of before there was one.
+        Mean `tissue_layout` of the training scans; None in old models.
     layout_limit : float
-        Largest layout distance, in [0, 2], that passes without a remark.
-    aspect_range : tuple of float
-        Smallest and largest height of the foreground over its width, in a slice, that pass without a remark; any in
-        models of before there was one.
+        Largest layout distance, in [0, 2]; infinite in old models.
+    aspect_range : (float, float)
+        Smallest and largest height of the foreground over its width in a slice; any in old models.
     """
 
-    histogram: np.ndarray
-    distance_limit: float
-    volume_range: tuple[float, float]
+    intensity_histogram: np.ndarray
+    intensity_limit: float
+    foreground_range: tuple[float, float]
     layout: np.ndarray | None = None
     layout_limit: float = np.inf
     aspect_range: tuple[float, float] = (0.0, np.inf)
@@ -106,23 +106,45 @@ class Domain:
         """
         volumes = [features.volume for features in (*training, *held_out)]
         aspects = [features.aspect for features in (*training, *held_out)]
-        histogram, distance = _mean_and_farthest("histogram", intensity_distance, training, held_out)
-        layout, layout_distance_ = _mean_and_farthest("layout", layout_distance, training, held_out)
+        histogram, farthest = _mean_and_farthest("histogram", intensity_distance, training, held_out)
+        layout, farthest_layout = _mean_and_farthest("layout", layout_distance, training, held_out)
         return cls(
             histogram,
-            max(_SLACK * distance, _DISTANCE_FLOOR),
+            max(_SLACK * farthest, _DISTANCE_FLOOR),
             (min(volumes) / _VOLUME_SLACK, max(volumes) * _VOLUME_SLACK),
             layout,
-            max(_SLACK * layout_distance_, _LAYOUT_FLOOR),
+            max(_SLACK * farthest_layout, _LAYOUT_FLOOR),
             (min(aspects) / _ASPECT_SLACK, max(aspects) * _ASPECT_SLACK),
         )
 
+    @classmethod
+    def of(cls, detector: Any) -> Domain:
+        """Return the domain whose `attributes` a fitted detector has."""
+        return cls(**{name: getattr(detector, f"{name}_") for name in _SHAPES})
+
+    def attributes(self) -> dict[str, Any]:
+        """Return the limits by the names that they have as attributes of a detector."""
+        return {f"{name}_": value for name, value in vars(self).items()}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, Any]) -> Domain:
+        """Rebuild a domain from its `attributes` as arrays; KeyError or ValueError if one is missing or wrong."""
+        limits: dict[str, Any] = {}
+        for name, shape in _SHAPES.items():
+            if f"{name}_" not in arrays and hasattr(cls, name):  # an old model, for which there is a default
+                continue
+            array = np.asarray(arrays[f"{name}_"])
+            if array.shape != shape or not (array >= 0).all() or (shape == (2,) and array[0] > array[1]):
+                raise ValueError(f"{name} is out of range")
+            limits[name] = array if array.size > 2 else tuple(array.tolist()) if shape else float(array)
+        return cls(**limits)
+
     def remarks(self, features: ScanFeatures) -> tuple[str, ...]:
         """Say in what respects a scan looks unlike the training data, one sentence each."""
-        unlike = []
-        distance = intensity_distance(features.histogram, self.histogram)
-        if distance > self.distance_limit:
-            unlike.append(f"intensity distance {distance:.3f}, limit {self.distance_limit:.3f}")
+        unlike, found = [], []
+        distance = intensity_distance(features.histogram, self.intensity_histogram)
+        if distance > self.intensity_limit:
+            unlike.append(f"intensity distance {distance:.3f}, limit {self.intensity_limit:.3f}")
         if self.layout is not None:
             distance = layout_distance(features.layout, self.layout)
             if distance > self.layout_limit:
@@ -130,20 +152,29 @@ class Domain:
         low, high = self.aspect_range
         if not low <= features.aspect <= high:
             unlike.append(f"height over width {features.aspect:.2f}, limits {low:.2f} and {high:.2f}")
-        found = []
         if unlike:
             found.append(
                 f"looks unlike the training data: {' and '.join(unlike)} (another modality, contrast or scanner, "
                 "inverted, turned, or a part of the head only?). P-values and thresholds may not hold for it; for "
                 "another scanner, calibrate on healthy scans of that site"
             )
-        low, high = self.volume_range
+        low, high = self.foreground_range
         if not low <= features.volume <= high:
             found.append(
                 f"foreground of {features.volume:.0f} ml lies outside the {low:.0f} to {high:.0f} ml of the "
                 "training data (skull stripped in one and not in the other, or a part of the head only?)"
             )
         return tuple(found)
+
+
+_SHAPES = {
+    "intensity_histogram": (N_BINS,),
+    "intensity_limit": (),
+    "foreground_range": (2,),
+    "layout": (2, *(N_CELLS,) * 3),
+    "layout_limit": (),
+    "aspect_range": (2,),
+}
 
 
 def intensity_histogram(intensities: np.ndarray, foreground: np.ndarray) -> np.ndarray:
@@ -187,9 +218,9 @@ def tissue_layout(intensities: np.ndarray, foreground: np.ndarray) -> np.ndarray
 def layout_distance(first: np.ndarray, second: np.ndarray) -> float:
     """Return how little two layouts are alike, in [0, 2]: one minus a correlation of the brightness of their cells.
 
-    Of two correlations the lower counts: that of all cells, which tells of the head's shape, and that of the tissue in
-    cells that both heads fill to one half, which tells of contrast. The distance sees neither gain and offset of the
-    intensities, nor left and right exchanged in a symmetric head.
+    The lower of two correlations counts: that of all cells, which shows the head's shape, and that of the tissue in
+    cells that both heads fill to one half, which shows the contrast. Gain and offset of the intensities do not matter,
+    nor do left and right exchanged in a symmetric head.
     """
     (filled, brightness), (other_filled, other_brightness) = first, second
     common = np.minimum(filled, other_filled)
@@ -223,7 +254,7 @@ def _mean_and_farthest(
     distances = [distance(getattr(features, name), mean) for features in held_out]
     if len(learned) > 1:
         others = (learned.sum(axis=0) - learned) / (len(learned) - 1)
-        distances += [distance(*pair) for pair in zip(learned, others, strict=True)]
+        distances += map(distance, learned, others)
     return mean, max(distances, default=0.0)
 
 
@@ -246,9 +277,8 @@ def find_suspects(features: dict[str, ScanFeatures]) -> dict[str, str]:
     """
     if len(features) < _MIN_SCANS_FOR_SUSPECTS:
         return {}
-    measures = _measures(list(features.values()))
     floors = _SPREAD_FLOORS if len(features) >= _FEW else _SPREAD_FLOORS_OF_FEW
-    deviations = robust_deviations(measures, np.asarray(floors))
+    deviations = _robust_deviations(_measures(list(features.values())), np.asarray(floors))
     deviations[:, 2:] = np.abs(deviations[:, 2:])  # a distance is odd only if it is large
     return {
         scan: " and ".join(name for name, is_odd in zip(_MEASURES, row, strict=True) if is_odd)
@@ -262,11 +292,12 @@ def find_high_scores(scores: dict[str, float]) -> dict[str, str]:
     if len(scores) < _MIN_SCORES_FOR_SUSPECTS:
         return {}
     values = np.asarray(list(scores.values()))
-    deviations = robust_deviations(
-        values[:, np.newaxis], np.asarray([0.1 * np.median(np.abs(values)) + 1e-12])
-    )
-    odd = deviations[:, 0] > _SUSPECT_DEVIATIONS
-    return {scan: "its anomaly score" for scan, is_odd in zip(scores, odd, strict=True) if is_odd}
+    deviations = _robust_deviations(values, 0.1 * np.median(np.abs(values)) + 1e-12)
+    return {
+        scan: "its anomaly score"
+        for scan, deviation in zip(scores, deviations, strict=True)
+        if deviation > _SUSPECT_DEVIATIONS
+    }
 
 
 def warn_about_suspects(suspects: Mapping[str, str]) -> None:
@@ -276,8 +307,8 @@ def warn_about_suspects(suspects: Mapping[str, str]) -> None:
         warn(f"{len(suspects)} of the healthy scans stand out: {odd}. Look at them; see suspects_.")
 
 
-def robust_deviations(measures: np.ndarray, floors: np.ndarray) -> np.ndarray:
-    """Signed distance of measures (n_scans, n_measures) from their medians in robust deviations."""
+def _robust_deviations(measures: np.ndarray, floors: Any) -> np.ndarray:
+    """Signed distance of measures (n_scans, ...) from their medians in robust deviations, of at least ``floors``."""
     centred = measures - np.median(measures, axis=0)
     spread = 1.4826 * np.median(np.abs(centred), axis=0)
     return centred / np.maximum(spread, floors)
@@ -291,5 +322,4 @@ def _measures(features: Sequence[ScanFeatures]) -> np.ndarray:
     distances = [
         (intensity_distance(f.histogram, typical), layout_distance(f.layout, layout)) for f in features
     ]
-    sizes = np.log([[f.volume, *f.extent] for f in features])
-    return np.column_stack([distances, sizes])
+    return np.column_stack([distances, np.log([[f.volume, *f.extent] for f in features])])

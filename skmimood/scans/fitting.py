@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from sklearn import config_context
+from sklearn.base import clone
 from sklearn.utils.validation import has_fit_parameter
 
-from skmimood.exceptions import InputError, ScanReadError
+from skmimood.exceptions import InputError, ScanReadError, listing, warn
 from skmimood.maps.conformal import HealthyReference
 from skmimood.nifti.names import file_name
 from skmimood.pipeline import PRESET_IMAGE_SIZE, preset_of
@@ -18,7 +19,6 @@ from skmimood.preprocessing import Plane
 from skmimood.scans.cohort import Candidate, ScanReader, ScanStatus, warn_about_left_out
 from skmimood.scans.mapping import Frame, top_mean
 from skmimood.scans.sources import ListedScan
-from skmimood.scans.wording import listing, warn
 
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
@@ -46,16 +46,8 @@ def expected_seconds(pipeline: Pipeline, n_scans: int) -> dict[str, float]:
 class SliceReservoir:
     """A uniform random sample of at most ``capacity`` slices from a stream of unknown length, in one array.
 
-    The sample is in the stream's order, so that a share at its end comes from the last scans only.
-
-    Parameters
-    ----------
-    capacity : int
-        Largest number of slices to keep.
-    size : (int, int)
-        Height and width.
-    rng : numpy.random.Generator
-        Draws which slices stay once the reservoir is full.
+    The sample is in the stream's order, so that a share at its end comes from the last scans only. ``rng`` draws which
+    slices stay once the reservoir is full.
     """
 
     def __init__(self, capacity: int, size: tuple[int, int], rng: np.random.Generator) -> None:
@@ -77,7 +69,9 @@ class SliceReservoir:
     def slices(self) -> np.ndarray:
         """The sample in the order of arrival, shape (n, H, W) float32."""
         sample, arrivals = self._slices[: self._seen], self._arrivals[: self._seen]
-        _reorder(sample, np.argsort(arrivals))
+        order = np.argsort(arrivals)
+        for row in range(sample.shape[1]):  # not all at once, which would take a second copy
+            sample[:, row] = sample[order, row]
         arrivals.sort()
         return sample
 
@@ -85,20 +79,6 @@ class SliceReservoir:
     def places(self) -> np.ndarray:
         """Place in the stream of each of `slices`, shape (n,) int64, ascending."""
         return np.sort(self._arrivals[: self._seen])
-
-
-def _reorder(slices: np.ndarray, order: np.ndarray) -> None:
-    """Put ``slices[order]`` into ``slices``, without a second copy of them all."""
-    is_placed = order == np.arange(len(order))
-    for start in range(len(order)):
-        if is_placed[start]:
-            continue
-        first, place = slices[start].copy(), start
-        while not is_placed[place]:
-            is_placed[place] = True
-            origin = int(order[place])
-            slices[place] = first if origin == start else slices[origin]
-            place = origin
 
 
 def choose_frame(
@@ -110,7 +90,7 @@ def choose_frame(
 ) -> Frame:
     """Return the frame of given ``spacing``, or of the smallest that crops no training foreground.
 
-    Scans named in ``suspects`` have no say: one foreground that was not found must not coarsen all scans.
+    For the latter, scans named in ``suspects`` are ignored: one foreground that was not found must not coarsen all.
     """
     if spacing is None:
         sound = [candidate for candidate in training if candidate.id not in suspects] or training
@@ -148,14 +128,13 @@ def collect_slices(
         try:
             slices = frame.healthy_slices(candidate.read(reader), min_foreground)
         except ScanReadError as error:  # it could be read a moment ago
-            lines.append(candidate.status("skipped", reason=error.reason))
+            lines.append(candidate.status("skipped", error.reason))
             continue
         reservoir.add(slices)
         if len(slices):
             lines.append(candidate.status("used", n_slices=len(slices)))
         else:
-            reason = "no slice without lesions has enough foreground"
-            lines.append(candidate.status("skipped", reason=reason))
+            lines.append(candidate.status("skipped", "no slice without lesions has enough foreground"))
     if not len(reservoir.slices):
         raise InputError(
             "no slice of the scans to learn from is free of lesions and filled by foreground to "
@@ -169,24 +148,23 @@ def collect_slices(
 def warn_about_size(pipeline: Pipeline, size: tuple[int, int]) -> None:
     """Warn if a pipeline is that of a preset which is made for slices of another ``size`` (height, width)."""
     preset = preset_of(pipeline)
-    if preset is None:
-        return
-    side = PRESET_IMAGE_SIZE[preset]
-    if size != (side, side):
+    side = None if preset is None else PRESET_IMAGE_SIZE[preset]
+    if side is not None and size != (side, side):
         warn(
             f"preset {preset!r} is made for slices of {side} x {side} pixels and size is {size[0]} x {size[1]}, so "
             f"that it may find less. Set size={side}, or take another preset."
         )
 
 
-def for_plane(pipeline: Pipeline, plane: Plane) -> Pipeline:
-    """Switch off mirrored training slices where left and right are not the slice's two sides."""
-    flips = [name for name in pipeline.get_params() if name.endswith("__flip")]
-    return pipeline.set_params(**dict.fromkeys(flips, False)) if plane == "sagittal" else pipeline
+def fit_pipeline(pipeline: Pipeline, plane: Plane, slices: np.ndarray, groups: np.ndarray) -> Pipeline:
+    """Fit a clone on slices (n, H, W); steps that ask for ``groups`` (n,) get them.
 
-
-def fit_in_groups(pipeline: Pipeline, slices: np.ndarray, groups: np.ndarray) -> Pipeline:
-    """Fit a pipeline on slices (n, H, W), telling each step that asks for it which of them belong together."""
+    Slices are not mirrored for training where left and right are not their two sides.
+    """
+    pipeline = clone(pipeline)
+    if plane == "sagittal":
+        flips = [name for name in pipeline.get_params() if name.endswith("__flip")]
+        pipeline.set_params(**dict.fromkeys(flips, False))
     asking = [
         name for name, step in pipeline.steps if hasattr(step, "fit") and has_fit_parameter(step, "groups")
     ]
@@ -222,19 +200,8 @@ def refer(
 ) -> tuple[HealthyReference, list[ScanStatus], dict[str, float]]:
     """Score healthy scans that were not learned from.
 
-    Returns
-    -------
-    reference : HealthyReference
-        With one score for each group: the highest of its scans.
-    lines : list of ScanStatus
-        What became of each scan.
-    scores : dict of str to float
-        Score of each scan that could be used.
-
-    Raises
-    ------
-    InputError
-        If none can be used.
+    Return the reference, in which the highest score of each group counts, what became of each scan, and the score of
+    each that could be used. `InputError` if none can.
     """
     lines: list[ScanStatus] = []
     scores: dict[str, float] = {}
@@ -245,11 +212,11 @@ def refer(
             try:
                 maps = frame.map(candidate.read(reader), pipeline)
             except ScanReadError as error:
-                lines.append(candidate.status("skipped", reason=error.reason))
+                lines.append(candidate.status("skipped", error.reason))
                 continue
             values = maps.values
             if not values.size:
-                lines.append(candidate.status("skipped", reason="every slice holds a lesion"))
+                lines.append(candidate.status("skipped", "every slice holds a lesion"))
                 continue
             score = scores[candidate.id] = top_mean(values)
             highest[candidate.group] = max(score, highest.get(candidate.group, score))

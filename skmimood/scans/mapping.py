@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from skmimood.maps.conformal import HealthyReference
+from skmimood.exceptions import warn
+from skmimood.maps.conformal import HealthyReference, ScoreHistogram, average_precision_of_counts
 from skmimood.nifti import make_image
 from skmimood.preprocessing import GridPlan, Plane
 from skmimood.preprocessing.heads import have_heads
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 _CHUNK = 16  # slices that go through the pipeline together: bounds memory, changes no result
 _TOP_SHARE = 0.01
 _GALLERY_SIZE = 4
+_HEADLESS_SHARE = 1e-3  # of the foreground that may lie in slices without a head: the ends of any brain
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +42,8 @@ class ScanMaps:
         Slices that went through the pipeline.
     plan : GridPlan
         Brings the slices back to the scan's grid.
+    flags : tuple of str
+        Remarks on slices that could not be mapped.
     """
 
     anomaly: np.ndarray
@@ -48,13 +53,7 @@ class ScanMaps:
     maps: np.ndarray
     has_foreground: np.ndarray
     plan: GridPlan
-
-    def remarks(self) -> tuple[str, ...]:
-        """Say so if the last step of the pipeline found no head in slices that hold foreground."""
-        is_zero = np.flatnonzero(self.has_foreground & ~self.maps.any(axis=(1, 2)))
-        if not is_zero.size or not (n := int((~have_heads(self.images[is_zero])).sum())):
-            return ()
-        return (f"{n} slices with foreground show no head (too dim or too small); their map is 0",)
+    flags: tuple[str, ...] = ()
 
     @property
     def values(self) -> np.ndarray:
@@ -72,27 +71,11 @@ class ScanMaps:
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """The network's view: which slices it looks at and how finely.
-
-    Attributes
-    ----------
-    plane : {"axial", "coronal", "sagittal"}
-        Direction of the slices.
-    spacing : float
-        Pixel size in mm.
-    size : (int, int)
-        Height and width in pixels.
-    """
+    """The network's view: ``plane`` of the slices, pixel ``spacing`` in mm, ``size`` (height, width) in pixels."""
 
     plane: Plane
     spacing: float
     size: tuple[int, int]
-
-    def plan(self, prepared: PreparedScan) -> GridPlan:
-        """Lay the frame over a scan, centred on its foreground."""
-        return GridPlan.for_scan(
-            prepared.scan, prepared.foreground, plane=self.plane, spacing=self.spacing, size=self.size
-        )
 
     def remarks(self, extent: tuple[float, float]) -> tuple[str, ...]:
         """Say so if a foreground of ``extent`` (height, width) in mm is cropped."""
@@ -121,13 +104,22 @@ class Frame:
         has_foreground: np.ndarray = np.any(inside, axis=(1, 2))
         images = plan.forward(prepared.intensities)
         maps, healed = np.zeros_like(images), np.zeros_like(images)
-        for chunk in _chunks(np.flatnonzero(has_foreground)):
+        places = np.flatnonzero(has_foreground)
+        for start in range(0, len(places), _CHUNK):
+            chunk = places[start : start + _CHUNK]
             maps[chunk], healed[chunk] = run_pipeline(pipeline, images[chunk])
         # The native map is cut to the foreground there: cut on this grid, it would fade out along the edge.
         anomaly = plan.inverse(maps)
         anomaly[~scored] = 0.0
         maps[~inside] = 0.0
-        return ScanMaps(anomaly, scored, images, healed, maps, has_foreground, plan)
+        flags = _remarks_on_headless(images, maps, inside)
+        return ScanMaps(anomaly, scored, images, healed, maps, has_foreground, plan, flags)
+
+    def plan(self, prepared: PreparedScan) -> GridPlan:
+        """Lay the frame over a scan, centred on its foreground."""
+        return GridPlan.for_scan(
+            prepared.scan, prepared.foreground, plane=self.plane, spacing=self.spacing, size=self.size
+        )
 
 
 def judge(
@@ -140,13 +132,14 @@ def judge(
     *,
     healing: bool = True,
 ) -> ScanResult:
-    """Compare the map of a scan with healthy scans and thresholds; ``healing`` keeps what `healed` is drawn from."""
+    """Compare the map of a scan with healthy scans and thresholds; with ``healing``, it can be healed."""
     values = maps.values
     score = top_mean(values)
     pvalues = np.ones(maps.anomaly.shape, dtype=np.float32)
     pvalues[maps.scored] = reference.pixel_pvalue(values)
     mask = np.zeros(maps.anomaly.shape, dtype=np.uint8)
     mask[maps.scored] = values > pixel_threshold
+    drawn_from = (prepared.scan, prepared.foreground, maps.plan, maps.healed, maps.has_foreground)
     return ScanResult(
         id=prepared.scan.id,
         score=score,
@@ -155,12 +148,30 @@ def judge(
         anomaly=make_image(maps.anomaly, prepared.scan),
         pvalues=make_image(pvalues, prepared.scan),
         mask=make_image(mask, prepared.scan, dtype=np.uint8),
-        flags=flags,
+        flags=(*flags, *maps.flags),
         gallery=maps.gallery(pixel_threshold),
-        healing=Healing(prepared.scan, prepared.foreground, maps.plan, maps.healed, maps.has_foreground)
-        if healing
-        else None,
+        healing=Healing(*drawn_from) if healing else None,
     )
+
+
+def average_precision(scans: Iterable[PreparedScan], frame: Frame, pipeline: Pipeline) -> float:
+    """Return the average precision over the voxels of all scans together, which are held one at a time.
+
+    A scan without a lesion mask has no lesion. NaN, with a warning, if none has. What is odd about a scan or its mask
+    is warned about.
+    """
+    healthy, diseased = ScoreHistogram(), ScoreHistogram()
+    for prepared in scans:
+        truth = prepared.lesions
+        if truth is None:
+            truth = np.zeros(prepared.foreground.shape, dtype=bool)
+        remarks = prepared.scan.warnings + ("the lesion mask is set everywhere",) * bool(truth.all())
+        if remarks:
+            warn(f"{prepared.scan.id}: {'; '.join(remarks)}.")
+        anomaly = frame.map(replace(prepared, lesions=None), pipeline).anomaly
+        diseased.add(anomaly[truth])
+        healthy.add(anomaly[~truth])
+    return average_precision_of_counts(diseased, healthy)
 
 
 def top_mean(values: np.ndarray) -> float:
@@ -172,8 +183,17 @@ def top_mean(values: np.ndarray) -> float:
 
 def run_pipeline(pipeline: Pipeline, slices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return maps and healed slices, each (n, H, W), of slices (n, H, W)."""
-    restorer = pipeline[-1]
-    return restorer.detect(pipeline[:-1].transform(slices) if len(pipeline) > 1 else slices)
+    return pipeline[-1].detect(pipeline[:-1].transform(slices) if len(pipeline) > 1 else slices)
+
+
+def _remarks_on_headless(images: np.ndarray, maps: np.ndarray, inside: np.ndarray) -> tuple[str, ...]:
+    """Say so if slices with foreground ``inside`` have a map of 0 since they show no head."""
+    places = np.flatnonzero(inside.any(axis=(1, 2)) & ~maps.any(axis=(1, 2)))
+    if places.size:
+        places = places[~have_heads(images[places])]
+    if inside[places].sum() <= _HEADLESS_SHARE * inside.sum():
+        return ()
+    return (f"{len(places)} slices with foreground show no head (too dim or small); their map is 0",)
 
 
 def _without_lesions(prepared: PreparedScan, plan: GridPlan) -> np.ndarray:
@@ -181,7 +201,3 @@ def _without_lesions(prepared: PreparedScan, plan: GridPlan) -> np.ndarray:
         return prepared.foreground
     has_lesion: np.ndarray = np.any(prepared.lesions, axis=plan.axes[1:], keepdims=True)
     return prepared.foreground & ~has_lesion
-
-
-def _chunks(indices: np.ndarray) -> list[np.ndarray]:
-    return [indices[start : start + _CHUNK] for start in range(0, len(indices), _CHUNK)]

@@ -10,30 +10,25 @@ from typing import TYPE_CHECKING, Any
 import cloudpickle
 import numpy as np
 from joblib import Parallel, delayed, effective_n_jobs
-from sklearn.base import clone
 from sklearn.utils.validation import check_is_fitted
 
+from skmimood.exceptions import warn
 from skmimood.maps.conformal import HealthyReference, check_rate
 from skmimood.nifti import DEFAULT_MAX_BYTES, Source, scan_id
 from skmimood.preprocessing import Plane
 from skmimood.runtime.progress import each, job
 from skmimood.runtime.streams import shared_seed
-from skmimood.scans import cohort, fitting
+from skmimood.scans import cohort, fitting, state
 from skmimood.scans.cohort import ScanReader, ScanStatus
 from skmimood.scans.domain import Domain, find_high_scores, learn_domain, warn_about_suspects
-from skmimood.scans.evaluation import average_precision
-from skmimood.scans.mapping import Frame, judge
-from skmimood.scans.results import Gallery, ScanResult
-from skmimood.scans.settings import inference_settings, warn_if_changed
+from skmimood.scans.mapping import Frame, average_precision, judge
+from skmimood.scans.results import ScanResult
 from skmimood.scans.sources import ListedScan, list_in_order, list_scans, mask_suffixes, pair_brain_masks
-from skmimood.scans.state import SavedDetector, as_pair, check_parameters, raise_faults
-from skmimood.scans.wording import warn
+from skmimood.scans.state import SavedDetector
 
 if TYPE_CHECKING:
     from nibabel import Nifti1Image
     from sklearn.pipeline import Pipeline
-
-__all__ = ["Gallery", "ScanDetector", "ScanResult", "ScanStatus"]
 
 
 class ScanDetector(SavedDetector):
@@ -49,7 +44,7 @@ class ScanDetector(SavedDetector):
         Direction of the slices in the patient, whatever the file's orientation. In the sagittal plane steps
         that have a parameter ``flip`` get False: front and back are no mirror images. Needs a refit.
     spacing : float, optional
-        Pixel size in mm. By default the smallest that crops no training foreground, but for scans that stand
+        Pixel size in mm. By default the smallest that crops no training foreground, except of scans that stand
         out (see ``suspects_``). Needs a refit.
     size : int or (int, int), default=64
         Height and width of the slices in pixels: 64 for preset ``"tiny"``, 128 for ``"small"``, 160 for ``"paper"``;
@@ -57,11 +52,10 @@ class ScanDetector(SavedDetector):
     mask : str, default="auto"
         ``"auto"`` finds head or brain from the intensities; ``"none"`` takes every voxel as foreground; any
         other string is the ending of a brain mask beside each scan (``"_brainmask"``), outside of which all
-        becomes 0. It may be set anew for other scans to be scored, such as bare brains; see ``mask_``.
+        becomes 0. It may be changed for other scans to be scored, such as bare brains; see ``mask_``.
     modality : str, optional
-        Ending of the files to take (``"T1"``). By default all but those that end as ``mask`` or ``y`` says, as label
-        images do (``_mask``, ``_dseg``, ``aparc+aseg``, ...) or as results do (``_anomaly``, ...). Files that are named
-        one by one are all taken. It may be set anew for folders to be scored.
+        Ending of the files to take from folders and globs (``"T1"``). By default all but label images, by their names
+        (``_mask``, ``_dseg``, ``aparc+aseg``, ...), and results (``_anomaly``, ...). It may be changed likewise.
     min_foreground : float, default=0.05
         Share of the frame that foreground must fill for a slice to be learned from. Needs a refit.
     calibration_fraction : float, default=0.15
@@ -78,19 +72,18 @@ class ScanDetector(SavedDetector):
     max_bytes : int, default=2 GiB
         Scans that announce more bytes are refused before they are read.
     max_invalid : float, default=0.01
-        Largest accepted share of NaN and infinite voxels in the head, in [0, 1]. Outside the head any share is
-        taken as background.
+        Largest accepted share of NaN and infinite voxels in the head, in [0, 1]. Outside it, they are background.
     random_state : int, RandomState instance or None, default=0
         Draws the calibration scans and, beyond ``max_slices``, the slices. The pipeline has its own.
     verbose : bool, default=False
-        Show how far `fit` is and how long it may still take: a bar on a terminal, lines elsewhere.
+        Show how far `fit` is and how long it may still take.
     volume : int, optional
         Which volume of 4-D scans to take.
     n_jobs : int, optional
         Scans to map at the same time in `detect`, `decision_function`, `predict` and `score_samples`, by the active
         joblib backend: processes of this machine, or a cluster under ``joblib.parallel_config("dask")``. None is 1
-        unless such a context says otherwise. No map depends on it. Results wait for whoever takes them, so take them
-        as fast as they come. ``skmimood score --jobs`` bears workers that die; this does not.
+        outside such a context. Maps do not depend on it. Results are held until they are taken. ``skmimood score
+        --jobs`` tolerates worker failures; this does not.
 
     Attributes
     ----------
@@ -110,13 +103,11 @@ class ScanDetector(SavedDetector):
         What became of each scan given to `fit`.
     n_scans_, n_slices_ : int
         Number of scans and slices learned from.
-    intensity_histogram_, layout_, intensity_limit_, layout_limit_
-        Mean histogram (64,) of the training scans' scaled foregrounds, their mean `tissue_layout` (2, 8, 8, 8), and the
-        distances from both beyond which a scan is flagged; see `skmimood.scans.domain.Domain`.
-    foreground_range_, aspect_range_ : (float, float)
-        Foreground volumes in ml, and heights over widths of foregrounds, outside of which a scan is flagged.
+    intensity_histogram_, intensity_limit_, layout_, layout_limit_, foreground_range_, aspect_range_
+        What the training scans look like, and how different a scan may be before it is flagged; see
+        :class:`skmimood.scans.domain.Domain`.
     suspects_ : dict of str to str
-        Healthy scans that stand out of the others, and by what. They took part all the same.
+        Healthy scans that differ much from the others, and in what. They are learned from all the same.
 
     Examples
     --------
@@ -170,15 +161,14 @@ class ScanDetector(SavedDetector):
         Parameters
         ----------
         X : folder, glob, path, nibabel image, or list of paths and images
-            Healthy scans; at least 3 that can be used.
+            Healthy scans; at least 3 that can be used. Files that are named as label images are left out.
         y : suffix, folder, glob, or list of paths, images and None, optional
             Lesion masks, as `score` takes them. Slices that hold a lesion are neither learned from nor used
             for the thresholds.
         groups : list, array or series of labels, optional
             One for each scan: scans of one label, such as the sessions of a subject, are never divided between
-            training, its validation and the thresholds. By default the subject in BIDS names (``sub-01``) of files or
-            folders and in the layouts of HCP and FreeSurfer, else in a ``splits.csv`` in a folder above; else each scan
-            is its own.
+            training, its validation and the thresholds. By default the subject; see
+            :func:`skmimood.scans.subjects.groups_of`.
         brain_masks : list, array or series of paths, images and None, optional
             One for each scan, which gives its foreground; None leaves that to ``mask``. Scans in memory can have them.
 
@@ -192,7 +182,7 @@ class ScanDetector(SavedDetector):
             If a parameter is wrong, there are too few usable scans or subjects, or no slice has enough foreground. A
             scan that cannot be used does not raise: it is warned about and listed in ``fit_status_``.
         """
-        check_parameters(self)
+        state.check_parameters(self)
         for name in [name for name in vars(self) if name.endswith("_")]:
             delattr(self, name)  # a fit that fails must not leave half of the last one
         self.plane_, self.mask_ = self.plane, self.mask
@@ -206,25 +196,19 @@ class ScanDetector(SavedDetector):
     def _learn(self, scans: Sequence[ListedScan]) -> None:
         rng = np.random.default_rng(shared_seed(self.random_state))
         candidates, rejected = self._screen(scans)
-        training, held_out = cohort.split(
-            candidates, len(rejected), self.calibration_fraction, self.scan_fpr, rng
-        )
+        shares = self.calibration_fraction, self.scan_fpr
+        training, held_out = cohort.split(candidates, len(rejected), *shares, rng)
 
         features = [{one.id: one.features for one in part} for part in (training, held_out)]
         domain, self.suspects_ = learn_domain(*features)
-        self.size_ = as_pair(self.size)
+        self.__dict__.update(domain.attributes())
+        self.size_ = state.as_pair(self.size)
         fitting.warn_about_size(self.pipeline, self.size_)
-        self.spacing_ = fitting.choose_frame(
-            training, self.suspects_, self.plane, self.spacing, self.size_
-        ).spacing
-        self.intensity_histogram_, self.intensity_limit_ = domain.histogram, domain.distance_limit
-        self.foreground_range_, self.aspect_range_ = domain.volume_range, domain.aspect_range
-        self.layout_, self.layout_limit_ = domain.layout, domain.layout_limit
-        seen, limits = (self._reader(), self._frame()), (self.min_foreground, self.max_slices)
+        frame = fitting.choose_frame(training, self.suspects_, self.plane, self.spacing, self.size_)
+        self.spacing_ = frame.spacing
+        seen, limits = (self._reader(), frame), (self.min_foreground, self.max_slices)
         slices, groups, used = fitting.collect_slices(training, *seen, *limits, rng, self._progress)
-        self.pipeline_ = fitting.fit_in_groups(
-            fitting.for_plane(clone(self.pipeline), self.plane), slices, groups
-        )
+        self.pipeline_ = fitting.fit_pipeline(self.pipeline, self.plane, slices, groups)
         self.n_scans_, self.n_slices_ = sum(line.status == "used" for line in used), len(slices)
         del slices  # up to a gigabyte that the calibration can do without
 
@@ -239,13 +223,12 @@ class ScanDetector(SavedDetector):
         self, X: Any, y: Any = None, *, groups: Any = None, brain_masks: Any = None, fpr: float | None = None,
         scan_fpr: float | None = None,
     ) -> ScanDetector:  # fmt: skip
-        """Set both thresholds anew on healthy scans that took no part in `fit`, say of a new site.
+        """Set both thresholds anew on healthy scans that took no part in `fit`, of a new site for instance.
 
         Parameters
         ----------
         X, y, groups, brain_masks : as in `fit`
-            Healthy scans, at least 1, and optionally lesion masks whose slices are left out. Of several scans of one
-            group the highest score counts, as one.
+            At least 1 healthy scan. Of several scans of one group the highest score counts.
         fpr, scan_fpr : float in (0, 1), optional
             Rates to use instead of the parameters of the same names.
 
@@ -261,39 +244,22 @@ class ScanDetector(SavedDetector):
         """
         check_is_fitted(self)
         fpr, scan_fpr = self.fpr if fpr is None else fpr, self.scan_fpr if scan_fpr is None else scan_fpr
-        raise_faults([check_rate("fpr", fpr), check_rate("scan_fpr", scan_fpr)])
-        listed = list_scans(X, y, groups, brain_masks, **self._choice(y))
-        fitting.warn_about_learned(listed, self.fit_status_, by_name=groups is None)
-        candidates, _ = self._screen(listed)
-        reference, _, _ = fitting.refer(
-            candidates, self._reader(), self._frame(), self.pipeline_, self._progress
-        )
+        state.raise_faults([check_rate("fpr", fpr), check_rate("scan_fpr", scan_fpr)])
+        scans = list_scans(X, y, groups, brain_masks, **self._choice(y))
+        fitting.warn_about_learned(scans, self.fit_status_, by_name=groups is None)
+        seen = self._reader(), self._frame(), self.pipeline_
+        reference, _, _ = fitting.refer(self._screen(scans)[0], *seen, self._progress)
         self._set_thresholds(reference, fpr, scan_fpr)
         return self
 
     def detect_scan(self, source: Source, index: int = 0, *, brain_mask: Source | None = None) -> ScanResult:
-        """Map one scan.
+        """Map one scan, whose foreground ``brain_mask`` gives if there is one.
 
-        Parameters
-        ----------
-        source : path or nibabel image
-            The scan.
-        index : int, default=0
-            Names an image that has no file: ``scan-000``.
-        brain_mask : path or nibabel image, optional
-            Gives the scan's foreground, whatever ``mask`` says.
-
-        Returns
-        -------
-        ScanResult
-
-        Raises
-        ------
-        ScanReadError
-            If the scan cannot be read or there is nothing in it.
+        An image that has no file is called ``"scan-<index>"``. Raises `ScanReadError` if the scan cannot be read or
+        is empty.
         """
         check_is_fitted(self)
-        warn_if_changed(self.pipeline_, self.calibrated_with_)
+        state.warn_if_changed(self.pipeline_, self.calibrated_with_)
         (brain_mask,) = pair_brain_masks([brain_mask], [source])
         return self._detect_scan(ListedScan(scan_id(source, index), source, None, "", brain_mask))
 
@@ -304,8 +270,7 @@ class ScanDetector(SavedDetector):
         ----------
         X : folder, glob, path, nibabel image, or list of paths and images
             The scans. ``modality`` and the endings of masks choose among files of folders and globs only.
-        brain_masks : list, array or series of paths, images and None, optional
-            As in `fit`.
+        brain_masks : as in `fit`
 
         Returns
         -------
@@ -331,14 +296,11 @@ class ScanDetector(SavedDetector):
 
         Parameters
         ----------
-        X : folder, glob, path, nibabel image, or list of paths and images
-            The scans.
+        X, brain_masks : as in `detect`
         y : suffix, folder, glob, or list of paths, images and None
-            Their lesion masks; see `skmimood.nifti.read_labels`. A suffix (``"_seg"``) names files beside the scans.
+            Lesion masks; see :func:`skmimood.nifti.read_labels`. A suffix (``"_seg"``) names files beside the scans.
             A list is in the order of the scans, with None for a scan without lesions. The files of a folder
             or glob belong to the scans of the same name, or of the same name up to the last underscore.
-        brain_masks : list, array or series of paths, images and None, optional
-            As in `fit`.
 
         Returns
         -------
@@ -351,7 +313,6 @@ class ScanDetector(SavedDetector):
         return average_precision(read, self._frame(), self.pipeline_)
 
     def _choice(self, y: Any = None) -> dict[str, Any]:
-        """Return by what ending scans are told from masks and other modalities."""
         return {"suffix": self.modality, "exclude": mask_suffixes((self.mask, self.mask_), y, self.modality)}
 
     def _reader(self) -> ScanReader:
@@ -368,13 +329,13 @@ class ScanDetector(SavedDetector):
 
     def _set_thresholds(self, reference: HealthyReference, fpr: float, scan_fpr: float) -> None:
         self.reference_ = reference
-        self.calibrated_with_ = inference_settings(self.pipeline_)
+        self.calibrated_with_ = state.inference_settings(self.pipeline_)
         self.scan_threshold_ = reference.scan_threshold(scan_fpr)
         self.pixel_threshold_ = reference.pixel_threshold(fpr)
 
     def _results(self, X: Any, brain_masks: Any, *, healing: bool = True) -> Iterator[ScanResult]:
         check_is_fitted(self)
-        warn_if_changed(self.pipeline_, self.calibrated_with_)
+        state.warn_if_changed(self.pipeline_, self.calibrated_with_)
         scans = list_in_order(X, None, brain_masks, **self._choice())
         if effective_n_jobs(self.n_jobs) == 1:
             return (self._detect_scan(scan, healing) for scan in self._progress(scans, "scoring"))
@@ -385,14 +346,12 @@ class ScanDetector(SavedDetector):
 
     def _detect_scan(self, scan: ListedScan, healing: bool = True) -> ScanResult:
         prepared, frame = self._reader().read_listed(scan), self._frame()
-        maps = frame.map(prepared, self.pipeline_)
         features = cohort.measure(prepared, self.plane_)
-        limits = self.foreground_range_, self.layout_, self.layout_limit_, self.aspect_range_
-        domain = Domain(self.intensity_histogram_, self.intensity_limit_, *limits)
         origin = cohort.remarks_on_foreground(self.mask, scan.brain_mask, self.mask_)
-        flags = (*prepared.scan.warnings, *origin, *domain.remarks(features), *frame.remarks(features.extent))
-        limits = self.reference_, self.pixel_threshold_, self.scan_threshold_
-        return judge(prepared, maps, *limits, flags + maps.remarks(), healing=healing)
+        unlike = Domain.of(self).remarks(features)
+        flags = (*prepared.scan.warnings, *origin, *unlike, *frame.remarks(features.extent))
+        thresholds = self.reference_, self.pixel_threshold_, self.scan_threshold_
+        return judge(prepared, frame.map(prepared, self.pipeline_), *thresholds, flags, healing=healing)
 
     def _detect_loudly(self, X: Any, brain_masks: Any) -> Iterator[ScanResult]:
         """Map scans, and warn where the caller will not see the flags."""

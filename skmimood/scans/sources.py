@@ -9,13 +9,12 @@ from typing import Any
 
 from nibabel.spatialimages import SpatialImage
 
-from skmimood.exceptions import InputError
+from skmimood.exceptions import InputError, listing, warn
 from skmimood.nifti import Source, file_stem, find_companion, find_scans, scan_ids
 from skmimood.nifti.files import as_entries, is_wanted
 from skmimood.nifti.names import entities, file_path
 from skmimood.runtime.paths import expand
 from skmimood.scans.subjects import groups_of
-from skmimood.scans.wording import listing, warn
 
 # Without a modality to choose by, files of these endings are taken for masks, or for results of this package.
 _MASK_SUFFIXES = (
@@ -93,7 +92,7 @@ def label_images(sources: Sequence[Source], *, suffix: str | None, exclude: Sequ
 
 
 def _stems(sources: Iterable[Source]) -> str:
-    return listing(file_stem(source) for source in sources)
+    return listing(file_stem(str(source)) for source in sources)
 
 
 def list_in_order(

@@ -11,11 +11,10 @@ from typing import Any
 
 from skmimood.datasets import read_splits
 from skmimood.datasets.tables import read_mapping
-from skmimood.exceptions import InputError
+from skmimood.exceptions import InputError, warn
 from skmimood.nifti import Source, file_stem, scan_ids, subject_of
 from skmimood.nifti.names import as_text, file_path
 from skmimood.runtime.paths import expand
-from skmimood.scans.wording import warn
 from skmimood.validation.images import check_groups
 
 SPLITS = "splits.csv"
@@ -39,12 +38,15 @@ def groups_of(sources: Sequence[Source], groups: Any = None) -> list[str]:
     """
     if groups is not None:
         return [str(label) for label in check_groups(groups, len(sources))]
-    listed, is_data_set = (functools.lru_cache(maxsize=None)(ask) for ask in (_listed_in, _is_data_set))
+    listed = functools.lru_cache(maxsize=None)(_listed_in)
+    is_data_set = functools.lru_cache(maxsize=None)(_is_data_set)
+    paths = [path and path.absolute() for path in map(file_path, sources)]
     subjects = [
-        subject_of(source) or _listed_subject(source, listed) or name
-        for source, name in zip(sources, scan_ids(sources), strict=True)
+        subject_of(source) or (path and _listed_subject(path, listed)) or name
+        for source, path, name in zip(sources, paths, scan_ids(sources), strict=True)
     ]
-    data_sets = [_data_set_of(source, is_data_set) for source in sources]
+    # The uppermost, as the others may be of derivatives.
+    data_sets = [next(filter(is_data_set, reversed(path.parents)), None) if path else None for path in paths]
     homes: dict[str, set[Path]] = {}
     for subject, data_set in zip(subjects, data_sets, strict=True):
         if data_set is not None:
@@ -72,7 +74,7 @@ def groups_in_table(sources: Sequence[Source], table: Path) -> list[str]:
         raise InputError(f"There is no table {str(table)!r}. Pass one with the columns subject and group.")
     groups = read_mapping(table, "subject", "group")
     paths = [path and path.absolute() for path in map(file_path, sources)]
-    subjects = [path and subject_among(path, Path(path.anchor), groups) for path in paths]
+    subjects = [subject_among(path, Path(path.anchor), groups) if path else None for path in paths]
     if not any(subjects):
         raise InputError(
             f"{table.name} lists none of the scans. Compare its column subject with the file names."
@@ -93,12 +95,11 @@ def subject_among(path: Path, folder: Path, subjects: Collection[str]) -> str | 
     return None
 
 
-def _listed_subject(source: Source, listed: Callable[[Path], frozenset[str] | None]) -> str | None:
-    path = file_path(source)
-    for folder in path.absolute().parents if path else ():
-        subjects = listed(folder)
-        if subjects is not None:
-            return subject_among(path.absolute(), folder, subjects)
+def _listed_subject(path: Path, listed: Callable[[Path], frozenset[str] | None]) -> str | None:
+    """Return the subject by the nearest folder above a scan that lists any."""
+    for folder in path.parents:
+        if (subjects := listed(folder)) is not None:
+            return subject_among(path, folder, subjects)
     return None
 
 
@@ -111,12 +112,6 @@ def _listed_in(folder: Path) -> frozenset[str] | None:
     except InputError as error:
         warn(f"Scans are not grouped by {SPLITS}: {error}")
         return None
-
-
-def _data_set_of(source: Source, is_data_set: Callable[[Path], bool]) -> Path | None:
-    """Return the uppermost folder above a scan that is a BIDS data set; None if there is none."""
-    path = file_path(source)
-    return next(filter(is_data_set, reversed(path.absolute().parents)), None) if path else None
 
 
 def _is_data_set(folder: Path) -> bool:
