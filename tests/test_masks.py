@@ -238,8 +238,15 @@ def test_a_lesion_mask_that_is_inverted_is_remarked_on():
 
 def test_a_brain_mask_that_reaches_the_corners_is_remarked_on():
     assert read(brain()).remarks == ()
-    for values in (np.ones(SHAPE), ~brain()):
-        assert "set in the corners" in read(values).remarks[0]
+    assert "set in the corners" in read(~brain()).remarks[0]
+
+
+@pytest.mark.parametrize("kind", ["brain", "lesion"])
+def test_a_mask_that_is_set_everywhere_is_remarked_on(kind):
+    assert (
+        f"the {kind} mask is set in the corners of the volume, or everywhere"
+        in read(np.ones(SHAPE), kind).remarks[0]
+    )
 
 
 @pytest.mark.parametrize("factor", [2, 0.5])

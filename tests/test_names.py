@@ -1,8 +1,10 @@
 import os
 import random
+import re
 import subprocess
 import sys
 import unicodedata
+from contextlib import nullcontext
 from pathlib import Path
 
 import nibabel as nib
@@ -10,8 +12,9 @@ import numpy as np
 import pytest
 
 from skmimood.datasets.tables import read_pairs
-from skmimood.exceptions import InputError, ScanReadError
+from skmimood.exceptions import InputError, ScanReadError, SkmimoodWarning
 from skmimood.nifti import find_companion, find_scans, read_scan, scan_id, scan_ids, subject_of
+from skmimood.nifti.files import RESULT_ENDINGS
 from skmimood.scans.sources import find_named_or_chosen, first_places, mask_suffixes, pair_masks
 from skmimood.scans.subjects import groups_of, subject_among
 
@@ -41,6 +44,13 @@ def touch(path):
         ("BraTS2021_00007/BraTS2021_00007_t2.nii.gz", "BraTS2021_00007_t2", None),
         ("patient01/FLAIR.nii.gz", "FLAIR", None),
         ("sub/subject_1.nii", "subject_1", None),
+        ("sub-01_ses-2/T1.nii.gz", "T1", "sub-01"),
+        ("sub-acute_stroke/p7_T1.nii.gz", "p7_T1", None),
+        ("me/mri/study/p0/FLAIR.nii.gz", "FLAIR", None),
+        ("me/mri/study/p0/T1.nii.gz", "T1", None),
+        ("me/mri/T1_patient0.nii.gz", "T1_patient0", None),
+        ("me/mri/001.nii.gz", "001", None),
+        ("me/T1w/T1w_patient0.nii.gz", "T1w_patient0", None),
     ],
 )
 def test_a_scan_is_called_as_its_file_and_where_a_layout_repeats_names_as_its_subject_too(
@@ -66,6 +76,21 @@ def test_scans_of_one_name_are_told_apart_by_their_folders_in_any_order(paths, n
     shuffled = list(expected)
     random.Random(0).shuffle(shuffled)
     assert scan_ids(shuffled) == [expected[path] for path in shuffled]
+
+
+def test_folders_that_happen_to_be_called_as_those_of_a_layout_make_no_subject(tmp_path):
+    for name in ("study/p{}/FLAIR", "T1_patient{}", "orig/00{}", "sub-acute_stroke/p{}/T1"):
+        scans = [touch(tmp_path / "me" / "mri" / f"{name.format(k)}.nii.gz") for k in range(4)]
+        assert len(set(groups_of(scans))) == 4
+
+
+def test_a_table_of_splits_goes_before_the_names_of_folders(tmp_path):
+    (tmp_path / "splits.csv").write_text(
+        "subject,split\np0,train\np1,train\nsub-1_ses-1,train\nsub-1_ses-2,test\n"
+    )
+    scans = [touch(tmp_path / f"{name}/mri/T1.nii.gz") for name in ("p0/a", "p0/b", "p1/a")]
+    assert groups_of(scans) == ["p0", "p0", "p1"]
+    assert groups_of([touch(tmp_path / f"sub-1_ses-{k}_T1.nii.gz") for k in (1, 2)]) == ["sub-1", "sub-1"]
 
 
 def test_names_differ_whatever_is_given():
@@ -115,6 +140,22 @@ def test_a_mask_of_a_subjects_folder_is_found_by_its_whole_name(tmp_path):
     assert find_companion(scan, "_brainmask") == find_companion(scan, "brainmask") == mask
 
 
+def test_one_mask_in_a_folder_of_several_subjects_is_nobodys(tmp_path):
+    contrasts = [touch(tmp_path / "p1" / f"{name}.nii.gz") for name in ("FLAIR", "T1W", "T1_brain", "p1_t2")]
+    touch(tmp_path / "p1" / "consensus_gt.nii.gz")
+    for ending in ("brainmask", "_seg", "bet"):
+        mask = touch(tmp_path / "p1" / f"{ending.lstrip('_')}.nii.gz")
+        assert [find_companion(scan, ending) for scan in contrasts[:3]] == [None] * 3
+        contrasts[3].unlink(missing_ok=True)
+        assert [find_companion(scan, ending) for scan in contrasts[:3]] == [mask] * 3
+        touch(contrasts[3])
+        flat = [touch(tmp_path / "flat" / f"{name}.nii.gz") for name in ("p0_T1", "p1_T1", "T1_patient2")]
+        touch(tmp_path / "flat" / mask.name)
+        assert [find_companion(scan, ending) for scan in flat] == [None] * 3
+        own = touch(tmp_path / "flat" / f"p1_{mask.name}")
+        assert [find_companion(scan, ending) for scan in flat] == [None, own, None]
+
+
 def test_endings_and_extensions_count_in_any_case(tmp_path):
     scan = touch(tmp_path / "a_T1.NII.GZ")
     mask = touch(tmp_path / "a_BrainMask.Nii")
@@ -137,10 +178,31 @@ def test_endings_and_extensions_count_in_any_case(tmp_path):
 def test_label_images_and_results_in_a_folder_are_no_scans(tmp_path, name):
     scan = touch(tmp_path / "s_T1w.nii.gz")
     label = touch(tmp_path / f"{name}.nii.gz")
-    choice = {"suffix": None, "exclude": mask_suffixes("auto", None, None)}
-    assert find_named_or_chosen(tmp_path, **choice) == [scan]
-    assert find_named_or_chosen([tmp_path / "*.nii.gz"], **choice) == [scan]
+    choice = {"suffix": None, "exclude": mask_suffixes("auto", None)}
+    for folder in (tmp_path, [tmp_path / "*.nii.gz"]):
+        is_result = name.endswith(RESULT_ENDINGS)
+        with (
+            nullcontext()
+            if is_result
+            else pytest.warns(SkmimoodWarning, match=rf"images \(1\): {re.escape(name)}\. ")
+        ):
+            assert find_named_or_chosen(folder, **choice) == [scan]
     assert find_named_or_chosen([label, scan], **choice) == [label, scan]  # named one by one, they are meant
+
+
+@pytest.mark.parametrize(
+    "name", ["tumor_001", "lesion_12", "roi_1", "patient_prob3", "Tumour-7", "wmh_003", "atlas12"]
+)
+def test_numbered_scans_of_an_ambiguous_name_are_scans(tmp_path, name):
+    scans = [touch(tmp_path / f"{each}.nii.gz") for each in ("healthy_001", name)]
+    assert sorted(find_named_or_chosen(tmp_path, suffix=None, exclude=())) == sorted(scans)
+
+
+def test_label_images_of_an_ending_that_was_named_are_left_out_without_a_word(tmp_path):
+    scan = touch(tmp_path / "s_T1.nii.gz")
+    touch(tmp_path / "s_seg.nii.gz")
+    for named in ("_seg", "seg"):
+        assert find_named_or_chosen(tmp_path, suffix=None, exclude=mask_suffixes("auto", named)) == [scan]
 
 
 def test_a_folder_of_another_format_is_told_how_to_convert_it(tmp_path):

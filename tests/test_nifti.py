@@ -10,7 +10,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from skmimood.exceptions import InputError, ScanReadError, ScanWriteError
+from skmimood.exceptions import InputError, ScanReadError, ScanWriteError, SkmimoodWarning
 from skmimood.nifti import (
     make_image,
     read_labels,
@@ -195,7 +195,10 @@ def test_labels_reach_to_the_border_when_they_are_resampled(tmp_path):
     scan = read_scan(save(tmp_path / "s.nii", shape=(16, 18, 20)))
     affine = np.diag([2.0, 2, 2, 1])
     affine[:3, 3] = 0.5
-    assert read_labels(nib.Nifti1Image(np.ones((8, 9, 10), np.uint8), affine), scan).all()
+    with pytest.warns(
+        SkmimoodWarning, match="s: the lesion mask is set in the corners of the volume, or everywhere"
+    ):
+        assert read_labels(nib.Nifti1Image(np.ones((8, 9, 10), np.uint8), affine), scan).all()
 
 
 def test_labels_of_another_field_of_view_are_refused(tmp_path):

@@ -387,8 +387,7 @@ def test_masks_are_looked_for_as_the_command_line_says(model, scans, tmp_path, c
     )
     table = rows(out)
     assert (
-        "there is no patient-2_T1_bet or patient-2_bet or bet (.nii.gz or .nii)"
-        in table["patient-2_T1"]["reason"]
+        "there is no patient-2_T1_bet or patient-2_bet (.nii.gz or .nii)" in table["patient-2_T1"]["reason"]
     )
     anomaly = nib.load(out / "patient-1_T1_anomaly.nii.gz").get_fdata()
     assert not anomaly[brain == 0].any()

@@ -39,6 +39,18 @@ def test_spaces_a_byte_order_mark_and_repeated_rows_do_no_harm(table):
     assert read_splits(str(path)) == {"train": ("a",), "test": ("b",)}
 
 
+def test_a_split_may_be_spelled_in_any_case(table, tmp_path):
+    assert read_splits(table("subject,split\na,Train\nb,train\nc,TEST\n")) == {
+        "Train": ("a", "b"),
+        "TEST": ("c",),
+    }
+    scans = [tmp_path / f"{subject}_T1.nii.gz" for subject in "abc"]
+    for scan in scans:
+        scan.touch()
+    assert select_split([tmp_path], "train", suffix=None, exclude=()) == scans[:2]
+    assert select_split([tmp_path], "Test", suffix=None, exclude=()) == scans[2:]
+
+
 @pytest.mark.parametrize(
     ("text", "fault"),
     [

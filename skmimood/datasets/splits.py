@@ -21,13 +21,13 @@ def read_splits(path: str | os.PathLike) -> dict[str, tuple[str, ...]]:
     ----------
     path : str or path
         A table with the columns subject and split, such as ``splits.csv``; other columns are ignored. Commas,
-        semicolons or tabs separate the cells, and upper or lower case of the columns' names does not matter.
+        semicolons or tabs separate the cells. Upper and lower case of the names of columns and splits are the same.
 
     Returns
     -------
     dict of str to tuple of str
-        The subjects of each split, both in the order of the table. A subject that has several rows in one
-        split is listed once.
+        The subjects of each split, both in the order of the table; a split is called as its first row spells it.
+        A subject that has several rows in one split is listed once.
 
     Raises
     ------
@@ -41,9 +41,10 @@ def read_splits(path: str | os.PathLike) -> dict[str, tuple[str, ...]]:
             f"There is no {table.name} in {str(table.parent)!r}. "
             "Pass a CSV file with the columns subject and split."
         )
+    spelled: dict[str, str] = {}
     splits: dict[str, list[str]] = {}
     for subject, split in read_mapping(table, "subject", "split").items():
-        splits.setdefault(split, []).append(subject)
+        splits.setdefault(spelled.setdefault(split.casefold(), split), []).append(subject)
     return {split: tuple(subjects) for split, subjects in splits.items()}
 
 

@@ -176,10 +176,7 @@ def fit_model(paths: Sequence[str | os.PathLike], output: Path, job: FitJob, say
 
 def healthy_sources(paths: Sequence[str | os.PathLike], job: FitJob) -> list[Source]:
     """List the scans that a job learns from."""
-    choice: dict[str, Any] = {
-        "suffix": job.modality,
-        "exclude": mask_suffixes(job.mask, job.lesions, job.modality),
-    }
+    choice: dict[str, Any] = {"suffix": job.modality, "exclude": mask_suffixes(job.mask, job.lesions)}
     if job.split is not None:
         return select_split(paths, job.split, **choice)
     found = find_named_or_chosen(paths, **choice)

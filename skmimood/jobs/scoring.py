@@ -167,7 +167,7 @@ def _scans(
     paths: Sequence[str | os.PathLike], output: Path, detector: ScanDetector, job: ScoreJob, say: Say
 ) -> dict[str, Source]:
     """List the scans by their ids, without the results of earlier runs if the output lies in a folder of scans."""
-    exclude = mask_suffixes((detector.mask, detector.mask_), None, detector.modality)
+    exclude = mask_suffixes((detector.mask, detector.mask_), None)
     if job.split is None:
         found = find_named_or_chosen(paths, suffix=detector.modality, exclude=exclude)
     else:

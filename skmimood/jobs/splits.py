@@ -26,7 +26,7 @@ def select_split(
     paths : sequence of folders
         Each with a ``splits.csv`` that has the columns subject and split.
     split : str
-        Name of the split.
+        Name of the split, in any case.
     suffix, exclude
         As in :func:`skmimood.nifti.find_scans`.
 
@@ -43,7 +43,8 @@ def select_split(
     for path in paths:
         folder = expand(path)
         subjects = _subjects(folder)
-        without = {subject for subject in subjects if subjects[subject] == split}
+        chosen = {subject for subject in subjects if subjects[subject].casefold() == split.casefold()}
+        without = set(chosen)
         if not without:
             names = ", ".join(sorted(set(subjects.values())))
             raise InputError(
@@ -51,7 +52,7 @@ def select_split(
             )
         for source in find_named_or_chosen(folder, suffix=suffix, exclude=exclude):
             subject = subject_among(Path(str(source)), folder, subjects)
-            if subject is not None and subjects[subject] == split:
+            if subject in chosen:
                 found.append(source)
                 without.discard(subject)
         if found and without:

@@ -31,6 +31,21 @@ _WITH_CONTRAST = re.compile(r"([^_]+)-(?:t1[nc]?|t2[wf]?|pd|flair)", re.IGNORECA
 _VERSION = re.compile(  # of a mask
     r"([_.-]?(\d+|v\d+|final|new|edited|corrected|manual|auto|deep|presurf))+$", re.IGNORECASE
 )
+LABEL_ENDINGS = (  # of the names of masks, segmentations and the like
+    "mask", "brainmask", "brainmask_fs", "headmask", "brainextractionmask", "msk", "lesionmask", "tumormask",
+    "seg", "segm", "segmentation", "dseg", "aseg", "pve", "pveseg", "probseg", "lesionseg", "tumorseg", "manualseg",
+    "manualsegmentation", "segmentationlabel", "synthseg", "noccseg", "mixeltype", "lesionsmooth", "label", "labels",
+    "labelmap", "aparc", "wmparc", "parc", "parcellation", "ribbon", "consensus", "annotation", "gt", "groundtruth",
+    "truth", "tumor", "tumour", "lesion", "lesions", "roi", "rois", "prob", "wmh", "gtv", "atlas", "tissue", "tissues",
+)  # fmt: skip
+# Words that scans are called by too: ``sub-1_tumor_2`` is a mask, but ``tumor_001`` and ``patient_prob3`` are not.
+_ALSO_OF_SCANS = frozenset(LABEL_ENDINGS[LABEL_ENDINGS.index("tumor") :])
+RESULT_ENDINGS = ("anomaly", "pvalue", "healed")
+_CONTRASTS = re.compile(  # and other words that a name has besides the subject
+    r"(?:^|(?<=[_.-]))(t[12](w|c|ce|gd|n|f|wks|star)?|flair|pdw?|mra|dwi|adc|swi|ct|mprage"
+    r"|brain|raw|orig|norm|nu|preproc|acpc|dc2?|restore)(?=[_.-]|$)[_.-]*",
+    re.IGNORECASE,
+)
 
 
 def find_scans(
@@ -47,7 +62,8 @@ def find_scans(
         ``sub_T1.nii.gz``. Case does not matter.
     exclude : str or sequence of str
         Drop files whose name ends with any of these parts, or with that and its version: ``"_seg"`` drops
-        ``sub_seg2`` and ``sub_seg_final`` too.
+        ``sub_seg2`` and ``sub_seg_final`` too. Numbers after words such as tumor, which scans are called by too, are
+        no versions: ``"_tumor"`` keeps ``tumor_001``.
 
     Returns
     -------
@@ -91,10 +107,11 @@ def find_companion(source: Source, suffix: str) -> Path | None:
         The scan; an image in memory without a file has no companion.
     suffix : str
         What the mask's name ends in. For ``sub_T1.nii.gz`` and ``"brainmask"``, first ``sub_T1_brainmask`` is looked
-        for, then ``sub_brainmask``, then ``brainmask`` alone. For BIDS's ``sub-01_space-MNI_desc-preproc_T1w`` and
-        ``"_desc-brain_mask"``, it is ``sub-01_space-MNI_desc-brain_mask``: all entities but ``desc`` and ``label``
-        must agree. For ``BraTS-GLI-00001-000-t2w`` and ``"seg"``, it is ``BraTS-GLI-00001-000-seg``. The order of a
-        name's parts and upper or lower case do not matter where no file fits exactly.
+        for, then ``sub_brainmask``, then ``brainmask`` alone, if the folder holds scans of one subject only. For
+        BIDS's ``sub-01_space-MNI_desc-preproc_T1w`` and ``"_desc-brain_mask"``, it is
+        ``sub-01_space-MNI_desc-brain_mask``: all entities but ``desc`` and ``label`` must agree. For
+        ``BraTS-GLI-00001-000-t2w`` and ``"seg"``, it is ``BraTS-GLI-00001-000-seg``. The order of a name's parts
+        and upper or lower case do not matter where no file fits exactly.
 
     Returns
     -------
@@ -104,34 +121,54 @@ def find_companion(source: Source, suffix: str) -> Path | None:
     path = file_path(source)
     if path is None:
         return None
-    names = companion_names(path, suffix)
-    for name, extension in itertools.product(names, EXTENSIONS):
-        companion = path.with_name(name + extension)
-        if companion.name != path.name and os.path.isfile(companion):
-            return companion
-    return _find_alike(path, names)
+    *names, bare = _companion_names(path, suffix)
+    if (found := _find_named(path, names)) or not _is_of_one_subject(path.parent, suffix):
+        return found
+    return _find_named(path, [bare])
 
 
 def companion_names(path: Path, suffix: str) -> list[str]:
     """Return the names, without extension, that a mask beside a scan may have, the likeliest first."""
+    names = _companion_names(path, suffix)
+    return names if _is_of_one_subject(path.parent, suffix) else names[:-1]
+
+
+def _companion_names(path: Path, suffix: str) -> list[str]:
     stem = file_stem(path)
     ending = suffix if suffix[:1] in "_-." else f"_{suffix}"
     stems = [stem, *([stem.rpartition("_")[0], "_".join(entities(stem))] if "_" in stem else [])]
     names = [f"{each}{ending}" for each in stems if each]
     if scanned := _WITH_CONTRAST.fullmatch(stem):
         names += [f"{scanned[1]}{mark}{ending.lstrip('_-.')}" for mark in "-_"]
-    return list(dict.fromkeys([*names, ending.lstrip("_-.")]))
+    return [*dict.fromkeys(names), ending.lstrip("_-.")]
 
 
-def _find_alike(path: Path, names: Sequence[str]) -> Path | None:
-    """Return the image beside ``path`` whose name has the same parts as the first of ``names`` that is there."""
-    try:
-        beside = sorted(name for name in os.listdir(path.parent) if _is_scan_name(name) and name != path.name)
-    except OSError:
-        return None
-    present = {_parts(file_stem(name)): path.with_name(name) for name in reversed(beside)}
+def _is_of_one_subject(folder: Path, suffix: str) -> bool:
+    """Tell whether the names of all scans in a folder, which do not end in `suffix`, differ in contrasts only."""
+    stems = (file_stem(name) for name in _names_of_scans(folder))
+    scans = (stem for stem in stems if is_wanted(stem, None, (suffix, *LABEL_ENDINGS, *RESULT_ENDINGS)))
+    subjects = (_CONTRASTS.sub("", stem).strip("_.-") for stem in scans)
+    first = next(subjects, None)
+    return all(subject == first for subject in subjects)
+
+
+def _find_named(path: Path, names: Sequence[str]) -> Path | None:
+    """Return the image beside ``path`` of the first of ``names`` that is there, exactly or with the same parts."""
+    for name, extension in itertools.product(names, EXTENSIONS):
+        companion = path.with_name(name + extension)
+        if companion.name != path.name and os.path.isfile(companion):
+            return companion
+    beside = sorted(set(_names_of_scans(path.parent)) - {path.name}, reverse=True)
+    present = {_parts(file_stem(name)): path.with_name(name) for name in beside}
     found = (present.get(_parts(name)) for name in names)
     return next((each for each in found if each is not None and os.path.isfile(each)), None)
+
+
+def _names_of_scans(folder: Path) -> list[str]:
+    try:
+        return list(filter(_is_scan_name, os.listdir(folder)))
+    except OSError:
+        return []
 
 
 def _parts(name: str) -> frozenset[str]:
@@ -180,9 +217,16 @@ def _is_scan_name(name: str) -> bool:
 
 def is_wanted(stem: str, suffix: str | None, exclude: Sequence[str]) -> bool:
     """Tell whether a file's name without extension ends with ``suffix`` and with none of ``exclude``."""
-    names = (stem, _VERSION.sub("", stem))
-    is_excluded = any(_ends_with(name, part) for part in exclude for name in names)
-    return (suffix is None or _ends_with(stem, suffix)) and not is_excluded
+    name = _VERSION.sub("", stem)
+    version = stem[len(name) :]
+    is_numbered = version.lstrip("_.-").isdigit()
+
+    def is_named(ending: str) -> bool:
+        word = ending.lstrip("_.-").lower()
+        may_be_scan = is_numbered and word in _ALSO_OF_SCANS and (name.lower() == word or version.isdigit())
+        return _ends_with(stem, word) or (_ends_with(name, word) and not may_be_scan)
+
+    return (suffix is None or _ends_with(stem, suffix)) and not any(map(is_named, exclude))
 
 
 def _ends_with(stem: str, part: str) -> bool:

@@ -101,8 +101,7 @@ def read_mask(
         As in `read_labels`.
     kind : {"lesion", "brain"}
         Of a brain, one solid mask is expected: several classes are remarked on, and a mask without plateau is
-        refused. Lesions may be small, soft, absent or everywhere. Other masks that are set in the corners are
-        remarked on.
+        refused. Lesions may be small, soft or absent. Masks that are set in the corners are remarked on.
 
     Returns
     -------
@@ -134,11 +133,8 @@ def read_mask(
         values = _resample(values, grid, like.grid, order=1 if reading.is_graded else 0)
     voxels = values >= reading.threshold if reading.is_graded else values.astype(bool)
     remarks = [reading.remark] if reading.remark else []
-    in_corners = voxels[np.ix_(*((0, -1) for _ in range(3)))].all()
-    if in_corners and (
-        kind == "brain" or not voxels.all()
-    ):  # a scan full of lesions is told of where it is used
-        remarks.append(f"the {kind} mask is set in the corners of the volume (inverted, or set everywhere?)")
+    if voxels[np.ix_(*((0, -1) for _ in range(3)))].all():
+        remarks.append(f"the {kind} mask is set in the corners of the volume, or everywhere (inverted?)")
     return Mask(voxels, tuple(remarks))
 
 

@@ -25,16 +25,20 @@ _FORMATS = {  # other than NIfTI, and what converts them
     **dict.fromkeys((".dcm", ".ima"), ("DICOM", "dcm2niix")),
     **dict.fromkeys((".nrrd", ".nhdr", ".mha", ".mhd"), ("ITK's", "SimpleITK")),
 }
-_SUBJECT = re.compile(
-    r"(?:^|(?<=[_.]))(sub-.+?)(?=_|\.|-ses-|$)"  # of BIDS
-    r"|^(BraTS-[A-Z]+-\d+)(?=-\d{3}(?!\d))",  # with the number of a visit
-    re.IGNORECASE,
+_PATIENT_OF_VISIT = r"^(BraTS-[A-Z]+-\d+)(?=-\d{3}(?!\d))"
+_SUBJECT_IN_NAME = re.compile(rf"(?:^|(?<=[_.]))(sub-.+?)(?=_|\.|-ses-|$)|{_PATIENT_OF_VISIT}", re.IGNORECASE)
+_SUBJECT_IN_FOLDER = re.compile(rf"(sub-[a-z0-9+]+)(?:_ses-[a-z0-9+]+)?$|{_PATIENT_OF_VISIT}", re.IGNORECASE)
+# Where HCP and FreeSurfer put the files of a subject, whose folder is above, and all names that they give them.
+_HCP_NAME = r"(_restore)?(_brain)?([._]\d(\.\d+)?)?(_brain)?(_(lesion|seg|mask|roi))?"
+_FREESURFER_NAME = (
+    r"T1|rawavg|orig(_nu)?|nu(_noneck)?|norm|brain(mask)?([._](finalsurfs|auto|edit|manedit))*"
+    r"|(T2|FLAIR)([._](pre)?norm)?"
 )
-# Folders of HCP and FreeSurfer, and what files are called in them: alike for every subject, whose folder is above.
-_SHARED_NAMES = {
-    "t1w": re.compile(r"T[12]w.*", re.IGNORECASE),
-    "mninonlinear": re.compile(r"T[12]w.*", re.IGNORECASE),
-    "mri": re.compile(r"(T1|T2|FLAIR|orig|nu|norm|brain|rawavg|\d{3})([._-].*)?", re.IGNORECASE),
+_LAYOUTS = {
+    ("t1w",): re.compile(rf"T[12]w_acpc_dc2?{_HCP_NAME}", re.IGNORECASE),
+    ("mninonlinear",): re.compile(rf"T[12]w{_HCP_NAME}", re.IGNORECASE),
+    ("mri",): re.compile(_FREESURFER_NAME, re.IGNORECASE),
+    ("orig", "mri"): re.compile(r"\d{3}|(T2|FLAIR)raw", re.IGNORECASE),
 }
 
 
@@ -129,9 +133,15 @@ def subject_of(source: Source) -> str | None:
     path = file_path(source)
     if path is None:
         return None
-    names = (file_stem(path), *reversed(Path(os.path.abspath(path)).parts[:-1]))
-    subjects = (match[0] for name in names if (match := _SUBJECT.search(name)))
-    return next(subjects, None) or _folder_of_layout(path)
+    folders = (_SUBJECT_IN_FOLDER.match(folder.name) for folder in Path(os.path.abspath(path)).parents)
+    in_folders = (match[match.lastindex or 0] for match in folders if match)
+    return subject_in_name(file_stem(path)) or next(in_folders, None) or _folder_of_layout(path)
+
+
+def subject_in_name(name: str) -> str | None:
+    """Return the subject that a name begins with or holds, as `subject_of` does without folders."""
+    match = _SUBJECT_IN_NAME.search(name)
+    return match and match[match.lastindex or 0]
 
 
 def entities(stem: str) -> list[str]:
@@ -144,12 +154,23 @@ def entities(stem: str) -> list[str]:
 
 
 def _folder_of_layout(path: Path) -> str | None:
-    """Return the subject's folder above a file whose name and folders are those of HCP or FreeSurfer."""
-    for folder in Path(os.path.abspath(path)).parents:
-        shared = _SHARED_NAMES.get(folder.name.lower())
-        if shared is not None and shared.fullmatch(file_stem(path)):
-            return folder.parent.name or None
+    """Return the subject's folder of a file that lies where HCP or FreeSurfer put it, under the name that they give it.
+
+    Of several files that are mere numbers in one folder, as in ``mri/orig/001.nii.gz``, None: they may be patients.
+    """
+    stem, above = file_stem(path), Path(os.path.abspath(path)).parents
+    for folders, shared in _LAYOUTS.items():
+        is_there = tuple(folder.name.lower() for folder in above[: len(folders)]) == folders
+        if is_there and shared.fullmatch(stem) and not (stem.isdigit() and _has_numbers_beside(path)):
+            return above[len(folders)].name or None
     return None
+
+
+def _has_numbers_beside(path: Path) -> bool:
+    try:
+        return any(file_stem(name).isdigit() for name in os.listdir(path.parent) if name != path.name)
+    except OSError:
+        return False
 
 
 def _shared(names: Sequence[str]) -> list[list[int]]:

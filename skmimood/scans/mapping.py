@@ -165,9 +165,8 @@ def average_precision(scans: Iterable[PreparedScan], frame: Frame, pipeline: Pip
         truth = prepared.lesions
         if truth is None:
             truth = np.zeros(prepared.foreground.shape, dtype=bool)
-        remarks = prepared.scan.warnings + ("the lesion mask is set everywhere",) * bool(truth.all())
-        if remarks:
-            warn(f"{prepared.scan.id}: {'; '.join(remarks)}.")
+        if prepared.scan.warnings:
+            warn(f"{prepared.scan.id}: {'; '.join(prepared.scan.warnings)}.")
         anomaly = frame.map(replace(prepared, lesions=None), pipeline).anomaly
         diseased.add(anomaly[truth])
         healthy.add(anomaly[~truth])

@@ -313,7 +313,7 @@ class ScanDetector(SavedDetector):
         return average_precision(read, self._frame(), self.pipeline_)
 
     def _choice(self, y: Any = None) -> dict[str, Any]:
-        return {"suffix": self.modality, "exclude": mask_suffixes((self.mask, self.mask_), y, self.modality)}
+        return {"suffix": self.modality, "exclude": mask_suffixes((self.mask, self.mask_), y)}
 
     def _reader(self) -> ScanReader:
         return ScanReader(self.mask, self.max_bytes, self.volume, self.max_invalid, self.plane_)

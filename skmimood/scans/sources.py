@@ -5,26 +5,19 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from nibabel.spatialimages import SpatialImage
 
 from skmimood.exceptions import InputError, listing, warn
 from skmimood.nifti import Source, file_stem, find_companion, find_scans, scan_ids
-from skmimood.nifti.files import as_entries, is_wanted
+from skmimood.nifti.files import LABEL_ENDINGS, RESULT_ENDINGS, as_entries, is_wanted
 from skmimood.nifti.names import entities, file_path
 from skmimood.runtime.paths import expand
 from skmimood.scans.subjects import groups_of
 
-# Without a modality to choose by, files of these endings are taken for masks, or for results of this package.
-_MASK_SUFFIXES = (
-    "mask", "brainmask", "brainmask_fs", "headmask", "msk", "roi", "rois", "wmh", "consensus", "annotation",
-    "seg", "segm", "segmentation", "dseg", "probseg", "pve", "pveseg", "tissue", "tissues", "atlas",
-    "lesion", "lesions", "lesionmask", "lesionseg", "lesionsmooth", "tumormask", "tumorseg", "gt", "groundtruth",
-    "label", "labels", "labelmap", "aseg", "aparc", "wmparc", "ribbon", "parc", "parcellation", "truth",
-    "manualseg", "manualsegmentation", "segmentationlabel", "synthseg", "noccseg", "mixeltype", "prob",
-    "brainextractionmask", "tumor", "tumour", "gtv", "anomaly", "pvalue", "healed",
-)  # fmt: skip
+_NO_SCANS = (*LABEL_ENDINGS, *RESULT_ENDINGS)  # where no modality chooses
 _NEVER_LESIONS = ("_brainmask", "_brain_mask", "_desc-brain_mask")
 
 
@@ -75,7 +68,7 @@ def label_images(sources: Sequence[Source], *, suffix: str | None, exclude: Sequ
     A shell passes them for ``healthy/*.nii.gz``. Files of the ending ``suffix`` are scans. There is no warning if all
     files are named so: then they may be scans.
     """
-    endings = (*exclude, *_MASK_SUFFIXES)
+    endings = (*exclude, *_NO_SCANS)
     labels = [
         place
         for place, source in enumerate(sources)
@@ -107,27 +100,42 @@ def list_in_order(
     ]
 
 
-def mask_suffixes(mask: str | Sequence[str], y: Any, modality: str | None) -> tuple[str, ...]:
-    """Return the endings of files in a folder that are masks or results, not scans."""
+def mask_suffixes(mask: str | Sequence[str], y: Any) -> tuple[str, ...]:
+    """Return the endings of masks that were named, by a detector's ``mask`` and by ``y``."""
     masks = (mask,) if isinstance(mask, str) else mask
-    named = [
+    return tuple(
         suffix for suffix in (*masks, y) if is_suffix(suffix) and suffix not in ("auto", "none", "given")
-    ]
-    return (*named, *(_MASK_SUFFIXES if modality is None else ()))
+    )
 
 
 def find_named_or_chosen(X: Any, *, suffix: str | None, exclude: Sequence[str]) -> list[Source]:
     """List scans to be scored, choosing among the files of folders and globs only.
 
-    Files that are named one by one stay, whatever they are called: their results must line up with them.
+    Files that end in one of ``exclude`` are left out. So are those named like label images or results, if no
+    ``suffix`` chooses; a warning says how many label images that are. Files that are named one by one stay, whatever
+    they are called: their results must line up with them.
     """
     found: list[Source] = []
     for entry in as_entries(X):
-        if isinstance(entry, (str, os.PathLike)) and not expand(entry).is_file():
+        if not isinstance(entry, (str, os.PathLike)) or expand(entry).is_file():
+            found += find_scans(entry)
+        elif suffix is not None:
             found += find_scans(entry, suffix=suffix, exclude=exclude)
         else:
-            found += find_scans(entry)
+            found += _without_label_images(entry, exclude)
     return found or find_scans(X)  # which says that there is none
+
+
+def _without_label_images(folder: str | os.PathLike, exclude: Sequence[str]) -> list[Source]:
+    chosen = find_scans(folder, exclude=(*exclude, *_NO_SCANS))
+    kept = set(chosen)
+    labels = [path for path in find_scans(folder, exclude=(*exclude, *RESULT_ENDINGS)) if path not in kept]
+    if labels:
+        warn(
+            f"Files in {Path(folder).name!r} left out since they are named like label images ({len(labels)}): "
+            f"{_stems(labels)}. If they are scans, rename them, or choose by an ending (modality)."
+        )
+    return chosen
 
 
 def first_places(sources: Sequence[Source]) -> list[int]:

@@ -13,7 +13,7 @@ from skmimood.datasets import read_splits
 from skmimood.datasets.tables import read_mapping
 from skmimood.exceptions import InputError, warn
 from skmimood.nifti import Source, file_stem, scan_ids, subject_of
-from skmimood.nifti.names import as_text, file_path
+from skmimood.nifti.names import as_text, file_path, subject_in_name
 from skmimood.runtime.paths import expand
 from skmimood.validation.images import check_groups
 
@@ -27,9 +27,9 @@ def groups_of(sources: Sequence[Source], groups: Any = None) -> list[str]:
     ----------
     sources : list of path or image
     groups : sequence of labels, optional
-        One for each scan. By default the subject: as BIDS, HCP or FreeSurfer name it in the file's name or a folder
-        above, else as the nearest ``splits.csv`` in a folder above lists it. A scan of which nothing is known is
-        a group of its own. A subject's name that occurs in several BIDS data sets is ``"<data set>/<name>"``.
+        One for each scan. By default the subject: as the nearest ``splits.csv`` in a folder above lists it, else as
+        BIDS, HCP or FreeSurfer name it in the file's name or a folder above. A scan of which nothing is known is a
+        group of its own. A subject's name that occurs in several BIDS data sets is ``"<data set>/<name>"``.
 
     Raises
     ------
@@ -42,7 +42,7 @@ def groups_of(sources: Sequence[Source], groups: Any = None) -> list[str]:
     is_data_set = functools.lru_cache(maxsize=None)(_is_data_set)
     paths = [path and path.absolute() for path in map(file_path, sources)]
     subjects = [
-        subject_of(source) or (path and _listed_subject(path, listed)) or name
+        (path and _listed_subject(path, listed)) or subject_of(source) or name
         for source, path, name in zip(sources, paths, scan_ids(sources), strict=True)
     ]
     # The uppermost, as the others may be of derivatives.
@@ -96,10 +96,11 @@ def subject_among(path: Path, folder: Path, subjects: Collection[str]) -> str | 
 
 
 def _listed_subject(path: Path, listed: Callable[[Path], frozenset[str] | None]) -> str | None:
-    """Return the subject by the nearest folder above a scan that lists any."""
+    """Return the subject by the nearest folder above a scan that lists any, or a session of that subject."""
     for folder in path.parents:
         if (subjects := listed(folder)) is not None:
-            return subject_among(path, folder, subjects)
+            subject = subject_among(path, folder, subjects)
+            return subject and (subject_in_name(subject) or subject)
     return None
 
 
