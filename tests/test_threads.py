@@ -34,23 +34,32 @@ def test_a_process_forked_after_a_prediction_answers_and_is_refused_threads_that
 
 
 PATIENCE = """
-import threading, torch
+import os, threading, torch
 torch.set_num_threads({n_threads})
 from skmimood.runtime.device import resolve_device
+os.sched_getaffinity = lambda process: range({n_cpus})
+before = len(os.listdir("/proc/self/task"))
 resolve_device("cpu")
+started = len(os.listdir("/proc/self/task")) - before
 resolve_device("cpu")
 counts = [torch.get_num_threads()]
 thread = threading.Thread(target=lambda: counts.append(torch.get_num_threads()))
 thread.start()
 thread.join()
-print([one.name for one in threading.enumerate()].count("skmimood-patience"), *counts)
+print([one.name for one in threading.enumerate()].count("skmimood-patience"), started, *counts)
 """
 
 
 @pytest.mark.parametrize(
-    ("n_threads", "environment", "n_teams"),
-    [(2, {}, 1), (1, {}, 0), (2, {"OMP_WAIT_POLICY": "ACTIVE"}, 0), (2, {"GOMP_SPINCOUNT": "7"}, 0)],
-)
-def test_threads_wait_asleep_unless_there_is_one_or_the_user_has_said_how(n_threads, environment, n_teams):
-    [line] = output_of("-c", PATIENCE.format(n_threads=n_threads), **environment)
-    assert line == f"{n_teams} {n_threads} {n_threads}"
+    ("n_cpus", "n_threads", "environment", "n_started"),
+    [
+        (2, 2, {}, 2), (8, 2, {}, 8), (8, 8, {}, 2), (128, 100, {}, 30),
+        (2, 1, {}, 0), (2, 4, {}, 0), (128, 2, {}, 0),
+        (2, 2, {"OMP_WAIT_POLICY": "ACTIVE"}, 0), (2, 2, {"GOMP_SPINCOUNT": "7"}, 0),
+    ],
+)  # fmt: skip
+def test_threads_sleep_while_they_wait_where_few_more_make_them_and_the_user_has_not_said_how(
+    n_cpus, n_threads, environment, n_started
+):
+    [line] = output_of("-c", PATIENCE.format(n_cpus=n_cpus, n_threads=n_threads), **environment)
+    assert line == f"{min(n_started, 1)} {n_started} {n_threads} {n_threads}"

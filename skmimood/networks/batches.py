@@ -1,4 +1,4 @@
-"""Networks applied to more rows than fit at once."""
+"""Networks applied to more rows than fit at once; a device that runs out of memory gets batches of half the size."""
 
 from __future__ import annotations
 
@@ -14,12 +14,10 @@ _CPU_BATCH, _CUDA_BATCHES = 4, 4
 
 
 def run_transformer(function: Callable[[Tensor], Tensor], rows: Tensor, batch_size: int) -> Tensor:
-    """Apply a transformer to token grids in batches: of more than ``batch_size`` on a GPU, of fewer on a CPU.
+    """Apply a transformer to token grids `in_order_of_length`, in batches of equal length.
 
-    Where a training step of ``batch_size`` fits, several times as many rows fit without its gradients, and a GPU is
-    quicker with them. A CPU is quicker with few: their attention weights then stay in its cache. A device that runs out
-    of memory gets batches of half the size. Rows of which equally many positions pass share a batch, so that no row
-    depends on its neighbours; see `skmimood.networks.marks.in_order_of_length`.
+    So no row depends on its neighbours. A GPU gets four times ``batch_size``, which fits without gradients; a CPU gets
+    four rows, whose attention weights stay in its cache.
     """
     groups = rows.split(lengths(rows).unique_consecutive(return_counts=True)[1].tolist())
 
@@ -32,9 +30,6 @@ def run_transformer(function: Callable[[Tensor], Tensor], rows: Tensor, batch_si
 
 
 def run_in_batches(function: Callable[[Tensor], Tensor], rows: Tensor, batch_size: int) -> Tensor:
-    """Apply ``function`` to ``rows`` in batches and join the results.
-
-    A device that runs out of memory gets batches of half the size.
-    """
+    """Apply ``function`` to ``rows`` in batches and join the results."""
     with inference(rows.device):
         return with_halving(lambda size: torch.cat([*map(function, rows.split(size))]), batch_size)

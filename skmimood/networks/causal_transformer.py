@@ -2,34 +2,17 @@
 
 from __future__ import annotations
 
-import math
-from typing import Any, cast
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from skmimood.networks.attention import attend
-from skmimood.networks.transformer import Attention, Block, TokenTransformer
-
-
-def attend_causally(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-    """Let each position attend to itself and those before; a lone query is the last position and sees all keys.
-
-    The products are written out on a CPU for the reason given in `skmimood.networks.attention.attend`.
-    """
-    length = queries.shape[2]
-    if length == 1:
-        return attend(queries, keys, values)
-    if queries.device.type != "cpu":
-        return F.scaled_dot_product_attention(queries, keys, values, is_causal=True)
-    later = torch.ones(length, length, dtype=torch.bool, device=queries.device).triu(1)
-    scores = (queries / math.sqrt(queries.shape[-1])) @ keys.transpose(-1, -2)
-    return torch.softmax(scores.masked_fill_(later, -math.inf), dim=-1).to(values.dtype) @ values
+from skmimood.networks.transformer import Attention, TokenTransformer, attend
 
 
 class CausalAttention(Attention):
-    """Multi-head self-attention of which no position sees a later one."""
+    """Multi-head self-attention in which no position sees a later one."""
 
     def forward(self, x: Tensor, cache: Tensor | None = None, start: int = 0) -> Tensor:
         """Map (n, l, D) to (n, l, D).
@@ -37,29 +20,12 @@ class CausalAttention(Attention):
         With a ``cache`` (2, n, heads, L, D / heads), ``x`` holds positions ``start`` to ``start + l - 1``: their keys
         and values are written there, and those of earlier positions are read from it.
         """
-        n, length, d = x.shape
-        qkv = self.qkv(x).view(n, length, 3, self.n_heads, d // self.n_heads).permute(2, 0, 3, 1, 4)
-        queries, keys_values = qkv[0], qkv[1:]
+        queries, keys, values = self._split(self.qkv(x), 3)
         if cache is not None:
-            cache[..., start : start + length, :] = keys_values
-            keys_values = cache[..., : start + length, :]
-        attended = attend_causally(queries, keys_values[0], keys_values[1])
-        return self.out(attended.transpose(1, 2).reshape(n, length, d))
-
-
-class CausalBlock(Block):
-    """`Block` with causal attention."""
-
-    def __init__(self, width: int, n_heads: int, mlp_ratio: float, drop_path: float) -> None:
-        super().__init__(width, n_heads, mlp_ratio, drop_path)
-        self.attention = CausalAttention(width, n_heads)
-
-    def forward(
-        self, x: Tensor, generator: torch.Generator | None, cache: Tensor | None = None, start: int = 0
-    ) -> Tensor:
-        """Map (n, l, D) to (n, l, D); ``cache`` and ``start`` as in `CausalAttention`."""
-        x = x + self._drop(self.attention(self.norm1(x), cache, start), generator)
-        return x + self._drop(self.mlp(self.norm2(x)), generator)
+            stop = start + x.shape[1]
+            cache[0, :, :, start:stop], cache[1, :, :, start:stop] = keys, values
+            keys, values = cache[..., :stop, :]
+        return self._join(attend(queries, keys, values, is_causal=True))
 
 
 class CausalTransformer(TokenTransformer):
@@ -72,15 +38,15 @@ class CausalTransformer(TokenTransformer):
     n_outputs : int
         Size K of the codebook.
     grid : (int, int)
-        Height h and width w of the token grid, of which sequences have the length L = h * w.
+        Height h and width w of the token grid; sequences have the length L = h * w.
     depth, width, n_heads, mlp_ratio, drop_path
         As in `TokenTransformer`.
     """
 
-    def __init__(self, *, n_inputs: int, width: int, n_heads: int, mlp_ratio: float, **sizes: Any) -> None:
-        super().__init__(n_inputs=n_inputs, width=width, n_heads=n_heads, mlp_ratio=mlp_ratio, **sizes)
-        rates = [cast(Block, block).drop_path for block in self.blocks]
-        self.blocks = nn.ModuleList(CausalBlock(width, n_heads, mlp_ratio, rate) for rate in rates)
+    _attention = CausalAttention
+
+    def __init__(self, *, n_inputs: int, n_heads: int, **sizes: Any) -> None:
+        super().__init__(n_inputs=n_inputs, n_heads=n_heads, **sizes)
         self.first_symbol, self.n_heads = n_inputs - 1, n_heads
 
     def new_cache(self, n: int) -> Tensor:
@@ -97,7 +63,7 @@ class CausalTransformer(TokenTransformer):
     def logits_at(self, tokens: Tensor, position: int, cache: Tensor | None = None) -> Tensor:
         """Return the logits (n, n_outputs) at one position of ``tokens`` (n, L).
 
-        They come from a pass over the whole sequence, or over this position alone if a ``cache`` holds those before.
+        If a ``cache`` holds the positions before, only this one passes; else the whole sequence does.
         """
         if cache is None:
             return self(tokens)[:, position]

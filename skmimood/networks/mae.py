@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from skmimood.networks.transformer import Block
+from skmimood.networks.transformer import make_blocks
+from skmimood.networks.weights import in_float32
 
 
 def sine_cosine_positions(grid: tuple[int, int], width: int, device: torch.device) -> Tensor:
@@ -44,14 +45,8 @@ def take(patches: Tensor, indices: Tensor) -> Tensor:
     return patches.gather(1, indices[..., None].expand(-1, -1, patches.shape[2]))
 
 
-def _in_float32(layer: nn.Module, x: Tensor) -> Tensor:
-    """Apply a last layer in float32 whatever autocast says: bfloat16 is too coarse for pixels and scores."""
-    with torch.autocast(x.device.type, enabled=False):
-        return layer(x.float())
-
-
 def _initialise(network: nn.Module, generator: torch.Generator) -> None:
-    """Draw matrices from N(0, 0.02), as in `TokenTransformer`: a short training gains on Xavier's law of He et al."""
+    """Draw matrices from N(0, 0.02), as in `TokenTransformer`: better in short trainings than the law of He et al."""
     for module in network.modules():
         if isinstance(module, nn.Linear):
             nn.init.normal_(module.weight, std=0.02, generator=generator)
@@ -59,24 +54,16 @@ def _initialise(network: nn.Module, generator: torch.Generator) -> None:
 
 
 class PatchEncoder(nn.Module):
-    """Vision transformer (Dosovitskiy et al. 2021) without a class token and without the last norm."""
+    """Vision transformer (Dosovitskiy et al. 2021) without a class token and without the last norm.
 
-    def __init__(
-        self,
-        *,
-        grid: tuple[int, int],
-        patch_size: int,
-        depth: int,
-        width: int,
-        n_heads: int,
-        mlp_ratio: float,
-        drop_path: float = 0.0,
-    ) -> None:
+    ``sizes`` are those of `make_blocks`.
+    """
+
+    def __init__(self, *, grid: tuple[int, int], patch_size: int, width: int, **sizes: Any) -> None:
         super().__init__()
         self.grid, self.width = grid, width
         self.embedding = nn.Linear(patch_size**2, width)
-        rates = [drop_path * i / max(1, depth - 1) for i in range(depth)]
-        self.blocks = nn.ModuleList(Block(width, n_heads, mlp_ratio, rate) for rate in rates)
+        self.blocks = make_blocks(width=width, **sizes)
 
     def forward(
         self, patches: Tensor, visible: Tensor | None = None, generator: torch.Generator | None = None
@@ -113,9 +100,7 @@ class MaskedAutoencoder(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.bridge = nn.Linear(width, decoder_width)
         self.mask_token = nn.Parameter(torch.empty(decoder_width))
-        self.decoder = nn.ModuleList(
-            Block(decoder_width, decoder_n_heads, sizes["mlp_ratio"], 0.0) for _ in range(decoder_depth)
-        )
+        self.decoder = make_blocks(decoder_depth, decoder_width, decoder_n_heads, sizes["mlp_ratio"])
         self.decoder_norm = nn.LayerNorm(decoder_width)
         self.head = nn.Linear(decoder_width, self.patch_size**2)
 
@@ -131,8 +116,8 @@ class MaskedAutoencoder(nn.Module):
         x = self.mask_token.expand(n, length, -1).scatter(1, visible[..., None].expand_as(seen), seen)
         x = x + sine_cosine_positions(self.grid, x.shape[2], x.device)
         for block in self.decoder:
-            x = block(x, None)
-        return _in_float32(self.head, self.decoder_norm(x))
+            x = block(x)
+        return in_float32(self.head, self.decoder_norm(x))
 
     def reconstruct(self, images: Tensor, visible: Tensor) -> Tensor:
         """Reconstruct images (n, H, W) from the visible patches of each of T trials (T, K): (n, T, H, W).
@@ -157,8 +142,8 @@ class MaskedAutoencoder(nn.Module):
 class ResidualClassifier(nn.Module):
     """Vision transformer from an image, here a residual, to the logits of two classes.
 
-    A `PatchEncoder` of these ``sizes``, whose outputs are averaged over the patches, then normalised. The images are
-    divided by ``scale``, their usual size: residuals are small, and the encoder has learnt from brighter images.
+    The outputs of a `PatchEncoder` of these ``sizes`` are averaged over the patches, then normalised. Images are
+    divided by ``scale``, their usual intensity: residuals are darker than the images that the encoder has learnt from.
     """
 
     scale: Tensor
@@ -180,7 +165,7 @@ class ResidualClassifier(nn.Module):
     def forward(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Map images (n, H, W) to logits (n, 2) of normal and abnormal; a ``generator`` means training."""
         x = self.encoder(to_patches(images / self.scale, self.patch_size), generator=generator)
-        return _in_float32(self.head, self.norm(x.mean(1)))
+        return in_float32(self.head, self.norm(x.mean(1)))
 
 
 class AutoencoderWithClassifier(nn.Module):

@@ -15,7 +15,7 @@ from skmimood.runtime.distributed import all_rows
 
 
 class Quantized(NamedTuple):
-    """What the quantiser makes of encoder outputs of shape (n, D, h, w)."""
+    """What a quantiser returns for encoder outputs of shape (n, D, h, w)."""
 
     vectors: Tensor  # (n, D, h, w), the nearest codes; gradients pass straight through
     tokens: Tensor  # (n, h, w) int64
@@ -32,12 +32,12 @@ class Quantizer(nn.Module):
         self.register_buffer("codes", torch.zeros(n_codes, code_dim))
 
     def initialise(self) -> None:
-        """Set the codes, where they are not learnt."""
+        """Set codes that are not learnt."""
 
     def forward(self, encoded: Tensor, generator: torch.Generator | None = None) -> Quantized:
-        """Quantise; with a ``generator`` (training), a codebook that is learnt is updated as well."""
+        """Quantise; a ``generator`` means training, in which a learnt codebook is updated."""
         n, d, h, w = encoded.shape
-        # Averages and distances are only meaningful in float32, whatever the precision of the rest.
+        # Averages and distances need float32, whatever the precision of the rest.
         with torch.autocast(encoded.device.type, enabled=False):
             flat = self._bound(encoded.float().permute(0, 2, 3, 1).reshape(-1, d))  # (n*h*w, D)
             vectors, tokens, commitment = self._quantize(flat, generator)
@@ -51,7 +51,7 @@ class Quantizer(nn.Module):
         return self.codes[tokens].permute(0, 3, 1, 2)
 
     def _bound(self, flat: Tensor) -> Tensor:
-        """Map vectors (m, D) to where codes can be."""
+        """Move vectors (m, D) to where codes can be."""
         return flat
 
     @abstractmethod
@@ -62,19 +62,17 @@ class Quantizer(nn.Module):
 class EMAQuantizer(Quantizer):
     """Nearest-neighbour quantiser of van den Oord et al. (2017), appendix A.1 (EMA updates).
 
-    The codebook starts at the k-means centres of the first batch, and codes that the encoder
-    has stopped using restart at a random encoder output (Dhariwal et al., Jukebox, 2020).
+    The codebook starts at the k-means centres of the first batch. A code that is no longer used restarts at a random
+    encoder output (Dhariwal et al., Jukebox, 2020).
 
     Parameters
     ----------
-    n_codes : int
-        Size K of the codebook.
-    code_dim : int
-        Dimension D of a code.
+    n_codes, code_dim : int
+        Size K of the codebook and dimension D of a code.
     decay : float in (0, 1)
-        Decay of the moving averages.
+        Of the moving averages.
     restart_below : float >= 0
-        A code whose moving count of uses per batch falls below this restarts.
+        Moving average of the uses of a code in a batch below which it restarts.
     """
 
     counts: Tensor
@@ -83,14 +81,13 @@ class EMAQuantizer(Quantizer):
 
     def __init__(self, n_codes: int, code_dim: int, *, decay: float, restart_below: float) -> None:
         super().__init__(n_codes, code_dim)
-        self.decay = decay
-        self.restart_below = restart_below
+        self.decay, self.restart_below = decay, restart_below
         self.register_buffer("counts", torch.zeros(n_codes))
         self.register_buffer("sums", torch.zeros(n_codes, code_dim))
         self.register_buffer("is_initialised", torch.zeros((), dtype=torch.bool))
 
     def _quantize(self, flat: Tensor, generator: torch.Generator | None) -> Quantized:
-        # The codebook follows the whole batch, also where other processes encode a part of it.
+        # The codebook follows the whole batch, even if other processes encode a part of it.
         whole = all_rows(flat.detach()) if generator is not None else flat
         if generator is not None and not self.is_initialised:
             self._initialise(whole, generator)
@@ -116,19 +113,15 @@ class EMAQuantizer(Quantizer):
         self.sums.lerp_(one_hot.T @ flat, 1 - self.decay)
         dead = self.counts < self.restart_below
         if dead.any():
-            chosen = torch.randint(len(flat), (int(dead.sum()),), generator=generator, device=flat.device)
             self.counts[dead] = max(self.restart_below, 1.0)
-            self.sums[dead] = flat[chosen] * self.counts[dead][:, None]
-        # Without restarts the count of a dead code underflows; it then stays where it is.
+            self.sums[dead] = _random_rows(flat, int(dead.sum()), generator) * self.counts[dead][:, None]
+        # Without restarts the count of a dead code underflows; the code then stays where it is.
         alive = self.counts[:, None] > 1e-5
         self.codes.copy_(torch.where(alive, self._bound(self.sums / self.counts[:, None]), self.codes))
 
 
 class CosineQuantizer(EMAQuantizer):
-    """`EMAQuantizer` on the unit sphere: the nearest code is that of the largest cosine.
-
-    The l2-normalised codes of ViT-VQGAN (Yu et al. 2022), which are learnt there by gradients.
-    """
+    """`EMAQuantizer` on the unit sphere, as the codes of ViT-VQGAN (Yu et al. 2022), which learns them by gradients."""
 
     def _bound(self, flat: Tensor) -> Tensor:
         return F.normalize(flat)
@@ -137,13 +130,8 @@ class CosineQuantizer(EMAQuantizer):
 class FiniteScalarQuantizer(Quantizer):
     """Each of D scalars is bounded and rounded to one of L_d levels (Mentzer et al. 2024); nothing is learnt.
 
-    Levels are spread evenly over [-1, 1], from one end to the other. The paper shifts an even number of levels by half
-    a step, so that 0 is one of them.
-
-    Parameters
-    ----------
-    levels : sequence of int
-        L_d of each dimension; the codebook has as many codes as there are combinations.
+    ``levels`` are the L_d. They are spread evenly over [-1, 1], ends included; the paper shifts an even number of
+    levels by half a step, so that 0 is one of them. Each combination is a code.
     """
 
     def __init__(self, levels: Sequence[int]) -> None:
@@ -153,11 +141,8 @@ class FiniteScalarQuantizer(Quantizer):
     @torch.no_grad()
     def initialise(self) -> None:
         """Set the codes: that of a token is its digits in base ``levels``, of which the last changes fastest."""
-
-        def digits(n: int) -> Tensor:
-            return torch.linspace(-1, 1, n, device=self.codes.device, dtype=self.codes.dtype)
-
-        self.codes.copy_(torch.cartesian_prod(*map(digits, self.levels)))
+        like = {"device": self.codes.device, "dtype": self.codes.dtype}
+        self.codes.copy_(torch.cartesian_prod(*(torch.linspace(-1, 1, n, **like) for n in self.levels)))
 
     def _bound(self, flat: Tensor) -> Tensor:
         return torch.tanh(flat)
@@ -170,7 +155,7 @@ class FiniteScalarQuantizer(Quantizer):
         return Quantized(self.codes[tokens], tokens, flat.new_zeros(()))
 
 
-# Doublings of the number of codes: table 1 of Mentzer et al. (2024) from 240 codes on, and alike where it has a gap.
+# Each about twice as many codes: table 1 of Mentzer et al. (2024) from 240 codes on, with its gaps filled.
 _LEVELS = (
     (4, 4), (6, 5), (8, 8), (5, 5, 5), (8, 6, 5), (8, 8, 8), (8, 5, 5, 5), (8, 8, 6, 5), (7, 5, 5, 5, 5),
     (8, 8, 5, 5, 5), (8, 8, 8, 6, 5), (8, 8, 8, 8, 8), (8, 8, 8, 5, 5, 5),
@@ -184,21 +169,21 @@ def levels_for(n_codes: int) -> tuple[int, ...]:
 
 def nearest_code(flat: Tensor, codes: Tensor) -> Tensor:
     """Return for each row of ``flat`` (m, D) the index of the nearest of ``codes`` (K, D), Euclidean."""
-    # |x|^2 is the same for every code and is left out.
-    return torch.argmin(codes.square().sum(1) - 2 * flat @ codes.T, dim=1)
+    return torch.argmin(
+        codes.square().sum(1) - 2 * flat @ codes.T, dim=1
+    )  # without |x|^2, equal for all codes
 
 
 def _kmeans(flat: Tensor, n_centres: int, generator: torch.Generator, n_iterations: int = 10) -> Tensor:
     """Lloyd's algorithm on (m, D) from random rows; an empty cluster restarts at a random row."""
-
-    def random_rows(count: int) -> Tensor:
-        return flat[torch.randint(len(flat), (count,), generator=generator, device=flat.device)]
-
-    centres = random_rows(n_centres)
+    centres = _random_rows(flat, n_centres, generator)
     for _ in range(n_iterations):
         one_hot = F.one_hot(nearest_code(flat, centres), n_centres).to(flat.dtype)
-        counts = one_hot.sum(0)
-        centres = torch.where(
-            (counts > 0)[:, None], one_hot.T @ flat / counts.clamp(min=1)[:, None], random_rows(n_centres)
-        )
+        counts = one_hot.sum(0)[:, None]
+        others = _random_rows(flat, n_centres, generator)
+        centres = torch.where(counts > 0, one_hot.T @ flat / counts.clamp(min=1), others)
     return centres
+
+
+def _random_rows(flat: Tensor, n: int, generator: torch.Generator) -> Tensor:
+    return flat[torch.randint(len(flat), (n,), generator=generator, device=flat.device)]

@@ -2,16 +2,34 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
-from typing import cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from skmimood.networks.attention import attend
 from skmimood.networks.marks import unmark
 from skmimood.runtime.distributed import draw_uniforms
+
+
+def attend(queries: Tensor, keys: Tensor, values: Tensor, is_causal: bool = False) -> Tensor:
+    """Return softmax(q k^T / sqrt(d)) v for tensors of shape (n, heads, length, d).
+
+    If ``is_causal``, a position attends to itself and those before; a lone query is the last position.
+    """
+    length = queries.shape[2]
+    is_causal = is_causal and length > 1
+    if queries.device.type != "cpu":
+        return F.scaled_dot_product_attention(queries, keys, values, is_causal=is_causal)
+    # On a CPU torch's own kernel rounds otherwise, and maps of saved models must stay equal to the bit. To scale the
+    # queries is faster than to scale all products, and rounds less in bfloat16.
+    products = queries / math.sqrt(queries.shape[-1]) @ keys.transpose(-1, -2)
+    if is_causal:
+        later = torch.ones(length, length, dtype=torch.bool, device=queries.device).triu(1)
+        products = products.masked_fill_(later, -math.inf)
+    return torch.softmax(products, dim=-1).to(values.dtype) @ values
 
 
 class Attention(nn.Module):
@@ -25,37 +43,42 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (n, L, D) to (n, L, D)."""
-        n, length, d = x.shape
-        qkv = self.qkv(x).view(n, length, 3, self.n_heads, d // self.n_heads)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each (n, heads, L, D / heads)
-        attended = attend(q, k, v)
-        return self.out(attended.transpose(1, 2).reshape(n, length, d))
+        return self._join(attend(*self._split(self.qkv(x), 3)))
 
     def attend_from(self, asking: Tensor, x: Tensor) -> Tensor:
         """Return what `forward` returns at those positions of ``x`` (n, L, D) that ``asking`` (n, m, D) holds."""
-        n, m, d = asking.shape
+        d = asking.shape[2]
         weight, bias = self.qkv.weight, self.qkv.bias
-        q = F.linear(asking, weight[:d], bias[:d]).view(n, m, self.n_heads, -1).transpose(1, 2)
-        kv = F.linear(x, weight[d:], bias[d:]).view(n, -1, 2, self.n_heads, d // self.n_heads)
-        k, v = kv.permute(2, 0, 3, 1, 4)  # each (n, heads, L, D / heads)
-        return self.out(attend(q, k, v).transpose(1, 2).reshape(n, m, d))
+        queries = self._split(F.linear(asking, weight[:d], bias[:d]), 1)
+        return self._join(attend(*queries, *self._split(F.linear(x, weight[d:], bias[d:]), 2)))
+
+    def _split(self, x: Tensor, n_parts: int) -> Tensor:
+        """Split (n, L, parts * D) into parts and heads, (parts, n, heads, L, D / heads)."""
+        n, length, width = x.shape
+        return x.view(n, length, n_parts, self.n_heads, width // n_parts // self.n_heads).permute(
+            2, 0, 3, 1, 4
+        )
+
+    def _join(self, attended: Tensor) -> Tensor:
+        """Join the heads of (n, heads, L, D / heads), and project to (n, L, D)."""
+        return self.out(attended.transpose(1, 2).flatten(2))
 
 
 class Block(nn.Module):
     """Pre-norm attention and MLP, each dropped as a whole with probability ``drop_path`` in training."""
 
-    def __init__(self, width: int, n_heads: int, mlp_ratio: float, drop_path: float) -> None:
+    def __init__(self, attention: Attention, width: int, mlp_ratio: float, drop_path: float) -> None:
         super().__init__()
         self.drop_path = drop_path
-        self.norm1, self.attention = nn.LayerNorm(width), Attention(width, n_heads)
+        self.norm1, self.attention = nn.LayerNorm(width), attention
         self.norm2 = nn.LayerNorm(width)
         self.mlp = nn.Sequential(
             nn.Linear(width, int(width * mlp_ratio)), nn.GELU(), nn.Linear(int(width * mlp_ratio), width)
         )
 
-    def forward(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
-        """Map (n, L, D) to (n, L, D)."""
-        x = x + self._drop(self.attention(self.norm1(x)), generator)
+    def forward(self, x: Tensor, generator: torch.Generator | None = None, *context: Any) -> Tensor:
+        """Map (n, L, D) to (n, L, D); the attention gets the ``context``."""
+        x = x + self._drop(self.attention(self.norm1(x), *context), generator)
         return x + self._drop(self.mlp(self.norm2(x)), generator)
 
     def at(self, positions: Tensor, x: Tensor) -> Tensor:
@@ -70,6 +93,19 @@ class Block(nn.Module):
             return branch
         kept = draw_uniforms(branch, generator) >= self.drop_path
         return branch * kept.to(branch.dtype) / (1 - self.drop_path)
+
+
+def make_blocks(
+    depth: int,
+    width: int,
+    n_heads: int,
+    mlp_ratio: float,
+    drop_path: float = 0.0,
+    attention: type = Attention,
+) -> nn.ModuleList:
+    """Return ``depth`` blocks, of which ``drop_path`` grows linearly from 0 to that of the last."""
+    rates = [drop_path * i / max(1, depth - 1) for i in range(depth)]
+    return nn.ModuleList(Block(attention(width, n_heads), width, mlp_ratio, rate) for rate in rates)
 
 
 def _positions(wanted: Tensor, m: int) -> Tensor:
@@ -94,23 +130,16 @@ class TokenTransformer(nn.Module):
         Stochastic depth (Huang et al. 2016): the rate of the last block; it grows linearly from 0.
     """
 
+    _attention = Attention
+
     def __init__(
-        self,
-        *,
-        n_inputs: int,
-        n_outputs: int,
-        grid: tuple[int, int],
-        depth: int,
-        width: int,
-        n_heads: int,
-        mlp_ratio: float,
-        drop_path: float,
-    ) -> None:
+        self, *, n_inputs: int, n_outputs: int, grid: tuple[int, int], depth: int, width: int, n_heads: int,
+        mlp_ratio: float, drop_path: float,
+    ) -> None:  # fmt: skip
         super().__init__()
         self.embedding = nn.Embedding(n_inputs, width)
         self.position = nn.Parameter(torch.empty(grid[0] * grid[1], width))
-        rates = [drop_path * i / max(1, depth - 1) for i in range(depth)]
-        self.blocks = nn.ModuleList(Block(width, n_heads, mlp_ratio, rate) for rate in rates)
+        self.blocks = make_blocks(depth, width, n_heads, mlp_ratio, drop_path, self._attention)
         self.norm = nn.LayerNorm(width)
         self.head = nn.Linear(width, n_outputs)
 
@@ -124,12 +153,9 @@ class TokenTransformer(nn.Module):
         nn.init.normal_(self.position, std=0.02, generator=generator)
 
     def forward(
-        self,
-        tokens: Tensor,
-        generator: torch.Generator | None = None,
-        only: Tensor | None = None,
+        self, tokens: Tensor, generator: torch.Generator | None = None, only: Tensor | None = None,
         length: int | None = None,
-    ) -> Tensor:
+    ) -> Tensor:  # fmt: skip
         """Return the logits.
 
         Parameters
@@ -139,8 +165,8 @@ class TokenTransformer(nn.Module):
         generator : torch.Generator, optional
             Its presence means training (stochastic depth).
         only : Tensor of shape (n, h, w), bool, optional
-            In inference, the m positions that are asked for, in all slices together. Of the last block the others
-            then take part as keys and values alone.
+            In inference, the m positions that are asked for, in all slices together. In the last block the others are
+            keys and values only.
         length : int, optional
             How many positions of each slice pass, at least `longest`; by default all.
 

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from skmimood.networks.weights import in_float32, initialise_convolutions
+
 
 class StandardisedConv(nn.Conv2d):
     """3x3 convolution whose filters are brought to mean 0 and variance 1 at each use (Qiao et al. 2019)."""
@@ -30,7 +32,7 @@ def _block(n_in: int, n_out: int) -> nn.Sequential:
 
 
 class UNet(nn.Module):
-    """Maps (n, C, H, W) to maps of the same height and width, whatever these are.
+    """Images (n, C, H, W) of any height and width to images of the same.
 
     Parameters
     ----------
@@ -52,13 +54,8 @@ class UNet(nn.Module):
         self.to_image = nn.Conv2d(widths[0], n_outputs, 1)
 
     def initialise(self, generator: torch.Generator) -> None:
-        """Draw the weights: torch's own default for convolutions (He et al. 2015, a = sqrt(5))."""
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
-                nn.init.kaiming_uniform_(module.weight, a=math.sqrt(5), generator=generator)
-                bound = 1 / math.sqrt(module.weight[0].numel())
-                assert module.bias is not None
-                nn.init.uniform_(module.bias, -bound, bound, generator=generator)
+        """Draw the weights; see `initialise_convolutions`."""
+        initialise_convolutions(self, generator)
 
     def forward(self, images: Tensor) -> Tensor:
         """Map images (n, n_inputs, H, W) to images (n, n_outputs, H, W)."""
@@ -71,9 +68,7 @@ class UNet(nn.Module):
         skipped.pop()
         for up, merge in zip(self.up, self.merge, strict=True):
             x = merge(torch.cat([up(x), skipped.pop()], dim=1))
-        # In float32: the eight bits of a bfloat16 mantissa would show as steps in the residual.
-        with torch.autocast(x.device.type, enabled=False):
-            return self.to_image(x.float())[..., :height, :width]
+        return in_float32(self.to_image, x)[..., :height, :width]
 
 
 class TokenUNet(nn.Module):
@@ -81,12 +76,8 @@ class TokenUNet(nn.Module):
 
     Parameters
     ----------
-    n_inputs : int
-        Size of the input vocabulary.
-    n_outputs : int
-        Logits a position.
-    grid : (int, int)
-        Height h and width w of the token grid; each position has a learned embedding.
+    n_inputs, n_outputs, grid
+        As in `TokenTransformer`.
     code_dim : int
         Length of the vectors of tokens.
     widths : sequence of int
@@ -109,13 +100,10 @@ class TokenUNet(nn.Module):
 
     @torch.no_grad()
     def start_from(self, codes: Tensor) -> None:
-        """Let the vectors of tokens start at their standardised ``codes`` (n_inputs, code_dim).
-
-        What neighbours in the codebook mean is then known from the start, and need not be learnt from examples.
-        """
+        """Set the vectors of tokens to the standardised ``codes`` (n_inputs, code_dim), where neighbours mean alike."""
         self.embedding.weight.copy_((codes - codes.mean(0)) / (codes.std(0) + 1e-6))
 
     def forward(self, tokens: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Return the logits; there is nothing random in training, so that a ``generator`` has no effect."""
+        """Return the logits; nothing in training is random, so a ``generator`` is ignored."""
         vectors = self.embedding(tokens).permute(0, 3, 1, 2) + self.position  # (n, D, h, w)
         return self.unet(vectors).permute(0, 2, 3, 1)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from skmimood.networks.attention import attend
 from skmimood.networks.quantizer import (
     CosineQuantizer,
     EMAQuantizer,
@@ -17,6 +15,8 @@ from skmimood.networks.quantizer import (
     Quantized,
     Quantizer,
 )
+from skmimood.networks.transformer import attend
+from skmimood.networks.weights import in_float32, initialise_convolutions
 
 
 def _norm(channels: int) -> nn.GroupNorm:
@@ -138,19 +138,10 @@ class VQVAE(nn.Module):
     """
 
     def __init__(
-        self,
-        *,
-        patch_size: int,
-        channels: int,
-        channel_multipliers: Sequence[int],
-        n_res_blocks: int,
-        n_codes: int,
-        code_dim: int,
-        codebook_decay: float,
-        restart_below: float,
-        unit_codes: bool = False,
+        self, *, patch_size: int, channels: int, channel_multipliers: Sequence[int], n_res_blocks: int, n_codes: int,
+        code_dim: int, codebook_decay: float, restart_below: float, unit_codes: bool = False,
         levels: Sequence[int] | None = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         super().__init__()
         widths = [channels * multiplier for multiplier in channel_multipliers]
         self.downsampling = patch_size * 2 ** (len(widths) - 1)
@@ -167,14 +158,9 @@ class VQVAE(nn.Module):
         )
 
     def initialise(self, generator: torch.Generator) -> None:
-        """Draw the weights: torch's own default for convolutions (He et al. 2015, a = sqrt(5))."""
+        """Draw the weights; see `initialise_convolutions`."""
         self.quantizer.initialise()
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_uniform_(module.weight, a=math.sqrt(5), generator=generator)
-                bound = 1 / math.sqrt(module.weight[0].numel())
-                assert module.bias is not None
-                nn.init.uniform_(module.bias, -bound, bound, generator=generator)
+        initialise_convolutions(self, generator)
 
     def forward(self, images: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Quantized]:
         """Reconstruct images (n, 1, H, W); a ``generator`` means training and updates the codebook."""
@@ -190,6 +176,4 @@ class VQVAE(nn.Module):
         return self._to_image(self.decoder(self.quantizer.look_up(tokens)))
 
     def _to_image(self, features: Tensor) -> Tensor:
-        # In float32: the eight bits of a bfloat16 mantissa would show as steps in the residual.
-        with torch.autocast(features.device.type, enabled=False):
-            return self.to_image(features.float())
+        return in_float32(self.to_image, features)

@@ -1,19 +1,20 @@
-"""Building networks and moving their weights to and from numpy, without touching torch's global generator."""
+"""Weights of networks: drawn without torch's global generator, and moved to and from numpy."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 Network = TypeVar("Network", bound=nn.Module)
 
 
 def empty_network(network_class: type[Network], config: Mapping[str, Any]) -> Network:
-    """Build a network whose weights, float32, have shapes but no values and take no memory."""
+    """Build a network with float32 weights that have shapes but no values and take no memory."""
     with torch.device("meta"):
         return network_class(**config).to(torch.float32)
 
@@ -33,17 +34,33 @@ def new_network(
     return network
 
 
+def initialise_convolutions(network: nn.Module, generator: torch.Generator) -> None:
+    """Draw the weights of convolutions from torch's own default law (He et al. 2015, a = sqrt(5))."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+            nn.init.kaiming_uniform_(module.weight, a=math.sqrt(5), generator=generator)
+            bound = 1 / math.sqrt(module.weight[0].numel())
+            assert module.bias is not None
+            nn.init.uniform_(module.bias, -bound, bound, generator=generator)
+
+
+def in_float32(layer: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """Apply a last layer in float32 even under autocast: bfloat16 would show as steps in residuals and scores."""
+    with torch.autocast(x.device.type, enabled=False):
+        return layer(x.float())
+
+
 def load_network(
     network_class: type[Network], config: Mapping[str, Any], state: Mapping[str, np.ndarray]
 ) -> Network:
     """Build a network on the CPU around the weights that `network_state` returned."""
     network = empty_network(network_class, config)
-    # assign=True replaces the valueless weights; the copies keep the caller's arrays from being shared.
+    # assign=True replaces the empty weights; the copies are not shared with the caller.
     tensors = {name: torch.from_numpy(np.array(array)) for name, array in state.items()}
     network.load_state_dict(tensors, assign=True)
     return network.requires_grad_(False)
 
 
 def network_state(network: nn.Module) -> dict[str, np.ndarray]:
-    """Return the weights and buffers as numpy arrays: free of devices, stable under `joblib.hash`."""
+    """Return the weights and buffers as numpy arrays, which no device and no torch is needed to read."""
     return {name: tensor.detach().cpu().numpy().copy() for name, tensor in network.state_dict().items()}

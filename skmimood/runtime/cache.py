@@ -30,13 +30,12 @@ def run_cached(
     told: Callable[[], None] | None = None,
     **arguments: Any,
 ) -> Any:
-    """Call ``function(runtime=runtime, **arguments)``, or return what an earlier equal call returned.
+    """Return ``function(runtime=runtime, **arguments)``, from the cache if an equal call was made before.
 
-    ``told`` is called if an earlier call has returned it. ``runtime`` does not count for equality; the code of the
-    module of ``function`` and of all that it imports from its package does, and so do the versions of skmimood and
-    torch. A lock makes concurrent workers that want the same result wait for the first instead of computing it again.
-    Processes that train together call it together: the first looks into the cache and writes to it, and all return
-    its result.
+    Calls are equal if their arguments are, but for ``runtime``, and the code that ``function`` depends on and torch are
+    of the same version. ``told`` is called if the result is in the cache. A lock makes concurrent workers wait for the
+    first instead of computing the same result again. Processes that train together call this together: the first reads
+    and writes the cache, and all return its result.
 
     Warns
     -----
@@ -52,17 +51,13 @@ def run_cached(
     with _opened(function, memory, arguments) as cached:
         if told is not None and _is_known(cached, runtime=runtime, **arguments):
             told()
+        call = functools.partial(cached, runtime=runtime, **arguments)
         if distributed.n_processes() == 1:
-            return cached(runtime=runtime, **arguments)
-        return _call_together(function, cached, runtime, arguments)
-
-
-def _call_together(function: Callable[..., Any], cached: Any, runtime: Any, arguments: dict[str, Any]) -> Any:
-    distributed.check_same(joblib.hash(arguments))
-    arguments = {"runtime": runtime, **arguments}
-    if distributed.on_first(lambda: _is_known(cached, **arguments)):
-        return distributed.on_first(lambda: cached(**arguments))
-    return distributed.broadcast(cached(**arguments))
+            return call()
+        distributed.check_same(joblib.hash(arguments))
+        if distributed.on_first(lambda: _is_known(cached, runtime=runtime, **arguments)):
+            return distributed.on_first(call)
+        return distributed.broadcast(call())
 
 
 def _is_known(cached: Any, **arguments: Any) -> bool:
@@ -73,19 +68,18 @@ def _is_known(cached: Any, **arguments: Any) -> bool:
 def _opened(
     function: Callable[..., Any], memory: str | joblib.Memory | None, arguments: dict[str, Any]
 ) -> Iterator[Callable[..., Any]]:
-    """Lock the cache for one call and yield the cached function, or ``function`` where there is no cache to use."""
+    """Lock the cache for one call and yield the cached function; without a cache, yield ``function``."""
     location = memory.location if isinstance(memory, joblib.Memory) else memory
     if location is None or not distributed.is_first():
         yield function
         return
-    # joblib notices changed code in the function alone, not in what it calls.
+    # joblib notices changes of the function, but not of what it calls.
     folder = expand(location) / f"skmimood-{code_digest(function.__module__)}-torch-{version('torch')}"
     with contextlib.ExitStack() as stack:
         cached = function
         try:
             (folder / "locks").mkdir(parents=True, exist_ok=True)
-            lock = FileLock(folder / "locks" / f"{function.__name__}-{joblib.hash(arguments)}")
-            stack.enter_context(lock)
+            stack.enter_context(FileLock(folder / "locks" / f"{function.__name__}-{joblib.hash(arguments)}"))
             cached = joblib.Memory(folder, verbose=0).cache(function, ignore=["runtime"])
         except OSError as error:
             warnings.warn(
@@ -94,7 +88,7 @@ def _opened(
                 SkmimoodWarning, stacklevel=4,
             )  # fmt: skip
         stack.enter_context(warnings.catch_warnings())
-        # Of joblib's, when hashing a cohort takes half a second: small beside a training.
+        # joblib warns if hashing the arguments takes half a second, which is little beside a training.
         warnings.filterwarnings("ignore", message="Persisting input arguments")
         yield cached
 
@@ -108,5 +102,5 @@ def session_directory() -> str:
 
 
 def has_callable(law: Any) -> bool:
-    """Return whether ``law`` is a callable or a mixture with one: such laws cannot be told apart by name."""
+    """Return whether ``law`` is a callable or a mixture with one, which no name identifies."""
     return callable(law) or (isinstance(law, Mapping) and any(map(callable, law)))

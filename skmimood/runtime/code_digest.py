@@ -1,4 +1,4 @@
-"""A digest of the code that a result depends on, so that no cache answers for code that has changed."""
+"""A digest of the code that a result depends on, so that a cache forgets what changed code has computed."""
 
 from __future__ import annotations
 
@@ -15,19 +15,9 @@ from typing import Any
 
 @functools.cache
 def code_digest(module: str) -> str:
-    """Return a digest of the code of a module and of all that it imports of its own package and of this one.
+    """Return a digest, 16 hexadecimal digits, of the code of a module and of all `reached_modules`.
 
-    Imports count directly or not and wherever they stand, within a function too, but not under ``if TYPE_CHECKING``.
-    Comments, docstrings and layout do not count. Files are read when they are first asked for, once in a process.
-
-    Parameters
-    ----------
-    module : str
-        Full name, as ``function.__module__`` gives it.
-
-    Returns
-    -------
-    str of 16 hexadecimal digits
+    Comments, docstrings and layout do not count. Files are read once in a process.
     """
     digest = hashlib.blake2b(digest_size=8)
     for name in sorted(reached_modules(module)):
@@ -36,7 +26,10 @@ def code_digest(module: str) -> str:
 
 
 def reached_modules(module: str) -> set[str]:
-    """Return the names of a module and of all that it imports of its own package and of this one."""
+    """Return the names of a module and of all that it imports from its own package and from this one.
+
+    Indirect imports and those within functions count; those under ``if TYPE_CHECKING`` do not.
+    """
     counted = {name.partition(".")[0] for name in (module, __name__)}
 
     def counts(name: str) -> bool:
@@ -46,11 +39,12 @@ def reached_modules(module: str) -> set[str]:
     found = {module}
     while found:
         reached |= found
-        imported = {pair for one in found for pair in _imported(one)}
-        named = {
-            name for source, name in imported if name and counts(source) for name in _homes(source, name)
-        }
-        found = {one for one in named | {source for source, _ in imported} if counts(one)} - reached
+        imported = [pair for one in found for pair in _imported(one)]
+        candidates = {source for source, _ in imported}
+        for source, name in imported:
+            if name and counts(source):
+                candidates |= _homes(source, name)
+        found = set(filter(counts, candidates)) - reached
     return reached
 
 
@@ -66,27 +60,27 @@ def _imported(module: str) -> Iterator[tuple[str, str]]:
             yield from ((source, alias.name) for alias in node.names)
 
 
-def _homes(package: str, name: str) -> Iterator[str]:
-    """Return which modules a name in a package may stand for or be defined in, if it is loaded on first use."""
-    yield f"{package}.{name}"
+def _homes(package: str, name: str) -> set[str]:
+    """Return the modules that a name in a package may be, or may come from where the package has ``__getattr__``."""
+    homes = {f"{package}.{name}"}
     if any(getattr(node, "name", None) == "__getattr__" for node in ast.iter_child_nodes(_code(package))):
-        yield str(getattr(getattr(importlib.import_module(package), name, None), "__module__", ""))
+        homes.add(str(getattr(getattr(importlib.import_module(package), name, None), "__module__", "")))
+    return homes
 
 
 @functools.cache
 def _code(module: str) -> ast.AST:
-    """Return what a module does: its code without docstrings and imports for types; nothing without a source."""
+    """Return the code of a module without docstrings and imports for types; empty if it has no source."""
     spec = _spec(module)
     path = Path(spec.origin or "") if spec is not None else Path()
     return _Essence().visit(ast.parse(path.read_bytes() if path.suffix == ".py" else b""))
 
 
 class _Essence(ast.NodeTransformer):
-    """Takes out of code what no result depends on."""
+    """Removes from code what no result depends on."""
 
     def visit_If(self, node: ast.If) -> Any:
-        is_for_types = isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
-        return node.orelse if is_for_types else self.generic_visit(node)
+        return node.orelse if ast.unparse(node.test) == "TYPE_CHECKING" else self.generic_visit(node)
 
     def visit_Expr(self, node: ast.Expr) -> Any:
         return None if isinstance(node.value, ast.Constant) else self.generic_visit(node)
@@ -95,5 +89,5 @@ class _Essence(ast.NodeTransformer):
 def _spec(module: str) -> ModuleSpec | None:
     try:
         return importlib.util.find_spec(module)
-    except (ModuleNotFoundError, ValueError):  # of "a.b" where a is no package; of a script
+    except (ModuleNotFoundError, ValueError):  # "a.b" where a is no package; a script
         return None

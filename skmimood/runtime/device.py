@@ -1,4 +1,4 @@
-"""Which device and which precision a network runs in."""
+"""On which device and in which precision a network runs."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _CPU_PROBES = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
 
 
 def resolve_device(device: str | torch.device) -> torch.device:
-    """Return the device named ``"auto"`` (CUDA if there is one, else the CPU), ``"cpu"``, ``"cuda"``, ``"cuda:1"``.
+    """Return the device named ``"auto"`` (CUDA if there is one, else the CPU), ``"cpu"``, ``"cuda"`` or ``"cuda:1"``.
 
-    Of the processes that torchrun starts, each has a CUDA device of its own under ``"auto"``.
+    With ``"auto"`` each process that torchrun starts has a CUDA device of its own.
 
     Raises
     ------
@@ -45,12 +45,7 @@ def resolve_device(device: str | torch.device) -> torch.device:
     if resolved.type not in ("cpu", "cuda"):
         try:
             torch.zeros(1, device=resolved).cpu()
-        except (
-            RuntimeError,
-            NotImplementedError,
-            AssertionError,
-            ImportError,
-        ) as error:  # as each kind has it
+        except (RuntimeError, AssertionError, ImportError) as error:  # depends on the device
             raise DeviceError(
                 f"device={str(device)!r} is not there, or cannot compute here. Use device='cpu' or 'auto'."
             ) from error
@@ -70,31 +65,24 @@ def _automatic_device() -> torch.device:
 
 
 def resolve_precision(precision: str, device: torch.device) -> torch.dtype:
-    """Return the dtype of matrix products: ``"auto"`` is bfloat16 where the hardware has units for it."""
+    """Return the dtype of matrix products; ``"auto"`` is bfloat16 if the hardware has units for it."""
     if precision not in PRECISIONS:
         raise InputError(f"precision must be one of {PRECISIONS}; got {precision!r}.")
-    if precision == "float32":
-        return torch.float32
-    if precision == "bfloat16" or _has_bfloat16_units(device):
-        return torch.bfloat16
-    return torch.float32
+    if precision == "auto":
+        return torch.bfloat16 if _has_bfloat16_units(device) else torch.float32
+    return getattr(torch, precision)
 
 
 def _has_bfloat16_units(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
-    if device.type != "cpu":
-        return False
-    return any(getattr(torch.cpu, probe, bool)() for probe in _CPU_PROBES)
+    return device.type == "cpu" and any(getattr(torch.cpu, probe, bool)() for probe in _CPU_PROBES)
 
 
 def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
-    """Return the context in which forward passes run their matrix products in ``dtype``.
-
-    It keeps no copies of weights: torch would use them, old as they are, until the outermost autocast ends.
-    """
-    is_mixed = dtype == torch.bfloat16
-    return torch.autocast(device.type, torch.bfloat16, enabled=is_mixed, cache_enabled=False)
+    """Return the context in which forward passes run their matrix products in ``dtype``."""
+    # torch's cache of weights would keep old ones until the outermost autocast ends.
+    return torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16, cache_enabled=False)
 
 
 @contextlib.contextmanager
@@ -112,7 +100,7 @@ def learning(device: torch.device) -> Iterator[None]:
 
 
 def with_halving(run: Callable[[int], Result], batch_size: int) -> Result:
-    """Return ``run(batch_size)``; if the device runs out of memory, try half of the size, once.
+    """Return ``run(batch_size)``; if the device runs out of memory, try half of it, once.
 
     Raises
     ------
@@ -122,7 +110,7 @@ def with_halving(run: Callable[[int], Result], batch_size: int) -> Result:
     if batch_size > 1:
         with contextlib.suppress(torch.OutOfMemoryError):
             return run(batch_size)
-        # Out here the error is gone, and with it the tensors that its traceback held.
+        # Here the error is gone, and with it the tensors that its traceback held.
         batch_size = batch_size // 2
         if torch.cuda.is_available():
             torch.cuda.empty_cache()

@@ -1,20 +1,18 @@
-"""One training in several processes: what all of them agree on, who writes, and a batch divided among them.
+"""One training in several processes: what all agree on, who writes, and a batch divided among them.
 
-Every process holds the same data, makes the same draws for the whole batch, and computes its rows of it. So the weights
-are those of a training in one process, but for the rounding of sums.
+Every process has the same data, makes the same draws for the whole batch, and computes its own rows. So the weights are
+those of a training in one process, up to the rounding of sums.
 """
 
 from __future__ import annotations
 
 import atexit
-import contextlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextvars import ContextVar
-from dataclasses import dataclass
 from datetime import timedelta
 from multiprocessing import parent_process
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -25,14 +23,11 @@ from skmimood.exceptions import InputError
 Value = TypeVar("Value")
 
 _TORCHRUN = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-_PATIENCE = timedelta(
-    days=1
-)  # the others wait while the first reads a large cache, or for another's lock on it
+_PATIENCE = timedelta(days=1)  # while the first process reads a large cache, or waits for its lock
 
 
-@dataclass(frozen=True)
-class _Share:
-    """How many rows of a batch each process computes."""
+class _Share(NamedTuple):
+    """How many rows of a batch each process computes, and which are those of this one."""
 
     sizes: tuple[int, ...]
     own: slice
@@ -44,14 +39,12 @@ class _Share:
         return cls(sizes, slice(sum(sizes[:rank]), sum(sizes[: rank + 1])))
 
 
-_share: ContextVar[_Share | None] = ContextVar(
-    "share", default=None
-)  # of the batch that a network is called on
-_alone: ContextVar[bool] = ContextVar("alone", default=False)
+_share: ContextVar[_Share | None] = ContextVar("share", default=None)  # of the batch in a network
+_alone: ContextVar[bool] = ContextVar("alone", default=False)  # the others wait for this process
 
 
 def join() -> None:
-    """Join the processes that torchrun has started; without it, or if they have met before, do nothing."""
+    """Join the processes that torchrun has started; do nothing without it, or if they have joined before."""
     local = local_rank()
     if local is None or not dist.is_available() or dist.is_initialized():
         return
@@ -59,7 +52,7 @@ def join() -> None:
     if has_cuda and local < torch.cuda.device_count():
         torch.cuda.set_device(local)
     dist.init_process_group("cpu:gloo,cuda:nccl" if has_cuda else "gloo", timeout=_PATIENCE)
-    atexit.register(_leave)
+    atexit.register(lambda: dist.is_initialized() and dist.destroy_process_group())
 
 
 def local_rank() -> int | None:
@@ -104,11 +97,13 @@ def on_first(function: Callable[[], Value]) -> Value:
         return function()
     result, error = None, None
     if is_first():
+        token = _alone.set(True)
         try:
-            with _on_its_own():
-                result = function()
+            result = function()
         except Exception as raised:
             error = raised
+        finally:
+            _alone.reset(token)
     result, error = broadcast((result, error))
     if error is not None:
         raise error
@@ -122,8 +117,8 @@ def check_same(fingerprint: str) -> None:
         dist.all_gather_object(fingerprints, fingerprint)
     if len(set(fingerprints)) > 1:
         raise InputError(
-            f"The {len(fingerprints)} processes of one training got different data or parameters. Pass the same "
-            "to fit in all of them; what they share of a batch is divided inside."
+            f"The {len(fingerprints)} processes of one training got different data or parameters. Pass the same to "
+            "fit in all of them; it divides each batch itself."
         )
 
 
@@ -148,16 +143,14 @@ def sum_gradients(network: nn.Module) -> None:
     gradients = [parameter.grad for parameter in network.parameters() if parameter.grad is not None]
     flat = torch.cat([gradient.flatten() for gradient in gradients])  # one message instead of hundreds
     dist.all_reduce(flat)
-    parts = flat.split([gradient.numel() for gradient in gradients])
-    for gradient, part in zip(gradients, parts, strict=True):
-        gradient.copy_(part.view_as(gradient))
+    nn.utils.vector_to_parameters(flat, gradients)
 
 
 class _Divided:
     """A network that gets the whole batch (n, ...), computes the rows of this process, and returns those of all.
 
-    Of what it returns, a gradient reaches the own rows alone: the gradients of all processes add up to that of the
-    batch, whatever the loss makes of it. A result without rows is taken for a mean over them.
+    A gradient reaches only the rows of this process, so the gradients of all processes add up to that of the batch. A
+    result without rows is taken for a mean over them.
     """
 
     def __init__(self, network: nn.Module) -> None:
@@ -167,14 +160,12 @@ class _Divided:
         return getattr(self._network, name)
 
     def __call__(self, *arguments: Any) -> Any:
-        n_rows = next(len(argument) for argument in arguments if isinstance(argument, Tensor))
-        share = _Share.of(n_rows)
+        share = _Share.of(next(len(one) for one in arguments if isinstance(one, Tensor)))
         token = _share.set(share)
         try:
-            own = [
-                argument[share.own] if isinstance(argument, Tensor) else argument for argument in arguments
-            ]
-            return _joined(self._network(*own))
+            return _joined(
+                self._network(*(one[share.own] if isinstance(one, Tensor) else one for one in arguments))
+            )
         finally:
             _share.reset(token)
 
@@ -186,15 +177,15 @@ def _joined(output: Any) -> Any:
 
 
 def all_rows(rows: Tensor) -> Tensor:
-    """Return the rows (m, ...) of the whole batch inside a divided network, from those of this process.
+    """Return the rows (m, ...) of all processes inside a divided network; ``rows`` elsewhere.
 
-    A gradient reaches those of this process alone. A batch of n may have any multiple of n rows. Elsewhere ``rows``.
+    A gradient reaches only those of this process. A batch of n may have any multiple of n rows.
     """
     share = _share.get()
     if share is None:
         return rows
     multiple = len(rows) // (share.own.stop - share.own.start)
-    longest = rows.new_zeros(max(share.sizes) * multiple, *rows.shape[1:])  # all must send as many
+    longest = rows.new_zeros(max(share.sizes) * multiple, *rows.shape[1:])  # every process sends as many
     longest[: len(rows)] = rows.detach()
     received = [torch.empty_like(longest) for _ in share.sizes]
     dist.all_gather(received, longest)
@@ -204,13 +195,13 @@ def all_rows(rows: Tensor) -> Tensor:
 
 
 def _mean(mean: Tensor) -> Tensor:
-    """Return the mean over the rows of all processes, from that over the own ones."""
+    """Return the mean over the rows of all processes, from that over the rows of this one."""
     share = _share.get()
     assert share is not None
     weight = (share.own.stop - share.own.start) / sum(share.sizes)
     whole = mean.detach() * weight
     dist.all_reduce(whole)
-    return whole + (mean - mean.detach()) * weight  # the same bits in all processes, and a gradient
+    return whole + (mean - mean.detach()) * weight  # the same bits in all processes, with a gradient
 
 
 def draw_uniforms(rows: Tensor, generator: torch.Generator) -> Tensor:
@@ -219,18 +210,3 @@ def draw_uniforms(rows: Tensor, generator: torch.Generator) -> Tensor:
     n_rows = len(rows) if share is None else sum(share.sizes)
     drawn = torch.rand(n_rows, 1, 1, generator=generator, device=rows.device, dtype=torch.float32)
     return drawn if share is None else drawn[share.own]
-
-
-@contextlib.contextmanager
-def _on_its_own() -> Iterator[None]:
-    """Let this process compute without the others, which wait."""
-    token = _alone.set(True)
-    try:
-        yield
-    finally:
-        _alone.reset(token)
-
-
-def _leave() -> None:
-    if dist.is_initialized():
-        dist.destroy_process_group()

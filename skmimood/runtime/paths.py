@@ -1,4 +1,4 @@
-"""Where a path leads that a person wrote."""
+"""Paths as a user writes them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from skmimood.exceptions import InputError
 
 
 def expand(path: str | os.PathLike[str]) -> Path:
-    """Return a path in which a leading ``~`` or ``~user`` has become that home folder.
+    """Return a path with the home folder in place of a leading ``~`` or ``~user``.
 
     Raises
     ------

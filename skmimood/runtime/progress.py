@@ -1,4 +1,4 @@
-"""How far a long job is and how long it may still take: one bar on a terminal, a line now and then in a log file."""
+"""Progress of long jobs: one bar on a terminal, a line now and then in a log file."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from tqdm import tqdm
 
@@ -17,16 +17,16 @@ from skmimood.runtime import distributed
 Item = TypeVar("Item")
 
 _SECONDS_BETWEEN_LINES = 10.0
-_SLACK = 1e-3  # seconds: rounded sums of stages must not exceed the whole
+_SLACK = 1e-3  # seconds by which rounded sums of stages may exceed the whole
 _BAR = "{desc} {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}"
 _LINE = "{desc}: {percentage:.0f} %{postfix}; {elapsed} gone, about {remaining} left"
 
 
 class _Lines(tqdm):
-    """Progress where nothing can be drawn over, as in files and pipes: a line a stage, and one now and then."""
+    """Progress in files and pipes, where nothing can be drawn over: a line at each stage, and one now and then."""
 
     disable: bool
-    monitor_interval = 0  # no thread that would draw more often
+    monitor_interval = 0  # no thread that draws more often
     told_at, told_n = -_SECONDS_BETWEEN_LINES, -1.0
 
     def display(self, msg: str | None = None, pos: int | None = None) -> None:
@@ -34,7 +34,7 @@ class _Lines(tqdm):
             self.tell(str(self))
 
     def tell(self, line: str) -> None:
-        with contextlib.suppress(OSError):  # nobody reads it, or the disk is full: the job goes on
+        with contextlib.suppress(OSError):  # a closed pipe or a full disk does not end the job
             print(line, file=self.fp, flush=True)
         self.told_at, self.told_n = time.monotonic(), self.n
 
@@ -49,7 +49,7 @@ class _Lines(tqdm):
 
 @dataclass
 class _Job:
-    """What is shown of a job: a bar in expected seconds, and the expected seconds of the stages to come."""
+    """What is shown of a job: a bar in expected seconds, and those of the stages to come."""
 
     bar: tqdm
     to_come: dict[str, float]
@@ -57,13 +57,15 @@ class _Job:
     @classmethod
     def begin(cls, title: str, expected: Mapping[str, float]) -> _Job:
         total = sum(expected.values()) + _SLACK
-        options: dict[str, Any] = {"desc": title, "total": total, "mininterval": 0.5}
-        if sys.stderr.isatty():
-            return cls(tqdm(bar_format=_BAR, dynamic_ncols=True, **options), dict(expected))
-        return cls(_Lines(bar_format=_LINE, delay=1e-9, **options), dict(expected))
+        kind, options = (
+            (tqdm, {"bar_format": _BAR, "dynamic_ncols": True})
+            if sys.stderr.isatty()
+            else (_Lines, {"bar_format": _LINE, "delay": 1e-9})
+        )
+        return cls(kind(desc=title, total=total, mininterval=0.5, **options), dict(expected))
 
     def seconds_of(self, stage: str) -> float:
-        """Take a stage from those to come, and return its expected seconds; those before it do not come any more."""
+        """Return the expected seconds of a stage that begins; the stages before it are skipped."""
         if stage not in self.to_come:
             return 0.0
         while (first := next(iter(self.to_come))) != stage:
@@ -71,7 +73,7 @@ class _Job:
         return self.to_come.pop(stage)
 
     def forgo(self, seconds: float) -> None:
-        """Expect less than before: what comes from a cache or ends early was not quick work."""
+        """Expect fewer seconds, so that what is skipped is not taken for quick work."""
         self.bar.total -= seconds
 
     def show(self, text: str, *, at_once: bool = False) -> None:
@@ -88,7 +90,7 @@ _job: ContextVar[_Job | None] = ContextVar("job", default=None)
 
 
 class Stage:
-    """A part of a job that has a known number of steps; see `stage`."""
+    """A part of a job with a known number of steps; see `stage`."""
 
     def __init__(self, job: _Job | None, name: str, total: int, unit: str, done: int) -> None:
         self._job, self._name, self._total, self._unit, self._done = job, name, total, unit, done
@@ -99,15 +101,11 @@ class Stage:
             job.show(self._text(""), at_once=True)
 
     def move_to(self, done: int, note: str = "") -> None:
-        """Say how many steps are done, and something about the last of them."""
+        """Show how many steps are done, and a note."""
         if self._job is not None:
             n_new, self._done = done - self._done, done
             self._job.show(self._text(note))
             self._job.bar.update(n_new * self._seconds_each)
-
-    def advance(self) -> None:
-        """Say that one more step is done."""
-        self.move_to(self._done + 1)
 
     def end(self) -> None:
         """Expect no more steps."""
@@ -121,16 +119,10 @@ class Stage:
 
 @contextlib.contextmanager
 def job(title: str, expected: Mapping[str, float], *, shown: bool) -> Iterator[None]:
-    """Show all stages that begin inside as parts of one job, whether or not they would be shown by themselves.
+    """Show all stages that begin inside as parts of one job, or nothing unless ``shown``.
 
-    Parameters
-    ----------
-    title : str
-    expected : mapping of str to float
-        The stages in their order, and about how many seconds each takes. Only their ratios matter, as the time that is
-        left is told by the pace so far. A stage that never begins is taken as done.
-    shown : bool
-        If False, do nothing. Of processes that train together, only the first shows anything.
+    ``expected`` has the stages in order and about how many seconds each takes. Only their ratios matter, since the pace
+    so far gives the time that is left. Of processes that train together, only the first shows anything.
     """
     if not (shown and _can_show()):
         yield
@@ -146,10 +138,7 @@ def job(title: str, expected: Mapping[str, float], *, shown: bool) -> Iterator[N
 
 @contextlib.contextmanager
 def stage(name: str, total: int, unit: str, *, shown: bool, done: int = 0) -> Iterator[Stage]:
-    """Show a stage of ``total`` steps, as a part of the `job` around it or, if ``shown``, by itself.
-
-    ``done`` of the steps were done before, by a job that was interrupted.
-    """
+    """Show a stage of ``total`` steps, ``done`` of them before, in the `job` around it or, if ``shown``, by itself."""
     around = _job.get()
     own = None
     if around is None and shown and _can_show():
@@ -164,7 +153,7 @@ def stage(name: str, total: int, unit: str, *, shown: bool, done: int = 0) -> It
 
 
 def tell(line: str, *, shown: bool) -> None:
-    """Print a line above what is shown of a job; of processes that train together, the first alone does."""
+    """Print a line above what is shown of a job; of processes that train together, only the first does."""
     if shown and _can_show():
         with contextlib.suppress(OSError):
             tqdm.write(line, file=sys.stderr)
@@ -177,9 +166,9 @@ def _can_show() -> bool:
 def each(
     items: Iterable[Item], name: str, unit: str, *, shown: bool, total: int | None = None
 ) -> Iterator[Item]:
-    """Yield the items, one a step of a `stage`; ``total`` is their number if they have no length."""
+    """Yield the items, each as a step of a `stage`; ``total`` is their number if they have no length."""
     total = len(items) if total is None else total  # type: ignore[arg-type]
     with stage(name, total, unit, shown=shown) as steps:
-        for item in items:
+        for done, item in enumerate(items, start=1):
             yield item
-            steps.advance()
+            steps.move_to(done)

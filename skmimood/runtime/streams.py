@@ -1,4 +1,4 @@
-"""Random streams: every draw comes from an explicit generator, never from a global one."""
+"""Random streams: every draw comes from an explicit generator."""
 
 from __future__ import annotations
 
@@ -31,11 +31,7 @@ def shared_seed(random_state: Any) -> int:
 
 @dataclass(frozen=True)
 class Streams:
-    """The random streams of one training step, a function of (seed, step) alone.
-
-    Since no stream runs on from one step to the next, training resumed at step t draws exactly
-    what an unbroken run would have drawn there.
-    """
+    """The random streams of one training step, a function of (seed, step): a resumed training draws the same."""
 
     numpy: np.random.Generator
     torch: torch.Generator
@@ -51,14 +47,14 @@ class Streams:
 
 
 def uniform_draws(generator: torch.Generator, *shape: int) -> torch.Tensor:
-    """Draw float32 numbers in [0, 1) on the generator's device, whatever the defaults of torch."""
+    """Draw float32 numbers in [0, 1) on the generator's device."""
     import torch
 
     return torch.rand(shape, generator=generator, device=generator.device, dtype=torch.float32)
 
 
 def normal_draws(generator: torch.Generator, *shape: int) -> torch.Tensor:
-    """Draw float32 numbers of mean 0 and deviation 1 on the generator's device, whatever the defaults of torch."""
+    """Draw float32 numbers of mean 0 and standard deviation 1 on the generator's device."""
     import torch
 
     return torch.randn(shape, generator=generator, device=generator.device, dtype=torch.float32)
@@ -67,8 +63,7 @@ def normal_draws(generator: torch.Generator, *shape: int) -> torch.Tensor:
 def sampling_uniforms(seed: int, n_restorations: int, n_steps: int, grid: tuple[int, int]) -> np.ndarray:
     """Draw the uniforms of every restoration and step, shape (R, T, h, w), float32 in [0, 1).
 
-    Restoration r draws from the r-th child of ``seed`` and its steps in order, so that the draws of
-    fewer restorations or steps are a prefix of those of more.
+    Those of fewer restorations or steps are a prefix of those of more.
     """
     children = np.random.SeedSequence(seed).spawn(n_restorations)
     return np.stack([np.random.default_rng(child).random((n_steps, *grid), np.float32) for child in children])

@@ -1,4 +1,4 @@
-"""The CPU threads of torch: beside other work on the machine, and where a process was forked."""
+"""The CPU threads of torch: beside other work on the machine, and in forked processes."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import torch
 from skmimood.exceptions import DeviceError
 
 _WAIT_POLICIES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
+_MAX_SLEEPERS = 32
 _LEAST_SHARE = 2**16  # elements a thread, enough for torch to give each its share
 
 _are_used = False  # by a fit or prediction of this process
@@ -18,9 +19,9 @@ _are_lost = False  # they were used by the process that this one was forked from
 
 
 def prepare_threads() -> None:
-    """Let torch's threads wait asleep from now on; raise `DeviceError` if they were lost in a fork.
+    """Let torch's threads sleep while they wait from now on; raise `DeviceError` if they were lost in a fork.
 
-    Work that is divided among lost threads waits for them for ever.
+    Work that is divided among lost threads never ends.
     """
     global _are_used
     n_threads = torch.get_num_threads()
@@ -33,24 +34,26 @@ def prepare_threads() -> None:
         )
     is_chosen = any(name in os.environ for name in _WAIT_POLICIES)
     if not (_are_used or is_chosen) and sys.platform == "linux" and torch.backends.openmp.is_available():
-        _wait_asleep(n_threads)
+        # One thread more than CPUs; of another team, whose first thread GNU's OpenMP does not count.
+        n_sleepers = len(os.sched_getaffinity(0)) + 2 - n_threads
+        if 1 < n_sleepers <= _MAX_SLEEPERS:
+            _start_sleepers(n_sleepers, n_threads)
     _are_used = True
 
 
-def _wait_asleep(n_threads: int) -> None:
-    """Let OpenMP threads that wait for one another sleep after microseconds.
+def _start_sleepers(n_sleepers: int, n_threads: int) -> None:
+    """Start a team of OpenMP threads that sleeps as long as the process lives.
 
-    GNU's OpenMP lets a thread try 300,000 times before it sleeps, in which it keeps the one it waits for off a CPU that
-    another process uses too. Where a process has more threads than CPUs it lets it try 1,000 times. So a second team,
-    of a thread a CPU, is started and sleeps. The variables that set this otherwise are read when torch is imported.
+    A waiting thread of GNU's OpenMP tries 300,000 times before it sleeps, and so keeps other processes off its CPU. In
+    a process with more threads than CPUs it tries 1,000 times. Environment variables do the same, but are read when
+    torch is imported.
     """
     is_started = threading.Event()
 
     def start_team() -> None:
         try:
-            n_cpus = len(os.sched_getaffinity(0))
-            torch.set_num_threads(n_cpus)
-            torch.zeros(n_cpus * _LEAST_SHARE, dtype=torch.float32).add_(1)
+            torch.set_num_threads(n_sleepers)
+            torch.zeros(n_sleepers * _LEAST_SHARE, dtype=torch.float32).add_(1)
             torch.set_num_threads(n_threads)  # of threads that are started from now on
         finally:
             is_started.set()

@@ -16,7 +16,7 @@ from skmimood.networks.weights import load_network
 from skmimood.runtime.device import autocast, resolve_device, resolve_precision
 from skmimood.runtime.progress import each
 from skmimood.runtime.streams import Streams
-from skmimood.tokens.background import off_head
+from skmimood.tokens.background import mark_off_head
 from skmimood.training.augmentation import flip_and_rotate
 from skmimood.training.loop import Runtime
 from skmimood.training.painted_anomalies import paint_anomalies
@@ -38,6 +38,12 @@ def encode_images(
     return run_in_batches(encode, torch.from_numpy(images).to(device), batch_size).cpu().numpy()
 
 
+def pad(images: Tensor, factor: int) -> Tensor:
+    """Pad images (n, 1, H, W) with 0 at the right and bottom to multiples of ``factor``."""
+    height, width = images.shape[-2:]
+    return F.pad(images, (0, -width % factor, 0, -height % factor))
+
+
 def tokenize_augmented(
     *, images: np.ndarray, heads: np.ndarray, config: dict[str, Any], state: dict[str, np.ndarray],
     n_augmentations: int, flip: bool, seed: int, precision: str, runtime: Runtime,
@@ -47,19 +53,16 @@ def tokenize_augmented(
     Returns
     -------
     tuple of one ndarray of shape (n, 1 + n_augmentations, h, w), of the smallest integers that hold them
-        Those off the head, given by ``heads`` (n, H, W), are marked (see `skmimood.tokens.background`).
+        Tokens off the ``heads`` (n, H, W) are marked (see `skmimood.tokens.background`).
     """
-    network, encode = _encoder(config, state, precision, runtime)
+    _, tokens_of = _encoder(config, state, precision, runtime)
 
-    def tokens_of(copy: int, start: int) -> tuple[np.ndarray]:
-        part, inside = images[start : start + _BATCH], heads[start : start + _BATCH]
-        if copy:
-            part, inside = _moved(part, inside, Streams.at(seed, copy * 2**32 + start), flip)
-        return (_marked(encode(part), inside, network.downsampling),)
+    def tokens_of_copy(copy: int, start: int) -> tuple[np.ndarray]:
+        part = images[start : start + _BATCH], heads[start : start + _BATCH]
+        return (tokens_of(*(_moved(*part, Streams.at(seed, copy * 2**32 + start), flip) if copy else part)),)
 
-    return _of_copies(
-        tokens_of, len(images), 1 + n_augmentations, [_type_of_tokens(config["n_codes"])], runtime
-    )
+    types = [_type_of_tokens(config["n_codes"])]
+    return _of_copies(tokens_of_copy, len(images), 1 + n_augmentations, types, runtime)
 
 
 def tokenize_painted(
@@ -71,25 +74,20 @@ def tokenize_painted(
     Returns
     -------
     tokens : ndarray of shape (n, n_copies, h, w), of the smallest integers that hold them
-        Those off the head, given by ``heads`` (n, H, W) before anything was painted, are marked.
+        Tokens off the ``heads`` (n, H, W), as they were before anything was painted, are marked.
     shares : ndarray of that shape, float16, or float32 where float16 is not exact
     """
-    network, encode = _encoder(config, state, precision, runtime)
-    factor = network.downsampling
+    factor, tokens_of = _encoder(config, state, precision, runtime)
 
-    def tokens_of(copy: int, start: int) -> tuple[np.ndarray, np.ndarray]:
+    def tokens_of_copy(copy: int, start: int) -> tuple[np.ndarray, np.ndarray]:
         streams, part = Streams.at(seed, _PAINTED + copy * 2**32 + start), slice(start, start + _BATCH)
         moved, inside = _moved(images[part], heads[part], streams, flip)
         painted, changed = paint_anomalies(moved, streams.numpy)
         padded = pad(torch.from_numpy(changed[:, None].astype(np.float32)), factor)
-        return _marked(encode(painted), inside, factor), F.avg_pool2d(padded, factor)[:, 0].numpy()
+        return tokens_of(painted, inside), F.avg_pool2d(padded, factor)[:, 0].numpy()
 
     types = [_type_of_tokens(config["n_codes"]), np.float16 if factor in _EXACT_IN_FLOAT16 else np.float32]
-    return _of_copies(tokens_of, len(images), n_copies, types, runtime)
-
-
-def _marked(tokens: np.ndarray, heads: np.ndarray, factor: int) -> np.ndarray:
-    return np.where(off_head(torch.from_numpy(heads), factor).numpy(), ~tokens, tokens)
+    return _of_copies(tokens_of_copy, len(images), n_copies, types, runtime)
 
 
 def _type_of_tokens(n_codes: int) -> np.dtype:
@@ -98,17 +96,14 @@ def _type_of_tokens(n_codes: int) -> np.dtype:
 
 
 def _of_copies(
-    tokens_of: Callable[[int, int], tuple[np.ndarray, ...]],
-    n: int,
-    n_copies: int,
-    types: list[Any],
+    tokens_of_copy: Callable[[int, int], tuple[np.ndarray, ...]], n: int, n_copies: int, types: list[Any],
     runtime: Runtime,
-) -> tuple[np.ndarray, ...]:
-    """Fill arrays (n, n_copies, ...) of these types with ``tokens_of(copy, start)`` of batches of n slices."""
+) -> tuple[np.ndarray, ...]:  # fmt: skip
+    """Fill arrays (n, n_copies, ...) of these types with ``tokens_of_copy(copy, start)`` of batches of n slices."""
     batches = [(copy, start) for copy in range(n_copies) for start in range(0, n, _BATCH)]
     arrays: list[np.ndarray] = []
     for copy, start in each(batches, runtime.title, "batches", shown=runtime.verbose):
-        parts = tokens_of(copy, start)
+        parts = tokens_of_copy(copy, start)
         arrays = arrays or [
             np.empty((n, n_copies, *part.shape[1:]), kind) for part, kind in zip(parts, types, strict=True)
         ]
@@ -117,19 +112,19 @@ def _of_copies(
     return tuple(arrays)
 
 
-def pad(images: Tensor, factor: int) -> Tensor:
-    """Pad images (n, 1, H, W) with 0 at the right and bottom to multiples of ``factor``."""
-    height, width = images.shape[-2:]
-    return F.pad(images, (0, -width % factor, 0, -height % factor))
-
-
 def _encoder(
     config: dict[str, Any], state: dict[str, np.ndarray], precision: str, runtime: Runtime
-) -> tuple[VQVAE, Callable[[np.ndarray], np.ndarray]]:
+) -> tuple[int, Callable[[np.ndarray, np.ndarray], np.ndarray]]:
+    """Return the side of a token in pixels, and a function from slices and their heads to marked tokens."""
     device = resolve_device(runtime.device)
     network = load_network(VQVAE, config, state).to(device)
     context = autocast(device, resolve_precision(precision, device))
-    return network, lambda images: encode_images(network, images, device, context, _BATCH)
+
+    def tokens_of(images: np.ndarray, heads: np.ndarray) -> np.ndarray:
+        tokens = encode_images(network, images, device, context, _BATCH)
+        return mark_off_head(torch.from_numpy(tokens), heads, network.downsampling).numpy()
+
+    return network.downsampling, tokens_of
 
 
 def _moved(

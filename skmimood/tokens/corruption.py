@@ -1,4 +1,4 @@
-"""Masks over the token grid, and the laws of the wrong tokens put there: what the transformers train on."""
+"""Laws of masks over the token grid, and of the wrong tokens put there, that token models train on."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ _MIN_COVERAGE, _MAX_COVERAGE = 0.01, 0.7
 def brush_masks(n: int, grid: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
     """Random walks of a brush of randomly changing width (Naval Marimont et al. 2023, section 3.3).
 
-    The paper gives the idea alone. Ours: 1 to 3 strokes; a uniform start; 4 to 12 segments a stroke, each
-    of 1 to 5 tokens with a heading that drifts by up to 60 degrees and a half-width of 0 to 2 tokens
-    (lengths for a grid of 20, scaled with the grid). Masks outside 1 % to 70 % coverage are drawn again.
+    The paper gives only the idea. Ours: 1 to 3 strokes; a uniform start; 4 to 12 segments a stroke, each of 1 to 5
+    tokens with a heading that drifts by up to 60 degrees and a half-width of 0 to 2 tokens (lengths for a grid of 20,
+    scaled with the grid). Masks that cover less than 1 % or more than 70 % are drawn again.
     """
     masks = np.zeros((n, *grid), bool)
     pending = np.arange(n)
@@ -64,7 +64,7 @@ def _brush_walks(n: int, grid: tuple[int, int], rng: np.random.Generator) -> np.
 
 
 def maskgit_cosine_masks(n: int, grid: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
-    """Scattered tokens, a share of cos(pi u / 2) of them with u uniform in (0, 1) (Chang et al. 2022)."""
+    """Scattered tokens, a share cos(pi u / 2) of all, with u uniform in (0, 1) (Chang et al. 2022)."""
     size = grid[0] * grid[1]
     count = np.maximum(1, np.round(np.cos(np.pi / 2 * rng.random(n)) * size))
     order = rng.random((n, size)).argsort(1).argsort(1)

@@ -27,27 +27,25 @@ def restore_tokens(
     anomaly : Tensor of shape (n, h, w)
         ``score(tokens)``, which the first step of all restorations shares.
     uniforms : Tensor of shape (R, T, h, w)
-        Uniform draws in [0, 1), the same for every slice: so a slice's restorations do not depend on
-        its neighbours.
+        Uniform draws in [0, 1), the same for every slice, so that no slice depends on its neighbours.
     threshold : float
         lambda.
     score : callable
         ``score(tokens (m, h, w)) -> (m, h, w)``.
     logits : callable
-        ``logits(tokens (m, h, w), mask (m, h, w)) -> (n_masked, K)``, the in-painter's law of each token under the
-        mask.
+        ``logits(tokens (m, h, w), mask (m, h, w)) -> (n_masked, K)``, the in-painter's law of each masked token.
     temperature : float > 0
         Divides the logits.
 
     Yields
     ------
     Tensor of shape (n, R, h, w)
-        The tokens y_t of every restoration, for t = 1 to T. What a step needs is computed when it is asked for.
+        The tokens y_t of every restoration, for t = 1 to T, each computed when it is asked for.
 
     Notes
     -----
-    A restoration in which no token exceeds the threshold does not change any more, so it leaves the batch; one that
-    was resampled to what it was keeps its scores; and equal restorations are scored once. The result is the same.
+    Only what can change is computed: a restoration without a token above the threshold leaves the batch, one that was
+    resampled to what it was keeps its scores, and equal ones are scored once.
     """
     n_restorations, n_steps = uniforms.shape[:2]
     restored = tokens.repeat_interleave(n_restorations, dim=0)  # (n*R, h, w)

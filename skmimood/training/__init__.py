@@ -1,4 +1,5 @@
-"""How a network is trained: the one loop, the base of the estimators that train, augmentation and painted anomalies.
+"""How any network is trained: the one loop, the base of the estimators that train, augmentation and painted anomalies.
 
-Which network and which loss is the matter of each method; where it runs, of `skmimood.runtime`.
+The network and its loss belong to each method (`skmimood.tokens`, `skmimood.detectors`); where a training runs and what
+it draws, to `skmimood.runtime`.
 """

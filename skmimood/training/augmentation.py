@@ -14,10 +14,9 @@ from skmimood.runtime.streams import normal_draws, uniform_draws
 def vary_intensity(images: Tensor, generator: torch.Generator) -> Tensor:
     """Vary gamma, gain, offset, bias field, blur and noise of images (n, 1, H, W) in [0, 1].
 
-    The paper says "broader than usual" and no more. Ours, each an independent draw a sample: gamma
-    log-uniform in [0.5, 2], gain in [0.7, 1.3], offset in [-0.1, 0.1], a smooth bias field of up to
-    30 %, blur of up to sigma = 1.5 pixels, Gaussian noise of sigma up to 0.05. Pixels that are exactly
-    0 (outside the brain or head) stay 0.
+    The paper says only "broader than usual". Ours, drawn independently for each sample: gamma log-uniform in [0.5, 2],
+    gain in [0.7, 1.3], offset in [-0.1, 0.1], a smooth bias field of up to 30 %, blur of up to sigma = 1.5 pixels,
+    Gaussian noise of sigma up to 0.05. Pixels of 0 (outside the brain or head) stay 0.
     """
 
     def uniform(low: float, high: float, *shape: int) -> Tensor:
@@ -46,17 +45,16 @@ def _blur(images: Tensor, sigma: float) -> Tensor:
 def flip_and_rotate(
     images: Tensor, generator: torch.Generator, *, flip: bool = True, max_degrees: float = 15.0
 ) -> Tensor:
-    """Flip images (n, c, H, W) left-right with probability 1/2, if ``flip``, and rotate them about their centre.
+    """Flip images (n, c, H, W) along the last axis with probability 1/2, if ``flip``, and rotate them.
 
-    Angles are uniform in [-max_degrees, max_degrees]; the paper gives no range. The flip is
-    along the last axis.
+    Angles are uniform in [-max_degrees, max_degrees]; the paper gives no range.
     """
     n, _, height, width = images.shape
     angle = (2 * uniform_draws(generator, n) - 1) * math.radians(max_degrees)
     mirrored = uniform_draws(generator, n) < (0.5 if flip else 0.0)
     sign = 1 - 2 * mirrored.to(images.dtype)
     cosine, sine, zero = torch.cos(angle), torch.sin(angle), torch.zeros_like(angle)
-    # affine_grid works in coordinates that run from -1 to 1 along each axis, whatever its length.
+    # Coordinates of affine_grid run from -1 to 1 along each axis, whatever its length.
     aspect = height / width
     rows = (
         torch.stack([cosine * sign, -sine * aspect, zero], 1),

@@ -1,8 +1,8 @@
-"""Anomalies painted into healthy slices, of which a detector learns what departs from healthy anatomy.
+"""Anomalies painted into healthy slices, from which a detector learns what departs from healthy anatomy.
 
-Shapes and contents are deliberately general, so that no real lesion and none of the kinds that
-`skmimood.datasets` plants for evaluation is imitated. The idea is that of foreign patch interpolation (Tan et al.
-2020) and of the synthetic anomalies of DISYRE (Naval Marimont et al. 2023); shapes and ranges are ours.
+Shapes and contents are general on purpose: they imitate no real lesion, and none of those that `skmimood.datasets`
+plants for evaluation. The idea is that of foreign patch interpolation (Tan et al. 2020) and of the synthetic anomalies
+of DISYRE (Naval Marimont et al. 2023); shapes and ranges are ours.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ def paint_anomalies(images: np.ndarray, rng: np.random.Generator) -> tuple[np.nd
     images : ndarray of shape (n, H, W), float32
         Healthy slices in [0, 1].
     rng : numpy.random.Generator
-        Source of all draws.
 
     Returns
     -------
@@ -32,9 +31,8 @@ def paint_anomalies(images: np.ndarray, rng: np.random.Generator) -> tuple[np.nd
     changed : ndarray of shape (n, H, W), bool
         Where the intensity has visibly changed.
     """
-    foreign = images[
-        (np.arange(len(images)) + rng.integers(1, max(2, len(images)), len(images))) % len(images)
-    ]
+    n = len(images)
+    foreign = images[(np.arange(n) + rng.integers(1, max(2, n), n)) % n]
     painted = np.stack([_paint(one, other, rng) for one, other in zip(images, foreign, strict=True)])
     return painted, np.abs(painted - images) > _VISIBLE
 
@@ -48,7 +46,7 @@ def _paint(image: np.ndarray, foreign: np.ndarray, rng: np.random.Generator) -> 
         weight = _blob(image.shape, places[rng.integers(len(places))], rng) * (image > _FOREGROUND)
         if (weight > 0.5).sum() < _MIN_PIXELS:
             continue
-        content = _CONTENTS[rng.integers(len(_CONTENTS))](painted, weight > 0.5, foreign, rng)
+        content = _content(painted, weight > 0.5, foreign, rng)
         painted = np.clip(painted + rng.uniform(0.6, 1.0) * weight * (content - painted), 0, 1)
     return painted.astype(np.float32)
 
@@ -79,41 +77,22 @@ def _sign(rng: np.random.Generator) -> float:
     return float(rng.choice([-1.0, 1.0]))
 
 
-# Each takes (image (H, W), inside (H, W) bool, foreign slice (H, W), rng) and returns what the blob shows, (H, W).
-def _shifted(
+def _content(
     image: np.ndarray, inside: np.ndarray, foreign: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
-    return image + _sign(rng) * rng.uniform(0.1, 0.6)
-
-
-def _unevenly_shifted(
-    image: np.ndarray, inside: np.ndarray, foreign: np.ndarray, rng: np.random.Generator
-) -> np.ndarray:
-    shift = _sign(rng) * rng.uniform(0.1, 0.5)
-    return image + shift + 0.12 * _grains(image.shape, rng.uniform(1, 6), rng)
-
-
-def _scaled(
-    image: np.ndarray, inside: np.ndarray, foreign: np.ndarray, rng: np.random.Generator
-) -> np.ndarray:
-    return image * rng.choice([rng.uniform(0.0, 0.7), rng.uniform(1.3, 2.2)])
-
-
-def _uniform(
-    image: np.ndarray, inside: np.ndarray, foreign: np.ndarray, rng: np.random.Generator
-) -> np.ndarray:
-    """One grainy level, through which some of the anatomy shines."""
-    level, graininess = rng.uniform(0, 1), rng.uniform(0, 0.1)
-    texture = graininess * _grains(image.shape, rng.uniform(0.7, 3), rng)
-    return level + texture + rng.uniform(0, 0.5) * (image - image[inside].mean())
-
-
-def _foreign(
-    image: np.ndarray, inside: np.ndarray, foreign: np.ndarray, rng: np.random.Generator
-) -> np.ndarray:
-    height, width = image.shape
-    shift = (rng.integers(-(height // 3), height // 3 + 1), rng.integers(-(width // 3), width // 3 + 1))
+    """Return what a blob shows (H, W), from the slice, where the blob is (bool), and another slice, all (H, W)."""
+    kind = rng.integers(5)
+    if kind == 0:  # shifted
+        return image + _sign(rng) * rng.uniform(0.1, 0.6)
+    if kind == 1:  # shifted unevenly
+        shift = _sign(rng) * rng.uniform(0.1, 0.5)
+        return image + shift + 0.12 * _grains(image.shape, rng.uniform(1, 6), rng)
+    if kind == 2:  # scaled
+        return image * rng.choice([rng.uniform(0.0, 0.7), rng.uniform(1.3, 2.2)])
+    if kind == 3:  # one grainy level, through which some of the anatomy shines
+        level, graininess = rng.uniform(0, 1), rng.uniform(0, 0.1)
+        texture = graininess * _grains(image.shape, rng.uniform(0.7, 3), rng)
+        return level + texture + rng.uniform(0, 0.5) * (image - image[inside].mean())
+    # the other slice, moved
+    shift = [rng.integers(-(side // 3), side // 3 + 1) for side in image.shape]
     return np.roll(foreign, shift, axis=(0, 1))
-
-
-_CONTENTS = (_shifted, _unevenly_shifted, _scaled, _uniform, _foreign)
