@@ -37,7 +37,7 @@ def test_resume_says_what_it_goes_on_with_and_refuses_other_settings_and_scans(
 
     refused = (*command, "--resume", "--seed", 1, "--fpr", 0.02)
     assert_mistake(
-        capsys, *refused, says="'model' was begun with fpr=None, seed=0. Repeat that, or use --over"
+        capsys, *refused, says="'model' was begun with the default fpr, seed=0. Repeat that, or use --over"
     )
     write_image(image(50), healthy / "more_T1.nii.gz")
     write_image(image(51), healthy / "sub-0_T1.nii.gz", overwrite=True)
@@ -48,7 +48,7 @@ def test_resume_says_what_it_goes_on_with_and_refuses_other_settings_and_scans(
     write_image(image(0), healthy / "sub-0_T1.nii.gz", overwrite=True)
     assert {path: content(tmp_path)[path][0] for path in before} == {path: before[path][0] for path in before}
 
-    assert run(*command, "--resume") == 0
+    assert run(*command, "--resume", "--fpr", 0.01, "--max-bytes", "2G") == 0  # which are the defaults
     printed = capsys.readouterr()
     assert "Resuming the training in '.model.checkpoints'." in printed.out
     assert "VQTokenizer was trained before, and is taken from the cache." in printed.err

@@ -1,5 +1,7 @@
 """Several jobs in one folder, one after the other or at the same time: nothing is lost, and nothing is mistaken."""
 
+import errno
+import fcntl
 import json
 import os
 import re
@@ -11,7 +13,7 @@ from filelock import FileLock
 from toy_scans import image, save_model_of_toys
 
 from skmimood.jobs.digests import digest_of
-from skmimood.jobs.locks import at_work, claimed, others_at_work
+from skmimood.jobs.locks import at_work, claimed, locks_of_others
 from skmimood.jobs.one_scan import NamedScan, attempt
 from skmimood.jobs.outcomes import ScanOutcome, StatusTable
 from skmimood.jobs.scoring import ScoreJob, score_scans
@@ -122,8 +124,47 @@ def test_overwriting_keeps_earlier_results_where_no_scan_can_be_scored(score, sc
     score(scans)
     before = content(tmp_path / "out")
     assert score(scans, "--overwrite", "--max-bytes", "1K") == 1
-    assert "None of the 2 scans can be scored, so that the earlier results" in capsys.readouterr().out
+    assert "None of the 2 scans can be scored, so the earlier results" in capsys.readouterr().out
     assert content(tmp_path / "out") == before
+
+
+@pytest.mark.parametrize("damage", ["{", "", None])
+def test_overwriting_beside_a_damaged_status_leaves_no_earlier_maps(damage, score, scans, tmp_path, capsys):
+    out = tmp_path / "out"
+    score(scans)
+    if damage is None:
+        (out / "status.json").unlink()
+    else:
+        (out / "status.json").write_text(damage)
+    (scans / "sub-20_T1.nii.gz").unlink()
+    capsys.readouterr()
+    assert score(scans, "--overwrite") == 0
+    assert capsys.readouterr().err == ""
+    assert {path.name.partition("_T1")[0] for path in out.glob("*.nii.gz")} == {"sub-21"}
+    assert set(rows(out)) == {"sub-21_T1"}
+
+
+def test_maps_beside_a_damaged_status_that_may_be_earlier_ones_are_named(
+    score, scans, hidden, tmp_path, capsys
+):
+    (tmp_path / "out" / "status.json").write_text("{")
+    (tmp_path / "out" / "old_anomaly.nii.gz").touch()
+    assert score(scans, "--overwrite") == 0
+    assert "1 files may be left of earlier results: old_anomaly.nii.gz. Remove" in capsys.readouterr().err
+
+
+def test_the_models_own_mask_may_be_named_or_not_when_a_job_resumes(score, scans, tmp_path, capsys):
+    assert score(scans) == 0
+    assert status(tmp_path / "out")["settings"]["mask"] == "auto"
+    assert score(scans, "--resume", "--mask-suffix", "auto") == 0
+    assert score(scans, "--resume", "--mask-suffix", "none") == 2
+    older = status(tmp_path / "out")
+    del older["settings"]["mask"]  # as earlier versions wrote it
+    (tmp_path / "out" / "status.json").write_text(json.dumps(older))
+    assert score(scans, "--resume", "--mask-suffix", "none") == 2
+    capsys.readouterr()
+    assert score(scans, "--resume") == 0
+    assert "2 scans were finished before and are kept." in capsys.readouterr().out
 
 
 def test_what_a_killed_job_left_is_removed_and_done_again(score, scans, hidden, tmp_path):
@@ -170,8 +211,9 @@ def test_a_folder_in_use_is_refused_at_once_and_left_as_it_is(score, scans, hidd
     with at_work(hidden):
         before = content(tmp_path / "out")
         command = ("score", scans, "-m", model, "-o", tmp_path / "out")
+        says = r"Another job is at work.*\.report/job-\w+\.lock.*--resume to share the work"
         for rest in ((), ("--overwrite",)):
-            assert_mistake(capsys, *command, *rest, says="Another job is at work.*--resume to share the work")
+            assert_mistake(capsys, *command, *rest, says=says)
         assert content(tmp_path / "out") == before
         assert score(scans, "--resume", "--quiet") == 0
         assert status(tmp_path / "out")["state"] == "running"
@@ -251,37 +293,53 @@ def test_a_refused_file_is_told_of_and_the_exit_status_says_it(score, scans, tmp
     assert rows(out)["sub-20_T1"]["status"] == "ok"
 
 
-def test_a_lock_of_another_user_counts_as_held(tmp_path, monkeypatch):
-    (tmp_path / "job-1.lock").touch()
-    monkeypatch.setattr(
-        FileLock, "acquire", lambda *arguments, **options: (_ for _ in ()).throw(PermissionError)
-    )
-    assert others_at_work(tmp_path)
-    assert (tmp_path / "job-1.lock").exists()
+def test_a_lock_of_another_user_counts_as_held_and_is_named(score, scans, hidden, capsys, monkeypatch):
+    (hidden / "job-1.lock").touch()
+    monkeypatch.setattr(FileLock, "acquire", _refusal(PermissionError))
+    assert locks_of_others(hidden) == [hidden / "job-1.lock"]
+    assert score(scans) == 2
+    assert "and holds .report/job-1.lock. Wait" in capsys.readouterr().err
+    assert (hidden / "job-1.lock").exists()
+
+
+def test_a_folder_whose_locks_are_of_another_user_is_used_with_a_warning(
+    score, scans, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(FileLock, "acquire", _refusal(PermissionError))
+    assert score(scans, "--resume") == 0
+    assert len(rows(tmp_path / "out")) == 2
+    warned = r"skmimood: warning: A lock file in '.*out/.report' belongs to another user .* one at a time.*\n"
+    assert re.fullmatch(warned, capsys.readouterr().err)
 
 
 def test_a_lock_is_free_again_once_its_holder_has_ended(tmp_path):
     (tmp_path / "scan.begun").touch()  # of one that was killed
-    assert not others_at_work(tmp_path)
+    assert not locks_of_others(tmp_path)
     assert not (tmp_path / "scan.begun").exists()
     with claimed(tmp_path / "scan.begun") as first, claimed(tmp_path / "scan.begun", wait=False) as second:
         assert (first, second) == (True, False)
-        assert others_at_work(tmp_path)
+        assert locks_of_others(tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_file_system_without_locks_costs_no_record_and_is_told_of_once(
-    score, scans, tmp_path, capsys, monkeypatch
-):
-    def refuse(self, *arguments, **options):
-        raise NotImplementedError
+def _refusal(error):
+    def refuse(*arguments, **options):
+        raise error
 
-    monkeypatch.setattr(FileLock, "acquire", refuse)
+    return refuse
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSYS, "no flock"), OSError(errno.ENOLCK, "no locks")])
+def test_a_file_system_without_locks_costs_no_record_and_is_told_of_once(
+    error, score, scans, hidden, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(fcntl, "flock", _refusal(error))
+    for name in ("job-1.lock", "sub-20_T1.begun"):  # of a job that was killed
+        (hidden / name).touch()
     assert score(scans) == 0
     assert len(rows(tmp_path / "out")) == 2
-    assert re.fullmatch(
-        r"skmimood: warning: The file system of 'out' has no locks.*\n", capsys.readouterr().err
-    )
+    told = capsys.readouterr().err
+    assert re.fullmatch(r"skmimood: warning: The file system of '.*out/.report' has no locks.*\n", told)
 
 
 # Scans of one name

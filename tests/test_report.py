@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from skmimood.exceptions import InputError, ScanWriteError
-from skmimood.jobs.outcomes import OUTPUTS, ScanOutcome, StatusTable, output_stem
-from skmimood.jobs.outputs import printable, to_json, write_text
+from skmimood.jobs.outcomes import ScanOutcome, StatusTable
+from skmimood.jobs.outputs import printable, to_json, write
 from skmimood.jobs.report import MAX_PICTURED, load_gallery, save_gallery, write_report
 from skmimood.plotting import (
     COLUMNS,
@@ -22,6 +22,7 @@ from skmimood.plotting import (
     plot_scan,
 )
 from skmimood.scans import Gallery, ScanResult
+from skmimood.scans.results import OUTPUTS, output_stem
 
 HOSTILE = "\"'><script>alert(1)</script><img src=x onerror=alert(1)>é{{ 7 * 7 }}"
 
@@ -299,14 +300,14 @@ def test_names_of_results_fit_into_file_systems_and_stay_distinct():
 
 def test_a_text_that_cannot_be_written_leaves_what_was_there(tmp_path, monkeypatch):
     path = tmp_path / "status.json"
-    write_text(path, "before")
+    write(path, "before")
 
     def full_disk(*paths):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("skmimood.jobs.outputs.os.replace", full_disk)
     with pytest.raises(ScanWriteError, match=r"status\.json: No space left on device"):
-        write_text(path, "after")
+        write(path, "after")
     monkeypatch.undo()
     assert path.read_text() == "before"
     assert list(tmp_path.iterdir()) == [path]

@@ -139,7 +139,13 @@ def test_a_dask_cluster_scores_a_folder(model, scans, expected, tmp_path):
     ):
         score_scans([scans], model, out, ScoreJob(report=False), say=lambda line: None)
         found = ScanDetector.load(model).score_samples(scans)
-    assert maps(out) == maps(expected)
+        before = maps(out)
+        refused, lines = ScoreJob(report=False, overwrite=True, max_bytes=1000), []
+        assert score_scans([scans], model, out, refused, say=lines.append).n_failed == 4
+        assert "None of the 4 scans can be scored, so the earlier results" in lines[-1]
+        assert maps(out) == before == maps(expected)
+        score_scans([scans], model, out, ScoreJob(report=False, overwrite=True), say=lambda line: None)
+    assert maps(out) == before
     np.testing.assert_array_equal(found, ScanDetector.load(model).score_samples(scans))
 
 

@@ -1,8 +1,9 @@
-"""What the command line understands."""
+"""What the command line understands: options whose names are the fields of `FitJob` and `ScoreJob`."""
 
 from __future__ import annotations
 
 import argparse
+import functools
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,11 @@ from typing import Any
 from skmimood import __version__
 
 # Nothing heavy is imported here: --help must not wait for torch.
+
+# Descriptions and epilogs keep their lines.
+_Parser: Any = functools.partial(
+    argparse.ArgumentParser, formatter_class=argparse.RawDescriptionHelpFormatter
+)
 
 _PRESETS = ("tiny", "small", "paper")
 _UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
@@ -23,7 +29,7 @@ Research use only: not a medical device.
 
 _EXAMPLES = """\
 examples:
-  skmimood demo                              everything on an artificial brain, no data needed
+  skmimood demo                              everything on artificial brains, no data needed
   skmimood fit healthy/ -o model/            learn from a folder of healthy scans
   skmimood score scans/ -m model/ -o out/    map what is abnormal in others
   skmimood info model/                       what a model is made of
@@ -77,229 +83,152 @@ def build_parser() -> argparse.ArgumentParser:
     """Return the parser of all commands."""
     parser = _Parser("skmimood", description=_DESCRIPTION, epilog=_EXAMPLES)
     parser.add_argument("--version", action="version", version=f"skmimood {__version__}")
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command", required=True)
-    _add_demo(commands)
-    _add_fit(commands)
-    _add_score(commands)
-    _add_info(commands)
+    commands = parser.add_subparsers(
+        title="commands", metavar="COMMAND", dest="command", required=True, parser_class=_Parser
+    )
+    _fill_demo(commands.add_parser("demo", help="see it work on artificial brains", epilog=_DEMO_EXAMPLES))
+    _fill_fit(commands.add_parser("fit", help="learn from healthy scans", epilog=_FIT_EXAMPLES))
+    _fill_score(commands.add_parser("score", help="map what is abnormal in scans", epilog=_SCORE_EXAMPLES))
+    _fill_info(commands.add_parser("info", help="show what a model is made of", epilog=_INFO_EXAMPLES))
     return parser
 
 
-def _add_fit(commands: Any) -> None:
-    parser = commands.add_parser("fit", help="learn from healthy scans", epilog=_FIT_EXAMPLES)
+def _fill_fit(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("paths", nargs="+", metavar="PATH", help="folders, globs or files of healthy scans")
     parser.add_argument("-o", "--output", type=_path, required=True, help="folder for the model")
     parser.add_argument(
         "--preset", choices=_PRESETS, default="tiny", help="size of the networks (default: tiny)"
     )
-    group = parser.add_argument_group("which scans")
-    _add_choice(group)
-    _add_masks(group, "default: auto")
-    group.add_argument(
-        "--lesion-suffix",
-        type=_ending,
-        metavar="SUFFIX",
-        help="ending of lesion masks beside the scans; slices with lesions are dropped",
-    )
-    group.add_argument(
-        "--groups",
-        type=Path,
-        metavar="TABLE",
-        help="table (columns subject, group) of scans that belong together: those of one group are never divided "
+    group = _add_choice(parser, "auto")
+    _add(
+        group, "--lesion-suffix", _ending, "SUFFIX",
+        "ending of lesion masks beside the scans; slices with lesions are dropped", dest="lesions",
+    )  # fmt: skip
+    _add(
+        group, "--groups", Path, "TABLE",
+        "table (columns subject, group) of scans that belong together: those of one group are never divided "
         "between training and calibration (default: by subject, sub-XX in BIDS names)",
-    )
+    )  # fmt: skip
     group = parser.add_argument_group("how they are seen")
     group.add_argument(
         "--plane", choices=_PLANES, default="axial", help="direction of the slices (default: axial)"
     )
-    group.add_argument(
-        "--spacing",
-        type=_positive,
-        metavar="MM",
-        help="pixel size (default: the smallest that crops no scan)",
-    )
-    group.add_argument(
-        "--size", type=_count, metavar="N", help="pixels along each side of a slice (default: the preset's)"
-    )
-    _add_training(parser)
-    group = _add_running(parser)
-    _add_overwrite(group)
-    group.add_argument(
-        "--resume",
-        action="store_true",
-        help="go on with an interrupted training; with --overwrite if it is to replace a model",
-    )
-    parser.add_argument(
-        "--cache", type=_path, metavar="DIR", help="keep trained networks here for later equal fits"
-    )
-
-
-def _add_training(parser: Any) -> None:
+    _add(group, "--spacing", _positive, "MM", "pixel size (default: the smallest that crops no scan)")
+    _add(group, "--size", _count, "N", "pixels along each side of a slice (default: the preset's)")
     group = parser.add_argument_group("training and thresholds")
-    group.add_argument(
-        "--max-iter", type=_count, metavar="N", help="training steps of each network (default: the preset's)"
+    _add(group, "--max-iter", _count, "N", "training steps of each network (default: the preset's)")
+    _add(group, "--fpr", _rate, "F", "false-positive rate among healthy pixels (default: 0.01)")
+    _add(group, "--scan-fpr", _rate, "F", "false-positive rate among healthy scans (default: 0.1)")
+    _add_seed(group)
+    group = _add_running(parser)
+    _add_flag(group, "--overwrite", "replace what is in the output folder")
+    _add_flag(
+        group, "--resume", "go on with an interrupted training; with --overwrite if it is to replace a model"
     )
-    group.add_argument(
-        "--fpr",
-        type=_rate,
-        metavar="F",
-        help="false-positive rate among healthy pixels (default: 0.01)",
-    )
-    group.add_argument(
-        "--scan-fpr",
-        type=_rate,
-        metavar="F",
-        help="false-positive rate among healthy scans (default: 0.1)",
-    )
-    group.add_argument(
-        "--seed", type=_seed, default=0, metavar="N", help="seed of everything random (default: 0)"
-    )
+    _add(parser, "--cache", _path, "DIR", "keep trained networks here for later equal fits")
 
 
-def _add_score(commands: Any) -> None:
-    parser = commands.add_parser("score", help="map what is abnormal in scans", epilog=_SCORE_EXAMPLES)
+def _fill_score(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("paths", nargs="+", metavar="PATH", help="folders, globs or files of scans")
     parser.add_argument("-m", "--model", type=_path, required=True, help="folder that fit has written")
     parser.add_argument("-o", "--output", type=_path, required=True, help="folder for the results")
-    group = parser.add_argument_group("which scans")
-    _add_choice(group)
-    _add_masks(group, "default: the model's")
+    _add_choice(parser, None)
     group = parser.add_argument_group("thresholds")
-    group.add_argument(
-        "--pixel-threshold", type=_number, metavar="X", help="for the masks (default: the model's)"
-    )
-    group.add_argument(
-        "--scan-threshold", type=_number, metavar="X", help="for the verdicts (default: the model's)"
-    )
+    _add(group, "--pixel-threshold", _number, "X", "for the masks (default: the model's)")
+    _add(group, "--scan-threshold", _number, "X", "for the verdicts (default: the model's)")
     group = _add_running(parser)
-    group.add_argument(
-        "--jobs",
-        type=_count,
-        metavar="N",
-        help="scans to score at the same time, each in a process of its own with its share of the CPU threads, or "
-        "with --threads of them (default: 1)",
-    )
+    _add(
+        group, "--jobs", _count, "N",
+        "scans to score at the same time, each in a process of its own with its share of the CPU threads, or "
+        "with --threads of them (default: 1)", dest="n_jobs",
+    )  # fmt: skip
     existing = group.add_mutually_exclusive_group()
-    existing.add_argument(
+    _add_flag(
+        existing,
         "--resume",
-        action="store_true",
-        help="keep the results of the same files and do the rest; such jobs may share a folder",
+        "keep the results of the same files and do the rest; such jobs may share a folder",
     )
-    _add_overwrite(existing)
-    parser.add_argument(
-        "--healed",
-        action="store_true",
-        help="write <id>_healed.nii.gz too, the scan without what is abnormal",
-    )
-    parser.add_argument("--no-report", action="store_true", help="write no report.html")
+    _add_flag(existing, "--overwrite", "replace what is in the output folder")
+    _add_flag(parser, "--healed", "write <id>_healed.nii.gz too, the scan without what is abnormal")
+    parser.add_argument("--no-report", dest="report", action="store_false", help="write no report.html")
 
 
-def _add_info(commands: Any) -> None:
-    parser = commands.add_parser("info", help="show what a model is made of", epilog=_INFO_EXAMPLES)
+def _fill_info(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", type=_path, help="folder that fit has written")
-    parser.add_argument(
-        "--json", action="store_true", help="print JSON; null stands for an infinite threshold"
-    )
+    _add_flag(parser, "--json", "print JSON; null stands for an infinite threshold")
 
 
-def _add_demo(commands: Any) -> None:
-    parser = commands.add_parser("demo", help="see it work on an artificial brain", epilog=_DEMO_EXAMPLES)
+def _fill_demo(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-o", "--output", type=_path, default=Path("demo"), help="folder for everything (default: demo/)"
     )
-    parser.add_argument(
-        "--seed", type=_seed, default=0, metavar="N", help="seed of everything random (default: 0)"
-    )
-    _add_overwrite(_add_running(parser))
+    _add_seed(parser)
+    _add_flag(_add_running(parser), "--overwrite", "replace what is in the output folder")
 
 
-def _add_choice(group: Any) -> None:
-    group.add_argument(
-        "--modality", metavar="SUFFIX", help="take the files of a folder whose names end in this, such as T1"
-    )
-    group.add_argument(
+def _add_choice(parser: argparse.ArgumentParser, mask: str | None) -> Any:
+    shown = mask or "the model's"
+    group = parser.add_argument_group("which scans")
+    _add(group, "--modality", str, "SUFFIX", "take the files of a folder whose names end in this, such as T1")
+    _add(
+        group,
         "--split",
-        metavar="NAME",
-        help="only subjects of this split in the folder's splits.csv (columns subject, split)",
+        str,
+        "NAME",
+        "only subjects of this split in the folder's splits.csv (columns subject, split)",
     )
-    group.add_argument("--volume", type=_index, metavar="N", help="volume of 4-D scans to take, from 0")
-    group.add_argument(
-        "--max-bytes",
-        type=_n_bytes,
-        metavar="N",
-        help="refuse scans of more bytes, such as 4G (fit: 2G by default; score: the model's)",
-    )
-    group.add_argument(
-        "--max-invalid",
-        type=_share,
-        metavar="F",
-        help="refuse scans with NaN in a larger share of the head (fit: 0.01 by default; score: the model's)",
-    )
-
-
-def _add_masks(group: Any, default: str) -> None:
-    group.add_argument(
-        "--mask-suffix",
-        type=_ending,
-        metavar="SUFFIX",
-        help="ending of the brain mask beside each scan, which strips the skull; auto finds head or bare brain from "
-        f"the intensities, none takes every voxel ({default})",
-    )
-
-
-def _add_running(parser: Any) -> Any:
-    group = parser.add_argument_group("running")
-    group.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:1 (default: auto)")
-    group.add_argument("--threads", type=_count, metavar="N", help="CPU threads (default: torch's choice)")
-    group.add_argument("--quiet", action="store_true", help="print warnings and errors only")
+    _add(group, "--volume", _index, "N", "volume of 4-D scans to take, from 0")
+    _add(
+        group, "--max-bytes", _n_bytes, "N",
+        "refuse scans of more bytes, such as 4G (fit: 2G by default; score: the model's)",
+    )  # fmt: skip
+    _add(
+        group, "--max-invalid", _share, "F",
+        "refuse scans with NaN in a larger share of the head (fit: 0.01 by default; score: the model's)",
+    )  # fmt: skip
+    _add(
+        group, "--mask-suffix", _ending, "SUFFIX",
+        "ending of the brain mask beside each scan, which strips the skull; auto finds head or bare brain from "
+        f"the intensities, none takes every voxel (default: {shown})", dest="mask", default=mask,
+    )  # fmt: skip
     return group
 
 
-def _add_overwrite(group: Any) -> None:
-    group.add_argument("--overwrite", action="store_true", help="replace what is in the output folder")
+def _add_running(parser: argparse.ArgumentParser) -> Any:
+    group = parser.add_argument_group("running")
+    group.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:1 (default: auto)")
+    _add(group, "--threads", _count, "N", "CPU threads (default: torch's choice)", dest="n_threads")
+    group.add_argument("--quiet", dest="verbose", action="store_false", help="print warnings and errors only")
+    return group
 
 
-class _Parser(argparse.ArgumentParser):
-    """A parser whose description and epilog keep their lines."""
-
-    def __init__(self, *args: Any, **options: Any) -> None:
-        options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
-        super().__init__(*args, **options)
+def _add_seed(group: Any) -> None:
+    _add(group, "--seed", _seed, "N", "seed of everything random (default: 0)", default=0)
 
 
-def _number(text: str) -> float:
-    value = float(text)
-    if math.isnan(value):
-        raise argparse.ArgumentTypeError("must be a number, inf included; got nan")
-    return value
+def _add(group: Any, name: str, convert: Callable[[str], Any], metavar: str, text: str, **more: Any) -> None:
+    group.add_argument(name, type=convert, metavar=metavar, help=text, **more)
 
 
-def _positive(text: str) -> float:
-    return _checked(text, _number, lambda value: 0 < value < math.inf, "a positive number")
+def _add_flag(group: Any, name: str, text: str) -> None:
+    group.add_argument(name, action="store_true", help=text)
 
 
-def _rate(text: str) -> float:
-    return _checked(text, _number, lambda value: 0 < value < 1, "a rate between 0 and 1, both excluded")
+def _checked(
+    convert: Callable[[str], Any], is_fine: Callable[[Any], bool], wanted: str
+) -> Callable[[str], Any]:
+    """Return a converter of an argument that says what is wanted where ``is_fine`` is not true of its value."""
 
+    def checked(text: str) -> Any:
+        try:
+            value = convert(text)
+        except ValueError:
+            value = None
+        if value is None or not is_fine(value):
+            raise argparse.ArgumentTypeError(f"must be {wanted}; got {text!r}")
+        return value
 
-def _share(text: str) -> float:
-    return _checked(text, _number, lambda value: 0 <= value <= 1, "a share from 0 to 1")
-
-
-def _count(text: str) -> int:
-    return _checked(text, int, lambda value: value >= 1, "a whole number of at least 1")
-
-
-def _ending(text: str) -> str:
-    return _checked(text, str, bool, "the ending of file names")
-
-
-def _index(text: str) -> int:
-    return _checked(text, int, lambda value: value >= 0, "a whole number of at least 0")
-
-
-def _n_bytes(text: str) -> int:
-    return _checked(text, _bytes_of, lambda value: value >= 1, "a number of bytes, such as 500M or 4G")
+    return checked
 
 
 def _bytes_of(text: str) -> int:
@@ -307,19 +236,13 @@ def _bytes_of(text: str) -> int:
     return int(text[:-1]) * unit if unit > 1 else int(text)
 
 
-def _path(text: str) -> Path:
-    return _checked(text, Path, lambda path: text != "", "a path")
-
-
-def _seed(text: str) -> int:
-    return _checked(text, int, lambda value: 0 <= value < 2**32, "a whole number from 0 to 4294967295")
-
-
-def _checked(text: str, convert: Callable[[str], Any], is_fine: Callable[[Any], bool], wanted: str) -> Any:
-    try:
-        value = convert(text)
-    except (ValueError, argparse.ArgumentTypeError):
-        value = None
-    if value is None or not is_fine(value):
-        raise argparse.ArgumentTypeError(f"must be {wanted}; got {text!r}")
-    return value
+_number = _checked(float, lambda value: not math.isnan(value), "a number, inf included")
+_positive = _checked(float, lambda value: 0 < value < math.inf, "a positive number")
+_rate = _checked(float, lambda value: 0 < value < 1, "a rate between 0 and 1, both excluded")
+_share = _checked(float, lambda value: 0 <= value <= 1, "a share from 0 to 1")
+_count = _checked(int, lambda value: value >= 1, "a whole number of at least 1")
+_index = _checked(int, lambda value: value >= 0, "a whole number of at least 0")
+_seed = _checked(int, lambda value: 0 <= value < 2**32, "a whole number from 0 to 4294967295")
+_n_bytes = _checked(_bytes_of, lambda value: value >= 1, "a number of bytes, such as 500M or 4G")
+_ending = _checked(str, bool, "the ending of file names")
+_path = _checked(lambda text: Path(text) if text else None, lambda path: True, "a path")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import signal
 import sys
 import threading
@@ -31,6 +32,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(arguments: Namespace) -> int:
     try:
         with _shown_warnings(), _tidy_termination():
+            if getattr(arguments, "n_threads", None) is not None:
+                import torch
+
+                torch.set_num_threads(arguments.n_threads)
             return _COMMANDS[arguments.command](arguments)
     except KeyboardInterrupt as interrupt:
         _complain(f"error: interrupted.{_advice(arguments)}")
@@ -46,31 +51,8 @@ def _run(arguments: Namespace) -> int:
 def _fit(arguments: Namespace) -> int:
     from skmimood.jobs.fitting import FitJob, fit_model
 
-    _use_threads(arguments.threads)
     steps = {} if arguments.max_iter is None else {f"{step}__max_iter": arguments.max_iter for step in _STEPS}
-    job = FitJob(
-        preset=arguments.preset,
-        parameters=steps,
-        plane=arguments.plane,
-        spacing=arguments.spacing,
-        size=arguments.size,
-        mask=arguments.mask_suffix or "auto",
-        modality=arguments.modality,
-        lesions=arguments.lesion_suffix,
-        split=arguments.split,
-        groups=arguments.groups,
-        volume=arguments.volume,
-        max_bytes=arguments.max_bytes,
-        max_invalid=arguments.max_invalid,
-        fpr=arguments.fpr,
-        scan_fpr=arguments.scan_fpr,
-        seed=arguments.seed,
-        device=arguments.device,
-        cache=arguments.cache,
-        resume=arguments.resume,
-        overwrite=arguments.overwrite,
-        verbose=not arguments.quiet,
-    )
+    job = _job(FitJob, arguments, parameters=steps)
     fit_model(arguments.paths, arguments.output, job, _speaker(arguments))
     return OK
 
@@ -78,37 +60,19 @@ def _fit(arguments: Namespace) -> int:
 def _score(arguments: Namespace) -> int:
     from skmimood.jobs.scoring import ScoreJob, score_scans
 
-    _use_threads(arguments.threads)
-    job = ScoreJob(
-        modality=arguments.modality,
-        split=arguments.split,
-        mask=arguments.mask_suffix,
-        pixel_threshold=arguments.pixel_threshold,
-        scan_threshold=arguments.scan_threshold,
-        volume=arguments.volume,
-        max_bytes=arguments.max_bytes,
-        max_invalid=arguments.max_invalid,
-        device=arguments.device,
-        resume=arguments.resume,
-        overwrite=arguments.overwrite,
-        healed=arguments.healed,
-        report=not arguments.no_report,
-        n_jobs=arguments.jobs,
-        n_threads=arguments.threads,
-    )
+    job = _job(ScoreJob, arguments)
     table = score_scans(arguments.paths, arguments.model, arguments.output, job, _speaker(arguments))
     return SCANS_FAILED if table.n_failed or table.refused else OK
 
 
 def _info(arguments: Namespace) -> int:
-    from skmimood.jobs.description import describe, describe_lines
-    from skmimood.jobs.fitting import saved_by
+    from skmimood.jobs.description import describe, describe_lines, saved_by
     from skmimood.scans import ScanDetector
 
     detector = ScanDetector.load(arguments.model)
     version = saved_by(arguments.model)
     if arguments.json:
-        print(to_json({"skmimood_version": version, **describe(detector)}))
+        print(to_json({"skmimood_version": version, **describe(detector)}), end="")
     else:
         print("\n".join([*describe_lines(detector), f"{'Saved by:':<17} skmimood {version}"]))
     return OK
@@ -117,30 +81,22 @@ def _info(arguments: Namespace) -> int:
 def _demo(arguments: Namespace) -> int:
     from skmimood.jobs.demo import run_demo
 
-    _use_threads(arguments.threads)
-    run_demo(
-        arguments.output,
-        seed=arguments.seed,
-        device=arguments.device,
-        overwrite=arguments.overwrite,
-        verbose=not arguments.quiet,
-        say=_speaker(arguments),
-    )
+    options = {name: getattr(arguments, name) for name in ("seed", "device", "overwrite", "verbose")}
+    run_demo(arguments.output, **options, say=_speaker(arguments))
     return OK
 
 
 _COMMANDS = {"demo": _demo, "fit": _fit, "info": _info, "score": _score}
 
 
+def _job(kind: Any, arguments: Namespace, **more: Any) -> Any:
+    """Return a job of the arguments that are called as its fields."""
+    names = {field.name for field in dataclasses.fields(kind)} & vars(arguments).keys()
+    return kind(**{name: getattr(arguments, name) for name in names}, **more)
+
+
 def _speaker(arguments: Namespace) -> Callable[[str], None]:
-    return (lambda line: None) if arguments.quiet else (lambda line: print(line, flush=True))
-
-
-def _use_threads(n_threads: int | None) -> None:
-    if n_threads is not None:
-        import torch
-
-        torch.set_num_threads(n_threads)
+    return (lambda line: print(line, flush=True)) if arguments.verbose else (lambda line: None)
 
 
 def _advice(arguments: Namespace) -> str:

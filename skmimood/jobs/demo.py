@@ -18,7 +18,7 @@ from skmimood.jobs.demo_metrics import evaluate_phantoms, metrics_table
 from skmimood.jobs.description import minutes
 from skmimood.jobs.fitting import FitJob, fit_model
 from skmimood.jobs.locks import claimed
-from skmimood.jobs.outputs import make_folder, write_bytes, write_json
+from skmimood.jobs.outputs import make_folder, to_json, write
 from skmimood.jobs.report import can_report
 from skmimood.jobs.scoring import ScoreJob, score_scans
 from skmimood.nifti import read_labels
@@ -32,6 +32,10 @@ if TYPE_CHECKING:
     from skmimood.scans import ScanDetector
 
 Say = Callable[[str], None]
+
+_CREATED = ("scans", "model", "results", "metrics.json", "overview.png")
+_LOCK = ".demo.lock"
+_SETTINGS = "demo.json"  # also the sign that a folder is a demo's, and may be overwritten
 
 
 @dataclass(frozen=True)
@@ -50,13 +54,10 @@ class DemoSettings:
         Pixels along each side of a slice, of the scans and of the networks.
     n_slices : int
         Slices of a scan.
-    modality : {"t2", "t1", "flair"}
-    preset : str
-        Of the pipeline.
     parameters : mapping
-        Parameters of the pipeline that differ from the preset.
-    fpr, scan_fpr, calibration_fraction : float
-        As in :class:`skmimood.ScanDetector`; few scans allow for no small ``scan_fpr``.
+        Parameters of the pipeline that differ from the preset "tiny".
+    scan_fpr : float
+        As in :class:`skmimood.ScanDetector`; few scans allow for no small one.
     """
 
     n_fit: int = 40
@@ -64,8 +65,6 @@ class DemoSettings:
     n_patients: int = 10
     image_size: int = 64
     n_slices: int = 24
-    modality: str = "t2"
-    preset: str = "tiny"
     parameters: Mapping[str, Any] = field(
         default_factory=lambda: {
             # Shorter trainings: these brains are simpler than real ones.
@@ -75,13 +74,7 @@ class DemoSettings:
             "inpainter__max_iter": 300,
         }
     )
-    fpr: float = 0.01
     scan_fpr: float = 0.1
-    calibration_fraction: float = 0.25
-
-
-_CREATED = ("scans", "model", "results", "metrics.json", "overview.png")
-_SETTINGS = "demo.json"  # also the sign that a folder is a demo's, and may be overwritten
 
 
 def run_demo(
@@ -94,26 +87,19 @@ def run_demo(
     verbose: bool = False,
     say: Say = print,
 ) -> dict[str, Any]:
-    """Run the main job on artificial brains.
+    """Run the main job on artificial brains, and return what ``metrics.json`` holds.
 
     Parameters
     ----------
     output : Path
         Folder for ``scans/``, ``model/``, ``results/``, ``metrics.json`` and ``overview.png``.
     settings : DemoSettings, optional
-    seed : int, default=0
-    device : str, default="auto"
+    seed, device, verbose
+        As in `FitJob`.
     overwrite : bool, default=False
         Replace an earlier demo in the folder.
-    verbose : bool, default=False
-        Show how far the fit is and how long it may still take.
     say : callable
         Receives lines of text for the user.
-
-    Returns
-    -------
-    dict
-        What ``metrics.json`` holds.
 
     Raises
     ------
@@ -121,20 +107,43 @@ def run_demo(
         If the folder holds something already or cannot be written.
     """
     output, settings = expand(output), settings or DemoSettings()
+    fit_job = FitJob(
+        parameters=settings.parameters,
+        size=settings.image_size,
+        scan_fpr=settings.scan_fpr,
+        calibration_fraction=0.25,
+        seed=seed,
+        device=device,
+        overwrite=True,  # of a demo that was interrupted
+        verbose=verbose,
+    )
     resolve_device(device)
     make_folder(output)
-    with claimed(output / ".demo.lock", wait=False) as is_ours:
+    with claimed(output / _LOCK, wait=False) as is_ours:
         if not is_ours:
             raise InputError(
-                f"Another demo is at work in {str(output)!r}. Wait for its end, or choose another folder."
+                f"Another demo is at work in {str(output)!r} and holds {_LOCK!r}. Wait for its end, or choose "
+                "another folder."
             )
-        _prepare(output, settings, seed, overwrite)
-        return _run(output, settings, seed, device, verbose, say)
+        _prepare(output, {"seed": seed, **asdict(settings)}, overwrite)
+        return _run(output, settings, fit_job, say)
 
 
-def _run(
-    output: Path, settings: DemoSettings, seed: int, device: str, verbose: bool, say: Say
-) -> dict[str, Any]:
+def _prepare(output: Path, settings: dict[str, Any], overwrite: bool) -> None:
+    existing = [name for name in (*_CREATED, _SETTINGS) if os.path.lexists(output / name)]
+    if existing and not overwrite:
+        raise InputError(
+            f"{str(output)!r} holds {existing[0]!r} already. Pass --overwrite to replace an earlier demo, "
+            "or choose another folder."
+        )
+    if existing and not (output / _SETTINGS).is_file():
+        raise InputError(f"{str(output)!r} is not from an earlier demo. Choose another folder.")
+    for path in (output / name for name in existing):
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+    write(output / _SETTINGS, to_json(settings))
+
+
+def _run(output: Path, settings: DemoSettings, fit_job: FitJob, say: Say) -> dict[str, Any]:
     from skmimood.datasets import write_phantom_dataset
 
     started = time.monotonic()
@@ -146,54 +155,23 @@ def _run(
         n_lesions=settings.n_patients,
         size=settings.image_size,
         n_slices=settings.n_slices,
-        modality=settings.modality,
-        random_state=seed,
+        modality="t2",
+        random_state=fit_job.seed,
     )
-    detector = fit_model(
-        cohort.healthy[: settings.n_fit], output / "model", _fit_job(settings, seed, device, verbose), say
-    )
-    healthy = cohort.healthy[settings.n_fit :]
-    table = score_scans(
-        (*healthy, *cohort.scans), output / "model", output / "results", ScoreJob(device=device), say
-    )
-    metrics = evaluate_phantoms(cohort, healthy, table)
+    learned, healthy = cohort.healthy[: settings.n_fit], cohort.healthy[settings.n_fit :]
+    detector = fit_model(learned, output / "model", fit_job, say)
+    score_job = ScoreJob(device=fit_job.device)
+    score_scans((*healthy, *cohort.scans), output / "model", output / "results", score_job, say)
+    metrics = evaluate_phantoms(cohort, healthy, output / "results")
     metrics["seconds"] = round(time.monotonic() - started, 1)
-    write_json(output / "metrics.json", metrics)
+    write(output / "metrics.json", to_json(metrics))
+    look_at = "metrics.json"
     if can_report():
         _draw_overview(output / "overview.png", cohort, detector)
+        look_at = "overview.png and results/report.html"
     say("\n" + "\n".join(metrics_table(metrics)))
-    say(f"\nThe demo took {minutes(metrics['seconds'])}. Look at overview.png and results/report.html there.")
+    say(f"\nThe demo took {minutes(metrics['seconds'])}. Look at {look_at} in {str(output)!r}.")
     return metrics
-
-
-def _prepare(output: Path, settings: DemoSettings, seed: int, overwrite: bool) -> None:
-    existing = [name for name in (*_CREATED, _SETTINGS) if os.path.lexists(output / name)]
-    if existing and not overwrite:
-        raise InputError(
-            f"{str(output)!r} holds {existing[0]!r} already. Pass --overwrite to replace an earlier demo, "
-            "or choose another folder."
-        )
-    if existing and not (output / _SETTINGS).is_file():
-        raise InputError(f"{str(output)!r} is not from an earlier demo. Choose another folder.")
-    for name in existing:
-        path = output / name
-        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
-    write_json(output / _SETTINGS, {"seed": seed, **asdict(settings)})
-
-
-def _fit_job(settings: DemoSettings, seed: int, device: str, verbose: bool) -> FitJob:
-    return FitJob(
-        preset=settings.preset,
-        parameters=settings.parameters,
-        size=settings.image_size,
-        fpr=settings.fpr,
-        scan_fpr=settings.scan_fpr,
-        calibration_fraction=settings.calibration_fraction,
-        seed=seed,
-        device=device,
-        overwrite=True,  # of a demo that was interrupted
-        verbose=verbose,
-    )
 
 
 def _draw_overview(path: Path, cohort: PhantomDataset, detector: ScanDetector) -> None:
@@ -203,15 +181,12 @@ def _draw_overview(path: Path, cohort: PhantomDataset, detector: ScanDetector) -
 
     pairs = zip(cohort.scans, cohort.masks, strict=True)
     rows = [_lesion_slice(*pair, detector) for pair, _ in zip(pairs, LESION_KINDS, strict=False)]
-    figure = plot_gallery(
-        Gallery(**{name: np.concatenate([row[name] for row in rows]) for name in rows[0] if name != "truth"}),
-        ColourScale.of(detector),
-        row_labels=LESION_KINDS[: len(rows)],
-        truth=np.concatenate([row["truth"] for row in rows]),
-    )
+    parts = {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
+    truth, labels = parts.pop("truth"), LESION_KINDS[: len(rows)]
+    figure = plot_gallery(Gallery(**parts), ColourScale.of(detector), row_labels=labels, truth=truth)
     stream = io.BytesIO()
     figure.savefig(stream, format="png", dpi=120)
-    write_bytes(path, stream.getvalue())
+    write(path, stream.getvalue())
 
 
 def _lesion_slice(path: Path, mask: Path, detector: ScanDetector) -> dict[str, np.ndarray]:
@@ -223,8 +198,12 @@ def _lesion_slice(path: Path, mask: Path, detector: ScanDetector) -> dict[str, n
     images = plan.forward(prepared.intensities)[indices]
     maps, healed = run_pipeline(detector.pipeline_, images)
     maps = np.where(plan.forward(prepared.foreground, order=0)[indices] > 0.5, maps, 0)
-    masks = maps > detector.pixel_threshold_
-    truth = truth[indices]
+    masks, truth = maps > detector.pixel_threshold_, truth[indices]
     return {
-        "images": images, "healed": healed, "maps": maps, "masks": masks, "indices": indices, "truth": truth
-    }  # fmt: skip
+        "images": images,
+        "healed": healed,
+        "maps": maps,
+        "masks": masks,
+        "indices": indices,
+        "truth": truth,
+    }

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from skmimood.jobs.outcomes import StatusTable
+from skmimood.metrics import auroc, average_precision, best_dice
 from skmimood.nifti import read_labels, read_scan, scan_id
 from skmimood.scans.mapping import top_mean
+from skmimood.scans.results import image_paths
 
 if TYPE_CHECKING:
     from skmimood.datasets import PhantomDataset
@@ -29,30 +29,11 @@ _ROWS = {
     "best Dice": ("best_dice", ".3f"),
 }
 
-
-@dataclass(frozen=True, eq=False)
-class _Pixels:
-    """Pixels of one or several scans: truth, brain, and the scores of each method, all (n_pixels,)."""
-
-    lesion: np.ndarray
-    is_brain: np.ndarray
-    scores: dict[str, np.ndarray]
-
-    @classmethod
-    def pooled(cls, scans: Sequence[_Pixels]) -> _Pixels:
-        return cls(
-            np.concatenate([scan.lesion for scan in scans]),
-            np.concatenate([scan.is_brain for scan in scans]),
-            {method: np.concatenate([scan.scores[method] for scan in scans]) for method in METHODS},
-        )
-
-    @property
-    def brain(self) -> _Pixels:
-        scores = {method: values[self.is_brain] for method, values in self.scores.items()}
-        return _Pixels(self.lesion[self.is_brain], self.is_brain[self.is_brain], scores)
+# Of each pixel of a scan or of several: "lesion" and "brain", bool, and the score of each method, all (n_pixels,).
+_Pixels = dict[str, np.ndarray]
 
 
-def evaluate_phantoms(cohort: PhantomDataset, healthy: Sequence[Path], table: StatusTable) -> dict[str, Any]:
+def evaluate_phantoms(cohort: PhantomDataset, healthy: Sequence[Path], results: Path) -> dict[str, Any]:
     """Compare maps, and plain intensities, with the known lesions.
 
     Parameters
@@ -61,8 +42,8 @@ def evaluate_phantoms(cohort: PhantomDataset, healthy: Sequence[Path], table: St
         Its scans with lesions were scored; the kinds of lesions take turns.
     healthy : sequence of path
         Healthy scans that were scored too; may be empty.
-    table : StatusTable
-        Tells where the maps are.
+    results : Path
+        Folder of the maps.
 
     Returns
     -------
@@ -71,31 +52,30 @@ def evaluate_phantoms(cohort: PhantomDataset, healthy: Sequence[Path], table: St
         `METHODS` on them; AUROC by lesion (brain pixels) and of scans.
     """
     from skmimood.datasets import LESION_KINDS
-    from skmimood.metrics import auroc
 
-    patients = [_read(*pair, table) for pair in zip(cohort.scans, cohort.masks, strict=True)]
-    scans = [*patients, *(_read(path, None, table) for path in healthy)]
-    pooled = _Pixels.pooled(patients)
+    patients = [_read(*pair, results) for pair in zip(cohort.scans, cohort.masks, strict=True)]
+    scans = [*patients, *(_read(path, None, results) for path in healthy)]
+    brains = [_in_brain(scan) for scan in scans]
+    found: dict[str, Any] = {"n_patients": len(patients), "n_healthy_scans": len(healthy)}
+    for name, pixels in zip(PIXELS, (_pooled(patients), _pooled(brains[: len(patients)])), strict=True):
+        lesion = pixels["lesion"]
+        found[name] = {"n_pixels": lesion.size, "base_rate": float(lesion.mean())}
+        found[name] |= {method: _metrics(lesion, pixels[method]) for method in METHODS}
     by_kind = {
-        kind: _Pixels.pooled(patients[first :: len(LESION_KINDS)]).brain
+        kind: _pooled(brains[first : len(patients) : len(LESION_KINDS)])
         for first, kind in enumerate(LESION_KINDS[: len(patients)])
     }
-    results: dict[str, Any] = {"n_patients": len(patients), "n_healthy_scans": len(healthy)}
-    for name, pixels in zip(PIXELS, (pooled, pooled.brain), strict=True):
-        results[name] = {
-            "n_pixels": pixels.lesion.size,
-            "base_rate": float(pixels.lesion.mean()),
-            **{method: _pixel_metrics(pixels.lesion, pixels.scores[method]) for method in METHODS},
-        }
-    results["auroc_by_lesion"] = {
-        kind: {method: auroc(pixels.lesion, pixels.scores[method]) for method in METHODS}
+    found["auroc_by_lesion"] = {
+        kind: {method: auroc(pixels["lesion"], pixels[method]) for method in METHODS}
         for kind, pixels in by_kind.items()
     }
     if healthy:
         is_patient = np.arange(len(scans)) < len(patients)
-        tops = {method: [top_mean(scan.brain.scores[method]) for scan in scans] for method in METHODS}
-        results["scan_auroc"] = {method: auroc(is_patient, np.asarray(tops[method])) for method in METHODS}
-    return results
+        found["scan_auroc"] = {
+            method: auroc(is_patient, np.array([top_mean(brain[method]) for brain in brains]))
+            for method in METHODS
+        }
+    return found
 
 
 def metrics_table(metrics: Mapping[str, Any]) -> list[str]:
@@ -112,7 +92,7 @@ def metrics_table(metrics: Mapping[str, Any]) -> list[str]:
         lines.append(f"scans, {metrics['n_healthy_scans']} of them healthy")
         lines.append(_row("  AUROC", [f"{metrics['scan_auroc'][method]:.3f}" for method in METHODS]))
     lines.append(
-        "Both columns: the same pixels. Intensity is the scan itself: the brighter, the more anomalous."
+        "Both columns are of the same pixels. Intensity is the scan itself: the brighter, the more anomalous."
     )
     return lines
 
@@ -121,7 +101,7 @@ def _row(name: str, values: Sequence[str]) -> str:
     return f"{name:<30}" + "".join(f"{value:>11}" for value in values)
 
 
-def _read(path: Path, mask: Path | None, table: StatusTable) -> _Pixels:
+def _read(path: Path, mask: Path | None, results: Path) -> _Pixels:
     """Read the pixels of a scan; which of them are brain does not depend on any method."""
     from scipy.ndimage import binary_fill_holes
 
@@ -129,16 +109,22 @@ def _read(path: Path, mask: Path | None, table: StatusTable) -> _Pixels:
     lesion = np.zeros(scan.data.shape, dtype=bool) if mask is None else read_labels(mask, scan)
     # The background of these scans is exactly 0, and so may be the core of a dark lesion.
     brain = lesion | np.stack([binary_fill_holes(plane) for plane in (scan.data > 0).T]).T
-    anomaly = read_scan(table.images(scan_id(path))[0]).data
+    anomaly = read_scan(image_paths(results, scan_id(path))[0]).data
     # Scans differ in gain: without scaling, pooled intensities would rank scans, not pixels.
-    bright = float(np.percentile(scan.data[brain], 98))
-    scores = {"skmimood": anomaly.ravel(), "intensity": scan.data.ravel() / bright}
-    return _Pixels(lesion.ravel(), brain.ravel(), scores)
+    intensity = scan.data / float(np.percentile(scan.data[brain], 98))
+    volumes = {"lesion": lesion, "brain": brain, "skmimood": anomaly, "intensity": intensity}
+    return {name: volume.ravel() for name, volume in volumes.items()}
 
 
-def _pixel_metrics(lesion: np.ndarray, scores: np.ndarray) -> dict[str, Any]:
-    from skmimood.metrics import auroc, average_precision, best_dice
+def _in_brain(pixels: _Pixels) -> _Pixels:
+    return {name: values[pixels["brain"]] for name, values in pixels.items()}
 
+
+def _pooled(scans: Sequence[_Pixels]) -> _Pixels:
+    return {name: np.concatenate([scan[name] for scan in scans]) for name in scans[0]}
+
+
+def _metrics(lesion: np.ndarray, scores: np.ndarray) -> dict[str, Any]:
     precision = average_precision(lesion, scores)
     return {
         "auroc": auroc(lesion, scores),

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import math
 import warnings
 from collections import Counter
-from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from skmimood.exceptions import SkmimoodWarning
+from skmimood.jobs.digests import MANIFEST
 from skmimood.jobs.outputs import printable
+from skmimood.runtime.paths import expand
 
 if TYPE_CHECKING:
     from skmimood.scans import ScanDetector
@@ -20,7 +23,7 @@ _LAST_STEPS = 50  # of a training; their mean is the final loss
 
 
 def describe(detector: ScanDetector) -> dict[str, Any]:
-    """Return what there is to know about a fitted detector, as JSON values; None is an infinite threshold."""
+    """Return what there is to know about a fitted detector, as JSON values."""
     counts, reference = Counter(line.status for line in detector.fit_status_), detector.reference_
     return {
         "class": type(detector).__name__,
@@ -33,22 +36,13 @@ def describe(detector: ScanDetector) -> dict[str, Any]:
         "n_calibration_scans": reference.n_scans,
         "n_left_out_scans": counts["skipped"] + counts["duplicate"],
         "n_training_slices": detector.n_slices_,
-        "pixel_threshold": _finite(detector.pixel_threshold_),
+        "pixel_threshold": detector.pixel_threshold_,
         "pixel_false_positive_rate": reference.pixel_fpr(detector.pixel_threshold_),
-        "scan_threshold": _finite(detector.scan_threshold_),
+        "scan_threshold": detector.scan_threshold_,
         "scan_false_positive_rate": reference.scan_fpr(detector.scan_threshold_),
         "suspects": dict(detector.suspects_),
         "steps": {name: _describe_step(step) for name, step in detector.pipeline_.steps},
     }
-
-
-def _calibration_set(detector: ScanDetector) -> str:
-    n_scans, n_scores = (
-        Counter(line.status for line in detector.fit_status_)["calibration"],
-        detector.reference_.n_scans,
-    )
-    different = " of different subjects" if n_scans > n_scores else ""
-    return f"{n_scores} held-out healthy scans{different}"
 
 
 def facts(
@@ -56,29 +50,20 @@ def facts(
 ) -> dict[str, str]:
     """Return what there is to know about a fitted detector, as a few lines for people.
 
-    Parameters
-    ----------
-    detector : ScanDetector
-    are_thresholds_set : (bool, bool), default=(False, False)
-        Whether the pixel and the scan threshold were set by hand and not calibrated.
+    ``are_thresholds_set`` tells whether the pixel and the scan threshold were set by hand and not calibrated.
     """
-    about = describe(detector)
-    height, width = detector.size_
-    is_pixel_set, is_scan_set = are_thresholds_set
-    reference = detector.reference_
-    pixel = detector.pixel_threshold_, about["pixel_false_positive_rate"]
-    scan = detector.scan_threshold_, about["scan_false_positive_rate"]
-    pixel_rate = None if is_pixel_set else _asked(detector.fpr, reference.pixel_threshold, pixel[0])
-    scan_rate = None if is_scan_set else _asked(detector.scan_fpr, reference.scan_threshold, scan[0])
+    about, reference, (height, width) = describe(detector), detector.reference_, detector.size_
     n_parameters = sum(step["n_parameters"] for step in about["steps"].values())
+    n_held_out = Counter(line.status for line in detector.fit_status_)["calibration"]
+    different = " of different subjects" if n_held_out > reference.n_scans else ""
     return {
         "Model": f"{about['class']}, {n_parameters:,} parameters",
         "Slices": f"{detector.plane_}, {height} x {width} pixels of {detector.spacing_:.3g} mm",
         "Foreground": _foreground(detector),
         "Learned from": f"{about['n_training_scans']} healthy scans, {detector.n_slices_:,} slices",
-        "Calibrated on": _calibration_set(detector),
-        "Pixel threshold": _threshold(*pixel, pixel_rate, reference.n_pixels, "pixels", is_pixel_set),
-        "Scan threshold": _threshold(*scan, scan_rate, reference.n_scans, "scans", is_scan_set),
+        "Calibrated on": f"{reference.n_scans} held-out healthy scans{different}",
+        "Pixel threshold": _threshold(detector, "pixel", detector.fpr, are_thresholds_set[0]),
+        "Scan threshold": _threshold(detector, "scan", detector.scan_fpr, are_thresholds_set[1]),
     }
 
 
@@ -124,29 +109,29 @@ def _describe_step(step: Any) -> dict[str, Any]:
     }
 
 
+def saved_by(model: Path) -> str:
+    """Return the version of skmimood that wrote a model, which has been loaded before and thus is sound."""
+    return str(json.loads((expand(model) / MANIFEST).read_text(encoding="utf-8"))["skmimood_version"])
+
+
 def minutes(seconds: float) -> str:
     """Return a duration as people say it."""
     return f"{seconds:.1f} s" if seconds < 100 else f"{seconds / 60:.1f} min"
 
 
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
-
-
-def _asked(fpr: float, threshold_at: Callable[[float], float], value: float) -> float | None:
-    """Return the rate that a threshold was asked for, None if it comes from elsewhere."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", SkmimoodWarning)  # of an infinite threshold, which fit has told of
-        return fpr if threshold_at(fpr) == value else None
-
-
-def _threshold(value: float, fpr: float, asked: float | None, n_healthy: int, what: str, is_set: bool) -> str:
+def _threshold(detector: ScanDetector, what: str, asked: float, is_set: bool) -> str:
     """Say what a threshold is, which share of healthy pixels or scans exceeds it, and why not the share asked for."""
+    reference, value = detector.reference_, getattr(detector, f"{what}_threshold_")
+    n_healthy = getattr(reference, f"n_{what}s")
     by_hand = "set by hand; " if is_set else ""
     if value == math.inf:
-        least = f"{n_healthy} healthy {what} allow for rates of at least {1 / (n_healthy + 1):.2g}"
+        least = f"{n_healthy} healthy {what}s allow for rates of at least {1 / (n_healthy + 1):.2g}"
         return f"infinite ({by_hand}nothing is called anomalous; {least})"
-    rate = f"false-positive rate {fpr:.2g} among healthy {what}"
-    if asked is not None and f"{fpr:.2g}" != f"{asked:.2g}":
+    fpr = getattr(reference, f"{what}_fpr")(value)
+    rate = f"false-positive rate {fpr:.2g} among healthy {what}s"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SkmimoodWarning)  # of an infinite threshold, which fit has reported
+        is_as_asked = getattr(reference, f"{what}_threshold")(asked) == value
+    if is_as_asked and not is_set and f"{fpr:.2g}" != f"{asked:.2g}":
         rate += f", the nearest to {asked:g} from below that {n_healthy:,} of them allow"
     return f"{value:.4g} ({by_hand}{rate})"

@@ -1,4 +1,4 @@
-"""What tells one file of a scan from another, wherever it lies and whatever it is called."""
+"""What tells one scan file or one model from another, wherever it lies and whatever it is called."""
 
 from __future__ import annotations
 
@@ -7,22 +7,14 @@ from pathlib import Path
 
 from skmimood.nifti import find_companion
 
+MANIFEST = "manifest.json"
 _CHUNK = 2**20
 
 
 def digest_of(scan: Path, *masks: str | None) -> str:
-    """Return a digest of the bytes of a scan and of masks beside it.
+    """Return a digest of the bytes of a scan and of the masks beside it; empty if one of them cannot be read.
 
-    Parameters
-    ----------
-    scan : Path
-    masks : str or None
-        Endings of mask names, or ``"auto"``, ``"none"`` and None for no file.
-
-    Returns
-    -------
-    str
-        Empty if one of them cannot be read.
+    ``masks`` are endings of names; ``"auto"``, ``"none"`` and None stand for no file.
     """
     named = [mask for mask in masks if mask not in ("auto", "none", None)]
     digest = hashlib.blake2b(digest_size=16)
@@ -32,6 +24,11 @@ def digest_of(scan: Path, *masks: str | None) -> str:
     except OSError:
         return ""
     return digest.hexdigest()
+
+
+def fingerprint(model: Path) -> str:
+    """Return a digest of a saved model; its manifest carries a checksum of the networks too."""
+    return hashlib.sha256((model / MANIFEST).read_bytes()).hexdigest()[:16]
 
 
 def _bytes_digest(path: Path) -> bytes:

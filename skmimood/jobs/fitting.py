@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 import os
 import time
 from collections import Counter
@@ -16,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from skmimood.exceptions import InputError
 from skmimood.jobs.description import describe_lines, minutes
-from skmimood.jobs.digests import digest_of
+from skmimood.jobs.digests import MANIFEST, digest_of
 from skmimood.jobs.outputs import is_within, refuse_inputs_within
 from skmimood.jobs.splits import select_split
 from skmimood.jobs.unfinished import begun, folder_of
@@ -26,27 +24,19 @@ from skmimood.persistence import is_free, save_model
 from skmimood.preprocessing import Plane
 from skmimood.runtime.device import resolve_device
 from skmimood.runtime.paths import expand
-from skmimood.scans.sources import find_named_or_chosen, label_images, mask_suffixes
+from skmimood.scans.sources import label_images, mask_suffixes
 from skmimood.scans.state import check_parameters
 from skmimood.scans.subjects import groups_in_table
 
 if TYPE_CHECKING:
-    from sklearn.pipeline import Pipeline
-
     from skmimood.scans import ScanDetector
 
 Say = Callable[[str], None]
 
-_MANIFEST = "manifest.json"
-# How a training runs, and how its scans are chosen: nothing that it depends on once they are.
+# How a training runs, and how its scans are chosen: no network depends on these.
 _OF_THE_RUN = ("device", "cache", "resume", "overwrite", "verbose", "modality", "split", "groups")
-_OPTIONAL = (
-    "fpr",
-    "scan_fpr",
-    "calibration_fraction",
-    "max_bytes",
-    "max_invalid",
-)  # the detector has defaults for these
+# The detector has defaults for these.
+_OPTIONAL = ("fpr", "scan_fpr", "calibration_fraction", "max_bytes", "max_invalid")
 
 
 @dataclass(frozen=True)
@@ -111,7 +101,7 @@ def fit_model(paths: Sequence[str | os.PathLike], output: Path, job: FitJob, say
     """Fit a detector on healthy scans and save it.
 
     What an interrupted training has learned stays in a hidden folder beside ``output`` until a fit with
-    ``resume`` has finished. Of the processes that torchrun starts, the first alone writes and speaks.
+    ``resume`` has finished. Of the processes that torchrun starts, only the first writes and prints.
 
     Parameters
     ----------
@@ -123,37 +113,20 @@ def fit_model(paths: Sequence[str | os.PathLike], output: Path, job: FitJob, say
     say : callable
         Receives lines of text for the user.
 
-    Returns
-    -------
-    ScanDetector
-
     Raises
     ------
     SkmimoodError
         If the scans, the parameters or the output cannot be worked with.
     """
     from skmimood.runtime import distributed
-    from skmimood.scans import ScanDetector
 
     # A link is followed, and "." or ".." has a name.
     output = Path(os.path.realpath(expand(output)))
     distributed.join()
     if not distributed.is_first():
-        job, say = replace(job, verbose=False), _say_nothing
+        job, say = replace(job, verbose=False), lambda line: None
     distributed.on_first(lambda: _check_output(output, paths, job))
-    pipeline = _pipeline(job, folder_of(output))
-    detector = ScanDetector(
-        pipeline,
-        plane=job.plane,
-        spacing=job.spacing,
-        size=_preset_size(job),
-        mask=job.mask,
-        modality=job.modality,
-        volume=job.volume,
-        random_state=job.seed,
-        verbose=job.verbose,
-        **{name: value for name in _OPTIONAL if (value := getattr(job, name)) is not None},
-    )
+    detector = _unfitted(job, folder_of(output))
     check_parameters(detector)
     resolve_device(job.device)
     sources = healthy_sources(paths, job)
@@ -176,39 +149,48 @@ def fit_model(paths: Sequence[str | os.PathLike], output: Path, job: FitJob, say
 
 def healthy_sources(paths: Sequence[str | os.PathLike], job: FitJob) -> list[Source]:
     """List the scans that a job learns from."""
-    choice: dict[str, Any] = {"suffix": job.modality, "exclude": mask_suffixes(job.mask, job.lesions)}
-    if job.split is not None:
-        return select_split(paths, job.split, **choice)
-    found = find_named_or_chosen(paths, **choice)
+    choice: dict[str, Any] = {
+        "suffix": job.modality,
+        "exclude": mask_suffixes(job.mask, job.lesions),
+    }
+    found = select_split(paths, job.split, **choice)
     labels = label_images(found, **choice)
     return [source for place, source in enumerate(found) if place not in labels or len(labels) == len(found)]
 
 
-def _settings(job: FitJob, sources: Sequence[Source], groups: Sequence[str] | None) -> dict[str, Any]:
-    """Return what a training depends on, as JSON values."""
-    named = {name: value for name, value in vars(job).items() if name not in _OF_THE_RUN}
-    paths = map(file_path, sources)
-    digests = [digest_of(path, job.mask, job.lesions) if path else "" for path in paths]
-    return {**named, "groups": groups, "scans": dict(zip(scan_ids(sources), digests, strict=True))}
-
-
-def _pipeline(job: FitJob, unfinished: Path) -> Pipeline:
-    from skmimood.pipeline import make_mimood_pipeline
+def _unfitted(job: FitJob, unfinished: Path) -> ScanDetector:
+    from skmimood.pipeline import PRESET_IMAGE_SIZE, make_mimood_pipeline
+    from skmimood.scans import ScanDetector
 
     # A finished step of an interrupted fit comes from the cache, the one it was in from its checkpoint.
-    memory = job.cache if job.cache is not None else unfinished / "cache"
+    memory = str(job.cache or unfinished / "cache")
     pipeline = make_mimood_pipeline(
-        job.preset, random_state=job.seed, device=job.device, memory=str(memory), verbose=job.verbose
+        job.preset, random_state=job.seed, device=job.device, memory=memory, verbose=job.verbose
     )
     for name in pipeline.named_steps:
         pipeline.set_params(**{f"{name}__checkpoint_dir": str(unfinished), f"{name}__resume": job.resume})
-    return pipeline.set_params(**job.parameters)
+    return ScanDetector(
+        pipeline.set_params(**job.parameters),
+        plane=job.plane,
+        spacing=job.spacing,
+        size=job.size or PRESET_IMAGE_SIZE[job.preset],
+        mask=job.mask,
+        modality=job.modality,
+        volume=job.volume,
+        random_state=job.seed,
+        verbose=job.verbose,
+        **{name: value for name in _OPTIONAL if (value := getattr(job, name)) is not None},
+    )
 
 
-def _preset_size(job: FitJob) -> int:
-    from skmimood.pipeline import PRESET_IMAGE_SIZE
-
-    return PRESET_IMAGE_SIZE[job.preset] if job.size is None else job.size
+def _settings(job: FitJob, sources: Sequence[Source], groups: Sequence[str] | None) -> dict[str, Any]:
+    """Return what a training depends on, as JSON values; None is the default, whether it was named or not."""
+    defaults = _unfitted(FitJob(job.preset), Path()).get_params(deep=False)
+    optional = {name: defaults[name] for name in ("size", *_OPTIONAL)}
+    named = {name: value for name, value in vars(job).items() if name not in _OF_THE_RUN}
+    named = {name: None if value == optional.get(name) else value for name, value in named.items()}
+    digests = [digest_of(path, job.mask, job.lesions) if path else "" for path in map(file_path, sources)]
+    return {**named, "groups": groups, "scans": dict(zip(scan_ids(sources), digests, strict=True))}
 
 
 def _check_output(output: Path, paths: Sequence[str | os.PathLike], job: FitJob) -> None:
@@ -219,7 +201,7 @@ def _check_output(output: Path, paths: Sequence[str | os.PathLike], job: FitJob)
     if not is_free(output):
         if not job.overwrite:
             raise InputError(f"{str(output)!r} exists already. Choose another output, or add --overwrite.")
-        if not (output / _MANIFEST).is_file():
+        if not (output / MANIFEST).is_file():
             raise InputError(f"{str(output)!r} is no model, so it is not overwritten. Choose another output.")
         if os.path.ismount(output):
             raise InputError(
@@ -227,58 +209,33 @@ def _check_output(output: Path, paths: Sequence[str | os.PathLike], job: FitJob)
             )
 
 
-def _say_nothing(line: str) -> None:
-    pass
-
-
 def _say_summary(detector: ScanDetector, output: Path, seconds: float, say: Say) -> None:
-    counts = Counter(line.status for line in detector.fit_status_)
+    lines = detector.fit_status_
+    counts = Counter(line.status for line in lines)
     n_left_out = counts["skipped"] + counts["duplicate"]
     say(f"Saved {str(output)!r} after {minutes(seconds)}.")
     say(
-        f"{len(detector.fit_status_)} scans: {counts['used']} learned from, {counts['calibration']} for "
-        f"calibration, {n_left_out} left out."
+        f"{len(lines)} scans: {counts['used']} learned from, {counts['calibration']} for calibration, "
+        f"{n_left_out} left out."
     )
-    n_subjects = len({line.group for line in detector.fit_status_})
-    if n_subjects < len(detector.fit_status_):
+    n_subjects = len({line.group for line in lines})
+    if n_subjects < len(lines):
         say(f"They are of {n_subjects} subjects or groups; none is both learned from and calibrated on.")
-    say(f"Their grids: {_grids(detector)}.")
-    say(f"Foreground found: {_foregrounds(detector)}.")
-    for line in detector.fit_status_:
-        if line.status in ("skipped", "duplicate"):
-            say(f"  {line.status} {line.id}: {line.reason}")
-    for line_of_text in describe_lines(detector):
-        say(f"  {line_of_text}")
-
-
-def _grids(detector: ScanDetector) -> str:
-    lines = [line for line in detector.fit_status_ if line.status in ("used", "calibration")]
-    shapes = sorted({line.shape for line in lines})
-    steps = [step for line in lines for step in line.spacing]
+    taken = [line for line in lines if line.status in ("used", "calibration")]
+    shapes = sorted({line.shape for line in taken})
+    steps = [step for line in taken for step in line.spacing]
     given = f"{len(shapes)} shapes" if len(shapes) > 1 else " x ".join(map(str, shapes[0])) + " voxels"
-    return (
-        f"{given}, spacings from {min(steps):.3g} to {max(steps):.3g} mm; all slices resampled to pixels of "
-        f"{detector.spacing_:.3g} mm"
+    say(
+        f"Their grids: {given}, spacings from {min(steps):.3g} to {max(steps):.3g} mm; all slices resampled to pixels "
+        f"of {detector.spacing_:.3g} mm."
     )
-
-
-def _foregrounds(detector: ScanDetector) -> str:
-    lines = [line for line in detector.fit_status_ if line.status in ("used", "calibration")]
-    volumes, shares = (
-        [getattr(line, name) for line in lines] for name in ("foreground_ml", "foreground_share")
+    volumes, shares = ([getattr(line, f"foreground_{name}") for line in taken] for name in ("ml", "share"))
+    say(
+        f"Foreground found: {min(volumes):,.0f} to {max(volumes):,.0f} ml (median {median(volumes):,.0f}), "
+        f"{min(shares):.0%} to {max(shares):.0%} of each scan's volume."
     )
-    return (
-        f"{min(volumes):,.0f} to {max(volumes):,.0f} ml (median {median(volumes):,.0f}), {min(shares):.0%} to "
-        f"{max(shares):.0%} of each scan's volume"
-    )
-
-
-def saved_by(model: Path) -> str:
-    """Return the version of skmimood that wrote a model, which has been loaded before and thus is sound."""
-    return str(json.loads((expand(model) / _MANIFEST).read_text(encoding="utf-8"))["skmimood_version"])
-
-
-def fingerprint(model: Path) -> str:
-    """Return a checksum that tells one saved model from another; it covers the networks too."""
-    # The manifest carries a checksum of the arrays.
-    return hashlib.sha256((model / _MANIFEST).read_bytes()).hexdigest()[:16]
+    for line in lines:
+        if line not in taken:
+            say(f"  {line.status} {line.id}: {line.reason}")
+    for about in describe_lines(detector):
+        say(f"  {about}")

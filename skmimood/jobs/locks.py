@@ -1,7 +1,7 @@
 """Locks on files: they end with the process that holds them, however it ends.
 
 They hold among the processes of one machine and, where a cluster's file system passes locks on, among its machines.
-On a file system without locks all of them count as free, with a warning.
+On a file system without locks, and where a lock file may not be opened, jobs run without them, with a warning.
 """
 
 from __future__ import annotations
@@ -21,23 +21,20 @@ from skmimood.exceptions import SkmimoodWarning
 @contextlib.contextmanager
 def locked(file: Path, *, wait: bool = True) -> Iterator[bool]:
     """Hold the lock of a file, and yield whether it is held: without ``wait`` another process may have it."""
-    lock = FileLock(file)
-    try:
-        lock.acquire(timeout=-1 if wait else 0)
-    except Timeout:
-        yield False
-        return
-    except PermissionError:  # it is another user's, of whom nothing is known
-        yield wait
-        return
-    except (OSError, NotImplementedError):  # this file system has no locks
-        _warn_of_no_locks(file.parent)
-        yield True
-        return
-    try:
-        yield True
-    finally:
-        lock.release()
+    # A soft lock, which filelock offers instead of a missing flock, would outlive a process that is killed.
+    lock = FileLock(file, fallback_to_soft=False)
+    is_ours = True
+    with contextlib.ExitStack() as held:
+        try:
+            held.enter_context(lock.acquire(timeout=-1 if wait else 0))
+        except Timeout:
+            is_ours = False
+        except PermissionError:  # it is another user's, who may hold it
+            if is_ours := wait:
+                _warn(f"A lock file in {str(file.parent)!r} belongs to another user and cannot be opened")
+        except (OSError, NotImplementedError):
+            _warn(f"The file system of {str(file.parent)!r} has no locks")
+        yield is_ours
 
 
 @contextlib.contextmanager
@@ -52,10 +49,10 @@ def claimed(file: Path, *, wait: bool = True) -> Iterator[bool]:
                     file.unlink(missing_ok=True)
 
 
-def others_at_work(folder: Path, mine: Path | None = None) -> bool:
-    """Tell whether jobs other than ``mine``, or what workers they left, are at work; forget those that were killed."""
+def locks_of_others(folder: Path, mine: Path | None = None) -> list[Path]:
+    """List the lock files of other jobs at work and of their workers; remove those of jobs that were killed."""
     files = [*folder.glob("job-*.lock"), *folder.glob("*.begun")]
-    return any([_is_held(file) for file in files if file != mine])
+    return [file for file in files if file != mine and _is_held(file)]
 
 
 @contextlib.contextmanager
@@ -66,13 +63,13 @@ def at_work(folder: Path) -> Iterator[Path]:
         yield mine
 
 
-@functools.cache
-def _warn_of_no_locks(folder: Path) -> None:
+@functools.cache  # once a folder
+def _warn(fault: str) -> None:
     warnings.warn(
-        f"The file system of {folder.absolute().parent.name!r} has no locks, so that jobs there cannot see one another."
-        " Start one at a time, or choose a folder elsewhere.",
-        SkmimoodWarning, stacklevel=5,
-    )  # fmt: skip
+        f"{fault}. So jobs there cannot see one another: start one at a time, or choose a folder elsewhere.",
+        SkmimoodWarning,
+        stacklevel=6,
+    )
 
 
 def _is_held(file: Path) -> bool:

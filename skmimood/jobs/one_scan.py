@@ -1,4 +1,4 @@
-"""One scan of a scoring job: claimed, so that no two jobs do it, told by what it holds, scored, written, recorded."""
+"""One scan of a scoring job: claimed, so that no two jobs do it, compared with what is recorded, scored, written."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from skmimood.jobs.locks import claimed
 from skmimood.jobs.outcomes import ScanOutcome, StatusTable
 from skmimood.jobs.report import save_gallery
 from skmimood.jobs.results_folder import discard, mark_of, pictures_of
-from skmimood.nifti import Source, write_image
+from skmimood.nifti import write_image
+from skmimood.scans.results import image_paths
 
 if TYPE_CHECKING:
     from skmimood.scans import ScanDetector
@@ -26,7 +27,7 @@ _TAKEN = (
 
 
 class NamedScan(NamedTuple):
-    """A scan on disk, what it is called beside the others of its job, and what has been scored under that name."""
+    """A scan on disk, what it is called beside the others of its job, and the digest last scored under that name."""
 
     id: str
     path: Path
@@ -47,44 +48,44 @@ def attempt(
                 return replace(recorded, status="kept")
             if recorded.digest not in (digest, scan.seen):
                 return ScanOutcome(scan.id, "taken", reason=_TAKEN)
-        outcome = replace(_score_one(detector, scan.id, scan.path, table, healed), digest=digest)
+        outcome = replace(_score(detector, scan, table.folder, healed), digest=digest)
         table.record(outcome)
         return outcome
 
 
-def _score_one(
-    detector: ScanDetector, scan: str, source: Source, table: StatusTable, healed: bool
-) -> ScanOutcome:
-    """Score one scan and write its results; whatever is wrong with it becomes its outcome."""
-    started, paths = time.monotonic(), table.images(scan, healed=True)
+def try_out(detector: ScanDetector, scan: NamedScan) -> ScanOutcome:
+    """Map a scan and write nothing."""
     try:
-        result = detector.detect_scan(source)
+        detector.detect_scan(scan.path)
+    except Exception as error:
+        return ScanOutcome(scan.id, "failed", reason=_reason(error))
+    return ScanOutcome(scan.id, "ok")
+
+
+def _score(detector: ScanDetector, scan: NamedScan, folder: Path, healed: bool) -> ScanOutcome:
+    """Score a scan and write its results; whatever is wrong with it becomes its outcome."""
+    started = time.monotonic()
+    try:
+        result = detector.detect_scan(scan.path)
         images = (result.anomaly, result.pvalues, result.mask, result.healed if healed else None)
-        for image, path in zip(images, paths, strict=True):
+        for image, path in zip(images, image_paths(folder, scan.id), strict=True):
             if image is None:
                 path.unlink(missing_ok=True)  # it would not belong to the others
             else:
                 write_image(image, path, overwrite=True)  # what must not be replaced was found before
-        save_gallery(pictures_of(table.folder, scan), result.gallery)
+        save_gallery(pictures_of(folder, scan.id), result.gallery)
     except BaseException as error:
-        discard(scan, table)
+        discard(folder, scan.id)
         if not isinstance(error, Exception):  # interrupted
             raise
-        return ScanOutcome(
-            scan, "failed", seconds=round(time.monotonic() - started, 3), reason=reason_of(error)
-        )
-    return ScanOutcome(
-        id=scan,
-        status="ok",
-        score=result.score,
-        pvalue=result.pvalue,
-        is_anomalous=None if detector.scan_threshold_ == math.inf else result.is_anomalous,
-        seconds=round(time.monotonic() - started, 3),
-        flags=result.flags,
-    )
+        outcome = ScanOutcome(scan.id, "failed", reason=_reason(error))
+    else:
+        is_anomalous = None if detector.scan_threshold_ == math.inf else result.is_anomalous
+        outcome = ScanOutcome(scan.id, "ok", result.score, result.pvalue, is_anomalous, flags=result.flags)
+    return replace(outcome, seconds=round(time.monotonic() - started, 3))
 
 
-def reason_of(error: Exception) -> str:
+def _reason(error: Exception) -> str:
     """Say why a scan failed; a fault in one scan must not cost the others."""
     if isinstance(error, ScanReadError):
         return error.reason

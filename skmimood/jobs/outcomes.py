@@ -13,10 +13,8 @@ from typing import Any
 
 from skmimood.exceptions import InputError
 from skmimood.jobs.locks import locked
-from skmimood.jobs.outputs import to_json, write_json, write_text
-from skmimood.scans.results import OUTPUTS, image_paths, output_stem
-
-__all__ = ["OUTPUTS", "ScanOutcome", "StatusTable", "output_stem"]
+from skmimood.jobs.outputs import to_json, write
+from skmimood.scans.results import image_paths, output_stem
 
 HIDDEN = ".report"
 """Folder inside that of the results: what the report needs of each scan, and the locks of the jobs."""
@@ -39,7 +37,7 @@ class ScanOutcome:
     score, pvalue : float or None
         As in :class:`skmimood.scans.ScanResult`; None if it failed.
     is_anomalous : bool or None
-        Whether the score exceeded the scan threshold; None if it failed or that threshold is infinite.
+        Whether the score exceeds the scan threshold; None if it failed or that threshold is infinite.
     seconds : float
         Time from reading to writing.
     flags : tuple of str
@@ -47,7 +45,7 @@ class ScanOutcome:
     reason : str
         Why it failed.
     digest : str
-        Tells what was scored: of the bytes of the scan and of its mask. Empty if an earlier version wrote the line.
+        Digest of the bytes of the scan and of its mask. Empty if an earlier version wrote the line.
     """
 
     id: str
@@ -59,6 +57,17 @@ class ScanOutcome:
     flags: tuple[str, ...] = ()
     reason: str = ""
     digest: str = ""
+
+    @classmethod
+    def from_json(cls, line: dict[str, Any]) -> ScanOutcome:
+        """Return an outcome of ``status.json``; raise ValueError, KeyError or TypeError if it is damaged."""
+        score, pvalue = (None if line[name] is None else float(line[name]) for name in ("score", "pvalue"))
+        verdict = None if line["is_anomalous"] is None else bool(line["is_anomalous"])
+        flags, reason = tuple(map(str, line["flags"])), str(line["reason"])
+        seconds, digest = float(line["seconds"]), str(line.get("digest", ""))
+        return cls(
+            str(line["id"]), str(line["status"]), score, pvalue, verdict, seconds, flags, reason, digest
+        )
 
     @property
     def verdict(self) -> str:
@@ -73,14 +82,14 @@ class ScanOutcome:
 class StatusTable:
     """The outcomes of the jobs in a folder, written anew after each scan.
 
-    Several jobs may write to it: each takes up what the others have recorded, under a lock, before it writes.
+    Several jobs may write to it: each reads what the others have recorded, under a lock, before it writes.
 
     Parameters
     ----------
     folder : Path
         Where ``status.json`` and ``scores.csv`` go.
     settings : dict
-        What the results depend on besides the scans: model and thresholds.
+        What the results depend on besides the scans: model, thresholds, volume and mask.
     outcomes : iterable of ScanOutcome
         Of an earlier run.
     """
@@ -109,7 +118,7 @@ class StatusTable:
             content = json.loads(file.read_text(encoding="utf-8"))
             if content["format"] != _FORMAT:
                 raise ValueError("another format")
-            lines = map(_outcome, content["scans"])
+            lines = map(ScanOutcome.from_json, content["scans"])
             # An id that leads to another folder is none of ours.
             table = cls(folder, content["settings"], [line for line in lines if _is_name(line.id)])
             table._n_scans = int(content["n_scans"])
@@ -121,22 +130,26 @@ class StatusTable:
             ) from None
 
     @classmethod
-    def resume(cls, folder: Path, settings: dict[str, Any]) -> StatusTable:
+    def resume(cls, folder: Path, settings: dict[str, Any], default_mask: str) -> StatusTable:
         """Open the table of an earlier run to go on with it, an empty one if there was none.
+
+        ``default_mask`` is the mask of the model, which earlier versions did not record.
 
         Raises
         ------
         InputError
-            If it is damaged or was written with another model, thresholds or volume.
+            If it is damaged or was written with another model, thresholds, mask or volume.
         """
-        earlier = cls.read(folder)
-        table = cls(folder, settings, earlier._outcomes.values())
-        table._n_scans = earlier._n_scans
-        if (folder / "status.json").exists() and earlier.settings != table.settings:
+        table, earlier = cls(folder, settings), cls.read(folder)
+        before, now = ({"mask": default_mask, **each.settings} for each in (earlier, table))
+        for each in (before, now):
+            each["mask"] = str(each["mask"]).removeprefix("_")  # "seg" and "_seg" name the same files
+        if (folder / "status.json").exists() and before != now:
             raise InputError(
                 f"The results in {folder.name!r} come from another model, other thresholds, masks or another volume. "
                 "Score into another folder, or use --overwrite to start anew."
             )
+        table._outcomes, table._n_scans = earlier._outcomes, earlier._n_scans
         return table
 
     def __len__(self) -> int:
@@ -160,22 +173,18 @@ class StatusTable:
 
     def is_finished(self, scan: str, *, healed: bool = False) -> bool:
         """Tell whether a scan succeeded and its images, with ``healed`` the healed scan too, are still there."""
-        outcome, images = self._outcomes.get(scan), self.images(scan, healed=healed)
+        outcome, images = self._outcomes.get(scan), image_paths(self.folder, scan, healed=healed)
         return outcome is not None and outcome.status == "ok" and all(map(Path.is_file, images))
-
-    def images(self, scan: str, *, healed: bool = False) -> list[Path]:
-        """Return the paths of a scan's anomaly map, p-value map and mask, with ``healed`` of the healed scan too."""
-        return image_paths(self.folder, scan, healed=healed)
 
     @contextlib.contextmanager
     def shared(self) -> Iterator[None]:
-        """Take up what other jobs have recorded; none of them writes meanwhile."""
+        """Read what other jobs have recorded; none of them writes meanwhile."""
         with locked(self.folder / HIDDEN / "status.lock"):
             self.refresh()
             yield
 
     def refresh(self) -> None:
-        """Take up what other jobs have recorded so far."""
+        """Read what other jobs have recorded so far."""
         with contextlib.suppress(InputError):  # damaged since; what is known here replaces it
             written = self.read(self.folder)
             # What is known here and not there was lost where a file system has no locks.
@@ -201,7 +210,7 @@ class StatusTable:
             "settings": self.settings,
             "scans": [asdict(outcome) for outcome in self._outcomes.values()],
         }
-        write_json(self.folder / "status.json", content)
+        write(self.folder / "status.json", to_json(content))
 
     def write_scores(self) -> None:
         """Write ``scores.csv``."""
@@ -211,21 +220,7 @@ class StatusTable:
         writer.writerow(columns)
         for outcome in self.outcomes:
             writer.writerow([_cell(getattr(outcome, column)) for column in columns])
-        write_text(self.folder / "scores.csv", table.getvalue())
-
-
-def _outcome(line: dict[str, Any]) -> ScanOutcome:
-    numbers = {name: None if line[name] is None else float(line[name]) for name in ("score", "pvalue")}
-    return ScanOutcome(
-        id=str(line["id"]),
-        status=str(line["status"]),
-        is_anomalous=None if line["is_anomalous"] is None else bool(line["is_anomalous"]),
-        seconds=float(line["seconds"]),
-        flags=tuple(str(flag) for flag in line["flags"]),
-        reason=str(line["reason"]),
-        digest=str(line.get("digest", "")),
-        **numbers,
-    )
+        write(self.folder / "scores.csv", table.getvalue())
 
 
 def _is_name(scan: str) -> bool:

@@ -16,51 +16,37 @@ from skmimood.runtime.paths import expand
 PathLike = str | os.PathLike[str]
 
 
-def write_text(path: Path, text: str) -> None:
-    """Replace ``path`` by ``text`` in UTF-8 at once: a reader never sees half of it.
+def write(path: Path, content: str | bytes | Iterable[str]) -> None:
+    """Replace a file at once, so that a reader never sees half of it.
+
+    Parameters
+    ----------
+    path : Path
+    content : str, bytes or iterable of str
+        Text is written in UTF-8; a long one may come in parts, so that it is never held as a whole.
 
     Raises
     ------
     ScanWriteError
         If it cannot be written; what stood there before is still there.
     """
-    write_chunks(path, [text])
-
-
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write bytes as `write_text` writes text."""
-    _write(path, [content])
-
-
-def write_chunks(path: Path, chunks: Iterable[str]) -> None:
-    """Write as `write_text` does a text that is too long to be held as one string."""
-    # File names may hold bytes that are no text at all; they must not stop a job.
-    _write(path, (chunk.encode("utf-8", "backslashreplace") for chunk in chunks))
-
-
-def _write(path: Path, chunks: Iterable[bytes]) -> None:
-    temporary = path.with_name(f".skmimood-{secrets.token_hex(8)}.tmp")
+    temporary = _temporary(path.parent)
     try:
         with open(temporary, "xb") as stream:
-            for chunk in chunks:
-                stream.write(chunk)
+            for part in [content] if isinstance(content, str | bytes) else content:
+                # File names may hold bytes that are no text at all; they must not stop a job.
+                stream.write(part if isinstance(part, bytes) else part.encode("utf-8", "backslashreplace"))
         os.replace(temporary, path)
     except OSError as error:
-        raise ScanWriteError(
-            f"Cannot write {path.name}: {_reason(error)}. Check the folder and its space."
-        ) from None
+        reason = error.strerror or type(error).__name__
+        raise ScanWriteError(f"Cannot write {path.name}: {reason}. Check the folder and its space.") from None
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def write_json(path: Path, content: Any) -> None:
-    """Write JSON as `write_text` does; a number that is not finite becomes null."""
-    write_text(path, to_json(content) + "\n")
-
-
 def to_json(content: Any) -> str:
     """Return strict, indented JSON, in which a number that is not finite is null."""
-    return json.dumps(_finite(content), indent=1, allow_nan=False)
+    return json.dumps(_finite(content), indent=1, allow_nan=False) + "\n"
 
 
 def make_folder(path: Path) -> None:
@@ -73,13 +59,12 @@ def make_folder(path: Path) -> None:
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
-        probe = path / f".skmimood-{secrets.token_hex(8)}.tmp"
+        probe = _temporary(path)
         probe.touch()
         probe.unlink(missing_ok=True)  # another job may have tidied it away
     except OSError as error:
-        raise ScanWriteError(
-            f"Cannot write to {str(path)!r}: {_reason(error)}. Choose another folder."
-        ) from None
+        reason = error.strerror or type(error).__name__
+        raise ScanWriteError(f"Cannot write to {str(path)!r}: {reason}. Choose another folder.") from None
 
 
 def refuse_inputs_within(folder: Path, inputs: Iterable[PathLike]) -> None:
@@ -102,15 +87,13 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
+def _temporary(folder: Path) -> Path:
+    return folder / f".skmimood-{secrets.token_hex(8)}.tmp"
+
+
 def _finite(content: Any) -> Any:
     if isinstance(content, dict):
         return {str(key): _finite(value) for key, value in content.items()}
     if isinstance(content, list | tuple):
         return [_finite(value) for value in content]
-    if isinstance(content, float) and not math.isfinite(content):
-        return None
-    return content
-
-
-def _reason(error: OSError) -> str:
-    return error.strerror or type(error).__name__
+    return None if isinstance(content, float) and not math.isfinite(content) else content

@@ -8,8 +8,7 @@ import io
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +16,7 @@ import numpy as np
 
 import skmimood
 from skmimood.jobs.outcomes import ScanOutcome
-from skmimood.jobs.outputs import write_bytes, write_chunks
+from skmimood.jobs.outputs import write
 from skmimood.plotting import COLUMNS, ColourScale, colour_ramp, gallery_tiles
 
 if TYPE_CHECKING:
@@ -30,22 +29,6 @@ MISSING = 'No report.html: it needs matplotlib and jinja2. Install them with: pi
 
 _GAP = 4  # white pixels between the pictures of one slice
 _MIN_PICTURE_PIXELS = 180  # smaller pictures are enlarged, so that browsers need not blur them
-
-
-@dataclass(frozen=True)
-class _Strip:
-    """One slice in the report: its number and its pictures side by side as a data URI."""
-
-    index: int
-    picture: str
-
-
-@dataclass(frozen=True)
-class _Card:
-    """One scan in the report; ``strips`` is None if its pictures are lost."""
-
-    outcome: ScanOutcome
-    strips: list[_Strip] | None
 
 
 def can_report() -> bool:
@@ -61,12 +44,12 @@ def write_report(
     facts: Mapping[str, str],
     galleries: Callable[[str], Gallery | None],
 ) -> None:
-    """Write the report.
+    """Write the report, or replace it.
 
     Parameters
     ----------
     path : Path
-        The HTML file; replaced if it exists.
+        The HTML file.
     outcomes : sequence of ScanOutcome
         In the order in which they are shown.
     scale : ColourScale
@@ -76,34 +59,27 @@ def write_report(
     galleries : callable
         Returns the most anomalous slices of the scan of a given id, or None if they are lost. It is called
         for one scan at a time, so that the report of any number of scans needs the memory of one.
-
-    Raises
-    ------
-    ScanWriteError
-        If the file cannot be written.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
-        loader=PackageLoader("skmimood.jobs", "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+        loader=PackageLoader("skmimood.jobs", "templates"), autoescape=True, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
     finished = [outcome for outcome in outcomes if outcome.status == "ok"]
-    chunks = environment.get_template("report.html").generate(
+    pictured = finished[:MAX_PICTURED]
+    parts = environment.get_template("report.html").generate(
         version=skmimood.__version__,
         outcomes=outcomes,
         verdicts=Counter(outcome.verdict for outcome in outcomes),
-        cards=_cards(finished[:MAX_PICTURED], scale, galleries),
-        n_not_pictured=max(0, len(finished) - MAX_PICTURED),
+        cards=((outcome, _strips(galleries(outcome.id), scale)) for outcome in pictured),
+        n_not_pictured=len(finished) - len(pictured),
         columns=COLUMNS,
         facts=facts,
         scale=scale,
         ramp=_data_uri(colour_ramp()),
     )
-    write_chunks(path, chunks)
+    write(path, parts)
 
 
 def save_gallery(path: Path, gallery: Gallery) -> None:
@@ -117,7 +93,7 @@ def save_gallery(path: Path, gallery: Gallery) -> None:
         masks=gallery.masks,
         indices=gallery.indices,
     )
-    write_bytes(path, buffer.getvalue())
+    write(path, buffer.getvalue())
 
 
 def load_gallery(path: Path) -> Gallery | None:
@@ -135,24 +111,16 @@ def load_gallery(path: Path) -> Gallery | None:
     return gallery if is_whole else None
 
 
-def _cards(
-    outcomes: Iterable[ScanOutcome], scale: ColourScale, galleries: Callable[[str], Gallery | None]
-) -> Iterator[_Card]:
-    for outcome in outcomes:
-        gallery = galleries(outcome.id)
-        yield _Card(outcome, None if gallery is None else _strips(gallery, scale))
-
-
-def _strips(gallery: Gallery, scale: ColourScale) -> list[_Strip]:
+def _strips(gallery: Gallery | None, scale: ColourScale) -> list[tuple[int, str]] | None:
+    """Return the number of each slice, and its pictures side by side as a data URI; None if they are lost."""
+    if gallery is None:
+        return None
     tiles = gallery_tiles(gallery, scale)
     factor = -(-_MIN_PICTURE_PIXELS // max(tiles.shape[2:4]))
     tiles = tiles.repeat(factor, axis=2).repeat(factor, axis=3)
-    k, n, height, width = tiles.shape[:4]
-    strips = np.full((k, height, n * (width + _GAP) - _GAP, 3), 255, dtype=np.uint8)
-    for column in range(n):
-        left = column * (width + _GAP)
-        strips[:, :, left : left + width] = tiles[:, column]
-    return [_Strip(int(i), _data_uri(strip)) for i, strip in zip(gallery.indices, strips, strict=True)]
+    tiles = np.pad(tiles, [(0, 0)] * 3 + [(0, _GAP), (0, 0)], constant_values=255)
+    strips = [np.concatenate(list(row), axis=1)[:, :-_GAP] for row in tiles]
+    return [(int(index), _data_uri(strip)) for index, strip in zip(gallery.indices, strips, strict=True)]
 
 
 def _data_uri(pixels: np.ndarray) -> str:

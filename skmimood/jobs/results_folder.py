@@ -8,10 +8,11 @@ from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
-from skmimood.exceptions import InputError
-from skmimood.jobs.locks import at_work, locked, others_at_work
-from skmimood.jobs.outcomes import HIDDEN, StatusTable, output_stem
+from skmimood.exceptions import InputError, listing, warn
+from skmimood.jobs.locks import at_work, locked, locks_of_others
+from skmimood.jobs.outcomes import HIDDEN, StatusTable
 from skmimood.jobs.outputs import make_folder
+from skmimood.scans.results import OUTPUTS, image_paths, output_stem
 
 _TABLES = ("status.json", "scores.csv", "report.html")
 
@@ -19,12 +20,12 @@ _TABLES = ("status.json", "scores.csv", "report.html")
 @contextlib.contextmanager
 def opened(
     output: Path, scans: Collection[str], settings: dict[str, Any], report: Callable[[StatusTable], None], *,
-    resume: bool, overwrite: bool, healed: bool,
+    default_mask: str, resume: bool, overwrite: bool, healed: bool,
 ) -> Iterator[StatusTable]:  # fmt: skip
     """Be at work in a folder and yield its table; or refuse, and leave everything as it was.
 
-    Jobs that resume may be at work together. Whoever does not resume must find nobody at work. At the end the tables
-    are written of what all jobs have recorded, and by ``report``, unless the job was interrupted, the report.
+    Jobs that resume may be at work together. A job that does not resume must find no other at work. At the end the
+    tables are written of what all jobs have recorded, and by ``report``, unless the job was interrupted, the report.
 
     Raises
     ------
@@ -38,13 +39,13 @@ def opened(
     make_folder(hidden)
     with contextlib.ExitStack() as work:
         with locked(hidden / "start.lock"):
-            if not resume:
+            if resume:
+                table = StatusTable.resume(output, settings, default_mask)
+            else:
                 refuse_company(output)
-            is_shared = others_at_work(hidden)
-            table = StatusTable.resume(output, settings) if resume else StatusTable(output, settings)
-            if not resume:
-                _make_room(table, scans, overwrite=overwrite, healed=healed)
-            if not is_shared:
+                table = StatusTable(output, settings)
+                _make_room(output, scans, overwrite=overwrite, healed=healed)
+            if not locks_of_others(hidden):
                 for left in [*output.glob(".skmimood-*.tmp"), *hidden.glob(".skmimood-*.tmp")]:
                     left.unlink(missing_ok=True)  # of a job that was ended by force
             mine = work.enter_context(at_work(hidden))
@@ -59,7 +60,7 @@ def opened(
             state = "done"
         finally:
             with locked(hidden / "start.lock"), table.shared():
-                table.write("running" if others_at_work(hidden, mine) else state)
+                table.write("running" if locks_of_others(hidden, mine) else state)
                 table.write_scores()
                 if state == "done":
                     report(table)
@@ -67,10 +68,10 @@ def opened(
 
 def refuse_company(output: Path) -> None:
     """Raise `InputError` if a job is at work in a folder."""
-    if others_at_work(output / HIDDEN):
+    if locks := locks_of_others(output / HIDDEN):
         raise InputError(
-            f"Another job is at work in {str(output)!r}. Wait for its end, add --resume to share the work with it, "
-            "or choose another folder."
+            f"Another job is at work in {str(output)!r} and holds {HIDDEN}/{locks[0].name}. Wait for its end, add "
+            "--resume to share the work with it, or choose another folder."
         )
 
 
@@ -89,35 +90,44 @@ def mark_of(output: Path, scan: str) -> Path:
     return output / HIDDEN / (output_stem(scan) + ".begun")
 
 
-def discard(scan: str, table: StatusTable) -> None:
+def discard(output: Path, scan: str) -> None:
     """Leave no results of a scan rather than a part of them."""
-    for path in (*table.images(scan, healed=True), pictures_of(table.folder, scan)):
+    for path in (*image_paths(output, scan), pictures_of(output, scan)):
         path.unlink(missing_ok=True)
 
 
-def _make_room(table: StatusTable, scans: Collection[str], *, overwrite: bool, healed: bool) -> None:
+def _make_room(output: Path, scans: Collection[str], *, overwrite: bool, healed: bool) -> None:
     """Remove earlier results, or refuse to."""
     if overwrite:
-        _remove_earlier(table.folder)
+        _remove_earlier(output)
         return
-    results = [table.folder / name for name in _TABLES]
-    results += [image for scan in scans for image in table.images(scan, healed=healed)]
+    results = [output / name for name in _TABLES]
+    results += [image for scan in scans for image in image_paths(output, scan, healed=healed)]
     existing = [path.name for path in results if os.path.lexists(path)]
     if existing:
         raise InputError(
-            f"{str(table.folder)!r} holds results already, such as {existing[0]!r}. Pass --resume to do the scans "
+            f"{str(output)!r} holds results already, such as {existing[0]!r}. Pass --resume to do the scans "
             "that are missing, --overwrite to start anew, or choose another folder."
         )
 
 
 def _remove_earlier(output: Path) -> None:
-    """Remove the results that an earlier status lists, so that none stays beside a status without it."""
+    """Remove the results of earlier jobs, so that none stays beside a status without it."""
+    # Each scored scan has pictures, so results are found beside a damaged status too.
+    scored = {file.stem for file in (output / HIDDEN).glob("*.npz")}
+    is_damaged = False
     try:
-        earlier = StatusTable.read(output)
+        scored |= {outcome.id for outcome in StatusTable.read(output).outcomes}
     except InputError:
-        return
-    for outcome in earlier.outcomes:
-        discard(outcome.id, earlier)
-    if len(earlier):
+        is_damaged = True
+    for scan in scored:
+        discard(output, scan)
+    if scored:
         for name in _TABLES:
             (output / name).unlink(missing_ok=True)
+    left = sorted(file.name for ending in OUTPUTS for file in output.glob(f"*{ending}"))
+    if is_damaged and left:
+        warn(
+            f"status.json in {str(output)!r} is damaged, so {len(left)} files may be left of earlier results: "
+            f"{listing(left)}. Remove them if they are."
+        )

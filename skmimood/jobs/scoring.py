@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,26 +14,29 @@ from joblib import effective_n_jobs
 
 from skmimood.exceptions import InputError, listing, warn
 from skmimood.jobs.description import facts, minutes
-from skmimood.jobs.digests import digest_of
-from skmimood.jobs.fitting import fingerprint
+from skmimood.jobs.digests import digest_of, fingerprint
 from skmimood.jobs.locks import claimed
-from skmimood.jobs.one_scan import NamedScan, attempt, reason_of
+from skmimood.jobs.one_scan import NamedScan, attempt, try_out
 from skmimood.jobs.outcomes import ScanOutcome, StatusTable
 from skmimood.jobs.outputs import is_within, printable, refuse_inputs_within
 from skmimood.jobs.report import MISSING, can_report, load_gallery, write_report
 from skmimood.jobs.results_folder import discard, holds_results, mark_of, opened, pictures_of, refuse_company
 from skmimood.jobs.splits import select_split
-from skmimood.jobs.workers import is_local, run_in_workers
-from skmimood.nifti import Source, scan_ids
+from skmimood.jobs.workers import is_local, run_alone, run_in_workers
+from skmimood.nifti import scan_ids
 from skmimood.plotting import ColourScale
 from skmimood.runtime.device import resolve_device
 from skmimood.runtime.paths import expand
-from skmimood.scans.sources import find_named_or_chosen, first_places, mask_suffixes
+from skmimood.scans.sources import first_places, mask_suffixes
 
 if TYPE_CHECKING:
     from skmimood.scans import ScanDetector
 
 Say = Callable[[str], None]
+
+# Attributes of a detector that a job may replace.
+_REPLACED = {name: name for name in ("modality", "mask", "volume", "max_bytes", "max_invalid")}
+_REPLACED |= {name: f"{name}_" for name in ("pixel_threshold", "scan_threshold")}
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,15 @@ class ScoreJob:
     n_jobs: int | None = None
     n_threads: int | None = None
 
+    def adjust(self, detector: ScanDetector) -> None:
+        """Make a detector do what the job asks for."""
+        for name, attribute in _REPLACED.items():
+            if (value := getattr(self, name)) is not None:
+                setattr(detector, attribute, value)
+        for _, step in detector.pipeline_.steps:
+            if "device" in step.get_params(deep=False):
+                step.set_params(device=self.device)
+
 
 def score_scans(
     paths: Sequence[str | os.PathLike], model: Path, output: Path, job: ScoreJob, say: Say
@@ -112,28 +124,34 @@ def score_scans(
     """
     from skmimood.scans import ScanDetector
 
-    model, output = expand(model), expand(output)
+    model, output = expand(model).absolute(), expand(output)
     refuse_inputs_within(output, [*paths, model])
     if not job.resume:
         refuse_company(output)
     detector = ScanDetector.load(model)
     if is_local(job.n_jobs):
-        resolve_device(job.device)  # told here once, not of each scan
-    _adjust(detector, job)
+        resolve_device(job.device)  # reports a missing device once, not for each scan
+    default_mask = detector.mask
+    job.adjust(detector)
     scans = _scans(paths, output, detector, job, say)
-    if job.overwrite and holds_results(output) and (failed := _try_out(detector, scans, job)):
-        return _refuse_to_remove(failed, output, say)
+    if job.overwrite and holds_results(output) and (failed := _try_out(detector, model, scans, job)):
+        for outcome in failed:
+            say(_status_line(outcome))
+        say(
+            f"None of the {len(failed)} scans can be scored, so the earlier results in {str(output)!r} are kept."
+        )
+        return StatusTable(output, {}, failed)
     settings = {
         "model": fingerprint(model),
         "pixel_threshold": detector.pixel_threshold_,
         "scan_threshold": detector.scan_threshold_,
         "volume": detector.volume,
+        "mask": detector.mask,
     }
-    if job.mask is not None:
-        settings["mask"] = job.mask
-    how = {"resume": job.resume, "overwrite": job.overwrite, "healed": job.healed}
-    report = functools.partial(_report, detector, job)
-    with opened(output, scans.keys(), settings, report, **how) as table:
+    with opened(
+        output, scans, settings, functools.partial(_report, detector, job), default_mask=default_mask,
+        resume=job.resume, overwrite=job.overwrite, healed=job.healed,
+    ) as table:  # fmt: skip
         say(f"Scoring {len(scans)} scans.")
         if job.report and not can_report():
             say(MISSING)
@@ -143,35 +161,12 @@ def score_scans(
     return table
 
 
-def _adjust(detector: ScanDetector, job: ScoreJob) -> None:
-    if job.modality is not None:
-        detector.modality = job.modality
-    if job.mask is not None:
-        detector.mask = job.mask
-    if job.volume is not None:
-        detector.volume = job.volume
-    if job.max_bytes is not None:
-        detector.max_bytes = job.max_bytes
-    if job.max_invalid is not None:
-        detector.max_invalid = job.max_invalid
-    if job.pixel_threshold is not None:
-        detector.pixel_threshold_ = job.pixel_threshold
-    if job.scan_threshold is not None:
-        detector.scan_threshold_ = job.scan_threshold
-    for _, step in detector.pipeline_.steps:
-        if "device" in step.get_params(deep=False):
-            step.set_params(device=job.device)
-
-
 def _scans(
     paths: Sequence[str | os.PathLike], output: Path, detector: ScanDetector, job: ScoreJob, say: Say
-) -> dict[str, Source]:
+) -> dict[str, Path]:
     """List the scans by their ids, without the results of earlier runs if the output lies in a folder of scans."""
     exclude = mask_suffixes((detector.mask, detector.mask_), None)
-    if job.split is None:
-        found = find_named_or_chosen(paths, suffix=detector.modality, exclude=exclude)
-    else:
-        found = select_split(paths, job.split, suffix=detector.modality, exclude=exclude)
+    found = select_split(paths, job.split, suffix=detector.modality, exclude=exclude)
     scans = [source for source in found if not is_within(str(source), output)]
     if not scans:
         raise InputError(
@@ -181,45 +176,31 @@ def _scans(
     if len(places) < len(scans):
         say(f"{len(scans) - len(places)} of the files were named more than once; each is scored once.")
     scans = [scans[place] for place in places]
-    return dict(zip(scan_ids(scans), scans, strict=True))
+    # A worker of another machine may have another working directory.
+    return {scan: Path(str(source)).absolute() for scan, source in zip(scan_ids(scans), scans, strict=True)}
 
 
-def _try_out(detector: ScanDetector, scans: Mapping[str, Source], job: ScoreJob) -> list[ScanOutcome]:
-    """Map scans until one can be mapped; return the failures of all if none can."""
-    if not is_local(job.n_jobs):
-        return []  # the machines of the workers may have what this one lacks
+def _try_out(detector: ScanDetector, model: Path, scans: dict[str, Path], job: ScoreJob) -> list[ScanOutcome]:
+    """Map scans, where the job will do it, until one can be mapped; return the failures of all if none can."""
     failed = []
-    for scan, source in scans.items():
-        try:
-            detector.detect_scan(source)
-        except Exception as error:
-            failed.append(ScanOutcome(scan, "failed", reason=reason_of(error)))
+    for scan in map(NamedScan, scans, scans.values()):
+        if is_local(job.n_jobs):
+            outcome = try_out(detector, scan)
         else:
+            outcome = run_alone(try_in_worker, scan.id, (model, fingerprint(model), job, scan), job.n_jobs)
+        if outcome.status == "ok":
             return []
+        failed.append(outcome)
     return failed
 
 
-def _refuse_to_remove(failed: Sequence[ScanOutcome], output: Path, say: Say) -> StatusTable:
-    for outcome in failed:
-        say(_status_line(outcome))
-    say(
-        f"None of the {len(failed)} scans can be scored, so that the earlier results in {str(output)!r} are kept."
-    )
-    return StatusTable(output, {}, failed)
-
-
 def _score_all(
-    detector: ScanDetector,
-    model: Path,
-    scans: Mapping[str, Source],
-    table: StatusTable,
-    job: ScoreJob,
-    say: Say,
+    detector: ScanDetector, model: Path, scans: dict[str, Path], table: StatusTable, job: ScoreJob, say: Say
 ) -> None:
     waiting = _unfinished(detector, scans, table, job)
     n_done = n_kept = len(scans) - len(waiting)
     noted: set[str] = set()
-    for wait in (False, True):  # what other jobs are at comes last
+    for wait in (False, True):  # scans that other jobs are at come last
         busy: dict[str, NamedScan] = {}
         with contextlib.closing(_outcomes(detector, model, waiting, table, job, wait=wait)) as outcomes:
             for outcome in outcomes:
@@ -240,35 +221,30 @@ def _score_all(
 
 
 def _unfinished(
-    detector: ScanDetector, scans: Mapping[str, Source], table: StatusTable, job: ScoreJob
+    detector: ScanDetector, scans: dict[str, Path], table: StatusTable, job: ScoreJob
 ) -> dict[str, NamedScan]:
-    """Return the scans whose results are not there, and warn about those whose results are of another file."""
+    """Return the scans without results, and those whose results are of another file, with a warning."""
     waiting: dict[str, NamedScan] = {}
     changed: list[str] = []
     unknown: list[str] = []
-    for scan, source in scans.items():
-        # A worker of another machine may have another working directory.
-        path, seen = Path(str(source)).absolute(), table.outcome(scan)
+    for scan, path in scans.items():
+        seen = table.outcome(scan)
         if seen is not None and table.is_finished(scan, healed=job.healed):
             if seen.digest and seen.digest == digest_of(path, detector.mask):
                 continue
             (changed if seen.digest else unknown).append(scan)
         waiting[scan] = NamedScan(scan, path, seen.digest if seen else "")
-    if changed:
-        warn(
-            f"Scored again, since the file or its mask is not the one that was scored under this name: "
-            f"{listing(changed)}. Its earlier results are replaced."
-        )
-    if unknown:
-        warn(
-            f"Scored again, since an earlier version did not note which file was scored: {listing(unknown)}. "
-            "Its earlier results are replaced."
-        )
+    for why, names in (
+        ("the file or its mask is not the one that was scored under this name", changed),
+        ("an earlier version did not note which file was scored", unknown),
+    ):
+        if names:
+            warn(f"Scored again, since {why}: {listing(names)}. Earlier results are replaced.")
     return waiting
 
 
 def _note(outcome: ScanOutcome, table: StatusTable) -> None:
-    """Take down what has not been recorded where the scan was scored."""
+    """Record what has not been recorded where the scan was scored."""
     if outcome.status == "taken":
         table.refused.append(outcome)
     elif outcome.status in ("ok", "failed") and table.outcome(outcome.id) != outcome:
@@ -276,17 +252,16 @@ def _note(outcome: ScanOutcome, table: StatusTable) -> None:
 
 
 def _outcomes(
-    detector: ScanDetector, model: Path, scans: Mapping[str, NamedScan], table: StatusTable, job: ScoreJob, *,
-    wait: bool,
+    detector: ScanDetector, model: Path, scans: dict[str, NamedScan], table: StatusTable, job: ScoreJob, *, wait: bool
 ) -> Generator[ScanOutcome, None, None]:  # fmt: skip
     if effective_n_jobs(job.n_jobs) == 1:
         return (attempt(detector, scan, table, job.healed, wait=wait) for scan in scans.values())
-    shared = (model.absolute(), fingerprint(model), job, table.folder.absolute(), wait)
+    shared = (model, fingerprint(model), job, table.folder.absolute(), wait)
 
     def give_up(scan: str) -> None:
         with claimed(mark_of(table.folder, scan), wait=False) as is_ours:
             if is_ours:  # and of no other job
-                discard(scan, table)
+                discard(table.folder, scan)
 
     return run_in_workers(
         score_in_worker, {name: (*shared, scan) for name, scan in scans.items()}, n_jobs=job.n_jobs,
@@ -297,28 +272,16 @@ def _outcomes(
 def score_in_worker(
     model: Path, mark: str, job: ScoreJob, output: Path, wait: bool, scan: NamedScan
 ) -> ScanOutcome:
-    """Score one scan in a process that may serve many: it loads the model once.
-
-    Parameters
-    ----------
-    model : Path
-    mark : str
-        The model's `fingerprint`, so that another model in the same folder is not taken for it.
-    job : ScoreJob
-    output : Path
-        Folder of the job, which is ready to be written to.
-    wait : bool
-        Whether to wait for another job that is at the scan.
-    scan : NamedScan
-
-    Returns
-    -------
-    ScanOutcome
-    """
+    """Score one scan in a process that may serve many; ``mark`` is the model's `fingerprint`."""
     return attempt(_loaded(model, mark, job), scan, StatusTable.read(output), job.healed, wait=wait)
 
 
-@functools.lru_cache(maxsize=1)
+def try_in_worker(model: Path, mark: str, job: ScoreJob, scan: NamedScan) -> ScanOutcome:
+    """Map one scan as `score_in_worker` does, but write nothing."""
+    return try_out(_loaded(model, mark, job), scan)
+
+
+@functools.lru_cache(maxsize=1)  # another model in the same folder has another mark
 def _loaded(model: Path, mark: str, job: ScoreJob) -> ScanDetector:
     import torch
 
@@ -327,7 +290,7 @@ def _loaded(model: Path, mark: str, job: ScoreJob) -> ScanDetector:
     if job.n_threads is not None:
         torch.set_num_threads(job.n_threads)
     detector = ScanDetector.load(model)
-    _adjust(detector, job)
+    job.adjust(detector)
     return detector
 
 

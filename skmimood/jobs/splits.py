@@ -1,4 +1,4 @@
-"""Which scans of a folder belong to a named split, such as "train", of its ``splits.csv``."""
+"""The scans that a job is given: all, or those of a named split, such as "train", of a folder's ``splits.csv``."""
 
 from __future__ import annotations
 
@@ -15,41 +15,40 @@ from skmimood.scans.subjects import SPLITS, subject_among
 
 
 def select_split(
-    paths: Sequence[str | os.PathLike], split: str, *, suffix: str | None, exclude: Sequence[str]
+    paths: Sequence[str | os.PathLike], split: str | None, *, suffix: str | None, exclude: Sequence[str]
 ) -> list[Source]:
-    """List the scans of the subjects of one split.
+    """List the scans of the subjects of one split, or without a split all scans.
 
     A scan belongs to the subject that its name, or the name of a folder that it lies in, starts with.
 
     Parameters
     ----------
-    paths : sequence of folders
-        Each with a ``splits.csv`` that has the columns subject and split.
-    split : str
+    paths : sequence of paths
+        With a split, folders that hold a ``splits.csv`` with the columns subject and split.
+    split : str or None
         Name of the split, in any case.
     suffix, exclude
         As in :func:`skmimood.nifti.find_scans`.
-
-    Returns
-    -------
-    list of path
 
     Raises
     ------
     InputError
         If a table is missing or unusable, or there is no such split or no scan of it.
     """
+    if split is None:
+        return find_named_or_chosen(paths, suffix=suffix, exclude=exclude)
     found: list[Source] = []
-    for path in paths:
-        folder = expand(path)
-        subjects = _subjects(folder)
-        chosen = {subject for subject in subjects if subjects[subject].casefold() == split.casefold()}
-        without = set(chosen)
-        if not without:
-            names = ", ".join(sorted(set(subjects.values())))
+    for folder in map(expand, paths):
+        splits = _splits_of(folder)
+        chosen = {
+            subject for name in splits if name.casefold() == split.casefold() for subject in splits[name]
+        }
+        if not chosen:
+            names = ", ".join(sorted(splits))
             raise InputError(
                 f"{SPLITS} of {folder.name!r} has no split {split!r}; it has {names}. Choose one of them."
             )
+        without, subjects = set(chosen), frozenset().union(*splits.values())
         for source in find_named_or_chosen(folder, suffix=suffix, exclude=exclude):
             subject = subject_among(Path(str(source)), folder, subjects)
             if subject in chosen:
@@ -64,11 +63,10 @@ def select_split(
     return found
 
 
-def _subjects(folder: Path) -> dict[str, str]:
-    """Read the split of each subject."""
+def _splits_of(folder: Path) -> dict[str, tuple[str, ...]]:
     table = folder / SPLITS
     if not table.is_file():
         raise InputError(
             f"There is no {SPLITS} in {str(folder)!r}. Pass a folder with such a table, or leave out --split."
         )
-    return {subject: split for split, subjects in read_splits(table).items() for subject in subjects}
+    return read_splits(table)

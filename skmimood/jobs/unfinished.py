@@ -11,7 +11,7 @@ from typing import Any
 
 from skmimood.exceptions import InputError, listing
 from skmimood.jobs.locks import claimed
-from skmimood.jobs.outputs import make_folder, to_json, write_text
+from skmimood.jobs.outputs import make_folder, to_json, write
 
 _SETTINGS = "fit.json"
 _NAME_LENGTH = 200
@@ -33,7 +33,7 @@ def begun(
     output : Path
         The model to come.
     settings : mapping of str to JSON values
-        What the training depends on; "scans" maps the id of each scan to a digest.
+        What the training depends on, None for a default; "scans" maps the id of each scan to a digest.
     resume : bool
         Go on with what lies there, if it was begun with the same settings.
     overwrite : bool
@@ -49,19 +49,19 @@ def begun(
     folder = folder_of(output)
     earlier = folder.with_name(f"{folder.name}.earlier")
     make_folder(output.parent)
-    with claimed(folder.with_suffix(".lock"), wait=False) as is_ours:
+    lock = folder.with_suffix(".lock")
+    with claimed(lock, wait=False) as is_ours:
         if not is_ours:
             raise InputError(
-                f"Another fit of {output.name!r} is at work. Wait for its end, or choose another output."
+                f"Another fit of {output.name!r} is at work and holds {lock.name!r}. Wait for its end, or choose "
+                "another output."
             )
         _settle(folder, earlier)  # if the last one was killed
         is_there = folder.is_dir() and any(folder.iterdir())
-        if resume:
-            say(
-                _resumed(folder, output, settings)
-                if is_there
-                else "There is nothing to resume: all is trained anew."
-            )
+        if resume and is_there:
+            say(_resumed(folder, output, settings))
+        elif resume:
+            say("There is nothing to resume: all is trained anew.")
         elif is_there and not overwrite:
             raise InputError(
                 f"An unfinished training of {output.name!r} lies in {folder.name!r}. Add --resume to "
@@ -71,7 +71,7 @@ def begun(
             folder.rename(earlier)
         make_folder(folder)
         try:
-            write_text(folder / _SETTINGS, to_json(settings))
+            write(folder / _SETTINGS, to_json(settings))
             yield
             shutil.rmtree(earlier, ignore_errors=True)
             shutil.rmtree(folder, ignore_errors=True)
@@ -94,7 +94,7 @@ def _resumed(folder: Path, output: Path, settings: Mapping[str, Any]) -> str:
         earlier = json.loads((folder / _SETTINGS).read_text(encoding="utf-8"))
         changed = _changes(earlier, json.loads(to_json(settings)))
     except (OSError, ValueError, AttributeError, KeyError):
-        return f"What lies in {folder.name!r} does not tell its settings; what of it fits these is used."
+        return f"{folder.name!r} has no record of the settings it was begun with; what fits these settings is used."
     if changed:
         raise InputError(
             f"The unfinished training of {output.name!r} was begun with {listing(changed)}. Repeat that, or use "
@@ -106,7 +106,8 @@ def _resumed(folder: Path, output: Path, settings: Mapping[str, Any]) -> str:
 def _changes(earlier: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """Name what was different when a training began."""
     names = sorted((earlier.keys() | now.keys()) - {"scans"})
-    changed = [f"{name}={earlier.get(name)!r}" for name in names if earlier.get(name) != now.get(name)]
+    differing = {name: earlier.get(name) for name in names if earlier.get(name) != now.get(name)}
+    changed = [f"the default {name}" if was is None else f"{name}={was!r}" for name, was in differing.items()]
     before, after = earlier["scans"], now["scans"]
     missing, added = before.keys() - after.keys(), after.keys() - before.keys()
     other = {scan for scan in before.keys() & after.keys() if before[scan] != after[scan]}

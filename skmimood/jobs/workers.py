@@ -1,4 +1,4 @@
-"""Scans given to the workers of joblib's backends, of which one may die without costing the others their results."""
+"""Scans given to the workers of joblib's backends; a worker that dies costs the others no results."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from joblib.parallel import ThreadingBackend, get_active_backend
 from skmimood.exceptions import WorkerError
 from skmimood.jobs.outcomes import ScanOutcome
 
+Run = Callable[..., ScanOutcome]
 Task = tuple[Any, ...]
 
 DIED_TWICE = (
@@ -27,13 +28,9 @@ def is_local(n_jobs: int | None) -> bool:
 
 
 def run_in_workers(
-    run: Callable[..., ScanOutcome],
-    tasks: Mapping[str, Task],
-    *,
-    n_jobs: int | None,
-    is_begun: Callable[[str], bool],
+    run: Run, tasks: Mapping[str, Task], *, n_jobs: int | None, is_begun: Callable[[str], bool],
     give_up: Callable[[str], None],
-) -> Generator[ScanOutcome, None, None]:
+) -> Generator[ScanOutcome, None, None]:  # fmt: skip
     """Call ``run(*task)`` for each scan on the active joblib backend, and yield the outcomes as they come.
 
     A worker that dies takes the pool with it. What it and its neighbours had begun is tried once more, one scan at a
@@ -66,7 +63,7 @@ def run_in_workers(
                     del waiting[outcome.id]
                     yield outcome
             except Exception as error:
-                if not _tells_of_death(error):
+                if not _is_death(error):
                     raise
                 suspects = [scan for scan in waiting if is_begun(scan)]
                 if not suspects and len(waiting) == n_before:
@@ -74,31 +71,32 @@ def run_in_workers(
                         "The workers died before they began a scan. Start fewer at a time, or look at their memory."
                     ) from error
                 for scan in suspects:
-                    yield _once_more(run, scan, waiting[scan], n_jobs, give_up)
+                    yield run_alone(run, scan, waiting[scan], n_jobs, give_up)
                     del waiting[scan]
     finally:
         for scan in filter(is_begun, waiting):
             give_up(scan)
 
 
-def _once_more(
-    run: Callable[..., ScanOutcome], scan: str, task: Task, n_jobs: int | None, give_up: Callable[[str], None]
+def run_alone(
+    run: Run, scan: str, task: Task, n_jobs: int | None, give_up: Callable[[str], None] = lambda scan: None
 ) -> ScanOutcome:
+    """Call ``run(*task)`` in a worker while no other scan is at work; it has failed if the worker dies."""
     try:
         return next(_pool(run, [task], n_jobs))
     except Exception as error:
-        if not _tells_of_death(error):
+        if not _is_death(error):
             raise
         give_up(scan)
-        return ScanOutcome(id=scan, status="failed", reason=DIED_TWICE)
+        return ScanOutcome(scan, "failed", reason=DIED_TWICE)
 
 
-def _pool(run: Callable[..., ScanOutcome], tasks: list[Task], n_jobs: int | None) -> Iterator[ScanOutcome]:
+def _pool(run: Run, tasks: list[Task], n_jobs: int | None) -> Iterator[ScanOutcome]:
     # One scan a batch, so that no more die with a worker than it was at.
     pool = Parallel(n_jobs, return_as="generator_unordered", batch_size=1)
     return pool(delayed(run)(*task) for task in tasks)
 
 
-def _tells_of_death(error: Exception) -> bool:
+def _is_death(error: Exception) -> bool:
     # dask's own error is known by name, as dask need not be installed.
     return isinstance(error, BrokenExecutor) or type(error).__name__ == "KilledWorker"
