@@ -68,9 +68,9 @@ class CodebookCollapseWarning(SkmimoodWarning):
     """The tokenizer uses few of its codes."""
 
 
-def warn(message: str) -> None:
+def warn(message: str, stacklevel: int = 3) -> None:
     """Issue a `SkmimoodWarning` that points at the caller of the calling function."""
-    warnings.warn(message, SkmimoodWarning, stacklevel=3)
+    warnings.warn(message, SkmimoodWarning, stacklevel)
 
 
 def listing(names: Iterable[str]) -> str:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-import warnings
+import numbers
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from skmimood.exceptions import InputError, ModelLoadError, SkmimoodWarning
+from skmimood.exceptions import InputError, ModelLoadError, warn
 
 # A bin holds the float32 numbers that agree in sign, exponent and the first 11 bits of the mantissa. So it is
 # 0.05 % wide at every magnitude, and the range of the scores need not be known beforehand.
@@ -30,16 +30,8 @@ class ScoreHistogram:
         self.counts = np.zeros(_N_BINS, dtype=np.int64)
 
     def add(self, scores: np.ndarray) -> None:
-        """Count the finite float32 ``scores``, an array of any shape.
-
-        Raises
-        ------
-        InputError
-            If a score is NaN or infinite.
-        """
-        flat = np.asarray(scores, dtype=np.float32).reshape(-1)
-        for start in range(0, flat.size, _CHUNK):
-            chunk = flat[start : start + _CHUNK]
+        """Count float32 ``scores``, an array of any shape; `InputError` if one is NaN or infinite."""
+        for chunk in _chunks(np.asarray(scores, dtype=np.float32)):
             if not np.isfinite(chunk).all():
                 raise InputError(
                     "anomaly scores must be finite; got NaN or infinity. Fit the pipeline again, or leave "
@@ -73,11 +65,10 @@ class HealthyReference:
     (1 + number of healthy scores >= s) / (n + 1). A score is above the threshold exactly when its p-value is
     at most ``fpr``; as the float32 p-values of pixels are rounded down, a rate counts as equal to a p-value that
     exceeds it by less than 1.2e-7 of itself. A new healthy *scan* exceeds its threshold with probability at most
-    ``fpr`` if it is exchangeable with the healthy ones: same scanner, protocol and population. Scans of one
-    subject are not exchangeable with those of others, so a subject counts once, with its highest score: then
-    p-values are rather too large than too small, and hold for the highest of several scans of a new subject
-    too. The pixels of one scan depend
-    on one another, so the *pixel* rate holds on average over healthy scans, not within every scan.
+    ``fpr`` if it is exchangeable with the healthy ones: same scanner, protocol and population. Scans of one subject
+    depend on one another, so a subject counts once, with its highest score; this makes p-values too large rather than
+    too small, and valid for the highest of several scans of a new subject. Pixels of one scan depend on one another,
+    so the *pixel* rate holds on average over healthy scans, not within every scan.
 
     References
     ----------
@@ -97,8 +88,7 @@ class HealthyReference:
         Parameters
         ----------
         scans : iterable of (pixel_scores, scan_score)
-            ``pixel_scores``: float32 scores of the scan's foreground, any shape; ``scan_score``: the score
-            of the scan as a whole.
+            Float32 scores of a scan's foreground, of any shape, and the score of the scan as a whole.
 
         Returns
         -------
@@ -137,17 +127,9 @@ class HealthyReference:
         return len(self.scan_scores)
 
     def pixel_threshold(self, fpr: float) -> float:
-        """Score that at most a share ``fpr`` of the pixels of new healthy scans exceeds.
+        """Score that at most a share ``fpr`` in (0, 1) of the pixels of new healthy scans exceeds.
 
-        Parameters
-        ----------
-        fpr : float in (0, 1)
-            False-positive rate among foreground pixels.
-
-        Returns
-        -------
-        float
-            +inf, with a :class:`SkmimoodWarning`, if there are too few pixels for this rate.
+        It is +inf, with a :class:`SkmimoodWarning`, if there are too few pixels for this rate.
         """
         rank = _conformal_rank(self.n_pixels, fpr, "pixels")
         if rank is None:
@@ -155,18 +137,9 @@ class HealthyReference:
         return float(self.pixel_values[np.searchsorted(np.cumsum(self.pixel_counts), rank)])
 
     def scan_threshold(self, fpr: float) -> float:
-        """Scan score that a new healthy scan exceeds with probability at most ``fpr``.
+        """Scan score that a new healthy scan exceeds with probability at most ``fpr`` in (0, 1).
 
-        Parameters
-        ----------
-        fpr : float in (0, 1)
-            False-positive rate among healthy scans.
-
-        Returns
-        -------
-        float
-            +inf, with a :class:`SkmimoodWarning` that says how many scans are needed, if there are too few
-            for this rate.
+        It is +inf, with a :class:`SkmimoodWarning` that says how many scans are needed, if there are too few.
         """
         rank = _conformal_rank(self.n_scans, fpr, "scans")
         return math.inf if rank is None else float(self.scan_scores[rank - 1])
@@ -200,13 +173,10 @@ class HealthyReference:
         scores = np.asarray(scores, dtype=np.float32)
         at_least = np.append(np.cumsum(self.pixel_counts[::-1])[::-1], 0)  # pixels >= each value
         table = _rounded_down((1 + at_least) / (1 + self.n_pixels))
-        flat = scores.reshape(-1)
-        pvalues = np.empty(flat.shape, dtype=np.float32)
-        for start in range(0, flat.size, _CHUNK):
-            chunk = flat[start : start + _CHUNK]
-            pvalues[start : start + _CHUNK] = table[np.searchsorted(self.pixel_values, chunk)]
-        pvalues[np.isnan(flat)] = np.nan
-        return pvalues.reshape(scores.shape)
+        parts = [table[np.searchsorted(self.pixel_values, chunk)] for chunk in _chunks(scores)]
+        pvalues = np.concatenate(parts).reshape(scores.shape)
+        pvalues[np.isnan(scores)] = np.nan
+        return pvalues
 
     def scan_pvalue(self, score: float) -> float:
         """Share of healthy scans that score at least as high as ``score``, in (0, 1]."""
@@ -214,21 +184,11 @@ class HealthyReference:
 
     def to_arrays(self) -> dict[str, np.ndarray]:
         """Return the reference as named arrays, for saving."""
-        return {
-            "pixel_values": self.pixel_values,
-            "pixel_counts": self.pixel_counts,
-            "scan_scores": self.scan_scores,
-        }
+        return dict(vars(self))
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, Any]) -> HealthyReference:
-        """Rebuild a reference from :meth:`to_arrays`.
-
-        Raises
-        ------
-        ModelLoadError
-            If an array is missing, of another shape or not what :meth:`to_arrays` can have written.
-        """
+        """Rebuild a reference from `to_arrays`; `ModelLoadError` if an array is missing or cannot be from there."""
         try:
             values = np.asarray(arrays["pixel_values"], dtype=np.float32)
             counts = np.asarray(arrays["pixel_counts"], dtype=np.int64)
@@ -253,24 +213,13 @@ class HealthyReference:
 
 
 def average_precision_of_counts(diseased: ScoreHistogram, healthy: ScoreHistogram) -> float:
-    """Average precision of scores that have been counted; tied scores are taken together.
+    """Average precision, in [0, 1], of counted scores of pixels inside and outside of lesions; ties count together.
 
-    Parameters
-    ----------
-    diseased, healthy : ScoreHistogram
-        Scores of the pixels inside and outside of lesions.
-
-    Returns
-    -------
-    float
-        In [0, 1]; NaN, with a :class:`SkmimoodWarning`, if no pixel lies in a lesion.
+    It is NaN, with a :class:`SkmimoodWarning`, if no pixel lies in a lesion.
     """
     n_diseased = int(diseased.counts.sum())
     if not n_diseased:
-        message = (
-            "average precision is not defined without a lesion: every mask in y is empty. Add masked scans."
-        )
-        warnings.warn(message, SkmimoodWarning, stacklevel=3)
+        warn("average precision is not defined without a lesion: every mask in y is empty. Add masked scans.")
         return math.nan
     hits = diseased.counts[::-1]
     found = np.cumsum(hits)
@@ -281,7 +230,7 @@ def average_precision_of_counts(diseased: ScoreHistogram, healthy: ScoreHistogra
 
 def check_rate(name: str, value: object) -> str | None:
     """Return what is wrong with a rate that must lie strictly between 0 and 1, or None."""
-    if isinstance(value, (int, float, np.number)) and not isinstance(value, bool) and 0 < value < 1:
+    if isinstance(value, numbers.Real) and not isinstance(value, bool) and 0 < float(value) < 1:
         return None
     return f"{name} must be a number between 0 and 1, both excluded; got {value!r}"
 
@@ -306,13 +255,17 @@ def _conformal_rank(n: int, fpr: float, what: str) -> int | None:
     if allowed >= 1:
         return n + 1 - allowed
     there = f"{n} of different subjects" if what == "scans" else n
-    warnings.warn(
+    warn(
         f"a false-positive rate of {fpr:g} needs at least {scores_needed(fpr)} healthy {what} for calibration; there "
         f"are {there}. The threshold is infinite, so nothing is called anomalous: use more, or a higher rate.",
-        SkmimoodWarning,
-        stacklevel=3,
+        stacklevel=4,
     )
     return None
+
+
+def _chunks(scores: np.ndarray) -> list[np.ndarray]:
+    """Cut flattened scores into parts that need little memory beside them."""
+    return np.split(scores.reshape(-1), range(_CHUNK, scores.size, _CHUNK))
 
 
 def _rounded_down(values: np.ndarray) -> np.ndarray:

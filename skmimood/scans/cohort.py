@@ -167,12 +167,11 @@ class ScanReader:
         if not foreground.any():
             raise ScanReadError(scan.id, "empty: no foreground was found. Leave it out or repair its mask.")
         marked, more = (None, ()) if lesions is None else read_mask(lesions, scan, max_bytes=self.max_bytes)
-        remarks += more
         if better := find_better_plane(scan, self.plane):
-            remarks += (
+            more += (
                 f"the thick axis lies in the {self.plane} slices, which are coarse along it; the {better} are not",
             )
-        scan = replace(scan, warnings=(*scan.warnings, *remarks))
+        scan = replace(scan, warnings=(*scan.warnings, *remarks, *more))
         is_stripped = kind_of_foreground(self.mask, brain_mask) == BRAIN_MASK
         return PreparedScan(scan, foreground, _scaled(scan, foreground, is_stripped), marked)
 
@@ -340,10 +339,8 @@ def split(
     wanted, needed = max(1, round(calibration_fraction * n)), scores_needed(scan_fpr)
     n_held_out = min(max(wanted, needed) if 2 * needed <= n else wanted, n - 2)
     held_out = {groups[k] for k in rng.permutation(n)[:n_held_out]}
-    learning, calibrating = (
-        [one for one in candidates if (one.group in held_out) is is_held_out] for is_held_out in (False, True)
-    )
-    return learning, calibrating
+    learning = [one for one in candidates if one.group not in held_out]
+    return learning, [one for one in candidates if one.group in held_out]
 
 
 def warn_about_left_out(lines: Iterable[ScanStatus]) -> None:

@@ -23,12 +23,8 @@ T = TypeVar("T")
 class Signature:
     """What is kept of a scan to find copies of it.
 
-    Attributes
-    ----------
-    shape : tuple of int
-        Of the voxels in one of `orientations`.
-    values : ndarray of shape (n_places,), float32
-        Intensities at the same places of all scans of this shape, as deviations from the mean of all voxels.
+    ``shape`` is that of its voxels in one of their `orientations`; ``values`` (n_places,) float32 are their intensities
+    at the same places of all scans of this shape, as deviations from the mean of all voxels.
     """
 
     shape: tuple[int, ...]
@@ -50,11 +46,7 @@ class Signature:
 class Copies(Generic[T]):
     """Finds scans whose voxels another had before, in any orientation; see `is_copy`.
 
-    Parameters
-    ----------
-    read : callable
-        Returns the voxels (X, Y, Z) of a scan that was noted, or None if they cannot be read any more. Only scans that
-        may be copies are read again.
+    ``read`` returns the voxels (X, Y, Z) of a scan that was noted, or None. Only scans that may be copies are read.
     """
 
     def __init__(self, read: Callable[[T], np.ndarray | None]) -> None:
@@ -66,9 +58,7 @@ class Copies(Generic[T]):
         turned = orientations(voxels)
         signatures = [Signature.of(one) for one in turned]
         for noted, which in self._noted:
-            alike = [
-                one for one, signature in zip(turned, signatures, strict=True) if signature.resembles(noted)
-            ]
+            alike = [one for one, its in zip(turned, signatures, strict=True) if its.resembles(noted)]
             earlier = self._read(which) if alike else None
             if earlier is not None and any(is_copy(one, orientations(earlier)[0]) for one in alike):
                 return which
@@ -123,9 +113,7 @@ def orientations(voxels: np.ndarray) -> list[np.ndarray]:
         return all((shape[a], spreads[a] * (1 + _TOO_CLOSE)) >= (shape[b], spreads[b]) for a, b in pairs)
 
     likeliest = sorted(range(3), key=lambda axis: (shape[axis], spreads[axis]), reverse=True)
-    orders = list(
-        filter(is_plausible, itertools.permutations(likeliest))
-    )  # in this order: the likeliest is first
+    orders = filter(is_plausible, itertools.permutations(likeliest))  # the likeliest is first
     steps = []
     for centre, spread in zip(centres, spreads, strict=True):
         step = -1 if centre > 0 else 1

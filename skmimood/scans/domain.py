@@ -43,18 +43,9 @@ _FEW = 5
 class ScanFeatures:
     """Measures of one whole scan.
 
-    Attributes
-    ----------
-    histogram : ndarray of shape (64,), float64
-        Share of the foreground in each of 64 equal bins of scaled intensity over [0, 1].
-    volume : float
-        Foreground volume in ml.
-    extent : (float, float)
-        Height and width in mm of the foreground's bounding box in the slice plane.
-    layout : ndarray of shape (2, 8, 8, 8), float32
-        See `tissue_layout`.
-    share : float
-        Share of the volume that is foreground.
+    ``histogram`` (64,) float64 is the share of the foreground in equal bins of scaled intensity over [0, 1]; ``volume``
+    that of the foreground in ml, and ``share`` its share of the scan's volume; ``extent`` height and width in mm of the
+    foreground's bounding box in the slice plane; ``layout`` (2, 8, 8, 8) float32 its `tissue_layout`.
     """
 
     histogram: np.ndarray
@@ -191,16 +182,9 @@ def intensity_distance(first: np.ndarray, second: np.ndarray) -> float:
 def tissue_layout(intensities: np.ndarray, foreground: np.ndarray) -> np.ndarray:
     """Return where tissue lies and how bright it is, on 8 x 8 x 8 cells over the foreground's bounding box.
 
-    Parameters
-    ----------
-    intensities : ndarray of shape (X, Y, Z)
-        In [0, 1], with axes in a fixed order and direction in the patient.
-    foreground : ndarray of shape (X, Y, Z), bool
-
-    Returns
-    -------
-    ndarray of shape (2, 8, 8, 8), float32
-        Share of each cell that is foreground, and the sum of its foreground's intensities over the size of the cell.
+    Intensities in [0, 1] and foreground (bool), (X, Y, Z), have axes in a fixed order and direction in the patient.
+    The result (2, 8, 8, 8) float32 is the share of each cell that is foreground, and the sum of its foreground's
+    intensities over the size of the cell.
     """
     places = np.nonzero(foreground)
     cells, sides = [], []

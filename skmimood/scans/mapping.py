@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+import pickle
+import uuid
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
+import cloudpickle
 import numpy as np
+from joblib import Parallel, delayed
 
 from skmimood.exceptions import warn
 from skmimood.maps.conformal import HealthyReference, ScoreHistogram, average_precision_of_counts
@@ -20,6 +24,8 @@ from skmimood.scans.results import Gallery, Healing, ScanResult
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
 
+R = TypeVar("R")
+
 _CHUNK = 16  # slices that go through the pipeline together: bounds memory, changes no result
 _TOP_SHARE = 0.01
 _GALLERY_SIZE = 4
@@ -30,20 +36,9 @@ _HEADLESS_SHARE = 1e-3  # of the foreground that may lie in slices without a hea
 class ScanMaps:
     """The anomaly map of one scan, on its own grid and on the network's.
 
-    Attributes
-    ----------
-    anomaly : ndarray of shape (X, Y, Z), float32
-        0 outside ``scored``.
-    scored : ndarray of shape (X, Y, Z), bool
-        Foreground without the slices that hold a known lesion.
-    images, healed, maps : ndarray of shape (n, H, W), float32
-        Every slice; ``healed`` and ``maps`` are 0 in slices without foreground.
-    has_foreground : ndarray of shape (n,), bool
-        Slices that went through the pipeline.
-    plan : GridPlan
-        Brings the slices back to the scan's grid.
-    flags : tuple of str
-        Remarks on slices that could not be mapped.
+    ``anomaly`` (X, Y, Z) float32 is 0 outside ``scored`` (bool), the foreground without slices of known lesions.
+    ``images``, ``healed`` and ``maps`` (n, H, W) float32 are all slices; the last two are 0 in slices that do not hold
+    foreground, as ``has_foreground`` (n,) says. ``plan`` brings slices back to the scan's grid. ``flags`` are remarks.
     """
 
     anomaly: np.ndarray
@@ -200,3 +195,25 @@ def _without_lesions(prepared: PreparedScan, plan: GridPlan) -> np.ndarray:
         return prepared.foreground
     has_lesion: np.ndarray = np.any(prepared.lesions, axis=plan.axes[1:], keepdims=True)
     return prepared.foreground & ~has_lesion
+
+
+def map_in_workers(work: Callable[..., R], tasks: Iterable[tuple], n_jobs: int | None) -> Iterator[R]:
+    """Yield ``work(*task)`` for each task, in order, from joblib's workers, each of which unpickles ``work`` once.
+
+    It travels as an array, which loky maps into its workers' memory, and dask sends to each worker once.
+    """
+    pickled = uuid.uuid4().hex, np.frombuffer(cloudpickle.dumps(work), np.uint8)
+    calls = (delayed(_unpickle_and_call)(*pickled, task) for task in tasks)
+    results: Iterator[R] = Parallel(n_jobs, return_as="generator", batch_size=1, pre_dispatch="n_jobs")(calls)
+    return results
+
+
+def _unpickle_and_call(key: str, pickled: np.ndarray, task: tuple) -> Any:
+    work = _unpickled.get(key) or pickle.loads(pickled.data)
+    if key not in _unpickled:
+        _unpickled.clear()
+        _unpickled[key] = work
+    return work(*task)
+
+
+_unpickled: dict[str, Callable] = {}  # in a worker, the last that it was sent

@@ -43,20 +43,10 @@ def image_paths(folder: Path, scan: str, *, healed: bool = True) -> list[Path]:
 
 @dataclass(frozen=True, eq=False)
 class Healing:
-    """The healed slices of a scan, and how they lie in it. The volume is large, so it is drawn when asked for.
+    """What the healed scan is drawn from when asked for, since the volume is large.
 
-    Attributes
-    ----------
-    scan : Scan
-        As read.
-    foreground : ndarray of shape (X, Y, Z), bool
-        Where the scan may be healed.
-    plan : GridPlan
-        Brings slices back to the scan's grid.
-    slices : ndarray of shape (n, H, W), float32
-        Healed slices in [0, 1].
-    has_foreground : ndarray of shape (n,), bool
-        Which of them the network has seen.
+    ``foreground`` (X, Y, Z) bool is where the scan may be healed, ``plan`` brings slices back to its grid, ``slices``
+    (n, H, W) float32 in [0, 1] are healed, and ``has_foreground`` (n,) bool says which of them the network has seen.
     """
 
     scan: Scan
@@ -165,8 +155,7 @@ class ScanResult:
         Raises
         ------
         ScanWriteError
-            If one of the files exists and ``overwrite`` is False, in which case none is written, or if one cannot
-            be written.
+            If one cannot be written, or exists and ``overwrite`` is False: then none is written.
         """
         folder = expand(folder)
         paths = image_paths(folder, self.id)

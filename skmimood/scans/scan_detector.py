@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import pickle
-import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-import cloudpickle
 import numpy as np
-from joblib import Parallel, delayed, effective_n_jobs
+from joblib import effective_n_jobs
 from sklearn.utils.validation import check_is_fitted
 
 from skmimood.exceptions import warn
@@ -21,7 +18,7 @@ from skmimood.runtime.streams import shared_seed
 from skmimood.scans import cohort, fitting, state
 from skmimood.scans.cohort import ScanReader, ScanStatus
 from skmimood.scans.domain import Domain, find_high_scores, learn_domain, warn_about_suspects
-from skmimood.scans.mapping import Frame, average_precision, judge
+from skmimood.scans.mapping import Frame, average_precision, judge, map_in_workers
 from skmimood.scans.results import ScanResult
 from skmimood.scans.sources import ListedScan, list_in_order, list_scans, mask_suffixes, pair_brain_masks
 from skmimood.scans.state import SavedDetector
@@ -41,8 +38,8 @@ class ScanDetector(SavedDetector):
     pipeline : sklearn.pipeline.Pipeline
         Steps for slices (n, H, W), as :func:`skmimood.make_mimood_pipeline` returns them. It is cloned.
     plane : {"axial", "coronal", "sagittal"}, default="axial"
-        Direction of the slices in the patient, whatever the file's orientation. In the sagittal plane steps
-        that have a parameter ``flip`` get False: front and back are no mirror images. Needs a refit.
+        Direction of the slices in the patient, whatever the file's orientation. In the sagittal plane, parameters
+        ``flip`` of the steps become False: front and back are no mirror images. Needs a refit.
     spacing : float, optional
         Pixel size in mm. By default the smallest that crops no training foreground, except of scans that stand
         out (see ``suspects_``). Needs a refit.
@@ -59,14 +56,12 @@ class ScanDetector(SavedDetector):
     min_foreground : float, default=0.05
         Share of the frame that foreground must fill for a slice to be learned from. Needs a refit.
     calibration_fraction : float, default=0.15
-        Share of the healthy subjects, at least one, that is held out for the thresholds, with all of their scans. More
-        are held out if ``scan_fpr`` takes more, as long as half of them are left to learn from. Needs a refit.
-    fpr : float, default=0.01
-        False-positive rate among healthy foreground voxels, for ``pixel_threshold_``. Needs no refit:
-        ``detector.pixel_threshold_ = detector.reference_.pixel_threshold(0.001)``.
-    scan_fpr : float, default=0.1
-        False-positive rate among healthy scans, for ``scan_threshold_``; takes 1 / scan_fpr - 1 subjects
-        to calibrate on (9 for 0.1), else the threshold is infinite. Needs no refit, likewise.
+        Share of the healthy subjects, at least one, that is held out for the thresholds, with all their scans; more if
+        ``scan_fpr`` needs more and half of them are left to learn from. Needs a refit.
+    fpr, scan_fpr : float, default=0.01 and 0.1
+        False-positive rates among healthy foreground voxels, for ``pixel_threshold_``, and among healthy scans, for
+        ``scan_threshold_``; the latter is infinite with fewer than 1 / scan_fpr - 1 subjects to calibrate on. They need
+        no refit: ``detector.pixel_threshold_ = detector.reference_.pixel_threshold(0.001)``.
     max_slices : int, default=20000
         Largest number of slices to train on; of more, a random sample is taken. Needs a refit.
     max_bytes : int, default=2 GiB
@@ -82,8 +77,7 @@ class ScanDetector(SavedDetector):
     n_jobs : int, optional
         Scans to map at the same time in `detect`, `decision_function`, `predict` and `score_samples`, by the active
         joblib backend: processes of this machine, or a cluster under ``joblib.parallel_config("dask")``. None is 1
-        outside such a context. Maps do not depend on it. Results are held until they are taken. ``skmimood score
-        --jobs`` tolerates worker failures; this does not.
+        outside such a context. Maps do not depend on it. A failing worker ends it; see ``skmimood score --jobs``.
 
     Attributes
     ----------
@@ -98,7 +92,7 @@ class ScanDetector(SavedDetector):
     pixel_threshold_, scan_threshold_ : float
         What `predict` and ``ScanResult.is_anomalous`` compare with; may be set to anything.
     calibrated_with_ : dict
-        Parameters of ``pipeline_`` when both were calibrated; `detect` warns if they have changed since.
+        Parameters of ``pipeline_`` at that time; `detect` warns if they have changed since.
     fit_status_ : list of ScanStatus
         What became of each scan given to `fit`.
     n_scans_, n_slices_ : int
@@ -162,13 +156,11 @@ class ScanDetector(SavedDetector):
         ----------
         X : folder, glob, path, nibabel image, or list of paths and images
             Healthy scans; at least 3 that can be used. Files that are named as label images are left out.
-        y : suffix, folder, glob, or list of paths, images and None, optional
-            Lesion masks, as `score` takes them. Slices that hold a lesion are neither learned from nor used
-            for the thresholds.
+        y : as in `score`, optional
+            Lesion masks. Slices that hold a lesion are neither learned from nor used for the thresholds.
         groups : list, array or series of labels, optional
-            One for each scan: scans of one label, such as the sessions of a subject, are never divided between
-            training, its validation and the thresholds. By default the subject; see
-            :func:`skmimood.scans.subjects.groups_of`.
+            Scans of one label, such as the sessions of a subject, are never divided between training, its validation
+            and the thresholds. By default the subject; see :func:`skmimood.scans.subjects.groups_of`.
         brain_masks : list, array or series of paths, images and None, optional
             One for each scan, which gives its foreground; None leaves that to ``mask``. Scans in memory can have them.
 
@@ -198,7 +190,6 @@ class ScanDetector(SavedDetector):
         candidates, rejected = self._screen(scans)
         shares = self.calibration_fraction, self.scan_fpr
         training, held_out = cohort.split(candidates, len(rejected), *shares, rng)
-
         features = [{one.id: one.features for one in part} for part in (training, held_out)]
         domain, self.suspects_ = learn_domain(*features)
         self.__dict__.update(domain.attributes())
@@ -211,7 +202,6 @@ class ScanDetector(SavedDetector):
         self.pipeline_ = fitting.fit_pipeline(self.pipeline, self.plane, slices, groups)
         self.n_scans_, self.n_slices_ = sum(line.status == "used" for line in used), len(slices)
         del slices  # up to a gigabyte that the calibration can do without
-
         reference, calibrated, scores = fitting.refer(held_out, *seen, self.pipeline_, self._progress)
         self.suspects_ |= find_high_scores(scores)
         warn_about_suspects(self.suspects_)
@@ -228,9 +218,10 @@ class ScanDetector(SavedDetector):
         Parameters
         ----------
         X, y, groups, brain_masks : as in `fit`
-            At least 1 healthy scan. Of several scans of one group the highest score counts.
+            At least 1 healthy scan. Of several scans of one group the highest score counts. Scans that cannot be
+            used, or whose subject was learned from, are warned about.
         fpr, scan_fpr : float in (0, 1), optional
-            Rates to use instead of the parameters of the same names.
+            Rates to use instead of the parameters.
 
         Returns
         -------
@@ -239,8 +230,7 @@ class ScanDetector(SavedDetector):
         Raises
         ------
         InputError
-            If a rate is not in (0, 1) or no scan can be used. One that cannot be used is warned about, and one of a
-            subject that was learned from.
+            If a rate is not in (0, 1) or no scan can be used.
         """
         check_is_fitted(self)
         fpr, scan_fpr = self.fpr if fpr is None else fpr, self.scan_fpr if scan_fpr is None else scan_fpr
@@ -339,9 +329,7 @@ class ScanDetector(SavedDetector):
         scans = list_in_order(X, None, brain_masks, **self._choice())
         if effective_n_jobs(self.n_jobs) == 1:
             return (self._detect_scan(scan, healing) for scan in self._progress(scans, "scoring"))
-        pickled = uuid.uuid4().hex, np.frombuffer(cloudpickle.dumps(self), np.uint8)
-        tasks = (delayed(_detect_in_worker)(*pickled, scan, healing) for scan in scans)
-        results = Parallel(self.n_jobs, return_as="generator", batch_size=1, pre_dispatch="n_jobs")(tasks)
+        results = map_in_workers(self._detect_scan, [(scan, healing) for scan in scans], self.n_jobs)
         return each(results, "scoring", "scans", shown=self.verbose, total=len(scans))
 
     def _detect_scan(self, scan: ListedScan, healing: bool = True) -> ScanResult:
@@ -359,19 +347,3 @@ class ScanDetector(SavedDetector):
             if result.flags:
                 warn(f"{result.id}: {'; '.join(result.flags)}.")
             yield result
-
-
-_unpickled: dict[str, ScanDetector] = {}
-
-
-def _detect_in_worker(key: str, pickled: np.ndarray, scan: ListedScan, healing: bool) -> ScanResult:
-    """Map a scan in a process that may map many: it unpickles the detector, which ``key`` names, once.
-
-    The bytes are an array, so that loky maps them into its workers' memory and dask sends them to each worker once.
-    """
-    detector = _unpickled.get(key)
-    if detector is None:
-        detector = pickle.loads(pickled.data)
-        _unpickled.clear()
-        _unpickled[key] = detector
-    return detector._detect_scan(scan, healing)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,12 +37,8 @@ def list_scans(
 ) -> list[ListedScan]:
     """List healthy scans with their masks and groups; a file that is named twice is listed once.
 
-    Parameters
-    ----------
-    X, suffix, exclude : see `find_named_or_chosen`
-    y : see `pair_masks`
-    groups : see :func:`skmimood.scans.subjects.groups_of`
-    brain_masks : see `pair_brain_masks`
+    See `find_named_or_chosen`, `pair_masks`, `pair_brain_masks`, `label_images` and
+    :func:`skmimood.scans.subjects.groups_of`.
     """
     sources = find_named_or_chosen(X, suffix=suffix, exclude=exclude)
     groups, brains = groups_of(sources, groups), pair_brain_masks(brain_masks, sources)
@@ -62,24 +58,24 @@ def list_scans(
     ]
 
 
-def label_images(sources: Sequence[Source], *, suffix: str | None, exclude: Sequence[str]) -> list[int]:
+def label_images(sources: Sequence[Source], *, suffix: str | None, exclude: Sequence[str]) -> set[int]:
     """Return the places of files, not images in memory, that are named like masks or results, with a warning.
 
     A shell passes them for ``healthy/*.nii.gz``. Files of the ending ``suffix`` are scans. There is no warning if all
     files are named so: then they may be scans.
     """
     endings = (*exclude, *_NO_SCANS)
-    labels = [
+    labels = {
         place
         for place, source in enumerate(sources)
         if not isinstance(source, SpatialImage)
         and not is_wanted(file_stem(source), None, endings)
         and (suffix is None or not is_wanted(file_stem(source), suffix, ()))
-    ]
+    }
     if 0 < len(labels) < len(sources):
+        names = _stems(sources[place] for place in sorted(labels))
         warn(
-            f"Left out, since their names are those of label images or results: {_stems(sources[k] for k in labels)}. "
-            "If one is a healthy scan, rename it."
+            f"Left out, as they are named like label images or results: {names}. If one is a scan, rename it."
         )
     return labels
 
@@ -155,9 +151,8 @@ def pair_masks(y: Any, sources: Sequence[Source]) -> list[Source | None]:
         A suffix such as ``"_seg"`` names files beside the scans. A list, array or series has one entry a scan, in
         the scans' order; None or NaN stands for a scan without lesions. The masks of a folder or glob belong to the
         scans of the same name, of the same name up to the last underscore, or of the same BIDS entities; files
-        there that are scans themselves or end in ``_brainmask`` are passed over.
+        there that are scans themselves or end in ``_brainmask`` are ignored.
     sources : list of str, path or image
-        The scans.
 
     Raises
     ------
@@ -171,12 +166,10 @@ def pair_masks(y: Any, sources: Sequence[Source]) -> list[Source | None]:
         beside = [find_companion(source, y) for source in sources]
         _check_complete(beside, ids, f'no file "{y}" beside')
         return list(beside)
-    is_path = isinstance(y, (str, os.PathLike))
     entries = as_entries(y)
-    if len(entries) != 1 or entries[0] is not y:
+    is_file = isinstance(y, SpatialImage) or (isinstance(y, (str, os.PathLike)) and expand(y).is_file())
+    if len(entries) != 1 or entries[0] is not y or (is_file and len(sources) == 1):
         return _one_each(entries, sources, "y", "lesion mask")
-    if len(sources) == 1 and (isinstance(y, SpatialImage) or (is_path and expand(y).is_file())):
-        return _one_each([y], sources, "y", "lesion mask")  # whatever it is called
     found = find_scans(y, exclude=_NEVER_LESIONS)
     scans = {_real_path(source) for source in sources} - {None}
     masks = [source for source in found if _real_path(source) not in scans]
@@ -189,17 +182,8 @@ def pair_masks(y: Any, sources: Sequence[Source]) -> list[Source | None]:
 def pair_brain_masks(brain_masks: Any, sources: Sequence[Source]) -> list[Source | None]:
     """Return the brain mask that was handed over with each scan, None where there is none.
 
-    Parameters
-    ----------
-    brain_masks : None, or list, array or series of paths, images and None
-        One entry a scan, in the scans' order; for a single scan the mask alone will do.
-    sources : list of str, path or image
-        The scans.
-
-    Raises
-    ------
-    InputError
-        If the numbers differ, a scan is given as its own mask, or endings of names are given.
+    ``brain_masks`` has one entry a scan, in the scans' order; for a single scan the mask alone will do. `InputError` if
+    the numbers differ, a scan is given as its own mask, or endings of names are given.
     """
     if brain_masks is None:
         return [None] * len(sources)
@@ -223,12 +207,15 @@ def is_suffix(y: Any) -> bool:
 
 def _mask_named_like(scan: str, masks: Mapping[str, Source]) -> Source | None:
     """Return the mask whose name agrees best with a scan's: whole names first, then without their last parts."""
-    whole = [name for name in (scan,) if name in masks]
-    extended = [name for name in masks if _stem(name) == scan]
-    shortened = [name for name in (_stem(scan),) if name in masks]
-    siblings = [name for name in masks if _stem(name) == _stem(scan) != ""]
-    related = [name for name in masks if entities(name) == entities(scan) != []]
-    best = next((names for names in (whole, extended, shortened, siblings, related) if names), [])
+    stem = _stem(scan)
+    rules: list[Callable[[str], bool]] = [
+        lambda name: name == scan,
+        lambda name: _stem(name) == scan,
+        lambda name: name == stem,
+        lambda name: _stem(name) == stem != "",
+        lambda name: entities(name) == entities(scan) != [],
+    ]
+    best = next((found for rule in rules if (found := list(filter(rule, masks)))), [])
     if len(best) > 1:
         raise InputError(
             f"{listing(map(repr, sorted(best)))} in y could each be the lesion mask of {scan!r}. Leave only "
@@ -250,16 +237,14 @@ def _one_each(entries: Sequence[Any], sources: Sequence[Source], name: str, kind
         )
     masks = [None if _is_missing(mask) else _only_file(mask, name, kind) for mask in entries]
     for mask, source, scan in zip(masks, sources, scan_ids(sources), strict=True):
-        path = None if mask is None else _real_path(mask)
-        if mask is source or (path is not None and path == _real_path(source)):
+        is_same_file = mask is not None and _real_path(mask) == _real_path(source) is not None
+        if mask is source or is_same_file:
             raise InputError(f"{scan!r} is given as its own {kind}. Pass the mask, or None if it has none.")
     return masks
 
 
 def _is_missing(mask: Any) -> bool:
-    return mask is None or (
-        not isinstance(mask, Source) and str(mask) in ("nan", "<NA>")
-    )  # as tables have it
+    return not isinstance(mask, Source) and str(mask) in ("None", "nan", "<NA>")  # as tables have it
 
 
 def _only_file(mask: Any, name: str, kind: str) -> Source:
