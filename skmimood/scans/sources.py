@@ -125,13 +125,19 @@ def find_named_or_chosen(X: Any, *, suffix: str | None, exclude: Sequence[str]) 
 def _without_label_images(folder: str | os.PathLike, exclude: Sequence[str]) -> list[Source]:
     chosen = find_scans(folder, exclude=(*exclude, *_NO_SCANS))
     kept = set(chosen)
-    labels = [path for path in find_scans(folder, exclude=(*exclude, *RESULT_ENDINGS)) if path not in kept]
+    others = find_scans(folder, exclude=(*exclude, *RESULT_ENDINGS))
+    labels = [path for path in others if path not in kept and not _is_result(path)]
     if labels:
         warn(
             f"Files in {Path(folder).name!r} left out since they are named like label images ({len(labels)}): "
             f"{_stems(labels)}. If they are scans, rename them, or choose by an ending (modality)."
         )
     return chosen
+
+
+def _is_result(mask: Path) -> bool:
+    """Tell whether a mask lies beside the anomaly map of its scan, as `ScanResult.save` writes them."""
+    return mask.with_name(f"{file_stem(mask).removesuffix('_mask')}_anomaly.nii.gz").exists()
 
 
 def first_places(sources: Sequence[Source]) -> list[int]:
