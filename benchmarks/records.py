@@ -1,4 +1,7 @@
-"""Result files: what was measured, on which machine, by which command and commit."""
+"""Result files: what was measured, on which machine, by which command and commit.
+
+In a CSV table a run replaces its own rows and keeps those of others.
+"""
 
 from __future__ import annotations
 
@@ -29,39 +32,77 @@ RUN_COLUMNS = (
     "dataset", "method", "seed", "preset", "device", "threads", "fit_seconds", "seconds_per_32_uncached", "parameters",
     "n_training_slices", "trained", "trained_code", "commit",
 )  # fmt: skip
-INTERVAL_COLUMNS = (
-    "dataset", "method", "seeds", "preset", "device", "slices", "region", "metric", "mean", "low", "high",
-)  # fmt: skip
-DIFFERENCE_COLUMNS = (
-    "dataset", "method", "minus", "seeds", "preset", "device", "slices", "region", "metric", "mean", "low", "high",
-)  # fmt: skip
+_INTERVAL = ("seeds", "preset", "device", "slices", "region", "metric", "mean", "low", "high")
+INTERVAL_COLUMNS = ("dataset", "method", *_INTERVAL)
+DIFFERENCE_COLUMNS = ("dataset", "method", "minus", *_INTERVAL)
 CURVE_COLUMNS = ("dataset", "method", "seed", "preset", "device", "slices", "region", "recall", "precision")
+_PATHS = ("--root", "--cache", "--model", "--healthy", "--slices", "--results", "--json")
 
 
-def data_root(argument: str | None) -> Path:
-    """Return the folder that holds ``ixi/``: the argument, else $SKMIMOOD_DATA, else ../shared/data."""
-    root = Path(argument or os.environ.get("SKMIMOOD_DATA") or "../shared/data")
-    if not root.is_dir():
-        raise SystemExit(
-            f"{root} is not a folder. Pass --root DIR or set SKMIMOOD_DATA to a folder with ixi/ (<subject>_T1.nii.gz, "
-            "<subject>_brainmask.nii.gz, splits.csv), from https://brain-development.org/ixi-dataset/."
-        )
-    return root
+def read_table(path: Path) -> list[dict[str, str]]:
+    """Return the rows of a table; none if there is no such file."""
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def replace_rows(
+    path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[str], key: Sequence[str] = RUN_KEY
+) -> None:
+    """Put ``rows`` into a table in place of those with the same ``key``; written at once, one writer at a time."""
+
+    def key_of(row: Mapping[str, str]) -> tuple[str, ...]:
+        return tuple(row[column] for column in key)
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # The lock lies elsewhere, since it stays: the folder of the tables holds nothing but tables.
+    with FileLock(Path(tempfile.gettempdir()) / f"{hashlib.sha1(bytes(path.resolve())).hexdigest()}.lock"):
+        new = [{column: _text(row.get(column)) for column in columns} for row in rows]
+        replaced = {key_of(row) for row in new}
+        kept = [row for row in read_table(path) if key_of(row) not in replaced]
+        temporary = path.with_name(f".{os.getpid()}-{path.name}")
+        with temporary.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, columns, lineterminator="\n")
+            writer.writeheader()
+            # Sorted by run, so that a table does not depend on the order of the runs; rows of a run stay in order.
+            writer.writerows(sorted(kept + new, key=key_of))
+        os.replace(temporary, path)
+
+
+def _text(value: Any) -> str:
+    if value is None or value != value:  # NaN: undefined
+        return ""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def read_json(path: Path, default: Any) -> Any:
+    """Return what a JSON file holds, ``default`` if there is none."""
+    return json.loads(path.read_text()) if path.exists() else default
+
+
+def write_json(path: Path, result: Mapping[str, Any], device: str = "auto") -> None:
+    """Write one result as JSON, with the code and the machine, and print it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps({**result, **environment(device)}, indent=2)
+    path.write_text(text + "\n")
+    print(text)
 
 
 def environment(device: str = "auto") -> dict[str, Any]:
-    """Describe the code, and the machine if the run was on ``device``."""
+    """Describe the command, the code and the machine of a run on ``device``."""
     import torch
 
     from skmimood.runtime.device import resolve_device
 
     chosen = resolve_device(device)
+    is_cpu = chosen.type == "cpu"
+    told = zip(sys.argv, sys.argv[1:], strict=False)
+    arguments = ["DIR" if before in _PATHS else argument for before, argument in told]
     return {
-        "command": "python -m benchmarks " + " ".join(_without_paths(sys.argv[1:])),
+        "command": " ".join(["python -m benchmarks", *arguments]),
         "commit": commit(),
-        "device": f"CPU ({platform.machine()})"
-        if chosen.type == "cpu"
-        else torch.cuda.get_device_name(chosen),
+        "device": f"CPU ({platform.machine()})" if is_cpu else torch.cuda.get_device_name(chosen),
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         "torch": torch.__version__,
@@ -91,56 +132,3 @@ def _git(*arguments: str) -> str | None:
     except (OSError, subprocess.CalledProcessError):
         return None
     return said.stdout.strip()
-
-
-def _without_paths(arguments: list[str]) -> list[str]:
-    """Put a placeholder for folders of this machine."""
-    follows = [
-        False,
-        *(
-            argument in ("--root", "--cache", "--model", "--healthy", "--slices", "--results", "--json")
-            for argument in arguments
-        ),
-    ]
-    return ["DIR" if is_path else argument for argument, is_path in zip(arguments, follows, strict=False)]
-
-
-def write(name: str, record: dict[str, Any], device: str = "auto") -> None:
-    """Write one result as JSON into ``results/`` and print it."""
-    RESULTS.mkdir(exist_ok=True)
-    text = json.dumps({**record, **environment(device)}, indent=2)
-    (RESULTS / f"{name}.json").write_text(text + "\n")
-    print(text)
-
-
-def read_table(path: Path) -> list[dict[str, str]]:
-    """Return the rows of a table; none if there is no such file."""
-    if not path.exists():
-        return []
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
-def replace_rows(
-    path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[str], key: Sequence[str] = RUN_KEY
-) -> None:
-    """Put ``rows`` into a table in place of those with the same ``key``; written at once, one writer at a time."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # The lock lies elsewhere, since it stays: the folder of the tables holds nothing but tables.
-    with FileLock(Path(tempfile.gettempdir()) / f"{hashlib.sha1(bytes(path.resolve())).hexdigest()}.lock"):
-        new = [{column: _text(row.get(column)) for column in columns} for row in rows]
-        replaced = {tuple(row[column] for column in key) for row in new}
-        kept = [row for row in read_table(path) if tuple(row[column] for column in key) not in replaced]
-        temporary = path.with_name(f".{os.getpid()}-{path.name}")
-        with temporary.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, columns, lineterminator="\n")
-            writer.writeheader()
-            # Sorted by run, so that a table does not depend on the order of the runs; rows of a run stay in order.
-            writer.writerows(sorted(kept + new, key=lambda row: tuple(row[column] for column in key)))
-        os.replace(temporary, path)
-
-
-def _text(value: Any) -> str:
-    if value is None or value != value:  # NaN: undefined
-        return ""
-    return f"{value:.4g}" if isinstance(value, float) else str(value)

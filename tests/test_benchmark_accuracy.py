@@ -12,7 +12,7 @@ from sklearn.pipeline import Pipeline
 from benchmarks import records
 from benchmarks.__main__ import main
 from benchmarks.commands import accuracy
-from benchmarks.commands.options import named_methods
+from benchmarks.commands.options import listed
 from benchmarks.data import sources
 from benchmarks.protocol import ledger, stages
 from benchmarks.protocol.methods import METHODS, Settings
@@ -24,7 +24,6 @@ def run(tmp_path, monkeypatch):
     """Return a function that runs the command on a toy set and returns the rows of a result table."""
     monkeypatch.setattr(sources, "phantom_slices", toy_set)
     monkeypatch.setattr(accuracy, "METHODS", {"toy": TOY, "other": TOY})
-    monkeypatch.setattr(accuracy, "named_methods", lambda names: names.split(","))
     monkeypatch.setattr(records, "commit", lambda: "abc1234")
     monkeypatch.setattr(accuracy, "OURS", "other")
     monkeypatch.setattr(accuracy, "save_cases", lambda *_: None)
@@ -168,9 +167,9 @@ def test_what_cannot_be_run_ends_in_one_sentence_before_any_training(run, tmp_pa
 
 def test_an_unknown_method_is_refused_with_the_known_ones():
     with pytest.raises(InputError, match="no method 'mimod'; there are intensity"):
-        named_methods("intensity,mimod")
-    assert named_methods("mimood,intensity") == ["intensity", "mimood"]
-    assert named_methods("all") == list(METHODS)
+        listed("intensity,mimod", METHODS, "method")
+    assert listed("mimood,intensity", METHODS, "method") == ["intensity", "mimood"]
+    assert listed("all", METHODS, "method") == list(METHODS)
 
 
 @pytest.mark.parametrize("preset", ["tiny", "small", "paper"])

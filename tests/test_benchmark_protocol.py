@@ -9,7 +9,7 @@ from benchmark_toys import Brightness, toy_set, with_lesion_area
 from sklearn.base import BaseEstimator
 from sklearn.pipeline import Pipeline
 
-from benchmarks.protocol import stages
+from benchmarks.protocol import scores, stages
 from benchmarks.protocol.bootstrap import Resamples, count, pixel_figures, precision_recall
 from benchmarks.protocol.stages import Outcome
 from skmimood import metrics
@@ -87,7 +87,7 @@ def test_thirds_by_lesion_area_hold_every_tumour_slice_once(slices):
     test = slices.evaluated("test")
     rows = np.where(test.has_lesion, np.arange(len(test)) % 7 + 1, 0)
     test = with_lesion_area(test, rows)
-    thirds = stages.strata(test)
+    thirds = scores.strata(test)
     together = np.stack([thirds[name] for name in ("small", "medium", "large")])
     np.testing.assert_array_equal(together.sum(0), test.has_lesion)
     areas = test.lesions.sum((1, 2))
@@ -97,7 +97,7 @@ def test_thirds_by_lesion_area_hold_every_tumour_slice_once(slices):
 
 def test_equal_scores_everywhere_are_worth_the_base_rate(slices):
     test = slices.evaluated("test")
-    rows = stages.pixel_rows(np.ones_like(test.images), test, {"all": 1.0, "interior": 1.0})
+    rows = scores.pixel_rows(np.ones_like(test.images), test, {"all": 1.0, "interior": 1.0})
     for row in rows_of(rows, slices="tumour", region="all"):
         base_rate = test[test.has_lesion].lesions.mean()
         assert row["ap"] == pytest.approx(base_rate)
@@ -109,7 +109,7 @@ def test_equal_scores_everywhere_are_worth_the_base_rate(slices):
 def test_a_region_without_lesions_leaves_figures_undefined_without_warning(slices):
     test = slices.tumour("test")
     outside = replace(test, region=~test.lesions)
-    row = rows_of(stages.pixel_rows(test.images, outside), region="interior", slices="tumour")[0]
+    row = rows_of(scores.pixel_rows(test.images, outside), region="interior", slices="tumour")[0]
     assert np.isnan(row["ap"])
 
 
@@ -120,9 +120,9 @@ def test_a_false_alarm_takes_72_square_millimetres_of_connected_pixels():
     maps[2, np.arange(16), np.arange(16)] = 1
     maps[2, 12:14, 5:9] = 1  # 16 joined at corners, and 8 apart
     maps[3, :4, :5] = 0.5
-    np.testing.assert_array_equal(stages.false_alarms(maps, 0.5, 1.9), [True, False, False, False])
-    np.testing.assert_array_equal(stages.false_alarms(maps, 0.5, 2.7), [True, True, True, False])
-    assert not stages.false_alarms(maps, 0.5, 2.7, np.zeros(maps.shape, bool)).any()
+    np.testing.assert_array_equal(scores.false_alarms(maps, 0.5, 1.9), [True, False, False, False])
+    np.testing.assert_array_equal(scores.false_alarms(maps, 0.5, 2.7), [True, True, True, False])
+    assert not scores.false_alarms(maps, 0.5, 2.7, np.zeros(maps.shape, bool)).any()
 
 
 def test_false_alarms_are_counted_on_tumour_free_slices_alone(slices):
@@ -130,7 +130,7 @@ def test_false_alarms_are_counted_on_tumour_free_slices_alone(slices):
     maps = test.lesions.astype(float)
     free = np.flatnonzero(~test.has_lesion)
     maps[free[0], 5:10, 5:10] = 1
-    head = rows_of(stages.pixel_rows(maps, test, {"all": 0.5, "interior": 0.5}), slices="head", region="all")
+    head = rows_of(scores.pixel_rows(maps, test, {"all": 0.5, "interior": 0.5}), slices="head", region="all")
     assert head[0]["false_alarm_rate"] == pytest.approx(1 / len(free))
 
 
@@ -140,7 +140,7 @@ def test_slices_are_scored_by_the_top_of_their_map_and_by_a_score_of_their_own(s
             return -X.mean((1, 2))
 
     test = slices.evaluated("test")
-    rows = stages.image_rows(Classifier(), test.lesions.astype(float), test)
+    rows = scores.image_rows(Classifier(), test.lesions.astype(float), test)
     assert rows[0]["auroc"] == 1.0
     assert rows[1]["region"] == "classifier"
     assert rows[1]["auroc"] < 1.0

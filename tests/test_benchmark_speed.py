@@ -1,6 +1,7 @@
 """``python -m benchmarks speed``, ``pareto``, ``scaling``, and what ``report`` makes of their results."""
 
 import argparse
+import copy
 import json
 import sys
 
@@ -17,7 +18,9 @@ from benchmarks.commands import pareto, report, scaling, speed
 from benchmarks.protocol.methods import Method
 from benchmarks.report import figures, headline
 from benchmarks.report import speed as speed_report
-from benchmarks.timing import floor, growth, stopwatch, untrained
+from benchmarks.timing import floor, groups, networks, stopwatch
+from benchmarks.timing.session import Plan, Session
+from benchmarks.timing.session import record as record_of
 from benchmarks.timing.stopwatch import Subject
 from skmimood.baselines import AutoregressiveRestorer
 from skmimood.exceptions import InputError
@@ -44,10 +47,10 @@ COMPLETE = {
 @pytest.fixture(scope="module")
 def session():
     """Return a session of preset tiny, with networks that are smaller still."""
-    plan = speed.Plan(
+    plan = Plan(
         images=2, grid_images=1, repeats=1, patience=0.0, positions=2, train_steps=2, volume=(32, 32, 4)
     )
-    found = speed.Session("tiny", CPU, plan, size=32)
+    found = Session("tiny", CPU, plan, size=32)
     found.machine = floor.Machine(flops=1e12, bandwidth=1e11, itemsize=2)  # measuring it takes a second
     with pytest.MonkeyPatch.context() as smaller:
         smaller.setitem(PRESETS["tiny"]["tokenizer"], "channels", 8)
@@ -63,7 +66,7 @@ def by_name(records):
 
 
 def test_restorations_are_recorded_with_the_ratios_of_their_seconds(session):
-    found = by_name([session.common | record for record in speed.restorations(session)])
+    found = by_name([session.common | record for record in groups.restorations(session)])
     assert list(found) == [
         "mimood_r4_t8", "mimood_whole_grid", "mimood_reference", "mimood_default", "ar_r4_uncached", "ar_r4_cached",
         "token_critic_r4",
@@ -82,8 +85,8 @@ def test_restorations_are_recorded_with_the_ratios_of_their_seconds(session):
 
 def test_a_grid_is_recorded_with_whether_its_maps_are_equal(session, monkeypatch):
     for name, values in (("N_STEPS", (1, 2)), ("N_RESTORATIONS", (1,)), ("SHARES", (0.05,))):
-        monkeypatch.setattr(speed, name, values)
-    found = by_name(speed.grid(session))
+        monkeypatch.setattr(groups, name, values)
+    found = by_name(groups.grid(session))
     assert found["grid_80_separate"]["ratio_to"] == "grid_80_path"
     assert found["grid_80_path"]["ratio_to"] == "grid_1"
     assert found["grid_80_path"]["equal_maps"]
@@ -92,7 +95,7 @@ def test_a_grid_is_recorded_with_whether_its_maps_are_equal(session, monkeypatch
 
 
 def test_training_steps_are_those_of_the_fit_and_end_it(session):
-    found = by_name(speed.training(session))
+    found = by_name(groups.training(session))
     for name in ("train_tokenizer_step", "train_transformer_step"):
         record = found[name]
         assert len(record["runs"]) == 2
@@ -101,14 +104,13 @@ def test_training_steps_are_those_of_the_fit_and_end_it(session):
 
 
 def test_a_volume_tells_the_peak_of_its_process():
-    told = speed.score_volume("tiny", "cpu", (32, 32, 3), 32, 0.05, torch.get_num_threads())
-    assert told["images"] == 3
-    assert told["peak_memory_bytes"] > 1e8
-    assert told["memory_kind"] == "resident, whole process"
+    timing, kind = groups.score_volume("tiny", "cpu", (32, 32, 3), 32, 0.05, torch.get_num_threads())
+    assert timing.peak_memory > 1e8
+    assert kind == "resident, whole process"
 
 
 def test_the_floor_of_a_gpu_needs_none(session):
-    (found,) = [session.common | record for record in speed.on_paper(session)]
+    (found,) = [session.common | record for record in groups.on_paper(session)]
     assert found["device"] == "NVIDIA H200, on paper"
     assert 0 < found["seconds"] < 1e-3
     assert found.keys() >= COMPLETE
@@ -117,16 +119,16 @@ def test_the_floor_of_a_gpu_needs_none(session):
 def test_a_command_prints_and_keeps_the_records_of_other_groups(tmp_path, monkeypatch, capsys):
     def group(name):
         return lambda session: [
-            speed.record(name, stopwatch.Timing([1.0, 3.0, 2.0]), "call", precision="none", image_size=1)
+            record_of(name, stopwatch.Timing([1.0, 3.0, 2.0]), "call", precision="none", image_size=1)
         ]
 
     monkeypatch.setattr(speed, "GROUPS", {"first": group("a"), "second": group("b")})
-    monkeypatch.setattr(speed.Session, "common", {})
+    monkeypatch.setattr(Session, "common", {})
     parser = argparse.ArgumentParser()
     speed.add_arguments(parser)
     file = tmp_path / "records.json"
-    for groups in ("all", "second"):
-        options = ["--json", str(file), "--groups", groups, "--quick", "--device", "cpu"]
+    for asked in ("all", "second"):
+        options = ["--json", str(file), "--groups", asked, "--quick", "--device", "cpu"]
         speed.run(parser.parse_args(options))
     written = json.loads(file.read_text())
     assert [(record["name"], record["seconds"]) for record in written] == [("a", 2.0), ("b", 2.0)]
@@ -181,17 +183,18 @@ def test_the_share_of_masked_tokens_is_the_same_in_every_slice_and_step(session)
 def test_some_of_the_passes_tell_the_time_of_all(session, monkeypatch):
     pipeline, images = session.networks.autoregressive, session.images(2)
     scans, restorer = pipeline[:-1].transform(images), pipeline["restorer"]
-    whole = restorer.set_params(key_value_cache=False).restore(scans)
-    restorer.set_params(key_value_cache=True)
-    every, some = (untrained.share_of_positions(pipeline, n)["restorer"] for n in (64, 4))
-    assert np.array_equal(every.restore(scans), whole)
-    assert every.seconds_left_out() == 0.0
+    restorer.set_params(key_value_cache=False)
+    whole = restorer.restore(scans)
+    with networks.some_passes(1, CPU) as seconds:
+        assert np.array_equal(restorer.restore(scans), whole)
+    assert len(seconds) % 64 == 0
     ticks = iter(range(1000))
-    monkeypatch.setattr(untrained, "clock", lambda _: next(ticks))
-    some.restore(scans)
-    assert some.measured_share == 4 / 64
-    assert some.seconds_left_out() == next(ticks) / 2 * 15  # a second a pass, and 15 times as many left out
-    assert some.seconds_left_out() == 0.0
+    monkeypatch.setattr(networks, "clock", lambda _: next(ticks))
+    every, share = networks.uncached_share(pipeline, 4)
+    assert (every, share) == (16, 4 / 64)
+    left_out = networks.restore_uncached(pipeline, images, every, share, CPU)
+    assert left_out == next(ticks) / 2 * 15  # a second a pass, and 15 times as many left out
+    assert restorer.key_value_cache
 
 
 def test_operations_of_a_transformer_are_those_that_torch_counts():
@@ -216,7 +219,7 @@ def test_tokens_that_are_left_out_cost_nothing():
 def test_the_share_of_tokens_on_the_head_is_that_of_the_slices():
     images = np.zeros((2, 32, 32), np.float32)
     images[0, 8:24, 8:24], images[1, 4:28, 4:28] = 0.5, 0.5
-    assert untrained.share_kept(images, 4) == pytest.approx((36 + 64) / 128)
+    assert networks.share_kept(images, 4) == pytest.approx((36 + 64) / 128)
 
 
 def test_operations_of_encoder_and_decoder_are_those_that_torch_counts():
@@ -255,10 +258,9 @@ def test_a_power_law_is_found():
 
 def test_growth_varies_one_thing_at_a_time_and_ends_with_patience(session, monkeypatch):
     series = {"images": (1, 2), "T": (1, 2), "R": (1,), "image size": (32,), "masked share": (0.1,)}
-    monkeypatch.setattr(growth, "SERIES", series)
-    monkeypatch.setattr(growth, "build", lambda *_, **__: session.networks)
-    machine = floor.Machine(1e12, 1e11, 2)
-    points = list(growth.grow(session.networks, "tiny", CPU, machine, n_images=1, repeats=1, patience=0.0))
+    monkeypatch.setattr(groups, "SERIES", series)
+    monkeypatch.setattr(networks, "build", lambda *_, **__: session.networks)
+    points = list(groups.growth(session))
     assert [(point["series"], point["value"]) for point in points] == [
         ("images", 1), ("T", 1), ("R", 1), ("image size", 32), ("masked share", 0.1),
     ]  # fmt: skip
@@ -269,11 +271,11 @@ def test_growth_varies_one_thing_at_a_time_and_ends_with_patience(session, monke
 def toys():
     """Return both families, fitted briefly on toy slices, and these."""
     slices = toy_set()
-    mimood = untrained.fit_briefly(Pipeline(small_steps()), slices.training_images())
+    mimood = networks.fit_briefly(Pipeline(small_steps()), slices.training_images())
     tokenizer = mimood["tokenizer"]
     network = {"depth": 1, "width": 16, "n_heads": 2, "random_state": 0}
     restorer = AutoregressiveRestorer(threshold=3.0, **network)
-    untrained.fit_briefly(restorer, tokenizer.transform(slices.training_images()))
+    networks.fit_briefly(restorer, tokenizer.transform(slices.training_images()))
     autoregressive = Pipeline([("tokenizer", tokenizer), ("restorer", restorer)])
     return {"mimood": mimood, "ar": autoregressive}, slices
 
@@ -291,14 +293,14 @@ def test_variants_hold_the_default_once_and_both_precisions(toys, few_variants):
     listed = list(pareto.variants("mimood", toys[0]["mimood"]))
     assert [variant.name for variant in listed] == [
         "n_restorations 2, n_steps 1", "n_restorations 2, n_steps 2", "n_restorations 1, n_steps 1", "float32",
-        "bfloat16",
+        "bfloat16", "plain reading",
     ]  # fmt: skip
-    assert [variant.is_default for variant in listed] == [False, True, False, False, False]
+    assert [variant.is_default for variant in listed] == [False, True, False, False, False, False]
 
 
 def test_accuracy_and_time_of_both_families_are_rows_of_one_table(toys, few_variants):
     pipelines, slices = toys
-    rows = pareto.measure(pipelines, slices, CPU, repeats=1)
+    rows = pareto.measure(copy.deepcopy(pipelines), slices, CPU, repeats=1)
     assert {row["variant"] for row in rows if row["split"] == "test"} == {"float32", "bfloat16"}
     assert {row["precision"] for row in rows if row["variant"] in pareto.PRECISIONS} == {
         "float32",
@@ -408,7 +410,7 @@ def test_the_report_tells_ratios_exponents_the_front_and_the_cohort(results, tmp
 
 
 def test_the_headline_tells_what_the_others_take(results):
-    text = headline.headline(results, [], {})
+    text = headline.headline(results)
     assert "| small, 400 tokens, CPU (x86_64), bfloat16 | 2 s per 32 slices |  |  | 25 x |  |  |" in text
 
 

@@ -142,9 +142,9 @@ def test_each_network_leaves_out_by_itself(pipeline, slices, in_detector, in_inp
 
 @pytest.mark.numerics
 def test_the_plain_reading_in_float32_leaves_the_pipeline_as_it_is(pipeline, slices):
-    own, exact = plain_maps(pipeline, slices), plain_maps(pipeline, slices, precision="float32")
+    own, exact = plain_maps(pipeline, slices), at_precision(pipeline, "float32")
     np.testing.assert_array_equal(plain_maps(pipeline, slices), own)
-    assert_same(at_precision(pipeline, "float32").decision_function(slices), exact)
+    assert_same(exact.decision_function(slices), plain_maps(exact, slices))
 
 
 @pytest.mark.numerics

@@ -12,19 +12,15 @@ from sklearn.pipeline import Pipeline
 from benchmarks import records
 from benchmarks.commands.options import Log, add_data_arguments, listed, slices_of_command, told_in_a_line
 from benchmarks.data.slices import SliceSet
-from benchmarks.protocol import ledger, stages
+from benchmarks.protocol import ledger, scores, stages
 from benchmarks.protocol.methods import METHODS, Settings
-from benchmarks.protocol.variants import VARIANTS
+from benchmarks.protocol.variants import TRAINED, VARIANTS, relative
 
 COLUMNS = (
     "dataset", "preset", "seed", "variant", "parameters", "token_ap", "token_auroc", "ap", "best_dice", "auroc",
     "fit_seconds", "seconds_per_32", "device", "trained", "trained_code", "commit",
 )  # fmt: skip
 _KEY = ("dataset", "preset", "seed", "variant", "device")
-TRAINED = (
-    "tokenizer__", "detector__corruption", "detector__network", "inpainter__mask_generator",
-    "inpainter__skip_background",
-)  # fmt: skip
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,24 +31,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 @told_in_a_line
 def run(arguments: argparse.Namespace) -> None:
-    names = named_variants(arguments.variants)
+    names = listed(arguments.variants, VARIANTS, "variant", ";")
     say = Log()
     slices = slices_of_command(arguments)
     settings = Settings(arguments.preset, arguments.seed, arguments.device, arguments.cache)
-    kept = arguments.cache / ledger.NAME
-    grid = METHODS["mimood"].grid
-    recipe = METHODS["mimood"].build(settings)
+    kept, method = arguments.cache / ledger.NAME, METHODS["mimood"]
+    recipe = method.build(settings)
     stages.fit(recipe, slices.training_images(), kept, slices.training_patients())
-    chosen, _ = stages.select(recipe, grid, slices.tumour("val"))
+    chosen, _ = stages.select(recipe, method.grid, slices.tumour("val"))
     say(f"recipe: {chosen}")
     machine = records.environment(arguments.device)
     for name in names:
         changes = relative(VARIANTS[name], chosen)
         if changes and all(recipe.get_params()[key] == value for key, value in changes.items()):
             continue  # val chose it
-        pipeline = METHODS["mimood"].build(settings).set_params(**chosen).set_params(**changes)
+        pipeline = method.build(settings).set_params(**chosen).set_params(**changes)
         trains = any(key.startswith(TRAINED) for key in changes)
-        figures = measure(pipeline, slices, kept, grid if trains else None)
+        figures = measure(pipeline, slices, kept, method.grid if trains else None)
         row = {
             "dataset": arguments.data, "preset": arguments.preset, "seed": arguments.seed, "variant": name,
             "parameters": json.dumps(changes), **figures, "device": machine["device"],
@@ -62,11 +57,6 @@ def run(arguments: argparse.Namespace) -> None:
         say(f"{name}: AP {figures['ap']:.3f}, best Dice {figures['best_dice']:.3f}")
 
 
-def named_variants(names: str) -> list[str]:
-    """Return the names in a list separated by semicolons; all for ``"all"``."""
-    return listed(names, VARIANTS, "variant", ";")
-
-
 def measure(
     pipeline: Pipeline, slices: SliceSet, kept: Path | None = None, grid: Any = None
 ) -> dict[str, float]:
@@ -74,16 +64,10 @@ def measure(
     seconds = stages.fit(pipeline, slices.training_images(), kept, slices.training_patients())
     val = slices.tumour("val")
     stages.select(pipeline, grid or {}, val)
-    pixels = stages.pixel_rows(pipeline.decision_function(val.images), val)[0]
-    tokens = stages.token_rows(pipeline, val)[0]
+    pixels = scores.pixel_rows(pipeline.decision_function(val.images), val)[0]
+    tokens = scores.token_rows(pipeline, val)[0]
     return {
         "token_ap": tokens["ap"], "token_auroc": tokens["auroc"], "ap": pixels["ap"],
         "best_dice": pixels["best_dice"], "auroc": pixels["auroc"], "fit_seconds": seconds,
         "seconds_per_32": stages.seconds_per_32(pipeline, val.images),
     }  # fmt: skip
-
-
-def relative(changes: dict[str, Any], chosen: dict[str, Any]) -> dict[str, Any]:
-    """Turn the factor of lambda that a variant names into a value."""
-    name = "detector__threshold"
-    return changes | {name: changes[name] * chosen[name]} if name in changes else changes

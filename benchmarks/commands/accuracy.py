@@ -12,13 +12,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import records
-from benchmarks.commands.options import (
-    Log,
-    add_data_arguments,
-    named_methods,
-    slices_of_command,
-    told_in_a_line,
-)
+from benchmarks.commands.options import Log, add_data_arguments, listed, slices_of_command, told_in_a_line
 from benchmarks.data.slices import SliceSet
 from benchmarks.protocol import ledger, stages
 from benchmarks.protocol.bootstrap import Resamples, precision_recall
@@ -28,35 +22,35 @@ from skmimood.runtime.code_digest import code_digest
 
 OURS = "mimood"  # the method that others are compared with, and whose cases are drawn
 _DRAWN = ("tumour", "all")  # slices and region whose curves are kept
-_CASES = ("image", "tokens", "healed", "map", "truth")  # what is kept of a case
 _UNTOLD = ("memory", "checkpoint_dir", "resume", "verbose", "device", "random_state")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_data_arguments(parser)
-    parser.add_argument("--methods", default="all", help="names separated by commas (default: all)")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument(
+    add = parser.add_argument
+    add("--methods", default="all", help="names separated by commas (default: all)")
+    add("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    add(
         "--again",
         action="store_true",
         help="score again what is finished; networks of the same code are kept",
     )
-    parser.add_argument("--verbose", action="store_true", help="show progress bars of trainings")
+    add("--verbose", action="store_true", help="show progress bars of trainings")
 
 
 @told_in_a_line
 def run(arguments: argparse.Namespace) -> None:
-    names = named_methods(arguments.methods)
+    names = listed(arguments.methods, METHODS, "method")
     say = Log()
     slices = slices_of_command(arguments)
     say(f"{arguments.data}: {describe(slices)}")
-    shown = f"{arguments.data}_{arguments.preset}_cases.npz"
     # Pictures of a real scan stay out of the repository.
     shown_in = arguments.results if arguments.data == "phantom" else arguments.cache
+    shown = shown_in / f"{arguments.data}_{arguments.preset}_cases.npz"
 
     def keep_cases(name: str, seed: int, estimator: Any) -> None:
         if name == OURS and seed == arguments.seeds[0]:
-            save_cases(estimator, slices.tumour("test"), shown_in / shown)
+            save_cases(estimator, slices.tumour("test"), shown)
 
     runner = Runner(
         slices, arguments.preset, arguments.device, arguments.cache, say, keep_cases, arguments.again
@@ -73,24 +67,10 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 class Runner:
-    """Runs methods on one data set and keeps finished outcomes.
+    """Runs methods on one data set and keeps finished outcomes, networks and checkpoints in ``cache``.
 
-    Parameters
-    ----------
-    slices : SliceSet
-        The data set.
-    preset : str
-        Of the networks.
-    device : str
-        Where they run.
-    cache : Path
-        Keeps networks, checkpoints and outcomes.
-    say : callable
-        Gets a line for each stage.
-    tested : callable
-        Gets name, seed and estimator of each method that was tested, and not those of finished ones.
-    again : bool, default=False
-        Whether to compute outcomes that are there already.
+    ``say`` gets a line for each stage; ``tested`` gets name, seed and estimator of each method that was tested, and not
+    those of finished ones. With ``again``, outcomes that are there already are computed once more.
     """
 
     def __init__(
@@ -119,8 +99,8 @@ class Runner:
         test = self.slices.evaluated("test").images
         named = {
             "seed": seed,
-            "device": machine["device"],
             "preset": self.preset,
+            "device": machine["device"],
             "commit": machine["commit"],
         }
         outcome.run.update(
@@ -212,20 +192,12 @@ def _interval_lines(
 
 
 def save_cases(estimator: Any, slices: SliceSet, path: Path, *, n_cases: int = 5) -> None:
-    """Keep what a pipeline makes of some slices: one of each kind of lesion, else of evenly spread patients.
+    """Keep what a pipeline makes of some slices with lesions, as bytes: arrays (n_cases, H, W).
 
-    Parameters
-    ----------
-    estimator : fitted Pipeline
-        Whose last step has ``detect``, after one that scores tokens.
-    slices : SliceSet
-        Slices with lesions; of each kind or patient that with the largest area is taken.
-    path : Path
-        Where to write the arrays (n_cases, H, W), as bytes.
-    n_cases : int, default=5
-        Number of slices.
+    There is one slice of each kind of lesion, else of evenly spread patients: that of the largest lesion area.
     """
-    groups = slices.kinds if any(slices.kinds) else slices.patients
+    has_kinds = any(slices.kinds)
+    groups = slices.kinds if has_kinds else slices.patients
     areas = slices.lesions.sum((1, 2))
     names = np.unique(groups)
     names = names[np.linspace(0, len(names) - 1, min(n_cases, len(names))).astype(int)]
@@ -234,15 +206,10 @@ def save_cases(estimator: Any, slices: SliceSet, path: Path, *, n_cases: int = 5
     maps, healed = estimator[-1].detect(scans)
     factor, (height, width) = scans.tokenizer.downsampling, chosen.images.shape[1:]
     tokens = np.kron(scans.anomaly, np.ones((1, factor, factor)))[:, :height, :width]
-    parts = (
-        chosen.images,
-        tokens / max(tokens.max(), 1e-9),
-        healed,
-        maps / max(maps.max(), 1e-9),
-        chosen.lesions,
-    )
-    shades = [np.rint(255 * np.asarray(part)).astype(np.uint8) for part in parts]
-    titles = chosen.kinds if any(slices.kinds) else np.full(len(chosen), "")
+    parts = {
+        "image": chosen.images, "tokens": tokens / max(tokens.max(), 1e-9), "healed": healed,
+        "map": maps / max(maps.max(), 1e-9), "truth": chosen.lesions,
+    }  # fmt: skip
+    shades = {name: np.rint(255 * np.asarray(part)).astype(np.uint8) for name, part in parts.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
-    named: dict[str, Any] = dict(zip(_CASES, shades, strict=True))
-    np.savez_compressed(path, titles=titles, **named)
+    np.savez_compressed(path, titles=chosen.kinds if has_kinds else np.full(len(chosen), ""), **shades)

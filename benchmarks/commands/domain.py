@@ -13,6 +13,7 @@ import numpy as np
 from nibabel.orientations import apply_orientation, io_orientation
 
 from benchmarks import records
+from benchmarks.data.sources import data_root
 from benchmarks.report.domain import N_DRAWS, render
 from skmimood.datasets import write_phantom_dataset
 from skmimood.exceptions import ScanReadError
@@ -33,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    root = records.data_root(arguments.root)
+    root = data_root(arguments.root)
     records.commit()  # as it is now, kept
     others = list(_features_of_folders(root))
     cohorts = {"IXI T1, brains": "_brainmask", "IXI T1, with skull": "auto"}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import subprocess
 import sys
 import tempfile
@@ -13,27 +12,24 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 
 from benchmarks import records
 from benchmarks.commands.options import PRESETS, told_in_a_line
-from benchmarks.commands.volume import synthetic_head
 from benchmarks.report.speed import scaling_table
-from benchmarks.timing.untrained import MASKED_SHARE, fit_briefly, phantoms, scan_detector
+from benchmarks.timing.networks import MASKED_SHARE, fit_briefly, phantoms, scan_detector, synthetic_head
 from skmimood import make_mimood_pipeline
 from skmimood.pipeline import PRESET_IMAGE_SIZE
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--preset", default="tiny", choices=PRESETS)
-    parser.add_argument("--workers", type=int, nargs="+", default=[1, 2], help="processes (default: 1 2)")
-    parser.add_argument("--scans", type=int, default=4, help="for each worker (default: 4)")
-    parser.add_argument(
-        "--shape", type=int, nargs=3, default=[120, 120, 90], help="voxels (default: 120 120 90)"
-    )
-    parser.add_argument(
-        "--json", type=Path, metavar="FILE", help="write here (default: results/scaling_<preset>.json)"
-    )
+    add = parser.add_argument
+    add("--preset", default="tiny", choices=PRESETS)
+    add("--workers", type=int, nargs="+", default=[1, 2], help="processes (default: 1 2)")
+    add("--scans", type=int, default=4, help="for each worker (default: 4)")
+    add("--shape", type=int, nargs=3, default=[120, 120, 90], help="voxels (default: 120 120 90)")
+    add("--json", type=Path, metavar="FILE", help="write here (default: results/scaling_<preset>.json)")
 
 
 @told_in_a_line
@@ -44,13 +40,9 @@ def run(arguments: argparse.Namespace) -> None:
             measure(partial(_score, model, n), n, arguments.scans, tuple(arguments.shape), Path(folder))
             for n in arguments.workers
         ]
-    result = {
-        "preset": arguments.preset, "shape": arguments.shape, "workers": measured,
-        **records.environment("cpu"),
-    }  # fmt: skip
+    result = {"preset": arguments.preset, "shape": arguments.shape, "workers": measured}
     file = arguments.json or records.RESULTS / f"scaling_{arguments.preset}.json"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(result, indent=2) + "\n")
+    records.write_json(file, result, "cpu")
     print(scaling_table(result))
 
 
@@ -70,15 +62,15 @@ def measure(
 ) -> dict[str, Any]:
     """Time a folder of one scan a worker and one of ``n_scans``, which tells the start from the work.
 
-    Returns
-    -------
-    dict
-        ``workers``, ``scans``, ``seconds`` of the larger folder, ``seconds_per_scan`` of a worker, ``start_seconds``.
+    ``seconds`` are those of the larger folder, ``seconds_per_scan`` those of a worker.
     """
+    head = nib.Nifti1Image(synthetic_head(shape), np.eye(4))
     seconds = {}
     for n in (1, n_scans):
         scans = folder / f"scans-{n_workers}-{n}"
-        _write_scans(scans, n * n_workers, shape)
+        scans.mkdir()
+        for index in range(n * n_workers):
+            nib.save(head, scans / f"scan-{index:03d}.nii.gz")
         start = time.perf_counter()
         score(scans)
         seconds[n] = time.perf_counter() - start
@@ -89,16 +81,6 @@ def measure(
     }  # fmt: skip
 
 
-def _write_scans(folder: Path, n: int, shape: tuple[int, ...]) -> None:
-    import nibabel
-
-    folder.mkdir()
-    head = synthetic_head((shape[0], shape[1], shape[2]))
-    for index in range(n):
-        nibabel.save(nibabel.Nifti1Image(head, np.eye(4)), folder / f"scan-{index:03d}.nii.gz")
-
-
 def _score(model: Path, n_workers: int, scans: Path) -> None:
-    output = f"{scans}-out"
-    command = ["score", str(scans), "-m", str(model), "-o", output, "--jobs", str(n_workers)]
+    command = ["score", str(scans), "-m", str(model), "-o", f"{scans}-out", "--jobs", str(n_workers)]
     subprocess.run([sys.executable, "-m", "skmimood", *command], check=True, stdout=subprocess.DEVNULL)

@@ -137,9 +137,24 @@ def _without_train(splits: dict[str, ScanSet], healthy: str) -> dict[str, ScanSe
     return splits
 
 
+def data_root(argument: str | None) -> Path:
+    """Return the folder that holds all data sets: the argument, else $SKMIMOOD_DATA, else ../shared/data."""
+    root = _base(argument)
+    if not root.is_dir():
+        raise SystemExit(
+            f"{root} is not a folder. Pass --root DIR or set SKMIMOOD_DATA to a folder with ixi/ (<subject>_T1.nii.gz, "
+            "<subject>_brainmask.nii.gz, splits.csv), from https://brain-development.org/ixi-dataset/."
+        )
+    return root
+
+
+def _base(root: str | None) -> Path:
+    return Path(root or os.environ.get("SKMIMOOD_DATA") or "../shared/data").expanduser()
+
+
 def data_folder(data: str, root: str | None) -> Path:
     """Return the folder of a data set: ``root`` itself, or the folder of the set's name in it."""
-    base = Path(root or os.environ.get("SKMIMOOD_DATA") or "../shared/data").expanduser()
+    base = _base(root)
     inside = base / _FOLDERS.get(data, data)
     return inside if inside.is_dir() and not (base / "splits.csv").is_file() else base
 

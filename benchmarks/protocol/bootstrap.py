@@ -6,8 +6,8 @@ resamples take seconds.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -39,15 +39,6 @@ class PatientCounts:
     alarms: np.ndarray
     tumour_free: np.ndarray
 
-    def arrays(self, prefix: str) -> dict[str, np.ndarray]:
-        """Return the arrays under names that begin with ``prefix``."""
-        return {f"{prefix}{name}": value for name, value in vars(self).items()}
-
-    @classmethod
-    def from_arrays(cls, arrays: Mapping[str, np.ndarray], prefix: str) -> PatientCounts:
-        """Return what `arrays` gave."""
-        return cls(**{field.name: arrays[f"{prefix}{field.name}"] for field in fields(cls)})
-
 
 def count(
     labels: np.ndarray,
@@ -59,7 +50,7 @@ def count(
     alarms: np.ndarray | None = None,
     n_bins: int = _BINS,
 ) -> PatientCounts:
-    """Count the scores of slices.
+    """Count the scores of slices, patients in sorted order.
 
     Parameters
     ----------
@@ -76,11 +67,6 @@ def count(
     n_bins : int, default=4096
         Largest number of bins. Their edges are quantiles of the scores of lesion pixels and of the others, so that
         equal scores are in one bin and the curves are fine where lesions are; few distinct scores have a bin each.
-
-    Returns
-    -------
-    PatientCounts
-        Patients in sorted order.
     """
     where = np.ones(labels.shape, bool) if where is None else where
     edges = _edges(scores[where & labels], scores[where & ~labels], n_bins)

@@ -45,3 +45,15 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "cosine codes": {"tokenizer__quantizer": "cosine"},
     "FSQ codes": {"tokenizer__quantizer": "fsq"},
 }  # fmt: skip
+
+# Parameters that train a network anew, by how their names begin.
+TRAINED = (
+    "tokenizer__", "detector__corruption", "detector__network", "inpainter__mask_generator",
+    "inpainter__skip_background",
+)  # fmt: skip
+
+
+def relative(changes: dict[str, Any], chosen: dict[str, Any]) -> dict[str, Any]:
+    """Turn the factor of lambda that a variant names into a value."""
+    name = "detector__threshold"
+    return changes | {name: changes[name] * chosen[name]} if name in changes else changes

@@ -1,11 +1,11 @@
-"""The table of scans that are flagged."""
+"""The table of scans that are flagged as unlike the training data."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from benchmarks import records
-from benchmarks.report.tables import markdown
+from benchmarks.report.tables import form, markdown
 
 START, END = "<!-- domain:start -->", "<!-- domain:end -->"
 N_DRAWS = 10  # of the scans that are fitted on
@@ -14,12 +14,11 @@ N_DRAWS = 10  # of the scans that are fitted on
 def render(results: Path) -> str:
     """Return the Markdown of the table: a line for each kind of scan, a column for each model."""
     rows = records.read_table(results / "domain.csv")
-    models = dict.fromkeys(
-        (row["cohort"], row["n_fit"]) for row in sorted(rows, key=lambda row: int(row["n_fit"]))
-    )
-    told = {(row["cohort"], row["n_fit"], row["kind"]): f"{float(row['flagged']):.1%}" for row in rows}
+    by_size = sorted(rows, key=lambda row: int(row["n_fit"]))
+    models = dict.fromkeys((row["cohort"], row["n_fit"]) for row in by_size)
+    told = {(row["cohort"], row["n_fit"], row["kind"]): row["flagged"] for row in rows}
     lines = [
-        [kind, *(told.get((*model, kind), "") for model in models)]
+        [kind, *(form(told.get((*model, kind)), ".1%") for model in models)]
         for kind in dict.fromkeys(row["kind"] for row in rows)
     ]
     commits = ", ".join(dict.fromkeys(row["commit"] for row in rows))

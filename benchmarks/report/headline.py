@@ -2,36 +2,33 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
+from benchmarks import records
 from benchmarks.protocol import ledger
 from benchmarks.protocol.methods import title
-from benchmarks.report.results import Run
-from benchmarks.report.tables import markdown
+from benchmarks.report.results import DATA_TITLES, load_runs
+from benchmarks.report.tables import form, markdown
 
 START, END = "<!-- figures:start -->", "<!-- figures:end -->"
-_PLACE = {"level": "pixel", "slices": "tumour", "region": "all", "split": "test"}
 
 
-def headline(results: Path, runs: list[Run], titles: dict[str, str]) -> str:
+def headline(results: Path) -> str:
     """Return the Markdown of the README's tables: lesions first, then time and memory."""
-    return "\n\n".join([*_lesions(runs, titles), *_demo(results), *_speed(results), *_limits(results)])
+    return "\n\n".join([*_lesions(results), *_demo(results), *_speed(results), *_limits(results)])
 
 
-def _lesions(runs: list[Run], titles: dict[str, str]) -> Iterator[str]:
-    for run in runs:
+def _lesions(results: Path) -> Iterator[str]:
+    for run in load_runs(results):
         if run.dataset == "phantom":
             continue
         seeds = len({row["seed"] for row in run.rows if row["method"] == "mimood"})
-        header = [titles[run.dataset], "best Dice", "AP", "AUROC", "s per 32 slices"]
+        header = [DATA_TITLES[run.dataset], "best Dice", "AP", "AUROC", "s per 32 slices"]
         rows = []
         for name in run.methods:
-            cells = [run.cell(name, metric, _PLACE) for metric in ("best_dice", "ap", "auroc")]
-            seconds = run.mean(name, "seconds_per_32", _PLACE)
-            rows.append([title(name), *cells, "" if seconds is None else f"{seconds:.2g}"])
+            cells = [run.cell(name, metric) for metric in ("best_dice", "ap", "auroc")]
+            rows.append([title(name), *cells, form(run.mean(name, "seconds_per_32"), ".2g")])
         yield (
             f"Test slices with a lesion, all pixels; preset `{run.preset}`, {run.device}, {seeds} seed(s), one where "
             f"no ± follows (`python -m benchmarks accuracy --data {run.dataset}`; {ledger.sentence(run.runs)}):\n\n"
@@ -40,16 +37,15 @@ def _lesions(runs: list[Run], titles: dict[str, str]) -> Iterator[str]:
 
 
 def _demo(results: Path) -> Iterator[str]:
-    told = _read(results / "demo.json")
+    told = records.read_json(results / "demo.json", {})
     if not told:
         return
-    rows = []
+    methods, rows = ("skmimood", "intensity"), []
     for region, pixels in (("all", "all pixels"), ("brain", "brain pixels")):
         for metric, name in (("auroc", "AUROC"), ("ap_ratio", "AP over the base rate")):
-            cells = [f"{told[region][method][metric]:.3g}" for method in ("skmimood", "intensity")]
-            rows.append([f"{pixels}: {name}", *cells])
+            rows.append([f"{pixels}: {name}", *(f"{told[region][method][metric]:.3g}" for method in methods)])
     for kind, values in told["auroc_by_lesion"].items():
-        rows.append([f"AUROC, {kind}", *(f"{values[method]:.2f}" for method in ("skmimood", "intensity"))])
+        rows.append([f"AUROC, {kind}", *(f"{values[method]:.2f}" for method in methods)])
     yield f"`make demo`, phantoms with mixed lesions:\n\n{markdown(['', 'skmimood', 'plain intensity'], rows)}"
 
 
@@ -61,7 +57,7 @@ def _speed(results: Path) -> Iterator[str]:
     }  # fmt: skip
     rows = []
     for path in sorted(results.glob("speed_*.json")):
-        told = {record["name"]: record for record in json.loads(path.read_text())}
+        told = {record["name"]: record for record in records.read_json(path, [])}
         if "mimood_r4_t8" in told:
             ours = told["mimood_r4_t8"]
             machine = f"{ours['preset']}, {ours['tokens']} tokens, {ours['device']}, {ours['precision']}"
@@ -75,22 +71,16 @@ def _speed(results: Path) -> Iterator[str]:
 
 
 def _limits(results: Path) -> Iterator[str]:
-    fit, volume = _read(results / "ixi_tiny.json"), _read(results / "volume.json")
+    fit, volume = (records.read_json(results / f"{name}.json", {}) for name in ("ixi_tiny", "volume"))
     rows = []
     if fit:
-        seconds = fit["seconds"]
-        rows.append(["`skmimood fit` of 90 IXI subjects", f"{seconds['fit'] / 60:.1f} min", fit["commit"]])
+        seconds, commit = fit["seconds"], fit["commit"]
         one = f"{seconds['score_one_scan_with_report']:.0f} s"
-        rows.append(["`skmimood score` of one 120x120x90 scan, with report", one, fit["commit"]])
+        rows.append(["`skmimood fit` of 90 IXI subjects", f"{seconds['fit'] / 60:.1f} min", commit])
+        rows.append(["`skmimood score` of one 120x120x90 scan, with report", one, commit])
     if volume:
-        size = "x".join(map(str, volume["shape"]))
-        rows.append(
-            [f"scoring a {size} volume: peak memory", f"{volume['peak_memory_gb']} GB", volume["commit"]]
-        )
-        rows.append(["`import skmimood`", f"{volume['seconds']['import']} s", volume["commit"]])
+        size, commit = "x".join(map(str, volume["shape"])), volume["commit"]
+        rows.append([f"scoring a {size} volume: peak memory", f"{volume['peak_memory_gb']} GB", commit])
+        rows.append(["`import skmimood`", f"{volume['seconds']['import']} s", commit])
     if rows:
         yield markdown(["two CPU cores", "", "commit"], rows)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text()) if path.exists() else {}

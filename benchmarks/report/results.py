@@ -1,4 +1,4 @@
-"""The result files, read."""
+"""The tables of `accuracy` and `ablation`, read and divided by data set, preset and device."""
 
 from __future__ import annotations
 
@@ -10,19 +10,29 @@ from statistics import mean, stdev
 from benchmarks import records
 
 Rows = Sequence[dict[str, str]]
+Place = dict[str, str]
+
+DATA_TITLES = {
+    "phantom": "Brain phantom (T2)",
+    "lgg": "TCGA-LGG, FLAIR",
+    "ixi-synthetic": "Lesions planted into IXI, T1",
+    "brats": "BraTS",
+    "mslub": "MSLUB",
+    "folder": "Folder of scans and masks",
+}
+
+
+def place_of(level: str, slices: str = "tumour", region: str = "all", split: str = "test") -> Place:
+    """Return the columns that say what a row is of."""
+    return {"level": level, "slices": slices, "region": region, "split": split}
+
+
+PIXELS = place_of("pixel")
 
 
 @dataclass(frozen=True)
 class Run:
-    """All results of one data set, preset and device.
-
-    Attributes
-    ----------
-    dataset, preset, device : str
-        What they are of.
-    rows, runs, intervals, curves, differences : sequence of dict
-        Lines of the tables.
-    """
+    """All results of one data set, preset and device, as lines of the tables."""
 
     dataset: str
     preset: str
@@ -38,7 +48,7 @@ class Run:
     def methods(self) -> list[str]:
         """Names of the methods, the highest mean AP over pixels of tumour slices first."""
         names = dict.fromkeys(row["method"] for row in self.rows)
-        return sorted(names, key=lambda name: -(self.mean(name, "ap", PIXELS) or 0.0))
+        return sorted(names, key=lambda name: -(self.mean(name, "ap") or 0.0))
 
     @property
     def region(self) -> str:
@@ -46,29 +56,27 @@ class Run:
         named = {row["region"] for row in self.rows if row["level"] == "pixel"} - {"all"}
         return min(named, default="all")
 
-    def values(self, method: str, metric: str, place: dict[str, str]) -> list[float]:
+    def values(self, method: str, metric: str, place: Place = PIXELS) -> list[float]:
         """Return a figure of each seed."""
         wanted = {"method": method, **place}
         rows = [row for row in self.rows if wanted.items() <= row.items()]
         return [float(row[metric]) for row in rows if row[metric]]
 
-    def mean(self, method: str, metric: str, place: dict[str, str]) -> float | None:
+    def mean(self, method: str, metric: str, place: Place = PIXELS) -> float | None:
         """Return the mean over seeds, None without any."""
         values = self.values(method, metric, place)
         return mean(values) if values else None
 
-    def interval(self, method: str, metric: str, place: dict[str, str]) -> tuple[float, float] | None:
-        """Return the bootstrap interval of a figure over pixels of test slices."""
+    def interval(self, method: str, metric: str, place: Place = PIXELS) -> tuple[float, float] | None:
+        """Return the bootstrap interval of a figure over pixels of test slices, by the seeds of the mean beside it."""
         wanted = {"method": method, "metric": metric, "slices": place["slices"], "region": place["region"]}
         seeds = {row["seed"] for row in self.rows if row["method"] == method}
-        for row in self.intervals:
-            if set(row["seeds"].split()) != seeds:
-                continue  # of another run than the mean beside it
-            if place["level"] == "pixel" and wanted.items() <= row.items():
+        for row in self.intervals if place["level"] == "pixel" else ():
+            if wanted.items() <= row.items() and set(row["seeds"].split()) == seeds:
                 return float(row["low"]), float(row["high"])
         return None
 
-    def cell(self, method: str, metric: str, place: dict[str, str], *, interval: bool = False) -> str:
+    def cell(self, method: str, metric: str, place: Place = PIXELS, *, interval: bool = False) -> str:
         """Return mean, standard deviation over seeds and, if asked for, the interval, as text."""
         values = self.values(method, metric, place)
         if not values:
@@ -80,25 +88,8 @@ class Run:
         return text if bounds is None else f"{text} [{bounds[0]:.3f}, {bounds[1]:.3f}]"
 
 
-def place_of(level: str, slices: str = "tumour", region: str = "all", split: str = "test") -> dict[str, str]:
-    return {"level": level, "slices": slices, "region": region, "split": split}
-
-
-PIXELS = place_of("pixel")
-
-
-DATA_TITLES = {
-    "phantom": "Brain phantom (T2)",
-    "lgg": "TCGA-LGG, FLAIR",
-    "ixi-synthetic": "Lesions planted into IXI, T1",
-    "brats": "BraTS",
-    "mslub": "MSLUB",
-    "folder": "Folder of scans and masks",
-}
-
-
 def load_runs(results: Path) -> list[Run]:
-    """Read all tables of a folder and divide them by data set, preset and device."""
+    """Read all tables of a folder."""
     runs = []
     for dataset in DATA_TITLES:
         parts = [

@@ -8,110 +8,81 @@ token, and what their speed is measured against.
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import torch
 from sklearn.pipeline import Pipeline
-from torch import Tensor
+from torch import Tensor, nn
 
 from skmimood import TokenizedScans
 from skmimood.maps.residuals import clear_surface, filter_maps, residual_maps, upsample
 from skmimood.networks.marks import longest, unmark
+from skmimood.networks.transformer import TokenTransformer
+from skmimood.networks.weights import load_network
+from skmimood.runtime.device import resolve_device, resolve_precision
 from skmimood.runtime.streams import sampling_uniforms
 from skmimood.tokens.background import mark_background
 
 
-def at_precision(pipeline: Pipeline, precision: str | None) -> Pipeline:
-    """Return a fitted pipeline with the ``precision`` of all its networks changed; itself if that is None."""
-    if precision is None:
-        return pipeline
+def at_precision(pipeline: Pipeline, precision: str) -> Pipeline:
+    """Return a copy of a fitted pipeline with the ``precision`` of all its networks changed."""
     changed = copy.deepcopy(pipeline)
     names = [name for name in changed.get_params() if name.endswith("__precision")]
     return changed.set_params(**dict.fromkeys(names, precision))
 
 
 def plain_restore(pipeline: Pipeline, images: np.ndarray) -> np.ndarray:
-    """Restore slices.
-
-    Parameters
-    ----------
-    pipeline : Pipeline
-        Fitted: a `VQTokenizer`, a token detector and a `MaskedTokenInpainter`.
-    images : ndarray of shape (n, H, W)
-        Slices in [0, 1].
-
-    Returns
-    -------
-    ndarray of shape (n, R, h, w), int64
-        What `MaskedTokenInpainter.restore` returns.
-    """
-    scans, size = pipeline[:-1].transform(images), pipeline[-1].batch_size
-    batches = [scans[start : start + size] for start in range(0, len(scans), size)]
-    return np.concatenate([_restore(pipeline, batch) for batch in batches])
+    """Restore slices (n, H, W) as ``MaskedTokenInpainter.restore`` does; return tokens (n, R, h, w)."""
+    return np.concatenate([_restore(pipeline, batch) for batch in _batches(pipeline, images)])
 
 
-def plain_maps(pipeline: Pipeline, images: np.ndarray, *, precision: str | None = None) -> np.ndarray:
-    """Compute the anomaly maps of slices.
-
-    Parameters
-    ----------
-    pipeline, images
-        See `plain_restore`.
-    precision : {"float32", "bfloat16"}, optional
-        Instead of the pipeline's own; see `at_precision`, which spares copying the networks again in each call.
-
-    Returns
-    -------
-    ndarray of shape (n, H, W), float32
-        What ``pipeline.decision_function`` returns.
-    """
-    pipeline = at_precision(pipeline, precision)
-    scans, size = pipeline[:-1].transform(images), pipeline[-1].batch_size
-    batches = [scans[start : start + size] for start in range(0, len(scans), size)]
+def plain_maps(pipeline: Pipeline, images: np.ndarray) -> np.ndarray:
+    """Compute the anomaly maps (n, H, W) of slices that ``pipeline.decision_function`` returns."""
+    batches = _batches(pipeline, images)
     return np.concatenate([_maps(pipeline[-1], batch, _restore(pipeline, batch)) for batch in batches])
+
+
+def _batches(pipeline: Pipeline, images: np.ndarray) -> Iterator[TokenizedScans]:
+    scans, size = pipeline[:-1].transform(images), pipeline[-1].batch_size
+    return (scans[start : start + size] for start in range(0, len(scans), size))
 
 
 @torch.inference_mode()
 def _restore(pipeline: Pipeline, scans: TokenizedScans) -> np.ndarray:
-    inpainter = pipeline[-1]
+    detector, inpainter = pipeline[-2:].named_steps.values()
+    device = resolve_device(inpainter.device)
+    network = load_network(TokenTransformer, inpainter.config_, inpainter.state_)
+    network = network.to(device).to(resolve_precision(inpainter.precision, device))
     uniforms = sampling_uniforms(
         inpainter.seed_, inpainter.n_restorations, inpainter.n_steps, scans.tokens.shape[1:]
     )
-    device = inpainter._torch_device
     restorations = []
     for draws_of_steps in torch.from_numpy(uniforms).to(device):
         tokens = torch.from_numpy(scans.tokens).to(device)
-        if inpainter.leaves_out_background or pipeline[-2].leaves_out_background:
+        if inpainter.leaves_out_background or detector.leaves_out_background:
             tokens = mark_background(tokens, scans.images, scans.tokenizer.downsampling)
         for draws in draws_of_steps:
-            masks = (_score(pipeline[-2], tokens) > pipeline[-2].threshold) & (tokens >= 0)
-            tokens = _resample(inpainter, tokens, masks, draws)
+            masks = (detector.score_tensor(tokens) > detector.threshold) & (tokens >= 0)
+            hidden = tokens.masked_fill(masks, inpainter.config_["n_outputs"])
+            logits = _logits(network, hidden, inpainter.leaves_out_background).float()
+            tokens = torch.where(masks, _sample(logits / inpainter.temperature, draws), tokens)
         restorations.append(unmark(tokens).cpu().numpy())
     return np.stack(restorations, axis=1)
 
 
-def _score(detector: Any, tokens: Tensor) -> Tensor:
-    if detector.leaves_out_background:
-        return torch.cat([detector._score_tokens(row) for row in tokens.split(1)])
-    return detector._score_tokens(unmark(tokens))
-
-
-def _logits(inpainter: Any, tokens: Tensor) -> Tensor:
+def _logits(network: nn.Module, tokens: Tensor, leaves_out: bool) -> Tensor:
     """Return the logits (n, h, w, K); slices of which tokens are left out pass one by one."""
-    network = inpainter._network()
-    if not inpainter.leaves_out_background:
+    if not leaves_out:
         return network(unmark(tokens))
     return torch.cat([network(row, length=longest(row)) for row in tokens.split(1)])
 
 
-def _resample(inpainter: Any, tokens: Tensor, masks: Tensor, draws: Tensor) -> Tensor:
-    """Sample the masked tokens (n, h, w)."""
-    mask_token = inpainter.config_["n_outputs"]
-    logits = _logits(inpainter, tokens.masked_fill(masks, mask_token)).float()  # (n, h, w, K)
-    cumulative = torch.softmax(logits / inpainter.temperature, dim=-1).cumsum(-1)
-    sampled = (cumulative <= draws[..., None] * cumulative[..., -1:]).sum(-1).clamp(max=mask_token - 1)
-    return torch.where(masks, sampled, tokens)
+def _sample(logits: Tensor, draws: Tensor) -> Tensor:
+    cumulative = torch.softmax(logits, dim=-1).cumsum(-1)
+    sampled = (cumulative <= draws[..., None] * cumulative[..., -1:]).sum(-1)
+    return sampled.clamp(max=logits.shape[-1] - 1)
 
 
 def _maps(inpainter: Any, scans: TokenizedScans, restored: np.ndarray) -> np.ndarray:
@@ -124,11 +95,9 @@ def _maps(inpainter: Any, scans: TokenizedScans, restored: np.ndarray) -> np.nda
         reference, torch.stack(healed, 1), inpainter.residual, inpainter.combination, inpainter.sharpness
     )
     changed = (torch.from_numpy(restored) != own[:, None]).float().mean(1)
-    suspicion = {"changed": changed, "anomaly": torch.from_numpy(scans.anomaly)}.get(
-        inpainter.residual_weight
-    )
-    if suspicion is not None:
-        weights = upsample(suspicion, tokenizer.downsampling, scans.shape[1:])
-        maps = maps * weights.clamp(min=0) ** inpainter.weight_power
+    weights = {"changed": changed, "anomaly": torch.from_numpy(scans.anomaly)}
+    if inpainter.residual_weight in weights:
+        weight = upsample(weights[inpainter.residual_weight], tokenizer.downsampling, scans.shape[1:])
+        maps = maps * weight.clamp(min=0) ** inpainter.weight_power
     maps = filter_maps(maps, inpainter.min_filter, inpainter.mean_filter)
     return clear_surface(maps, scans.images, inpainter.erosion).numpy()

@@ -20,15 +20,7 @@ _PROCESS = Path("/proc/self")
 
 @dataclass(frozen=True)
 class Subject:
-    """Something to be timed.
-
-    Attributes
-    ----------
-    name : str
-        What it is called.
-    run : callable
-        Does it once. A number that it returns is added to its seconds: those of what it left out.
-    """
+    """Something to be timed: ``run`` does it once, and returns the seconds of what it left out, if anything."""
 
     name: str
     run: Callable[[], float | None]
@@ -45,15 +37,7 @@ def maps_of(name: str, estimator: BaseEstimator, images: np.ndarray) -> Subject:
 
 @dataclass
 class Timing:
-    """What was measured of one subject.
-
-    Attributes
-    ----------
-    runs : list of float
-        Seconds of each run that counts.
-    peak_memory : int or None
-        Bytes, the most of all runs; see `measure`.
-    """
+    """Seconds of each run that counts, and the most bytes that any took; see `measure`."""
 
     runs: list[float] = field(default_factory=list)
     peak_memory: int | None = None
@@ -67,21 +51,9 @@ class Timing:
 def interleave(
     subjects: Sequence[Subject], device: torch.device, *, repeats: int, patience: float
 ) -> dict[str, Timing]:
-    """Run all subjects in turn, after a warm-up of each, so that a machine that slows down slows all of them.
+    """Run all subjects in turn, so that a machine that slows down slows all of them; return timings by name.
 
-    Parameters
-    ----------
-    subjects : sequence of Subject
-    device : torch.device
-        Waited for before the clock is read.
-    repeats : int
-        Runs of each that count.
-    patience : float
-        Seconds. What takes longer is run once, without warm-up: its first call matters little then.
-
-    Returns
-    -------
-    dict of name to Timing
+    Each runs ``repeats`` times after a warm-up, but only once if it takes more than ``patience`` seconds.
     """
     timings = {subject.name: Timing() for subject in subjects}
     for number in range(repeats + 1):
@@ -100,14 +72,17 @@ def interleave(
 def measure(run: Callable[[], float | None], device: torch.device) -> tuple[float, int | None]:
     """Return seconds and peak memory in bytes of one run.
 
-    The memory is on CUDA the peak of what is allocated there, weights included; on a CPU by what the process' resident
-    memory rises above its size at the start, and None where the system does not tell.
+    On CUDA the memory is the peak of what is allocated, weights included. On a CPU it is the rise of the process'
+    resident memory, and None where the system does not report it.
     """
     before = _reset_peak(device)
     start = clock(device)
     left_out = run() or 0.0
     seconds = clock(device) - start + left_out
-    return seconds, _peak(device, before)
+    if before is None:
+        return seconds, None
+    is_cuda = device.type == "cuda"
+    return seconds, torch.cuda.max_memory_allocated(device) if is_cuda else _resident("VmHWM") - before
 
 
 def clock(device: torch.device) -> float:
@@ -123,19 +98,15 @@ def memory_kind(device: torch.device) -> str:
 
 
 def peak_resident() -> int:
-    """Return the peak resident memory of this process in bytes.
-
-    Linux counts a parent's memory into what `resource` tells of a process that it has started, so its own file is read.
-    """
+    """Return the peak resident memory of this process in bytes."""
     try:
-        return _resident("VmHWM")
+        return _resident("VmHWM")  # getrusage counts the memory of the process that started this one
     except OSError:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def _reset_peak(device: torch.device) -> int | None:
     if device.type == "cuda":
-        torch.cuda.synchronize(device)
         torch.cuda.reset_peak_memory_stats(device)
         return 0
     try:
@@ -144,12 +115,6 @@ def _reset_peak(device: torch.device) -> int | None:
     except (AttributeError, OSError):
         return None
     return _resident("VmRSS")
-
-
-def _peak(device: torch.device, before: int | None) -> int | None:
-    if before is None:
-        return None
-    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else _resident("VmHWM") - before
 
 
 def _resident(name: str) -> int:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import copy
 import math
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ from torch import Tensor
 from benchmarks.protocol.methods import METHODS, Settings
 from benchmarks.timing.stopwatch import clock
 from skmimood import AnomalousTokenDetector, ScanDetector
-from skmimood.baselines import AutoregressiveRestorer, TokenCritic
+from skmimood.baselines import TokenCritic
 from skmimood.datasets import make_brain_phantom
 from skmimood.networks.causal_transformer import CausalTransformer
 from skmimood.pipeline import PRESET_IMAGE_SIZE
@@ -34,79 +35,30 @@ _BRIEF = {
 
 
 class _EvenScores:
-    """Scores tokens by their rank within the slice, so that a threshold masks the same share at every step.
+    """Scores tokens by their rank within the slice: ``threshold`` is the share that stays, in every slice and step.
 
     What an untrained network finds anomalous would otherwise be gone after the first steps, and with it the work.
     """
 
-    def _score_tokens(self, tokens: Tensor) -> Tensor:
-        scores = super()._score_tokens(tokens).flatten(1)  # type: ignore[misc]
+    def score_tensor(self, tokens: Tensor) -> Tensor:
+        scores = super().score_tensor(tokens).flatten(1)  # type: ignore[misc]
         ranks = scores.argsort(1).argsort(1)
         return ((ranks + 0.5) / ranks.shape[1]).view(tokens.shape)
 
 
 class EvenDetector(_EvenScores, AnomalousTokenDetector):
-    """`AnomalousTokenDetector` of which ``threshold`` is the share of tokens that stay, in every slice and step."""
+    """`AnomalousTokenDetector` with even scores."""
 
 
 class EvenCritic(_EvenScores, TokenCritic):
-    """`TokenCritic` of which ``threshold`` is the share of tokens that stay, in every slice and step."""
-
-
-class _SomePasses:
-    """A `CausalTransformer` that passes over the sequence at every k-th position only, and takes the time of that."""
-
-    def __init__(self, network: CausalTransformer, every: int, clock: Callable[[], float]) -> None:
-        self.network, self.every, self.clock = network, every, clock
-        self.seconds = 0.0
-
-    def logits_at(self, tokens: Tensor, position: int, cache: None) -> Tensor:
-        """Return the logits at the position, or those of one before."""
-        if position % self.every == 0:
-            start = self.clock()
-            self.last = self.network.logits_at(tokens, position, cache)
-            self.seconds += self.clock() - start
-        return self.last
-
-
-class ShareOfPositions(AutoregressiveRestorer):
-    """AR restoration without a cache that computes every k-th of its passes over whole sequences.
-
-    Each pass costs the same, so the seconds of some tell those of all.
-    """
-
-    every = 1
-    seconds = 0.0
-
-    @property
-    def measured_share(self) -> float:
-        """Share of the positions whose pass is computed."""
-        length = self.grid_[0] * self.grid_[1]
-        return math.ceil(length / self.every) / length
-
-    def seconds_left_out(self) -> float:
-        """Return what the other passes would have taken since the last call."""
-        seconds, self.seconds = self.seconds, 0.0
-        return seconds * (1 / self.measured_share - 1)
-
-    def _orderings(self) -> Iterator[tuple[Any, Tensor]]:
-        for network, order in super()._orderings():
-            some = _SomePasses(network, self.every, partial(clock, self._torch_device))
-            yield some, order
-            self.seconds += some.seconds
+    """`TokenCritic` with even scores."""
 
 
 @dataclass(frozen=True)
 class Networks:
-    """The pipelines that are timed, with one tokenizer.
+    """The fitted pipelines that are timed, with one tokenizer, and the side of their slices.
 
-    Attributes
-    ----------
-    mimood, recipe, critic, autoregressive : fitted Pipeline
-        MIM-OOD's restoration as published, the preset as it comes, the paper's restoration behind a Token-Critic, and
-        AR restoration.
-    size : int
-        Side of the slices.
+    MIM-OOD's restoration as published, the preset as it comes, the former behind a Token-Critic, and AR restoration.
     """
 
     mimood: Pipeline
@@ -124,23 +76,10 @@ def build(
     share: float = MASKED_SHARE,
     with_rivals: bool = True,
 ) -> Networks:
-    """Fit the networks of a preset briefly.
+    """Fit the networks of a preset briefly, with R = 4 and T = 8 but for the preset as it comes.
 
-    Parameters
-    ----------
-    preset : {"tiny", "small", "paper"}
-    device : str
-    size : int, optional
-        Side of the slices in pixels, by default the preset's.
-    share : float, default=0.05
-        Of the tokens that are masked at every step; AR replaces about as many.
-    with_rivals : bool, default=True
-        Whether to fit the others besides MIM-OOD as published; else they are unfitted.
-
-    Returns
-    -------
-    Networks
-        With R = 4 and T = 8, but for the preset as it comes.
+    ``size`` is by default the preset's; ``share`` of the tokens are masked at every step, and AR replaces about as
+    many. Without ``with_rivals`` only MIM-OOD as published is fitted.
     """
     size = size or PRESET_IMAGE_SIZE[preset]
     settings = Settings(preset, 0, device)
@@ -155,18 +94,14 @@ def build(
     set_restoration(mimood, share=share).set_params(tokenizer__n_augmentations=0)
     if with_rivals:
         fit_briefly(recipe, images).set_params(detector__threshold=1 - share)
-        tokenizer, inpainter = mimood["tokenizer"], mimood["inpainter"]
-        scans = tokenizer.transform(images)
-        fit_briefly(critic["detector"], scans)
-        critic = Pipeline(
-            [("tokenizer", tokenizer), ("detector", critic["detector"]), ("inpainter", inpainter)]
-        )
-        critic.set_params(detector__threshold=1 - share)
+        scans = mimood["tokenizer"].transform(images)
+        judge = fit_briefly(critic["detector"], scans).set_params(threshold=1 - share)
         restorer = fit_briefly(autoregressive["restorer"], scans)
-        restorer.set_params(
-            n_restorations=4, threshold=float(np.quantile(restorer.token_scores(scans), 1 - share))
-        )
-        autoregressive = Pipeline([("tokenizer", tokenizer), ("restorer", restorer)])
+        nats = float(np.quantile(restorer.token_scores(scans), 1 - share))
+        restorer.set_params(n_restorations=4, threshold=nats)
+        shared = ("tokenizer", mimood["tokenizer"])
+        critic = Pipeline([shared, ("detector", judge), ("inpainter", mimood["inpainter"])])
+        autoregressive = Pipeline([shared, ("restorer", restorer)])
     return Networks(mimood, recipe, critic, autoregressive, size)
 
 
@@ -194,6 +129,43 @@ def share_kept(images: np.ndarray, factor: int) -> float:
     return float((marked >= 0).float().mean())
 
 
+def uncached_share(pipeline: Pipeline, n_positions: int) -> tuple[int, float]:
+    """Return k such that every k-th position is about ``n_positions``, and their share of the sequence."""
+    length = math.prod(pipeline["restorer"].grid_)
+    every = max(1, length // n_positions)
+    return every, math.ceil(length / every) / length
+
+
+def restore_uncached(pipeline: Pipeline, images: np.ndarray, every: int, share: float, device: Any) -> float:
+    """Make AR's maps with every k-th of the passes without a cache; return the seconds that the others would take."""
+    pipeline.set_params(restorer__key_value_cache=False)
+    with some_passes(every, device) as seconds:
+        pipeline.decision_function(images)
+    pipeline.set_params(restorer__key_value_cache=True)
+    return sum(seconds) * (1 / share - 1)
+
+
+@contextmanager
+def some_passes(every: int, device: torch.device) -> Iterator[list[float]]:
+    """Let AR pass over the sequence at every k-th position alone, and yield the seconds of these passes.
+
+    Without a cache each pass costs the same, so the seconds of some tell those of all.
+    """
+    whole = CausalTransformer.logits_at
+    seconds: list[float] = []
+    last: list[Tensor] = []
+
+    def logits_at(network: CausalTransformer, tokens: Tensor, position: int, cache: None) -> Tensor:
+        if position % every == 0:
+            start = clock(device)
+            last[:] = [whole(network, tokens, position, cache)]
+            seconds.append(clock(device) - start)
+        return last[0]
+
+    with mock.patch.object(CausalTransformer, "logits_at", logits_at):
+        yield seconds
+
+
 def fit_briefly(estimator: Any, X: Any) -> Any:
     """Fit with one training step on a few slices, and set the parameters back."""
     given = estimator.get_params()
@@ -202,20 +174,6 @@ def fit_briefly(estimator: Any, X: Any) -> Any:
         warnings.simplefilter("ignore")  # of what one step cannot learn
         estimator.set_params(**brief).fit(X)
     return estimator.set_params(**{name: given[name] for name in brief})
-
-
-def share_of_positions(pipeline: Pipeline, n_positions: int) -> Pipeline:
-    """Return an AR pipeline without a cache that computes about so many of its passes; see `ShareOfPositions`."""
-    restorer = ShareOfPositions(**pipeline["restorer"].get_params())
-    every = max(1, int(np.prod(pipeline["restorer"].grid_)) // n_positions)
-    restorer.__dict__.update(vars(pipeline["restorer"]), every=every, key_value_cache=False)
-    return Pipeline([("tokenizer", pipeline["tokenizer"]), ("restorer", restorer)])
-
-
-def phantoms(n: int, size: int) -> np.ndarray:
-    """Return n slices of a brain, (n, size, size); beyond 32 they repeat."""
-    images, _ = make_brain_phantom(min(n, 32), size=size, random_state=0)
-    return np.resize(images, (n, size, size))
 
 
 def scan_detector(pipeline: Pipeline, size: int) -> ScanDetector:
@@ -234,3 +192,16 @@ def scan_detector(pipeline: Pipeline, size: int) -> ScanDetector:
     fitted.set_params(**{name: given[name] for name in names})
     detector.calibrated_with_ = inference_settings(fitted)  # so that it does not warn
     return detector
+
+
+def phantoms(n: int, size: int) -> np.ndarray:
+    """Return n slices of a brain, (n, size, size); beyond 32 they repeat."""
+    images, _ = make_brain_phantom(min(n, 32), size=size, random_state=0)
+    return np.resize(images, (n, size, size))
+
+
+def synthetic_head(shape: tuple[int, ...]) -> np.ndarray:
+    """Return a striped ball in a volume of this shape, float32."""
+    rows, columns, slices = np.mgrid[tuple(slice(-1, 1, n * 1j) for n in shape)]
+    ball = rows**2 + columns**2 + slices**2 < 0.8
+    return np.where(ball, 100 + 20 * np.sin(9 * rows), 0).astype(np.float32)
