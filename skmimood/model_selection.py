@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -20,6 +21,8 @@ from skmimood.metrics import pixel_average_precision_scorer
 from skmimood.tokens.base import BaseTokenDetector
 from skmimood.tokens.inpainter import MaskedTokenInpainter
 
+Grid = Mapping[str, Sequence[Any]]
+
 
 def restoration_path(
     estimator: Pipeline,
@@ -31,9 +34,9 @@ def restoration_path(
 ) -> Iterator[tuple[dict[str, Any], np.ndarray]]:
     """Compute the maps of every combination of lambda, T and R, from one run a lambda at the largest T and R.
 
-    A restoration after fewer steps, and fewer restorations, are the beginning of a longer run, since restoration r
-    draws from a random stream of its own. So the maps are, but for rounding, those of `decision_function` with
-    these parameters, as with `sklearn.linear_model.lasso_path` at a fraction of the cost.
+    Fewer steps or restorations are the beginning of a longer run, since each restoration has a random stream of its
+    own. So the maps are, up to rounding, those of `decision_function` with these parameters, at a fraction of the cost.
+    The maps of one lambda are in memory together.
 
     Parameters
     ----------
@@ -43,9 +46,9 @@ def restoration_path(
     X : array-like of shape (n, H, W)
         Slices. They are tokenised and scored once.
     thresholds : iterable of float, optional
-        Values of lambda, the detector's ``threshold``; by default the estimator's own alone.
+        Values of lambda, the detector's ``threshold``; by default only the estimator's own.
     n_steps, n_restorations : iterable of int, optional
-        Values of T and of R; by default the estimator's own alone.
+        Values of T and of R; by default only the estimator's own.
 
     Yields
     ------
@@ -59,45 +62,32 @@ def restoration_path(
     InputError
         If the estimator is another, or a value is out of range.
 
-    Notes
-    -----
-    The maps of one lambda are in memory together.
-
     Examples
     --------
     >>> from skmimood import make_mimood_pipeline, restoration_path
     >>> pipeline = make_mimood_pipeline()
     >>> path = restoration_path(pipeline, None, thresholds=[0.01, 0.1], n_steps=[1, 2])  # computed as it is read
     """
-    given = {"thresholds": thresholds, "n_steps": n_steps, "n_restorations": n_restorations}
-    names = _path_names(estimator)
+    given = dict(zip(_path_names(estimator), (thresholds, n_steps, n_restorations), strict=True))
     current = estimator.get_params()
-    grid = {
-        names[kind]: [current[names[kind]]] if values is None else list(values)
-        for kind, values in given.items()
-    }
-    _check_values(estimator, grid)
+    grid = {name: [current[name]] if values is None else list(values) for name, values in given.items()}
+    _check_grid(estimator, grid)
     return _walk(estimator, X, grid)
 
 
-def _walk(
-    estimator: Pipeline, X: Any, grid: Mapping[str, Sequence[Any]]
-) -> Iterator[tuple[dict[str, Any], np.ndarray]]:
+def _walk(estimator: Pipeline, X: Any, grid: Grid) -> Iterator[tuple[dict[str, Any], np.ndarray]]:
     thresholds, n_steps, n_restorations = grid.values()
     scans = estimator[:-1].transform(X)
     for threshold in thresholds:
         maps = estimator[-1].path(
             scans, threshold=threshold, n_steps=n_steps, n_restorations=n_restorations
         )  # (T, R, n, H, W)
-        for i, steps in enumerate(n_steps):
-            for j, restorations in enumerate(n_restorations):
-                yield dict(zip(grid, (threshold, steps, restorations), strict=True)), maps[i, j]
+        for (i, steps), (j, restorations) in itertools.product(enumerate(n_steps), enumerate(n_restorations)):
+            yield dict(zip(grid, (threshold, steps, restorations), strict=True)), maps[i, j]
 
 
-def score_path(
-    estimator: Pipeline, X: Any, grid: Mapping[str, Sequence[Any]], score: Callable[[np.ndarray], Any]
-) -> list[Any]:
-    """Score the maps of every candidate of a grid over lambda, T and R.
+def score_path(estimator: Pipeline, X: Any, grid: Grid, score: Callable[[np.ndarray], Any]) -> list[Any]:
+    """Return ``score(maps (n, H, W))`` of every candidate of a grid over lambda, T and R.
 
     Parameters
     ----------
@@ -107,19 +97,22 @@ def score_path(
         Values of the detector's ``threshold`` and the in-painter's ``n_steps`` and ``n_restorations``, or some of
         them, by their names in the pipeline.
     score : callable
-        Called with the maps (n, H, W) of a candidate.
 
     Returns
     -------
     list
-        What ``score`` returned, in the order of `sklearn.model_selection.ParameterGrid`.
+        In the order of `sklearn.model_selection.ParameterGrid`.
 
     Raises
     ------
     InputError
-        If the grid has another parameter, or `restoration_path` refuses the values.
+        If the grid has another parameter, or a value out of range.
     """
-    path = restoration_path(estimator, X, **_path_arguments(estimator, grid))
+    _check_grid(estimator, grid)
+    thresholds, n_steps, n_restorations = map(grid.get, _path_names(estimator))
+    path = restoration_path(
+        estimator, X, thresholds=thresholds, n_steps=n_steps, n_restorations=n_restorations
+    )
     scored = [({name: parameters[name] for name in grid}, score(maps)) for parameters, maps in path]
     return [
         next(value for parameters, value in scored if parameters == candidate)
@@ -127,17 +120,25 @@ def score_path(
     ]
 
 
+def varies_restorations_alone(estimator: Any, grid: Grid) -> bool:
+    """Return whether `score_path` takes such an estimator and grid."""
+    try:
+        return set(grid) <= set(_path_names(estimator))
+    except InputError:
+        return False
+
+
 class RestorationSearchCV(GridSearchCV):
     """`GridSearchCV` over lambda, T and R that fits once a fold and scores all candidates of a fold by one path.
 
-    Parameters, methods, attributes and ``cv_results_`` are those of `sklearn.model_selection.GridSearchCV`, and so
-    are the scores and the choice; they take a fraction of the time (see `restoration_path`). What differs:
+    Parameters, methods, attributes, ``cv_results_``, scores and choice are those of
+    `sklearn.model_selection.GridSearchCV`; the time is a fraction (see `restoration_path`). What differs:
 
     - the keys of ``param_grid`` are the ``threshold`` of the detector, and ``n_steps`` and ``n_restorations`` of the
-      in-painter; `GridSearchCV` takes any other;
+      in-painter;
     - ``scoring`` is None (pixel average precision) or a callable that returns a number from ``decision_function`` of
-      all slices of a fold, as those of `skmimood.metrics` do, not from masks, whose threshold each candidate's own fit
-      calibrates;
+      all slices of a fold, as those of `skmimood.metrics` do; masks are no use, since each candidate's own fit
+      calibrates their threshold;
     - all candidates of a fold have the time of their one fit, and an equal share of the time of its path;
     - where the path or a scorer fails, all candidates of that fold and grid get ``error_score``.
 
@@ -187,7 +188,14 @@ class RestorationSearchCV(GridSearchCV):
         InputError
             If ``param_grid`` has another parameter or a value out of range, or ``scoring`` is of another kind.
         """
-        grids = self._checked_grids()
+        grids = ParameterGrid(self.param_grid).param_grid  # always a list
+        for grid in grids:
+            _check_grid(self.estimator, grid)
+        if self.scoring is not None and not callable(self.scoring):
+            raise InputError(
+                f"scoring must be None or a callable scorer, as in skmimood.metrics; got {self.scoring!r}. "
+                "GridSearchCV takes names and several metrics."
+            )
         self.multimetric_, self.scorer_ = False, check_scoring(self.estimator, self.scoring)
         cv = check_cv(self.cv, y)
         self.n_splits_ = cv.get_n_splits(X, y, groups)
@@ -207,18 +215,6 @@ class RestorationSearchCV(GridSearchCV):
             self.refit_time_ = time.time() - start
         return self
 
-    def _checked_grids(self) -> list[Mapping[str, Sequence[Any]]]:
-        grids = ParameterGrid(self.param_grid).param_grid  # always a list
-        for grid in grids:
-            _path_arguments(self.estimator, grid)
-            _check_values(self.estimator, grid)
-        if self.scoring is not None and not callable(self.scoring):
-            raise InputError(
-                f"scoring must be None or a callable scorer, as in skmimood.metrics; got {self.scoring!r}. "
-                "GridSearchCV takes names and several metrics."
-            )
-        return grids
-
     def _results(self, candidates: list[dict[str, Any]], scores: Mapping[str, np.ndarray]) -> dict[str, Any]:
         """Return ``cv_results_`` from the times (n_splits,) and the scores of each candidate (n_splits,)."""
         kinds = ["test", "train"] if self.return_train_score else ["test"]
@@ -228,8 +224,7 @@ class RestorationSearchCV(GridSearchCV):
                 "score_time": scores["score_time"][fold] / len(candidates),
                 **{f"{kind}_scores": scores[f"{kind}_{candidate}"][fold] for kind in kinds},
             }
-            for candidate in range(len(candidates))
-            for fold in range(self.n_splits_)
+            for candidate, fold in itertools.product(range(len(candidates)), range(self.n_splits_))
         ]
         return self._format_results(candidates, self.n_splits_, out)
 
@@ -238,7 +233,7 @@ class RestorationSearchCV(GridSearchCV):
 class _PathScorer:
     """Scores all candidates of the grids on one fold: ``{"0": score, "1": ...}``."""
 
-    grids: list[Mapping[str, Sequence[Any]]]
+    grids: list[Grid]
     scorer: Callable[..., float]
     error_score: Any
 
@@ -246,7 +241,7 @@ class _PathScorer:
         scores = [score for grid in self.grids for score in self._scores(estimator, X, y, grid)]
         return {str(candidate): score for candidate, score in enumerate(scores)}
 
-    def _scores(self, estimator: Pipeline, X: Any, y: Any, grid: Mapping[str, Sequence[Any]]) -> list[float]:
+    def _scores(self, estimator: Pipeline, X: Any, y: Any, grid: Grid) -> list[float]:
         try:
             return score_path(estimator, X, grid, lambda maps: self.scorer(_KnownMaps(X, maps), X, y))
         except Exception:
@@ -270,8 +265,8 @@ class _KnownMaps(BaseEstimator):
     def decision_function(self, X: Any) -> np.ndarray:
         if X is not self.X:
             raise InputError(
-                "RestorationSearchCV knows the maps of the whole fold alone, and the scorer asks for other slices. "
-                "Let it choose from their maps, or use GridSearchCV."
+                "RestorationSearchCV has only the maps of the whole fold, and the scorer asks for other slices. Let it "
+                "choose from their maps, or use GridSearchCV."
             )
         return self.maps
 
@@ -279,17 +274,8 @@ class _KnownMaps(BaseEstimator):
         return pixel_average_precision_scorer(self, X, y)
 
 
-def varies_restorations_alone(estimator: Any, grid: Mapping[str, Sequence[Any]]) -> bool:
-    """Return whether `score_path` takes such an estimator and grid."""
-    try:
-        _path_arguments(estimator, grid)
-    except InputError:
-        return False
-    return True
-
-
-def _path_names(estimator: Any) -> dict[str, str]:
-    """Return the names in the pipeline of what `restoration_path` varies, by the names of its arguments."""
+def _path_names(estimator: Any) -> tuple[str, str, str]:
+    """Return the names of lambda, T and R in the pipeline."""
     steps = estimator.steps[-2:] if isinstance(estimator, Pipeline) else []
     kinds = (BaseTokenDetector, MaskedTokenInpainter)
     if len(steps) < 2 or not all(
@@ -300,27 +286,18 @@ def _path_names(estimator: Any) -> dict[str, str]:
             f"make_mimood_pipeline builds it; got {estimator!r}. GridSearchCV takes any estimator."
         )
     (detector, _), (inpainter, _) = steps
-    return {
-        "thresholds": f"{detector}__threshold",
-        "n_steps": f"{inpainter}__n_steps",
-        "n_restorations": f"{inpainter}__n_restorations",
-    }
+    return f"{detector}__threshold", f"{inpainter}__n_steps", f"{inpainter}__n_restorations"
 
 
-def _path_arguments(estimator: Any, grid: Mapping[str, Sequence[Any]]) -> dict[str, Sequence[Any]]:
-    """Return a grid over lambda, T and R as arguments of `restoration_path`."""
+def _check_grid(estimator: Any, grid: Grid) -> None:
+    """Raise `InputError` if a grid has other parameters than lambda, T and R, a value out of range, or no value."""
     names = _path_names(estimator)
-    others = sorted(grid.keys() - names.values())
+    others = sorted(grid.keys() - set(names))
     if others:
         raise InputError(
-            f"A path varies {', '.join(names.values())} and nothing else; got {', '.join(others)}. Use GridSearchCV "
+            f"A path varies {', '.join(names)} and nothing else; got {', '.join(others)}. Use GridSearchCV "
             "for other parameters."
         )
-    return {kind: grid[name] for kind, name in names.items() if name in grid}
-
-
-def _check_values(estimator: Pipeline, grid: Mapping[str, Sequence[Any]]) -> None:
-    """Raise `InputError` if a value of the grid is out of range, or there is none."""
     trial = clone(estimator)
     for name, values in grid.items():
         if not len(values):

@@ -1,7 +1,7 @@
 """Pictures of results: scan, healed scan, anomaly map and mask side by side, on one colour scale.
 
-The figures are plain :class:`matplotlib.figure.Figure` objects that no global state knows of: save them with
-``figure.savefig("scan.png")``, or let a notebook show them.
+Figures are :class:`matplotlib.figure.Figure` objects outside pyplot: save them with ``figure.savefig("scan.png")``, or
+let a notebook show them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import numpy as np
 from skmimood.exceptions import InputError
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
     from skmimood.scans.results import Gallery, ScanResult
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["COLUMNS", "ColourScale", "gallery_tiles", "overlay", "plot_gallery", "plot_scan"]
 
 COLUMNS = ("scan", "healed", "map", "mask")
-"""What the pictures of one slice show, from left to right."""
+"""The pictures of one slice, from left to right."""
 
 COLOUR_MAP = "inferno"
 _MASK_COLOUR = (1.0, 0.62, 0.0)
@@ -42,7 +41,7 @@ class ColourScale:
     threshold : float
         Map value in the middle of the scale: the pixel threshold.
     is_calibrated : bool, default=True
-        Whether ``threshold`` is the pixel threshold, and not a stand-in for one that is infinite.
+        False if ``threshold`` replaces a pixel threshold that is infinite or not positive.
     """
 
     threshold: float
@@ -64,8 +63,8 @@ class ColourScale:
     def of(cls, detector: Any) -> ColourScale:
         """Return the scale of a fitted :class:`skmimood.ScanDetector`.
 
-        It follows from the pixel threshold alone, never from the scans that are shown. If that threshold is
-        infinite or not positive, half the highest score of a healthy pixel takes its place.
+        It depends only on the pixel threshold, not on the scans that are shown. If that is infinite or not positive,
+        half the highest score of a healthy pixel replaces it.
         """
         threshold = float(detector.pixel_threshold_)
         if math.isfinite(threshold) and threshold > 0:
@@ -129,26 +128,22 @@ def plot_gallery(
     from matplotlib.figure import Figure
 
     scale = scale if isinstance(scale, ColourScale) else ColourScale(float(scale))
-    tiles = gallery_tiles(gallery, scale)
-    columns = list(COLUMNS)
+    tiles, columns = gallery_tiles(gallery, scale), list(COLUMNS)
     if truth is not None:
         tiles = np.insert(tiles, 1, overlay(gallery.images, truth, _TRUTH_COLOUR), axis=1)
         columns.insert(1, "known lesion")
     if row_labels is None:
         row_labels = [f"slice {index}" for index in gallery.indices]
-    n_rows, n_columns, height, width = tiles.shape[:4]
-    tall = _SLICE_INCHES * height / width
-    figure = Figure(
-        figsize=(_SLICE_INCHES * n_columns + 1.9, tall * max(n_rows, 1) + 0.5), layout="constrained"
-    )
-    axes = figure.subplots(max(n_rows, 1), n_columns, squeeze=False)
-    for row in range(n_rows):
-        for column in range(n_columns):
-            axes[row, column].imshow(tiles[row, column], interpolation="nearest")
-        axes[row, 0].set_ylabel(_literal(row_labels[row]), fontsize=8)
+    n_rows, n_columns, height, width = max(len(tiles), 1), *tiles.shape[1:4]
+    size = (_SLICE_INCHES * n_columns + 1.9, _SLICE_INCHES * height / width * n_rows + 0.5)
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.subplots(n_rows, n_columns, squeeze=False, subplot_kw={"xticks": [], "yticks": []})
     for ax in axes.flat:
-        ax.set(xticks=[], yticks=[])
         ax.spines[:].set_visible(False)
+    for ax, tile in zip(axes.flat, tiles.reshape(-1, height, width, 3), strict=False):
+        ax.imshow(tile, interpolation="nearest")
+    for ax, label in zip(axes[:, 0], row_labels, strict=False):
+        ax.set_ylabel(_literal(label), fontsize=8)
     for ax, name in zip(axes[0], columns, strict=True):
         ax.set_title(name, fontsize=9)
     _add_colour_bar(figure, axes, scale)
@@ -159,13 +154,8 @@ def plot_gallery(
 
 def gallery_tiles(gallery: Gallery, scale: ColourScale) -> np.ndarray:
     """Return the pictures of a gallery, shape (k, 4, H, W, 3), uint8: scan, healed scan, map and mask."""
-    columns = (
-        _grey(gallery.images),
-        _grey(gallery.healed),
-        _coloured(gallery.maps, scale),
-        overlay(gallery.images, gallery.masks),
-    )
-    return np.stack(columns, axis=1)
+    pictures = _grey(gallery.images), _grey(gallery.healed), _coloured(gallery.maps, scale)
+    return np.stack([*pictures, overlay(gallery.images, gallery.masks)], axis=1)
 
 
 def overlay(
@@ -183,18 +173,17 @@ def overlay(
     -------
     ndarray of shape (k, H, W, 3), uint8
     """
-    from scipy.ndimage import binary_erosion
+    from scipy.ndimage import binary_erosion, generate_binary_structure
 
     masks = np.asarray(masks, dtype=bool)
-    cross = np.array([[[0, 1, 0], [1, 1, 1], [0, 1, 0]]], dtype=bool)  # within slices only
-    outline = masks & ~binary_erosion(masks, cross)
+    outline = masks & ~binary_erosion(masks, generate_binary_structure(2, 1)[np.newaxis])  # within slices
     opacity = np.where(outline, 1.0, np.where(masks, _FILL, 0.0))[..., np.newaxis]
     mixed = (1 - opacity) * _grey(images) + opacity * 255 * np.asarray(colour)
     return mixed.round().astype(np.uint8)
 
 
 def colour_ramp(width: int = 256) -> np.ndarray:
-    """Return the colours from the lowest to the highest value, shape (1, width, 3), uint8."""
+    """Return the colours from the lowest value to the highest, shape (1, width, 3), uint8."""
     return _coloured(np.linspace(0, 2, width)[np.newaxis], ColourScale(1.0))
 
 
@@ -210,7 +199,7 @@ def _coloured(maps: np.ndarray, scale: ColourScale) -> np.ndarray:
     return np.asarray(colours)[..., :3]
 
 
-def _add_colour_bar(figure: Figure, axes: np.ndarray[Any, Any], scale: ColourScale) -> Axes:
+def _add_colour_bar(figure: Figure, axes: np.ndarray[Any, Any], scale: ColourScale) -> None:
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
 
@@ -219,7 +208,6 @@ def _add_colour_bar(figure: Figure, axes: np.ndarray[Any, Any], scale: ColourSca
     middle = f"{scale.threshold:.3g}" + (" (threshold)" if scale.is_calibrated else "")
     bar.set_ticks([0, scale.threshold, scale.highest], labels=["0", middle, f"{scale.highest:.3g}"])
     bar.ax.tick_params(labelsize=7)
-    return bar.ax
 
 
 def _literal(text: str) -> str:

@@ -141,8 +141,9 @@ class FiniteScalarQuantizer(Quantizer):
     @torch.no_grad()
     def initialise(self) -> None:
         """Set the codes: that of a token is its digits in base ``levels``, of which the last changes fastest."""
-        like = {"device": self.codes.device, "dtype": self.codes.dtype}
-        self.codes.copy_(torch.cartesian_prod(*(torch.linspace(-1, 1, n, **like) for n in self.levels)))
+        device, dtype = self.codes.device, self.codes.dtype
+        axes = (torch.linspace(-1, 1, n, device=device, dtype=dtype) for n in self.levels)
+        self.codes.copy_(torch.cartesian_prod(*axes))
 
     def _bound(self, flat: Tensor) -> Tensor:
         return torch.tanh(flat)

@@ -94,5 +94,5 @@ def _content(
         texture = graininess * _grains(image.shape, rng.uniform(0.7, 3), rng)
         return level + texture + rng.uniform(0, 0.5) * (image - image[inside].mean())
     # the other slice, moved
-    shift = [rng.integers(-(side // 3), side // 3 + 1) for side in image.shape]
-    return np.roll(foreign, shift, axis=(0, 1))
+    down, right = (rng.integers(-(side // 3), side // 3 + 1) for side in image.shape)
+    return np.roll(foreign, (down, right), axis=(0, 1))
