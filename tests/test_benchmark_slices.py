@@ -9,11 +9,12 @@ import nibabel as nib
 import numpy as np
 import pytest
 from benchmark_toys import toy_patient, toy_set
+from phantom_layouts import write_layout
 
 from benchmarks.data.planted import Brain, plant
 from benchmarks.data.slices import MAX_SLICES, Prepared, SliceSet, cut, interior, join
 from benchmarks.data.sources import healthy_scans, open_slices, phantom_slices, scans_of
-from skmimood.datasets import LESION_KINDS, write_phantom_dataset
+from skmimood.datasets import LESION_KINDS
 from skmimood.exceptions import InputError
 from skmimood.nifti import read_scan
 
@@ -146,9 +147,7 @@ def test_phantom_patients_are_in_one_split_each_and_have_every_kind_of_lesion():
 def lgg(tmp_path_factory):
     """Write a data set laid out as lgg/: 2 healthy patients to learn from, one each for val and test."""
     folder = tmp_path_factory.mktemp("data") / "lgg"
-    write_phantom_dataset(
-        folder, layout="lgg", n_healthy=2, n_lesions=2, size=32, n_slices=8, lesions="bright", random_state=0
-    )
+    write_layout(folder, "lgg", n_healthy=2, n_lesions=2, size=32, n_slices=8, lesions=["bright"])
     return folder
 
 

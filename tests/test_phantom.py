@@ -1,8 +1,8 @@
-import csv
 import sys
 
 import numpy as np
 import pytest
+from phantom_layouts import write_layout
 from scipy import ndimage
 
 from skmimood import nifti
@@ -233,61 +233,8 @@ def test_rows_run_backwards_and_become_a_forward_axis_in_files(tmp_path):
     assert occupied[:, 1].mean() < -15
 
 
-@pytest.mark.parametrize(
-    ("layout", "names"),
-    [
-        ("flat", ["healthy/sub-001_T2", "patients/sub-101_T2", "patients/sub-101_seg"]),
-        (
-            "brats",
-            [
-                "BraTS2021_00000/BraTS2021_00000_t2",
-                "BraTS2021_00000/BraTS2021_00000_seg",
-                "BraTS2021_00001/BraTS2021_00001_t2",
-                "BraTS2021_00001/BraTS2021_00001_seg",
-            ],
-        ),
-        (
-            "lgg",
-            [
-                "TCGA_PH_0000/TCGA_PH_0000_flair",
-                "TCGA_PH_0000/TCGA_PH_0000_seg",
-                "TCGA_PH_0001/TCGA_PH_0001_flair",
-                "TCGA_PH_0001/TCGA_PH_0001_seg",
-            ],
-        ),
-        (
-            "ixi",
-            [
-                "IXI000-Phantom-0000_T1",
-                "IXI000-Phantom-0000_brainmask",
-                "IXI001-Phantom-0001_T1",
-                "IXI001-Phantom-0001_brainmask",
-                "IXI001-Phantom-0001_seg",
-            ],
-        ),
-    ],
-)
-def test_layouts_name_their_files_as_the_public_sets_do(tmp_path, layout, names):
-    dataset = write_phantom_dataset(
-        tmp_path, layout=layout, n_healthy=1, n_lesions=1, size=32, n_slices=6, random_state=0
-    )
-    written = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.nii.gz")}
-    assert written == {f"{name}.nii.gz" for name in names}
-    assert len(dataset.healthy) == len(dataset.scans) == len(dataset.masks) == 1
-    assert len(dataset.brain_masks) == (2 if layout == "ixi" else 0)
-    if layout in ("lgg", "ixi"):
-        with open(dataset.splits, newline="") as table:
-            rows = list(csv.DictReader(table))
-        assert [row["split"] for row in rows] == ["train", "val" if layout == "lgg" else "test"]
-        assert dataset.healthy[0].name.startswith(rows[0]["subject"])
-    else:
-        assert dataset.splits is None
-
-
 def test_brain_masks_leave_the_skull_out(tmp_path):
-    dataset = write_phantom_dataset(
-        tmp_path, layout="ixi", n_healthy=1, n_lesions=0, size=64, n_slices=8, random_state=0
-    )
+    dataset = write_layout(tmp_path, "ixi", n_healthy=1, n_lesions=0, size=64, n_slices=8)
     scan = nifti.read_scan(dataset.healthy[0])
     brain = nifti.read_labels(dataset.brain_masks[0], scan)
     head = scan.data > 0
@@ -329,7 +276,6 @@ def test_a_directory_that_is_a_file_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "fault"),
     [
-        ({"layout": "bids"}, "layout must be one of flat, brats, .*ixi, mslub; got 'bids'"),
         ({"n_healthy": 0, "n_lesions": 0}, "There must be subjects"),
         ({"lesions": False}, "There must be subjects and lesions"),
         ({"n_lesions": -1}, "n_lesions must be an integer of at least 0"),

@@ -8,7 +8,7 @@ from typing import Any
 # Public name -> module that defines it. Loaded on first use, so that the import stays quick.
 _PUBLIC = {
     "LESION_KINDS": "lesions",
-    "PhantomDataset": "layouts",
+    "PhantomDataset": "phantom_files",
     "ScanSet": "scan_sets",
     "load_brats": "public",
     "load_image_mask_folder": "public",
@@ -18,7 +18,7 @@ _PUBLIC = {
     "make_brain_phantom": "phantom",
     "read_splits": "splits",
     "split_scan_set": "splits",
-    "write_phantom_dataset": "layouts",
+    "write_phantom_dataset": "phantom_files",
 }
 
 __all__ = [*_PUBLIC]

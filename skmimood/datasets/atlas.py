@@ -17,9 +17,7 @@ from skmimood.exceptions import SkmimoodError
 BRAIN_WIDTH, BRAIN_LENGTH = 145.0, 181.0  # mm along x and y, of the template
 _SURFACE_STEP = 2  # mm between the points at which the distances to the brain's surface are kept
 _SURFACE_MARGIN = 40  # mm by which that grid is wider than the brain
-_FIELD_EXTENT = (
-    280.0  # mm: wider than any frame, so that the cosines' mirror symmetry at its ends is never seen
-)
+_FIELD_EXTENT = 280.0  # mm: wider than any frame, so that the mirrored ends of the cosines are never seen
 _CLOSING = 14.0  # mm: gaps narrower than twice this lie inside the skull
 
 
@@ -29,13 +27,7 @@ class MissingTemplateError(SkmimoodError, ImportError):
 
 @dataclass(frozen=True)
 class Frame:
-    """A regular grid of points in the head frame.
-
-    Attributes
-    ----------
-    x, y, z : ndarray of shape (W,), (H,) and (D,)
-        Coordinates in mm of the columns, the rows and the slices.
-    """
+    """A regular grid in the head frame: coordinates in mm of columns x (W,), rows y (H,) and slices z (D,)."""
 
     x: np.ndarray
     y: np.ndarray
@@ -56,15 +48,9 @@ class Frame:
 class Atlas:
     """Tissue shares of an average brain, ready to be sampled anywhere in the head frame.
 
-    Attributes
-    ----------
-    shares : tuple of three ndarray of shape (X, Y, Z), uint8
-        255 times the share of white matter, grey matter and cerebrospinal fluid, on a 1 mm grid.
-    brain_depth, head_depth : ndarray, float32
-        Signed distance in mm to the surface of the brain, and to that of the brain with its gaps closed,
-        positive inside, on a 2 mm grid.
-    origin : tuple of three floats
-        Voxel of the 1 mm grid that is the origin of the head frame.
+    `shares` are 255 times those of white matter, grey matter and cerebrospinal fluid, uint8 (X, Y, Z), on a 1 mm grid
+    whose voxel `origin` is the origin of the head frame. `brain_depth` and `head_depth` are signed distances in mm to
+    the surface of the brain, and of the brain with its gaps closed, positive inside, on a 2 mm grid.
     """
 
     shares: tuple[np.ndarray, np.ndarray, np.ndarray]
@@ -94,19 +80,9 @@ class Atlas:
 def load_atlas(blur: float = 0.0) -> Atlas:
     """Make the atlas from the MNI ICBM152 templates that nilearn carries; once per process, offline.
 
-    Cerebrospinal fluid is what grey and white matter leave of the brain. The average over 152 brains has
-    blurred it, so it is amplified, and all three shares are then sharpened towards those of a single brain.
-
-    Parameters
-    ----------
-    blur : float, default=0
-        Standard deviation in mm of a Gaussian filter, against aliasing on grids much coarser than the
-        templates.
-
-    Raises
-    ------
-    MissingTemplateError
-        If nilearn is not installed.
+    Cerebrospinal fluid is what grey and white matter leave of the brain. The average over 152 brains has blurred it,
+    so it is amplified, and all three shares are then sharpened towards those of a single brain. `blur` is the standard
+    deviation in mm of a Gaussian filter, against aliasing on grids much coarser than the templates.
     """
     if blur > 0:
         sharp = load_atlas()
@@ -159,27 +135,11 @@ def _smoothstep(values: np.ndarray, low: float, high: float) -> np.ndarray:
 def smooth_field(
     frame: Frame, rng: np.random.Generator, *, wavelength: float, n_fields: int = 1
 ) -> np.ndarray:
-    """Draw smooth random functions of space and evaluate them on `frame`.
+    """Draw smooth random functions of space and evaluate them on `frame`: (n_fields, D, H, W), float32.
 
-    Each is a sum of products of cosines in x, y and z with normal coefficients, so its values at a point do
-    not depend on the other points of the frame: a slice of a volume and the same slice alone have the same
-    field.
-
-    Parameters
-    ----------
-    frame : Frame
-        Where to evaluate.
-    rng : numpy.random.Generator
-        Source of the coefficients.
-    wavelength : float
-        Wavelength in mm beyond which the spectrum falls off.
-    n_fields : int, default=1
-        Number of independent functions.
-
-    Returns
-    -------
-    ndarray of shape (n_fields, D, H, W), float32
-        Mean about 0, standard deviation about 1.
+    Each is a sum of products of cosines in x, y and z with normal coefficients, of mean about 0 and standard deviation
+    about 1, whose spectrum falls off beyond `wavelength` mm. The values at a point do not depend on the other points
+    of the frame: a slice of a volume and the same slice alone have the same field.
     """
     spectrum = _spectrum(wavelength)
     shape = (n_fields, *spectrum.shape)

@@ -24,20 +24,9 @@ _OEDEMA = 1.75  # radius of the oedema over that of the ring it surrounds
 
 @dataclass(frozen=True)
 class Lesion:
-    """One lesion on a frame.
+    """One lesion on a frame: its `kind`, `centre` (x, y, z) in mm in the head frame and mean `radius` in mm.
 
-    Attributes
-    ----------
-    kind : str
-        One of `LESION_KINDS`.
-    centre : ndarray of shape (3,)
-        Centre (x, y, z) in mm in the head frame.
-    radius : float
-        Mean radius in mm.
-    depth : ndarray of shape (D, H, W)
-        Depth in mm below the lesion's surface, negative outside.
-    oedema : ndarray of shape (D, H, W) or None
-        The same for the oedema around a ring.
+    `depth` (D, H, W) is that in mm below the lesion's surface, negative outside; `oedema` the same around a ring.
     """
 
     kind: str
@@ -52,23 +41,8 @@ def plan_lesions(
 ) -> list[Lesion]:
     """Draw size, place and shape of the lesions of one sample: one large one, or a few smaller ones.
 
-    Parameters
-    ----------
-    kind : str
-        One of `LESION_KINDS`.
-    frame : Frame
-        Grid of the sample.
-    brain_depth : ndarray of shape (D, H, W)
-        Depth in mm below the surface of the brain.
-    shares : ndarray of shape (3, D, H, W)
-        Shares of white matter, grey matter and fluid.
-    rng : numpy.random.Generator
-        Source of all draws.
-
-    Returns
-    -------
-    list of Lesion
-        At least one, each with its centre on a point of the frame inside the brain.
+    `brain_depth` (D, H, W) is the depth in mm below the surface of the brain, `shares` (3, D, H, W) are those of white
+    matter, grey matter and fluid. Each lesion has its centre on a point of the frame inside the brain.
     """
     smallest, largest = (share * BRAIN_WIDTH for share in _RADII[kind])
     count = 1 if kind in ("ring", "mass") else int(rng.choice([1, 1, 2, 3]))
@@ -112,24 +86,10 @@ def _wavelength(length: float) -> float:
 
 
 def displace(points: np.ndarray, lesion: Lesion, brain_depth: np.ndarray) -> np.ndarray:
-    """Push the surroundings of a mass outwards.
+    """Return the displacement in mm by a mass, from each of `points` (3, D, H, W) to where its tissue came from.
 
-    The mass has destroyed the innermost tissue and pushed the rest aside, and the displacement falls off
-    with the distance from there. It fades towards the surface of the brain: the skull does not give way.
-
-    Parameters
-    ----------
-    points : ndarray of shape (3, D, H, W)
-        Points of the head frame.
-    lesion : Lesion
-        The mass.
-    brain_depth : ndarray of shape (D, H, W)
-        Depth in mm below the surface of the brain.
-
-    Returns
-    -------
-    ndarray of shape (3, D, H, W)
-        Displacement in mm from each point to where its tissue came from.
+    The mass has destroyed the innermost tissue and pushed the rest aside, and the displacement falls off with the
+    distance from there. It fades towards the surface of the brain: the skull does not give way.
     """
     offset = points - lesion.centre[:, None, None, None].astype(np.float32)
     distance = np.maximum(np.sqrt(np.sum(offset**2, axis=0)), 1e-3)
@@ -147,29 +107,10 @@ def paint_lesion(
     levels: Mapping[str, float],
     rng: np.random.Generator,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Paint a lesion into an image without noise.
+    """Paint a lesion into an image (D, H, W) without noise; return the image, and where it was painted (bool).
 
-    Parameters
-    ----------
-    image : ndarray of shape (D, H, W)
-        The anatomy, already displaced by a mass.
-    lesion : Lesion
-        What to paint.
-    frame : Frame
-        Grid of the image.
-    shares : ndarray of shape (3, D, H, W)
-        Shares of white matter, grey matter and fluid.
-    levels : mapping
-        Intensities of "white", "grey" and "csf".
-    rng : numpy.random.Generator
-        Source of intensities and textures.
-
-    Returns
-    -------
-    image : ndarray of shape (D, H, W)
-        Unchanged outside the mask.
-    mask : ndarray of shape (D, H, W), bool
-        Exactly where something was painted.
+    `shares` are as in `plan_lesions`, `levels` the intensities of "white", "grey" and "csf". A mass has displaced the
+    anatomy before.
     """
     brain = shares.sum(axis=0) > 0.5
     mask = (lesion.depth >= 0) & brain

@@ -184,9 +184,8 @@ def _deformed(frame: Frame, rng: np.random.Generator) -> np.ndarray:
     points = np.tensordot(rotation / scale, frame.points(), axes=1)
     points += 2.2 * smooth_field(frame, rng, wavelength=80.0, n_fields=3)
     points += 0.7 * smooth_field(frame, rng, wavelength=28.0, n_fields=3)
-    points[1] -= rng.uniform(3.0, 5.0) * np.tanh(
-        points[0] / 35
-    )  # the hemispheres are shifted against each other
+    # The hemispheres are shifted against each other.
+    points[1] -= rng.uniform(3.0, 5.0) * np.tanh(points[0] / 35)
     centre, extent = (np.array(v).reshape(3, 1, 1, 1) for v in (_VENTRICLE, _VENTRICLE_EXTENT))
     nearness = np.exp(-0.5 * np.sum(((points - centre) / extent) ** 2, axis=0))
     points -= rng.uniform(0.25, 0.45) * nearness * (points - centre)

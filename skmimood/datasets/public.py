@@ -12,8 +12,8 @@ import re
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
-from skmimood.datasets.scan_sets import Origin, ScanSet, find_beside, find_subjects, listing, pair
-from skmimood.exceptions import InputError
+from skmimood.datasets.scan_sets import Origin, ScanSet, find_beside, find_subjects, pair
+from skmimood.exceptions import InputError, listing
 from skmimood.nifti import file_stem, walk_images
 from skmimood.runtime.paths import expand
 
@@ -100,7 +100,7 @@ def load_brats(
     releases = sorted({re.split(r"_|-\d", subject)[0] for subject, _ in found}, key=str.lower)
     if len(releases) > 1:
         raise InputError(
-            f"{os.fspath(root)!r} holds cases of {listing(releases)}. Later releases hold the patients of "
+            f"{os.fspath(root)!r} holds cases of {listing(map(repr, releases))}. Later releases hold the patients of "
             "earlier ones under other names: pass the folder of one release."
         )
     origin = dataclasses.replace(
@@ -310,6 +310,6 @@ def _refuse_orphans(folder: Path, suffix: str, scans: ScanSet) -> None:
     )
     if orphans:
         raise InputError(
-            f"{listing(orphans)} belong to no scan of the same name. Pass modality=, which the names of the "
+            f"{listing(map(repr, orphans))} belong to no scan of the same name. Pass modality=, which the names of the "
             "scans end in, or remove these masks."
         )

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import numbers
 import os
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from skmimood.exceptions import InputError
+from skmimood.exceptions import InputError, listing
 from skmimood.nifti import EXTENSIONS, read_grid, walk_images
 from skmimood.runtime.paths import expand
-
-_NAMED = 5  # how many subjects a message names
 
 
 @dataclass(frozen=True)
@@ -38,10 +37,8 @@ class ScanSet:
     licence : str
         Terms under which the set is published.
     labels : tuple of int or None, default=None
-        Mask values that count as anomalous; None for every value above 0. Whoever reads a mask has to apply
-        them: ``skmimood.nifti.read_labels(mask, scan, labels=scan_set.labels)``. `ScanDetector` counts every
-        value above 0. There is no value for "leave out of the evaluation", such as label 2 of the WMH
-        challenge.
+        Mask values that count as anomalous; None for every value above 0. They have to be applied when a mask is
+        read, ``skmimood.nifti.read_labels(mask, scan, labels=scan_set.labels)``; `ScanDetector` ignores them.
     """
 
     name: str
@@ -69,17 +66,13 @@ class ScanSet:
         missing = [subject for subject in wanted if subject not in present]
         if missing:
             raise InputError(
-                f"{self.name} has no scan of {listing(missing)} among its {len(self)}. "
+                f"{self.name} has no scan of {listing(map(repr, missing))} among its {len(self)}. "
                 "Compare the names with the files, or leave these subjects out."
             )
-        kept = [i for i, subject in enumerate(self.subjects) if subject in wanted]
-        return dataclasses.replace(
-            self,
-            subjects=tuple(self.subjects[i] for i in kept),
-            scans=tuple(self.scans[i] for i in kept),
-            masks=tuple(self.masks[i] for i in kept),
-            brain_masks=tuple(self.brain_masks[i] for i in kept),
-        )
+        is_kept = [subject in wanted for subject in self.subjects]
+        names = ("subjects", "scans", "masks", "brain_masks")
+        columns = {name: tuple(itertools.compress(getattr(self, name), is_kept)) for name in names}
+        return dataclasses.replace(self, **columns)
 
     def check(self) -> None:
         """Compare the headers of all scans and masks; no voxel is read.
@@ -102,17 +95,7 @@ class ScanSet:
 
 @dataclass(frozen=True)
 class Origin:
-    """What the files of a public set are called and where they come from, for messages.
-
-    Attributes
-    ----------
-    name, licence : str
-        As in `ScanSet`.
-    example : str
-        Path of one scan under the root.
-    source : str
-        A sentence: where to get the data and on which terms.
-    """
+    """What a public set is called, an example of its files, where it comes from and its licence, for messages."""
 
     name: str
     example: str
@@ -127,22 +110,7 @@ class Origin:
 def find_subjects(
     root: str | os.PathLike, origin: Origin, subject_of: Callable[[Path], str | None]
 ) -> list[tuple[str, Path]]:
-    """Find the scans under a folder with the subject of each, sorted.
-
-    Parameters
-    ----------
-    root : str or path
-        The folder.
-    origin : Origin
-        What is expected there.
-    subject_of : callable
-        Tells the subject of an image by its path, or None if it is not one of the scans.
-
-    Raises
-    ------
-    InputError
-        If there is no such folder or no such scan in it.
-    """
+    """Find the scans under a folder with the subject of each, sorted; `subject_of` a path is None if it is no scan."""
     folder = expand(root)
     if not folder.is_dir():
         raise origin.error(f"There is no folder {os.fspath(root)!r}")
@@ -173,23 +141,9 @@ def pair(
     labels: Collection[int] | None = None,
     all_or_none: bool = False,
 ) -> ScanSet:
-    """Make a set of scans and the masks that belong to them.
+    """Make a set of scans and the masks that `mask_of` and `brain_mask_of` (subject, scan) find.
 
-    Parameters
-    ----------
-    found : sequence of (str, Path)
-        Subjects and scans.
-    origin, modality, labels
-        As in `ScanSet`.
-    mask_of, brain_mask_of : callable
-        Find the mask of (subject, scan), or None.
-    all_or_none : bool, default=False
-        Refuse that only some scans have a mask, where that is no sign of health.
-
-    Raises
-    ------
-    InputError
-        If a subject has two scans, masks are missing, or `labels` are not positive integers.
+    With `all_or_none`, masks of some scans only are refused, where no mask is no sign of health.
     """
     subjects, scans = (tuple(column) for column in zip(*found, strict=True))
     refuse_repeats(subjects, scans)
@@ -197,8 +151,8 @@ def pair(
     bare = [subject for subject, mask in zip(subjects, masks, strict=True) if mask is None]
     if all_or_none and 0 < len(bare) < len(masks):
         raise InputError(
-            f"{origin.name} has no mask of {listing(bare)}, but masks of the other scans. Get these masks, or "
-            "keep scans without masks in another folder: a missing mask would pass for a healthy scan."
+            f"{origin.name} has no mask of {listing(map(repr, bare))}, but masks of the other scans. Get these "
+            "masks, or keep scans without masks in another folder: a missing mask would pass for a healthy scan."
         )
     return ScanSet(
         name=origin.name,
@@ -222,12 +176,6 @@ def refuse_repeats(subjects: Sequence[str], scans: Sequence[Path]) -> None:
                 "Leave only one of them there, or pass the folder of one."
             )
         first[subject] = scan
-
-
-def listing(names: Sequence[str]) -> str:
-    """Join names for a message: the first five, and the number of the others."""
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return ", ".join(map(repr, names[:_NAMED])) + more
 
 
 def _check_labels(labels: Collection[int]) -> tuple[int, ...]:

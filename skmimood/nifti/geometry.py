@@ -21,23 +21,12 @@ THICK_RATIO = 3.0  # of the sides of voxels that are worth a remark
 _SAME_GRID_VOXELS = 0.1
 _FORM_FIELDS = {
     "sform": ("sform_code", "srow_x", "srow_y", "srow_z"),
-    "qform": (
-        *("qform_code", "quatern_b", "quatern_c", "quatern_d"),
-        *("qoffset_x", "qoffset_y", "qoffset_z"),
-    ),
+    "qform": ("qform_code", "quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z"),
 }
 
 
 class Grid(NamedTuple):
-    """Where a volume's voxels lie.
-
-    Attributes
-    ----------
-    shape : tuple of three int
-        Number of voxels along the three voxel axes.
-    affine_mm : ndarray of shape (4, 4), float64
-        Affine in millimetres.
-    """
+    """Where a volume's voxels lie: its shape, and the affine (4, 4) in millimetres."""
 
     shape: tuple[int, int, int]
     affine_mm: np.ndarray
@@ -52,7 +41,7 @@ class Grid(NamedTuple):
 
 
 class Geometry(NamedTuple):
-    """What is believed of a header: affine (4, 4) in its own unit, a fresh header with it, and remarks."""
+    """What is used of a header: affine (4, 4) in its own unit, a fresh header with it, and remarks."""
 
     affine: np.ndarray
     header: Nifti1Header
@@ -61,8 +50,7 @@ class Geometry(NamedTuple):
     @property
     def affine_mm(self) -> np.ndarray:
         """Affine in millimetres, ndarray of shape (4, 4)."""
-        unit = mm_per_unit(self.header)
-        return np.diag([unit, unit, unit, 1.0]) @ self.affine
+        return in_millimetres(self.affine, self.header)
 
 
 def read_geometry(
@@ -70,24 +58,10 @@ def read_geometry(
 ) -> Geometry:
     """Take the first sound affine of a header or image, first its sform, then its qform.
 
-    Voxel sizes (``pixdim``) that are not positive numbers discredit the qform, which is made with them, but
-    not the sform. They are believed alone only where neither form is declared.
-
-    Parameters
-    ----------
-    source : Nifti1Header or nibabel image
-        An image's own affine replaces the first form of its header.
-    name : str
-        What to call the scan in errors.
-    shape : tuple of int
-        Shape that the fresh header announces.
-    axes : tuple of int
-        Number of voxels along the three voxel axes.
-
-    Raises
-    ------
-    ScanReadError
-        If no affine is sound.
+    An image's own affine replaces the first form of its header. Voxel sizes (``pixdim``) that are not positive numbers
+    discredit the qform, which is made with them, but not the sform. They are used alone only where neither form is
+    declared. The fresh header has `shape`; `axes` are the numbers of voxels along the three voxel axes. With no sound
+    affine, ScanReadError is raised.
     """
     header = source if isinstance(source, Nifti1Header) else _header_of(source)
     zooms = np.asarray(header["pixdim"][1 : min(int(header["dim"][0]), 3) + 1], dtype=float)
@@ -110,16 +84,25 @@ def read_geometry(
         remarks = [f"voxel sizes {sizes} in the header are impossible; those of the {chosen} are used"]
     fresh = _geometry_only(header, shape, broken)
     if not zooms_are_sound:
-        fresh["pixdim"][1:4] = np.sqrt((affine[:3, :3] ** 2).sum(axis=0))
+        fresh["pixdim"][1:4] = voxel_sizes(affine)
     sform, qform = affines.get("sform"), affines.get("qform")
     if not broken and sform is not None and qform is not None and _disagree(sform, qform, axes):
         remarks.append("sform and qform disagree; the sform is used")
     return Geometry(np.array(affine, dtype=np.float64), fresh, (*remarks, *_oddities(affine, header, axes)))
 
 
-def mm_per_unit(header: Nifti1Header) -> float:
-    """Millimetres in one unit of the header's spatial coordinates."""
+def in_millimetres(affine: np.ndarray, header: Nifti1Header) -> np.ndarray:
+    """Return an affine in the header's spatial unit as one in millimetres."""
+    return np.diag([*[_mm_per_unit(header)] * 3, 1.0]) @ affine
+
+
+def _mm_per_unit(header: Nifti1Header) -> float:
     return _MM_PER_UNIT.get(int(header["xyzt_units"]) & 7, 1.0)
+
+
+def voxel_sizes(affine: np.ndarray) -> np.ndarray:
+    """Return the distances between neighbouring voxels along the three voxel axes, in the unit of the affine."""
+    return np.sqrt((affine[:3, :3] ** 2).sum(axis=0))
 
 
 def box_corners(shape: tuple[int, ...], margin: float) -> np.ndarray:
@@ -133,7 +116,7 @@ def apply_affine(affine: np.ndarray, points: np.ndarray) -> np.ndarray:
 
 
 def _affines_of(header: Nifti1Header, zooms_are_sound: bool) -> dict[str, np.ndarray | None]:
-    """Return the declared forms in the order in which they are believed; None for one that cannot be computed."""
+    """Return the declared forms in the order in which they are used; None for one that cannot be computed."""
     affines: dict[str, np.ndarray | None] = {}
     if int(header["sform_code"]) != 0:
         affines["sform"] = header.get_sform()
@@ -151,10 +134,10 @@ def _fault_of(affine: np.ndarray | None, header: Nifti1Header, axes: tuple[int, 
         return "has a damaged header: its qform is no rotation. Repair its sform or qform."
     if not np.isfinite(affine).all():
         return "has no finite affine. Repair its sform or qform."
-    lengths = np.sqrt((affine[:3, :3] ** 2).sum(axis=0))
+    lengths = voxel_sizes(affine)
     if (lengths == 0).any() or abs(np.linalg.det(affine[:3, :3] / lengths)) < 1e-3:
         return "has a singular affine: its axes do not span space. Repair its sform or qform."
-    spacing = lengths * mm_per_unit(header)
+    spacing = lengths * _mm_per_unit(header)
     extended = spacing[np.array(axes) > 1]
     if ((extended < _VOXEL_MM[0]) | (extended > _VOXEL_MM[1])).any():
         return f"has implausible voxels of {_sizes(spacing)} mm. Repair its affine or its units."
@@ -163,12 +146,12 @@ def _fault_of(affine: np.ndarray | None, header: Nifti1Header, axes: tuple[int, 
 
 def _oddities(affine: np.ndarray, header: Nifti1Header, axes: tuple[int, int, int]) -> list[str]:
     """Say what is odd about an affine that can be worked with."""
-    lengths = np.sqrt((affine[:3, :3] ** 2).sum(axis=0))
     odd = []
-    cosines = (affine[:3, :3] / lengths).T @ (affine[:3, :3] / lengths) - np.eye(3)
+    directions = affine[:3, :3] / voxel_sizes(affine)
+    cosines = directions.T @ directions - np.eye(3)
     if np.abs(cosines).max() > _SHEAR_COSINE:
         odd.append("the affine is sheared; the scan is worked on along its own axes")
-    spacing = lengths * mm_per_unit(header)
+    spacing = voxel_sizes(affine) * _mm_per_unit(header)
     extended = spacing[np.array(axes) > 1]
     if extended.size and extended.max() / extended.min() >= THICK_RATIO:
         odd.append(f"voxels of {_sizes(spacing)} mm are anisotropic")
@@ -178,7 +161,7 @@ def _oddities(affine: np.ndarray, header: Nifti1Header, axes: tuple[int, int, in
 def _disagree(sform: np.ndarray, qform: np.ndarray, axes: tuple[int, int, int]) -> bool:
     corners = box_corners(axes, 0.0)
     distance = np.abs(apply_affine(sform, corners) - apply_affine(qform, corners)).max()
-    return bool(distance > _DISAGREEMENT_VOXELS * np.sqrt((sform[:3, :3] ** 2).sum(axis=0)).min())
+    return bool(distance > _DISAGREEMENT_VOXELS * voxel_sizes(sform).min())
 
 
 def _geometry_only(header: Nifti1Header, shape: tuple[int, ...], broken: Collection[str]) -> Nifti1Header:
@@ -200,7 +183,7 @@ def _header_of(image: SpatialImage) -> Nifti1Header:
     header = Nifti1Header()
     header.set_data_shape(image.shape)
     if image.affine is not None and np.isfinite(image.affine).all():
-        header["pixdim"][1:4] = np.sqrt((image.affine[:3, :3] ** 2).sum(axis=0))
+        header["pixdim"][1:4] = voxel_sizes(image.affine)
         header.set_sform(image.affine, code="aligned")
         header.set_xyzt_units("mm")
     return header

@@ -14,7 +14,7 @@ from nibabel.nifti1 import Nifti1Header
 from nibabel.nifti2 import Nifti2Header
 
 from skmimood.exceptions import InputError, ScanReadError, ScanWriteError
-from skmimood.nifti.geometry import Grid, mm_per_unit
+from skmimood.nifti.geometry import Grid, in_millimetres, voxel_sizes
 from skmimood.nifti.names import EXTENSIONS, Source, file_name, scan_id
 from skmimood.nifti.reading import read_volume
 from skmimood.runtime.paths import expand
@@ -32,9 +32,9 @@ class Scan:
     id : str
         What the scan is called: see :func:`skmimood.nifti.scan_ids`.
     data : ndarray of shape (X, Y, Z), float32
-        Finite intensities in the file's own voxel order; NaN and infinities have become background.
+        Finite intensities; NaN and infinities have become background.
     affine : ndarray of shape (4, 4), float64
-        The input's own affine, unchanged, in the input's own spatial unit.
+        The input's own affine, in its own spatial unit.
     invalid : ndarray of shape (X, Y, Z), bool, or None
         Voxels that were NaN or infinite; None if there were none.
     shape : tuple of int
@@ -56,8 +56,7 @@ class Scan:
     @property
     def affine_mm(self) -> np.ndarray:
         """Affine in millimetres, ndarray of shape (4, 4)."""
-        unit = 1.0 if self.header is None else mm_per_unit(self.header)
-        return np.diag([unit, unit, unit, 1.0]) @ self.affine
+        return self.affine if self.header is None else in_millimetres(self.affine, self.header)
 
     @property
     def grid(self) -> Grid:
@@ -67,7 +66,7 @@ class Scan:
     @property
     def spacing(self) -> np.ndarray:
         """Distance in mm between neighbouring voxels along the three voxel axes, ndarray of shape (3,)."""
-        return np.sqrt((self.affine_mm[:3, :3] ** 2).sum(axis=0))
+        return voxel_sizes(self.affine_mm)
 
 
 def read_scan(
@@ -97,11 +96,6 @@ def read_scan(
     name : str, optional
         What to call the scan; by default what :func:`skmimood.nifti.scan_id` calls it.
 
-    Returns
-    -------
-    Scan
-        With ``data`` of shape (X, Y, Z), float32.
-
     Raises
     ------
     ScanReadError
@@ -109,9 +103,8 @@ def read_scan(
     """
     name = name or scan_id(source, index)
     file = file_name(source) or name
-    raw = read_volume(source, file, max_bytes, volume)
-    remarks = raw.warnings
-    invalid = ~np.isfinite(raw.voxels)
+    voxels, geometry, shape, remarks = read_volume(source, file, max_bytes, volume)
+    invalid = ~np.isfinite(voxels)
     share = float(invalid.mean())
     if share > max_invalid or share == 1:
         raise ScanReadError(
@@ -120,18 +113,11 @@ def read_scan(
             "Replace them by the background value.",
         )
     if share:
-        background = _background_level(raw.voxels[~invalid])
-        raw.voxels[invalid] = background
+        background = _background_level(voxels[~invalid])
+        voxels[invalid] = background
         remarks += (f"{int(invalid.sum())} NaN or infinite voxels were taken as {background:g}",)
-    return Scan(
-        id=name,
-        data=raw.voxels,
-        affine=raw.geometry.affine,
-        invalid=invalid if share else None,
-        shape=raw.shape,
-        warnings=remarks,
-        header=raw.geometry.header,
-    )
+    affine, header = geometry.affine, geometry.header
+    return Scan(name, voxels, affine, invalid if share else None, shape, remarks, header)
 
 
 def make_image(values: np.ndarray, like: Scan, *, dtype: Any = np.float32) -> nib.Nifti1Image:
@@ -178,7 +164,6 @@ def write_image(image: nib.Nifti1Image, path: str | os.PathLike, *, overwrite: b
     Parameters
     ----------
     image : nibabel.Nifti1Image
-        What to write.
     path : str or path
         Must end in ``.nii`` or ``.nii.gz``; its folder must exist.
     overwrite : bool
@@ -199,7 +184,12 @@ def write_image(image: nib.Nifti1Image, path: str | os.PathLike, *, overwrite: b
     temporary = path.with_name(f".skmimood-{secrets.token_hex(8)}.tmp")
     try:
         with open(temporary, "xb") as raw:
-            _serialize(image, raw, zipped=path.name.lower().endswith(".gz"))
+            if path.name.lower().endswith(".gz"):
+                # No name and no time in the gzip header: they would betray the path and make equal images differ.
+                with gzip.GzipFile(filename="", mode="wb", fileobj=raw, compresslevel=4, mtime=0) as stream:
+                    image.to_file_map({"image": nib.FileHolder(fileobj=stream)})
+            else:
+                image.to_file_map({"image": nib.FileHolder(fileobj=raw)})
             raw.flush()
             os.fsync(raw.fileno())
         os.replace(temporary, path)
@@ -210,15 +200,6 @@ def write_image(image: nib.Nifti1Image, path: str | os.PathLike, *, overwrite: b
         ) from None
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def _serialize(image: nib.Nifti1Image, raw: Any, *, zipped: bool) -> None:
-    if not zipped:
-        image.to_file_map({"image": nib.FileHolder(fileobj=raw)})
-        return
-    # No name and no time in the gzip header: they would betray the path and make equal images differ.
-    with gzip.GzipFile(filename="", mode="wb", fileobj=raw, compresslevel=4, mtime=0) as stream:
-        image.to_file_map({"image": nib.FileHolder(fileobj=stream)})
 
 
 def _background_level(values: np.ndarray) -> float:

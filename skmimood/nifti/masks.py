@@ -88,31 +88,15 @@ def read_mask(
     labels: Collection[int] | None = None,
     max_bytes: int = DEFAULT_MAX_BYTES,
 ) -> Mask:
-    """Read a mask onto the grid of a scan.
+    """Read a mask onto the grid of a scan; source, like, labels and max_bytes are as in `read_labels`.
 
-    Of two plateaus, the higher is the mask, whatever its value; small deviations, as scaled headers and
-    interpolation leave them, change nothing. Of several whole numbers, classes, all above 0 count. Values
-    between the plateaus are probabilities, from 0 to 1, to 100 or to 255 or the plateau, and count from one
-    half.
+    Of two plateaus, the higher is the mask, whatever its value; small deviations, as scaled headers and interpolation
+    leave them, change nothing. Of several whole numbers, classes, all above 0 count. Values between the plateaus are
+    probabilities, from 0 to 1, to 100 or to 255 or the plateau, and count from one half. Graded masks of another grid
+    are interpolated, then compared with one half; of all others, each voxel takes the nearest value.
 
-    Parameters
-    ----------
-    source, like, labels, max_bytes
-        As in `read_labels`.
-    kind : {"lesion", "brain"}
-        Of a brain, one solid mask is expected: several classes are remarked on, and a mask without plateau is
-        refused. Lesions may be small, soft or absent. Masks that are set in the corners are remarked on.
-
-    Returns
-    -------
-    Mask
-        Graded masks of another grid are interpolated, then compared with one half; of all others, each voxel
-        takes the nearest value.
-
-    Raises
-    ------
-    ScanReadError
-        As `read_labels`.
+    Of a brain (`kind`), one solid mask is expected: several classes are remarked on, and a mask without plateau is
+    refused. Lesions may be small, soft or absent. Masks that are set in the corners are remarked on.
     """
     name = file_name(source) or f"labels of {like.id}"
     raw = read_volume(source, name, max_bytes, None)
@@ -163,7 +147,8 @@ def _read_values(values: np.ndarray, name: str, kind: str) -> _Reading:
     if n_classes and (
         n_classes <= _FEW_CLASSES or (not (unit and top >= _LEAST_PERCENT) and _is_in_patches(values))
     ):
-        return _several_classes(kind, n_classes)
+        is_odd = kind == "brain" and n_classes > 1
+        return _Reading(0.5, remark=f"the brain mask holds {n_classes} classes; all count as brain" * is_odd)
     is_usual = unit in (1.0, 100.0, 255.0)
     if unit is None and kind == "lesion":
         unit = _unit_of_soft_lesions(values, top)
@@ -187,12 +172,6 @@ def _two_values(top: float, share: float) -> _Reading:
     if share > 0.5:  # zeros that a scaled header has moved
         return _Reading(1.0)
     return _Reading(top / 2, False, f"the mask's values are 0 and {top:g}; the higher counts as set")
-
-
-def _several_classes(kind: str, n_classes: int) -> _Reading:
-    if kind == "lesion" or n_classes < 2:
-        return _Reading(0.5)
-    return _Reading(0.5, False, f"the brain mask holds {n_classes} classes; all of them count as brain")
 
 
 def _find_plateau(positive: np.ndarray, top: float) -> float | None:

@@ -1,8 +1,8 @@
-"""Bounded, header-first reading of one volume: no header is believed until it has been checked.
+"""Bounded reading of one volume: no header is used before it has been checked.
 
-Tried on nibabel 5.4: it loads files with a wrong checksum, negative or zero dimensions or an affine of NaN
-without a word, and allocates whatever a header announces. So nibabel parses the header, it is judged here,
-and exactly the voxels it announces are read in small blocks; gzip is then followed to its checksum.
+nibabel (5.4) loads files with a wrong checksum, negative or zero dimensions or an affine of NaN without a warning, and
+allocates whatever a header announces. So nibabel parses the header, it is checked here, and exactly the voxels that
+it announces are read in small blocks; gzip is then read to its checksum.
 """
 
 from __future__ import annotations
@@ -38,7 +38,13 @@ _FAULTS = (
     *(OSError, EOFError, zlib.error, MemoryError, OverflowError, ValueError, TypeError, KeyError),
     *(HeaderDataError, ImageFileError, np.linalg.LinAlgError),
 )
-# nibabel tells on stderr what it repairs in a header; what matters of it is raised here instead.
+_EXPLANATIONS: dict[tuple[type[BaseException], ...], str] = {
+    (FileNotFoundError,): "does not exist, or is a broken link. Check the path.",
+    (EOFError,): "is truncated. Copy or download it again.",
+    (gzip.BadGzipFile, zlib.error): "is corrupt (checksum or gzip stream). Copy or download it again.",
+    (MemoryError,): "needs more memory than there is. Lower max_bytes or free memory.",
+}
+# nibabel prints to stderr what it repairs in a header; what matters of it is raised here instead.
 _QUIET = logging.Logger("skmimood.quiet")
 _QUIET.addHandler(logging.NullHandler())
 
@@ -72,14 +78,7 @@ def read_volume(
 
 
 def read_grid(path: str | os.PathLike, *, name: str | None = None) -> Grid:
-    """Read where the voxels of a NIfTI file lie, from its header alone.
-
-    Parameters
-    ----------
-    path : str or path
-        A NIfTI-1 or NIfTI-2 file, plain or gzip.
-    name : str, optional
-        What to call the file in errors; by default its name.
+    """Read where the voxels of a NIfTI file lie, from its header alone; `name` is what errors call it.
 
     Raises
     ------
@@ -259,14 +258,9 @@ def _read_image(image: SpatialImage, name: str, max_bytes: int, volume: int | No
 
 
 def _explain(error: BaseException) -> str:
-    if isinstance(error, FileNotFoundError):
-        return "does not exist, or is a broken link. Check the path."
-    if isinstance(error, EOFError):
-        return "is truncated. Copy or download it again."
-    if isinstance(error, (gzip.BadGzipFile, zlib.error)):
-        return "is corrupt (checksum or gzip stream). Copy or download it again."
-    if isinstance(error, MemoryError):
-        return "needs more memory than there is. Lower max_bytes or free memory."
+    for kinds, text in _EXPLANATIONS.items():
+        if isinstance(error, kinds):
+            return text
     if isinstance(error, OSError):
         fault = error.strerror or "truncated or damaged"
         return f"cannot be read ({fault}). Check the file and its permissions."

@@ -1,4 +1,7 @@
-"""Which voxels are head or brain, told from the background around them."""
+"""Which voxels of a volume, in any unit, are head or brain, told from the background around them.
+
+Of slices that are already scaled to [0, 1], `skmimood.preprocessing.heads` tells the same by one fixed threshold.
+"""
 
 from __future__ import annotations
 
@@ -30,20 +33,19 @@ _BOX_SHARE = 0.95  # of its bounding box, which a field of view with straight si
 def foreground_mask(data: np.ndarray) -> np.ndarray:
     """Find the head, or the brain if the skull has been stripped.
 
-    The background is what the border of the frame mostly shows: the commonest level there of the slightly smoothed
-    volume, where faces, edges and corners of the frame have an equal say, so that a head that is cut by several
-    faces does not outvote the air at the corners, and clipped or rounded values do not outvote noise. Noise is told
-    from tissue by half of Otsu's threshold of the deviations from that level; where noise would reach it, the volume
-    is smoothed first. If the background is one value and the dark part holds hardly any other, or there are values
-    on both sides of it (stripped and z-scored scans), all that differs from it is foreground.
-
-    A background of one value may be padding with air inside. So the same is asked of what it surrounds, and the
-    answer taken if it parts a body from something even, darker, and thicker than a rind of skull or CSF.
+    The background is the commonest level at the border of the slightly smoothed volume, where faces, edges and corners
+    of the frame have equal weights: a head that is cut by several faces does not outvote the air at the corners, and
+    clipped or rounded values do not outvote noise. Noise is told from tissue by half of Otsu's threshold of the
+    deviations from that level; where noise would reach it, the volume is smoothed first. If the background is one
+    value and the dark part holds hardly any other, or there are values on both sides of it (stripped and z-scored
+    scans), all that differs from it is foreground. A background of one value may be padding with air inside. So the
+    same is done with what it surrounds, and the result taken if it parts a body from something even, darker, and
+    thicker than a rind of skull or CSF.
 
     The largest part is kept, with large parts that touch it but for a gap of one voxel, and what they enclose in any
     of the three planes. The result depends neither on unit and offset of the intensities nor on the orientation of
-    the volume. Where tissue fills so much of the border that air has no majority at its edges and corners, nothing
-    can be told.
+    the volume. Where tissue fills so much of the border that air has no majority at its edges and corners, the
+    result is arbitrary.
 
     Parameters
     ----------
@@ -80,22 +82,11 @@ def _equal_say(n_faces: np.ndarray) -> np.ndarray:
 def _body(
     data: np.ndarray, region: np.ndarray | None, border: np.ndarray, weights: np.ndarray, n_smoothed: int = 0
 ) -> tuple[np.ndarray, float]:
-    """Part the body in a region from its background.
+    """Part the body in a region (None: the whole frame) from its background.
 
-    Parameters
-    ----------
-    data : ndarray of shape (X, Y, Z), float32
-    region : ndarray of shape (X, Y, Z), bool, or None for the whole frame
-    border : ndarray of shape (X, Y, Z), int
-        How often each voxel counts where the background's value is sought; 0 but at the region's border.
-    weights : ndarray of shape (n,)
-        The say of the voxels of the border where its level is sought.
-
-    Returns
-    -------
-    mask : ndarray of shape (X, Y, Z), bool
-    contrast : float
-        Between background and the rest if the background is of one value, else 0.
+    `border` says how often each voxel counts where the background's value is sought, 0 but at the region's border;
+    `weights` (n,) are those of its voxels where the background's level is sought. Return the mask, and the contrast
+    between background and the rest if the background is of one value, else 0.
     """
     nothing = np.zeros(data.shape, dtype=bool), 0.0
     inside = slice(None) if region is None else region

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -36,12 +37,6 @@ def in_plane_extent(scan: Scan, foreground: np.ndarray | None, plane: Plane = "a
     foreground : ndarray of shape (X, Y, Z), bool, or None
         None means the whole volume.
     plane : {"axial", "coronal", "sagittal"}
-        Which slices to look at.
-
-    Returns
-    -------
-    tuple of float
-        ``(height_mm, width_mm)``.
 
     Raises
     ------
@@ -70,16 +65,15 @@ def find_better_plane(scan: Scan, plane: Plane) -> Plane | None:
 class GridPlan:
     """How the slices of one scan are brought to the network's grid, and how its maps are brought back.
 
-    Slices run towards the patient's head (axial), front (coronal) or right (sagittal). In an axial slice rows
-    run from the front to the back and columns from the patient's left to the right, without a radiologist's
-    mirroring; in a coronal slice rows run from top to bottom and columns from left to right; in a sagittal
-    slice rows run from top to bottom and columns from back to front. Directions are those closest to the
-    voxel axes: oblique scans stay on their voxel grid. Nothing is resampled through the slices.
+    Slices run towards the patient's head (axial), front (coronal) or right (sagittal). In an axial slice rows run from
+    the front to the back and columns from the patient's left to the right, without a radiologist's mirroring; in a
+    coronal slice rows run from top to bottom and columns from left to right; in a sagittal slice rows run from top to
+    bottom and columns from back to front. Directions are those closest to the voxel axes: oblique scans stay on their
+    voxel grid. Nothing is resampled through the slices.
 
     Attributes
     ----------
     plane : {"axial", "coronal", "sagittal"}
-        Which slices are taken.
     shape : tuple of int
         Shape (X, Y, Z) of the scan.
     axes : tuple of int
@@ -124,15 +118,10 @@ class GridPlan:
         foreground : ndarray of shape (X, Y, Z), bool, or None
             The frame is centred on the bounding box of its `main_parts`; None means the whole volume.
         plane : {"axial", "coronal", "sagittal"}
-            Which slices to take.
         spacing : float
             Size of the network's pixels in mm.
         size : tuple of int
             Height and width of its slices in pixels. What does not fit is cropped, what is missing is 0.
-
-        Returns
-        -------
-        GridPlan
 
         Raises
         ------
@@ -155,16 +144,9 @@ class GridPlan:
                 step, origin = 1.0, float(np.floor(origin + 0.5))
             steps.append(step)
             origins.append(origin)
-        return cls(
-            plane=plane,
-            shape=(scan.data.shape[0], scan.data.shape[1], scan.data.shape[2]),
-            axes=axes,
-            flips=flips,
-            step=(steps[0], steps[1]),
-            origin=(origins[0], origins[1]),
-            size=(int(size[0]), int(size[1])),
-            slice_thickness=float(scan.spacing[axes[0]]),
-        )
+        shape, (height, width) = scan.data.shape, map(int, size)
+        thickness = float(scan.spacing[axes[0]])
+        return cls(plane, shape, axes, flips, tuple(steps), tuple(origins), (height, width), thickness)
 
     @property
     def n_slices(self) -> int:
@@ -172,28 +154,15 @@ class GridPlan:
         return self.shape[self.axes[0]]
 
     def forward(self, volume: np.ndarray, *, order: int = 1) -> np.ndarray:
-        """Bring a volume to the network's grid.
+        """Bring a volume (X, Y, Z) to the network's grid: (n_slices, H, W), float32.
 
-        Parameters
-        ----------
-        volume : ndarray of shape (X, Y, Z)
-            Anything on the scan's voxels.
-        order : {0, 1}
-            0 takes the nearest voxel (for masks); 1 interpolates linearly, and averages where pixels are
-            larger than voxels.
-
-        Returns
-        -------
-        ndarray of shape (n_slices, H, W), float32
-            0 where the frame reaches beyond the scan.
+        Order 0 takes the nearest voxel (for masks); 1 interpolates linearly, and averages where pixels are larger than
+        voxels. 0 where the frame reaches beyond the scan.
         """
         if volume.shape != self.shape:
             raise InputError(f"The volume must have the scan's shape {self.shape}; got {volume.shape}.")
         weights = [
-            _weights(n_pixels, self.shape[axis], origin, step, order)
-            for n_pixels, axis, origin, step in zip(
-                self.size, self.axes[1:], self.origin, self.step, strict=True
-            )
+            _weights(pixels, voxels, start, step, order) for pixels, voxels, start, step in self._lines()
         ]
         slices = np.empty((self.n_slices, *self.size), dtype=np.float32)
         for target, source in zip(slices, self._view(volume), strict=True):
@@ -201,27 +170,15 @@ class GridPlan:
         return slices
 
     def inverse(self, slices: np.ndarray, *, order: int = 1) -> np.ndarray:
-        """Bring maps on the network's grid back to the scan's voxels.
+        """Bring maps (n_slices, H, W) back to the scan's voxels: (X, Y, Z), float32.
 
-        Parameters
-        ----------
-        slices : ndarray of shape (n_slices, H, W)
-            One map a slice.
-        order : {0, 1}
-            As in `forward`.
-
-        Returns
-        -------
-        ndarray of shape (X, Y, Z), float32
-            0 where the network's frame does not reach.
+        `order` is as in `forward`; 0 where the network's frame does not reach.
         """
         if slices.shape != (self.n_slices, *self.size):
             raise InputError(f"The maps must have shape {(self.n_slices, *self.size)}; got {slices.shape}.")
         weights = [
-            _weights(self.shape[axis], n_pixels, -origin / step, 1.0 / step, order)
-            for n_pixels, axis, origin, step in zip(
-                self.size, self.axes[1:], self.origin, self.step, strict=True
-            )
+            _weights(voxels, pixels, -start / step, 1.0 / step, order)
+            for pixels, voxels, start, step in self._lines()
         ]
         volume = np.empty(self.shape, dtype=np.float32, order="F")
         for target, source in zip(self._view(volume), slices, strict=True):
@@ -229,25 +186,20 @@ class GridPlan:
         return volume
 
     def reach(self, slices: np.ndarray) -> np.ndarray:
-        """Tell which voxels of some slices lie within the network's frame.
-
-        Parameters
-        ----------
-        slices : ndarray of shape (n_slices,), bool
-
-        Returns
-        -------
-        ndarray of shape (X, Y, Z), bool
-        """
+        """Tell which voxels (X, Y, Z) of some slices (n_slices,), bool, lie within the network's frame."""
         rows, columns = (
-            _is_within((np.arange(self.shape[axis]) - origin) / step, n_pixels)
-            for n_pixels, axis, origin, step in zip(
-                self.size, self.axes[1:], self.origin, self.step, strict=True
-            )
+            _is_within((np.arange(voxels) - start) / step, pixels)
+            for pixels, voxels, start, step in self._lines()
         )
         reached = np.zeros(self.shape, dtype=bool, order="F")
         self._view(reached)[...] = slices[:, None, None] & rows[:, None] & columns
         return reached
+
+    def _lines(self) -> Iterator[tuple[int, int, float, float]]:
+        """Return pixels, voxels, origin and step of rows and columns."""
+        return zip(
+            self.size, (self.shape[axis] for axis in self.axes[1:]), self.origin, self.step, strict=True
+        )
 
     def _view(self, volume: np.ndarray) -> np.ndarray:
         """Look at a volume as (slices, rows, columns) without copying it."""

@@ -1,4 +1,7 @@
-"""The head or brain in slices, found by intensity, and intensities that are relative to it."""
+"""The head or brain in slices that are scaled to [0, 1], and intensities that are relative to it.
+
+Networks see such slices without the volume. `skmimood.preprocessing.foreground` finds heads in volumes of any unit.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ _LEAST_INTERIOR = 50  # pixels; of a smaller interior, the whole head is measure
 _LEAST_CORE, _LEAST_CORE_SHARE = (
     8,
     0.002,
-)  # pixels of a head that have no background beside them, and their share
+)  # pixels of a head without background beside them, share of the slice
 _LEAST_SPREAD = 1e-3
 _SMALLEST_PART = 0.05  # of the largest part's area; the lower lobes of a stripped brain may be separate parts
 

@@ -12,11 +12,11 @@ def scale_intensity(
 ) -> np.ndarray:
     """Clip at a percentile of the foreground and scale to [0, 1] (Marimont et al., MIM-OOD, section 4).
 
-    Without negative values this is ``min(x / p, 1)`` with ``p`` the percentile, as in the paper. Where more
-    than ``100 - percentile`` percent of the foreground are negative (CT in Hounsfield units, z-scored scans),
-    0 does not mean "dark": then the foreground's ``(100 - percentile)``-th percentile becomes 0, and so does
-    everything outside the foreground. Fewer negative values, such as the ringing that interpolation leaves,
-    are clipped to 0. CT is best brought to its tissue window beforehand, as bone would set the scale.
+    Without negative values this is ``min(x / p, 1)`` with ``p`` the percentile, as in the paper. Where more than
+    ``100 - percentile`` percent of the foreground are negative (CT in Hounsfield units, z-scored scans), the
+    foreground's ``(100 - percentile)``-th percentile becomes 0, and so does everything outside the foreground. Fewer
+    negative values, such as the ringing that interpolation leaves, are clipped to 0. CT is best brought to its tissue
+    window beforehand, as bone would set the scale.
 
     Parameters
     ----------
@@ -44,17 +44,14 @@ def scale_intensity(
             f"percentile must be above 50 and at most 100; got {percentile!r}. The paper uses 98."
         )
     values = data[foreground]
-    if values.size == 0:
-        return np.zeros(data.shape, dtype=np.float32)
-    low, high = intensity_range(values, percentile)
-    strip = strip or low < 0
+    low, high = intensity_range(values, percentile) if values.size else (0.0, 0.0)
     if not high > low:
         return np.zeros(data.shape, dtype=np.float32)
     scaled = np.clip(data, low, high, dtype=np.float32)
     scaled -= np.float32(low)
     scaled /= np.float32(high - low)
     np.minimum(scaled, 1.0, out=scaled)
-    if strip:
+    if strip or low < 0:
         scaled[~foreground] = 0.0
     return scaled
 

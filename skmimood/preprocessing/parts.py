@@ -19,17 +19,9 @@ def largest_part(mask: np.ndarray) -> np.ndarray:
 
 
 def main_parts(mask: np.ndarray) -> np.ndarray:
-    """Leave out islands: parts of less than 2 % of the largest, more than two voxels apart from others.
+    """Leave out islands of a mask (X, Y, Z): parts of less than 2 % of the largest, over two voxels from others.
 
     Hemispheres, a cerebellum or slices that lie apart are no islands.
-
-    Parameters
-    ----------
-    mask : ndarray of shape (X, Y, Z), bool
-
-    Returns
-    -------
-    ndarray of shape (X, Y, Z), bool
     """
     if not mask.any() or mask.all():
         return mask
@@ -42,46 +34,6 @@ def main_parts(mask: np.ndarray) -> np.ndarray:
 
 def fill_holes(mask: np.ndarray) -> np.ndarray:
     """Add to a mask (X, Y, Z) what it encloses in slices across any of the three axes."""
-    return mask | _holes(mask)
-
-
-def has_gaps(mask: np.ndarray) -> bool:
-    """Tell whether planes of a mask (X, Y, Z), across any of the three axes, are empty between others that are not."""
-    filled = (np.flatnonzero(mask.any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3))
-    return any(bool((np.diff(planes) > 1).any()) for planes in filled)
-
-
-def share_missing(foreground: np.ndarray, missing: np.ndarray) -> float:
-    """Return the share of a head that is missing.
-
-    What is missing counts as head if the rest of the foreground encloses it in slices across any of the three
-    axes, and in planes that are missing as a whole if there is foreground in a neighbouring plane.
-
-    Parameters
-    ----------
-    foreground : ndarray of shape (X, Y, Z), bool
-        Head or brain, with or without what is missing.
-    missing : ndarray of shape (X, Y, Z), bool
-
-    Returns
-    -------
-    float
-        In [0, 1]; 0 if there is no head.
-    """
-    present = foreground & ~missing
-    head = fill_holes(present)
-    for axis in range(3):
-        planes, all_missing = np.moveaxis(head, axis, 0), np.moveaxis(missing, axis, 0).all(axis=(1, 2))
-        kept = np.flatnonzero(~all_missing)
-        for plane in np.flatnonzero(all_missing):
-            place = int(np.searchsorted(kept, plane))
-            if 0 < place < len(kept):
-                planes[plane] |= planes[kept[place - 1]] | planes[kept[place]]
-    return float((head & missing).sum() / max(int(head.sum()), 1))
-
-
-def _holes(mask: np.ndarray) -> np.ndarray:
-    """Background that the mask encloses in slices across any of the three axes."""
     holes = np.zeros_like(mask)
     for axis in range(3):
         # A structure that does not reach across `axis` labels every slice on its own.
@@ -95,4 +47,28 @@ def _holes(mask: np.ndarray) -> np.ndarray:
             for end in (0, -1):
                 is_hole[np.take(labels, end, axis=other)] = False
         holes |= is_hole[labels]
-    return holes
+    return mask | holes
+
+
+def has_gaps(mask: np.ndarray) -> bool:
+    """Tell whether planes of a mask (X, Y, Z), across any of the three axes, are empty between others that are not."""
+    filled = (np.flatnonzero(mask.any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3))
+    return any(bool((np.diff(planes) > 1).any()) for planes in filled)
+
+
+def share_missing(foreground: np.ndarray, missing: np.ndarray) -> float:
+    """Return the share of a head, in [0, 1], that is missing; both masks are (X, Y, Z).
+
+    What is missing counts as head if the rest of the foreground encloses it in slices across any of the three axes,
+    and in planes that are missing as a whole if there is foreground in a neighbouring plane. 0 if there is no head.
+    """
+    present = foreground & ~missing
+    head = fill_holes(present)
+    for axis in range(3):
+        planes, all_missing = np.moveaxis(head, axis, 0), np.moveaxis(missing, axis, 0).all(axis=(1, 2))
+        kept = np.flatnonzero(~all_missing)
+        for plane in np.flatnonzero(all_missing):
+            place = int(np.searchsorted(kept, plane))
+            if 0 < place < len(kept):
+                planes[plane] |= planes[kept[place - 1]] | planes[kept[place]]
+    return float((head & missing).sum() / max(int(head.sum()), 1))
