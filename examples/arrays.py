@@ -15,7 +15,8 @@ scans, lesions = make_brain_phantom(24, size=64, modality="t2", lesions=True, ra
 
 # The preset is made for 64 x 64 pixels, as these are; so few slices need fewer steps.
 pipe = make_mimood_pipeline(preset="tiny", random_state=0, verbose=True)
-pipe.set_params(tokenizer__max_iter=600, detector__max_iter=600, inpainter__max_iter=600)
+for step in pipe:
+    step.set_params(training__max_iter=600)
 pipe.set_params(tokenizer__channel_multipliers=(1, 2), detector__threshold=0.1)  # tokens of 4 x 4 pixels
 pipe.fit(healthy)
 

@@ -42,6 +42,7 @@ if __name__ == "__main__":  # the workers import this file
                 f"{folder}/cohort", n_healthy=6, n_lesions=4, size=64, random_state=0
             )
             pipe = make_mimood_pipeline(preset="tiny", random_state=0)
-            pipe.set_params(tokenizer__max_iter=50, detector__max_iter=50, inpainter__max_iter=50)
+            for step in pipe:
+                step.set_params(training__max_iter=50)
             ScanDetector(pipe, size=64).fit(cohort.healthy).save(f"{folder}/model")
             main(f"{folder}/model", cohort.scans, f"{folder}/out")

@@ -18,7 +18,8 @@ slices, masks = np.concatenate([healthy, validation]), np.concatenate([no_lesion
 fold = np.r_[np.full(len(healthy), -1), np.zeros(len(validation), int)]
 
 pipe = make_mimood_pipeline(preset="tiny", random_state=0, verbose=True)
-pipe.set_params(tokenizer__max_iter=400, detector__max_iter=400, inpainter__max_iter=400)
+for step in pipe:
+    step.set_params(training__max_iter=400)
 
 search = GridSearchCV(
     pipe,

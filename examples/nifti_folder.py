@@ -15,7 +15,8 @@ from skmimood.datasets import write_phantom_dataset
 def main(healthy, scans, output) -> None:
     pipe = make_mimood_pipeline(preset="tiny", random_state=0)
     # For the small phantom; drop these for real work.
-    pipe.set_params(tokenizer__max_iter=400, detector__max_iter=400, inpainter__max_iter=400)
+    for step in pipe:
+        step.set_params(training__max_iter=400)
     pipe.set_params(tokenizer__channel_multipliers=(1, 2), detector__threshold=0.1)
     # mask="_brainmask" would strip the skull with a mask beside each scan; modality="T1" would choose among files.
     detector = ScanDetector(pipe, plane="axial", size=64, verbose=True).fit(healthy)

@@ -21,7 +21,8 @@ def main(output) -> None:
     healthy, _ = make_brain_phantom(64, size=64, random_state=0)
     pipe = make_mimood_pipeline(preset="tiny", random_state=0, verbose=True)
     # For the small phantom; drop these for real work.
-    pipe.set_params(tokenizer__max_iter=100, detector__max_iter=100, inpainter__max_iter=100)
+    for step in pipe:
+        step.set_params(training__max_iter=100)
     pipe.fit(healthy)
     save_model(pipe, output)  # the first process writes; the others have nothing to do here
 

@@ -12,8 +12,10 @@ __version__ = "0.1.0"
 # Public name -> module that defines it, loaded on first use, so that `import skmimood` stays quick.
 _PUBLIC = {
     **{name: ESTIMATORS[name] for name in OURS},
+    "ResidualMaps": "skmimood.maps.residuals",
     "RestorationSearchCV": "skmimood.model_selection",
     "TokenizedScans": "skmimood.tokens.container",
+    "Training": "skmimood.training.parameters",
     "load_model": "skmimood.persistence",
     "make_mimood_pipeline": "skmimood.pipeline",
     "restoration_path": "skmimood.model_selection",

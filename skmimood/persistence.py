@@ -8,7 +8,7 @@ import os
 import secrets
 import shutil
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +24,9 @@ from skmimood.estimators import ESTIMATORS, load_estimator
 from skmimood.exceptions import ModelLoadError, ModelSaveError, SkmimoodWarning
 from skmimood.runtime import distributed
 from skmimood.runtime.paths import expand
+from skmimood.validation.old_names import nested
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 1 had the parameters of `Training` and `ResidualMaps` beside the others
 _MANIFEST, _ARRAYS = "manifest.json", "arrays.safetensors"
 _MAX_MANIFEST_BYTES = 2**24
 _SHOWN = 3  # names of what lies where a model should be
@@ -169,11 +170,11 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict) or content.get("format") != "skmimood-model":
         raise ModelLoadError(f"{str(path)!r}: {_MANIFEST} is not that of an skmimood model.")
     version = content.get("format_version")
-    if version != FORMAT_VERSION:
+    if version not in range(1, FORMAT_VERSION + 1):
         raise ModelLoadError(
             f"{str(path)!r} has format version {version!r}, written by skmimood "
-            f"{content.get('skmimood_version')!r}; this is skmimood {skmimood.__version__}, which reads version "
-            f"{FORMAT_VERSION}. Install the version that wrote it."
+            f"{content.get('skmimood_version')!r}; this is skmimood {skmimood.__version__}, which reads versions 1 "
+            f"to {FORMAT_VERSION}. Install the version that wrote it."
         )
     if content.pop("sha256", None) != _content_hash(content):
         raise ModelLoadError(f"{str(path)!r}: {_MANIFEST} is damaged (checksum). Copy the model again.")
@@ -254,6 +255,8 @@ def _parameters(estimator: BaseEstimator) -> Iterator[tuple[str, Any]]:
             value = None  # a generator object; the seed that was drawn from it is a fitted attribute
         if isinstance(value, np.generic):
             value = value.item()
+        if isinstance(value, BaseEstimator):
+            value = dict(_parameters(value))
         try:
             json.dumps(value, allow_nan=False)
         except (TypeError, ValueError) as error:
@@ -272,7 +275,7 @@ def _unpack(node: dict[str, Any], prefix: str, arrays: dict[str, np.ndarray]) ->
     if name not in ESTIMATORS:  # a manifest never names a module
         raise ModelLoadError(f"the class {name!r} is not known to skmimood {skmimood.__version__}.")
     estimator_class = load_estimator(name)
-    parameters = {key: _as_tuple(value) for key, value in node["params"].items() if key not in _RUNTIME}
+    parameters = _estimator_parameters(estimator_class, node["params"])
     own = {key.removeprefix(prefix): array for key, array in arrays.items() if key.startswith(prefix)}
     if "pipeline_" in node:
         pipeline = _unpack(node["pipeline_"], f"{prefix}pipeline_/", arrays)
@@ -298,5 +301,14 @@ def _without_retired(node: Any, is_kept: bool = False) -> Any:
     }
 
 
-def _as_tuple(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
+def _estimator_parameters(estimator_class: Any, saved: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the parameters of a manifest as those of the constructor, also the flat ones of format 1."""
+    defaults = getattr(estimator_class, "_defaults", {})
+    parameters: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value
+        for key, value in nested(defaults, saved).items()
+        if key not in _RUNTIME
+    }
+    for name in parameters.keys() & defaults.keys():
+        parameters[name] = type(defaults[name])(**_estimator_parameters(defaults[name], parameters[name]))
+    return parameters

@@ -12,29 +12,37 @@ from skmimood.tokens.detector import AnomalousTokenDetector
 from skmimood.tokens.inpainter import MaskedTokenInpainter
 from skmimood.tokens.tokenizer import VQTokenizer
 
-_PAPER_OPTIMISER = {"learning_rate": 5e-5, "weight_decay": 1e-5, "gradient_clip": 1.0}
+_PAPER_OPTIMISER = {
+    "training__learning_rate": 5e-5, "training__weight_decay": 1e-5, "training__gradient_clip": 1.0,
+    "training__warmup_iter": 2000,
+}  # fmt: skip
 _PAPER_TRANSFORMER = {
     "depth": 12, "width": 512, "n_heads": 8, "mlp_ratio": 4.0, "drop_path": 0.1, "mask_generator": "brush",
-    "max_iter": 200_000, "batch_size": 64, "warmup_iter": 2000, **_PAPER_OPTIMISER,
+    "training__max_iter": 200_000, "training__batch_size": 64, **_PAPER_OPTIMISER,
 }  # fmt: skip
-_SMALL_TRAINING = {"max_iter": 20_000, "batch_size": 64, "learning_rate": 5e-4, "warmup_iter": 500}
+_SMALL_TRAINING = {
+    "training__max_iter": 20_000, "training__batch_size": 64, "training__learning_rate": 5e-4,
+    "training__warmup_iter": 500,
+}  # fmt: skip
 
 # What won on validation tumours, one change at a time; see the ablation in benchmarks/README.md.
 _RECIPE_DETECTOR = {
-    "threshold": 0.02, "corruption": "painted", "network": "unet", "depth": 3, "width": 64, "max_iter": 1200,
+    "threshold": 0.02, "corruption": "painted", "network": "unet", "depth": 3, "width": 64,
+    "training__max_iter": 1200,
 }  # fmt: skip
 _RECIPE_INPAINTER = {
-    "n_steps": 1, "n_restorations": 8, "temperature": 0.5, "combination": "mean", "residual_weight": "anomaly",
-    "weight_power": 1.0, "min_filter": 1, "mean_filter": 1, "skip_background": True,
+    "n_steps": 1, "n_restorations": 8, "temperature": 0.5, "skip_background": True, "maps__combination": "mean",
+    "maps__residual_weight": "anomaly", "maps__weight_power": 1.0, "maps__min_filter": 1, "maps__mean_filter": 1,
 }  # fmt: skip
 
+# For `set_params` of each step: what is not named is the default of its class.
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
-    # Sizes and lengths are the defaults of the estimators, but for the detector: minutes on two CPU cores.
-    "tiny": {"tokenizer": {"standardize": True}, "detector": {**_RECIPE_DETECTOR}, "inpainter": {**_RECIPE_INPAINTER}},
+    # Minutes on two CPU cores.
+    "tiny": {"tokenizer": {"standardize": True}, "detector": _RECIPE_DETECTOR, "inpainter": _RECIPE_INPAINTER},
     "small": {
         "tokenizer": {
             "standardize": True, "channels": 64, "channel_multipliers": (1, 2, 4), "n_res_blocks": 2,
-            **_SMALL_TRAINING, "batch_size": 32,
+            **_SMALL_TRAINING, "training__batch_size": 32,
         },
         "detector": {**_RECIPE_DETECTOR, "n_painted": 64, **_SMALL_TRAINING},
         "inpainter": {**_RECIPE_INPAINTER, "depth": 8, "width": 256, "n_heads": 8, **_SMALL_TRAINING},
@@ -42,12 +50,14 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     "paper": {
         "tokenizer": {
             "n_codes": 256, "code_dim": 256, "patch_size": 1, "channels": 128, "channel_multipliers": (1, 1, 2, 4),
-            "n_res_blocks": 2, "standardize": False, "n_augmentations": 7, "max_iter": 300_000, "batch_size": 16,
-            "warmup_iter": 2000, **_PAPER_OPTIMISER,
+            "n_res_blocks": 2, "standardize": False, "n_augmentations": 7, "training__max_iter": 300_000,
+            "training__batch_size": 16, **_PAPER_OPTIMISER,
         },
         "detector": {"threshold": 0.005, "corruption": "random", **_PAPER_TRANSFORMER},
-        "inpainter": {"n_steps": 8, "n_restorations": 4, "residual_reference": "image", "residual_weight": "none",
-            "combination": "similarity", "min_filter": 3, "mean_filter": 7, **_PAPER_TRANSFORMER},
+        "inpainter": {
+            "n_steps": 8, "n_restorations": 4, "maps__residual_reference": "image", "maps__residual_weight": "none",
+            "maps__combination": "similarity", "maps__min_filter": 3, "maps__mean_filter": 7, **_PAPER_TRANSFORMER,
+        },
     },
 }  # fmt: skip
 
@@ -126,13 +136,9 @@ def make_mimood_pipeline(
     if memory == "session":
         memory = session_directory()
     common = {"random_state": random_state, "device": device, "memory": memory, "verbose": verbose}
-    parameters = PRESETS[preset]
+    steps = {"tokenizer": VQTokenizer, "detector": AnomalousTokenDetector, "inpainter": MaskedTokenInpainter}
     return Pipeline(
-        [
-            ("tokenizer", VQTokenizer(**parameters["tokenizer"], **common)),
-            ("detector", AnomalousTokenDetector(**parameters["detector"], **common)),
-            ("inpainter", MaskedTokenInpainter(**parameters["inpainter"], **common)),
-        ]
+        [(name, step(**common).set_params(**PRESETS[preset][name])) for name, step in steps.items()]
     )
 
 

@@ -32,15 +32,22 @@ def plant_lesions(slices: np.ndarray, value: float = 1.0) -> tuple[np.ndarray, n
     return np.where(masks, np.float32(value), slices), masks
 
 
+def build(estimator_class: type, **parameters):
+    """Return an estimator; a nested parameter goes by its last name, ``max_iter`` for ``training__max_iter``."""
+    estimator = estimator_class()
+    names = {name.rpartition("__")[2]: name for name in estimator.get_params()}
+    return estimator.set_params(**{names[name]: value for name, value in parameters.items()})
+
+
 def small_steps(**common) -> list[tuple]:
     """Return the three steps with networks that train in seconds."""
     common = {"random_state": 0, "warmup_iter": 10, "learning_rate": 2e-3, "precision": "float32", **common}
     transformer = {"depth": 2, "width": 32, "n_heads": 2, "batch_size": 16, **common}
     tokenizer = {"n_codes": 32, "code_dim": 8, "channels": 16, "channel_multipliers": (1, 2), **common}
     return [
-        ("tokenizer", VQTokenizer(**tokenizer)),
-        ("detector", AnomalousTokenDetector(threshold=0.2, **transformer)),
-        ("inpainter", MaskedTokenInpainter(n_steps=2, n_restorations=2, **transformer)),
+        ("tokenizer", build(VQTokenizer, **tokenizer)),
+        ("detector", build(AnomalousTokenDetector, threshold=0.2, **transformer)),
+        ("inpainter", build(MaskedTokenInpainter, n_steps=2, n_restorations=2, **transformer)),
     ]
 
 
@@ -67,7 +74,9 @@ def healthy() -> np.ndarray:
 def fitted(healthy) -> Pipeline:
     """Return a pipeline trained enough to tell a lesion from its surroundings. Do not change it."""
     pipeline = Pipeline(small_steps(max_iter=250, validation_fraction=0.25))
-    return pipeline.set_params(tokenizer__max_iter=150, tokenizer__batch_size=8).fit(healthy)
+    return pipeline.set_params(tokenizer__training__max_iter=150, tokenizer__training__batch_size=8).fit(
+        healthy
+    )
 
 
 @pytest.fixture

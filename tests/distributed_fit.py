@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from conftest import make_slices, small_steps
+from conftest import build, make_slices, small_steps
 from sklearn.pipeline import Pipeline
 
 from skmimood import VQTokenizer, save_model
@@ -64,16 +64,26 @@ def interrupted(fit, title, at_step):
 
 def cosine_tokenizer():
     """Return a tokenizer with codes of unit norm, half of which die in a moment."""
-    return VQTokenizer(
-        quantizer="cosine", n_codes=16, code_dim=4, channels=4, channel_multipliers=(1,), codebook_decay=0.5,
-        max_iter=6, warmup_iter=2, batch_size=7, precision="float32", random_state=0,
-    )  # fmt: skip
+    return build(
+        VQTokenizer,
+        quantizer="cosine",
+        n_codes=16,
+        code_dim=4,
+        channels=4,
+        channel_multipliers=(1,),
+        codebook_decay=0.5,
+        max_iter=6,
+        warmup_iter=2,
+        batch_size=7,
+        precision="float32",
+        random_state=0,
+    )
 
 
 def refusal(healthy, **parameters):
     """Return the error of a fit that cannot be done in several processes."""
-    tokenizer = VQTokenizer(
-        n_codes=8, code_dim=4, channels=4, channel_multipliers=(1,), max_iter=1, **parameters
+    tokenizer = build(
+        VQTokenizer, n_codes=8, code_dim=4, channels=4, channel_multipliers=(1,), max_iter=1, **parameters
     )
     try:
         tokenizer.fit(healthy)
@@ -90,7 +100,9 @@ def main(folder, rank):
     kinds = sorted({path.suffix for path in own.rglob("*") if path.is_file() and path.suffix})
     steps.fit(healthy)
     save_model(steps, own / "model")
-    chance = VQTokenizer(n_codes=8, code_dim=4, channels=4, channel_multipliers=(1,), max_iter=1).fit(healthy)
+    chance = build(VQTokenizer, n_codes=8, code_dim=4, channels=4, channel_multipliers=(1,), max_iter=1).fit(
+        healthy
+    )
     np.savez(
         folder / f"{rank}.npz",
         written_when_interrupted=kinds,

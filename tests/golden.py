@@ -34,7 +34,9 @@ def make_model() -> ScanDetector:
     }
     pipeline = make_mimood_pipeline(preset="tiny", random_state=0, memory=None, device="cpu")
     for step, parameters in small.items():
-        pipeline.named_steps[step].set_params(**parameters, max_iter=60, warmup_iter=5, precision="float32")
+        pipeline.named_steps[step].set_params(
+            **parameters, training__max_iter=60, training__warmup_iter=5, training__precision="float32"
+        )
     return ScanDetector(pipeline, size=32, scan_fpr=0.5).fit([scan(seed) for seed in range(6)])
 
 

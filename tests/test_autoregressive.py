@@ -4,7 +4,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from conftest import make_slices, plant_lesions, small_steps
+from conftest import build, make_slices, plant_lesions, small_steps
 from rounding import assert_same
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
@@ -67,7 +67,9 @@ LAYOUTS = TOKENIZER.scans_of(np.repeat(LAYOUT[None], 32, axis=0))
 @pytest.fixture(scope="module")
 def fitted_restorer():
     """Return a restorer of two orderings trained enough to tell a lesion."""
-    restorer = AutoregressiveRestorer(**TINY, threshold=3.0, n_restorations=2, n_orderings=2, max_iter=100)
+    restorer = build(
+        AutoregressiveRestorer, **TINY, threshold=3.0, n_restorations=2, n_orderings=2, max_iter=100
+    )
     return restorer.fit(TOKENIZER.transform(make_slices(64)))
 
 
@@ -151,7 +153,7 @@ def test_fewer_restorations_are_a_prefix_of_more(restorer, scans):
 @pytest.mark.parametrize("batch_size", [1, 5])
 def test_no_result_depends_on_the_batch_size_or_on_the_neighbours(restorer, scans, batch_size):
     expected = [restorer.restore(scans), restorer.decision_function(scans), restorer.token_scores(scans)]
-    restorer.set_params(batch_size=batch_size)
+    restorer.set_params(training__batch_size=batch_size)
     backwards = scans[np.arange(len(scans))[::-1]]
     methods = (restorer.restore, restorer.decision_function, restorer.token_scores)
     for method, result in zip(methods, expected, strict=True):
@@ -159,13 +161,13 @@ def test_no_result_depends_on_the_batch_size_or_on_the_neighbours(restorer, scan
 
 
 def test_nothing_changes_when_no_token_exceeds_the_threshold(restorer, scans):
-    restorer.set_params(threshold=np.inf, residual_reference="reconstruction")
+    restorer.set_params(threshold=np.inf, maps__residual_reference="reconstruction")
     np.testing.assert_array_equal(restorer.restore(scans), np.repeat(scans.tokens[:, None], 4, axis=1))
     assert restorer.decision_function(scans).max() == 0
 
 
 def test_the_masked_residual_vanishes_away_from_changed_tokens(restorer, scans):
-    restorer.set_params(min_filter=1, mean_filter=1)
+    restorer.set_params(maps__min_filter=1, maps__mean_filter=1)
     changed = (restorer.restore(scans) != scans.tokens[:, None]).any(1)
     # The weight is interpolated, so it reaches into neighbouring tokens.
     near = np.lib.stride_tricks.sliding_window_view(np.pad(changed, ((0,), (1,), (1,))), (3, 3), (1, 2)).any(
@@ -173,7 +175,7 @@ def test_the_masked_residual_vanishes_away_from_changed_tokens(restorer, scans):
     )
     away = ~near.repeat(4, 1).repeat(4, 2)
     assert restorer.decision_function(scans)[away].max() > 0
-    maps = restorer.set_params(residual_weight="changed").decision_function(scans)
+    maps = restorer.set_params(maps__residual_weight="changed").decision_function(scans)
     assert maps[away].max() == 0
     assert maps[~away].max() > 0
 
@@ -252,10 +254,15 @@ def test_orderings_are_the_eight_raster_scans_of_the_turned_and_transposed_grid(
 
 
 def test_every_ordering_puts_the_tokens_back_in_their_places():
-    restorer = AutoregressiveRestorer(
-        **TINY | {"depth": 1, "width": 16, "learning_rate": 2e-2}, threshold=2.0, n_restorations=2, temperature=0.1,
-        n_orderings=8, max_iter=40,
-    ).fit(LAYOUTS)  # fmt: skip
+    restorer = build(
+        AutoregressiveRestorer,
+        **TINY | {"depth": 1, "width": 16, "learning_rate": 2e-2},
+        threshold=2.0,
+        n_restorations=2,
+        temperature=0.1,
+        n_orderings=8,
+        max_iter=40,
+    ).fit(LAYOUTS)
     rng = np.random.default_rng(1)
     tokens = np.where(rng.random((10, 3, 4)) < 0.2, rng.integers(0, 16, (10, 3, 4)), LAYOUT)
     scans = TOKENIZER.scans_of(tokens)
@@ -284,7 +291,10 @@ def test_a_grid_search_over_inference_parameters_trains_once(tmp_path):
     y = np.concatenate([np.zeros_like(healthy, bool), masks])
     common = {"max_iter": 3, "memory": str(tmp_path)}
     pipeline = Pipeline(
-        [small_steps(**common)[0], ("restorer", AutoregressiveRestorer(**TINY, **common, n_restorations=1))]
+        [
+            small_steps(**common)[0],
+            ("restorer", build(AutoregressiveRestorer, **TINY, **common, n_restorations=1)),
+        ]
     )
     grid = {"restorer__threshold": [3.0, 3.5], "restorer__n_restorations": [1, 2]}
     folds = PredefinedSplit(np.r_[np.full(20, -1), np.zeros(6, int)])
@@ -294,7 +304,7 @@ def test_a_grid_search_over_inference_parameters_trains_once(tmp_path):
 
 
 def test_each_ordering_is_cached_on_its_own(tmp_path):
-    restorer = AutoregressiveRestorer(**TINY, max_iter=2, memory=str(tmp_path))
+    restorer = build(AutoregressiveRestorer, **TINY, max_iter=2, memory=str(tmp_path))
     one = clone(restorer).fit(LAYOUTS)
     assert count_trainings(tmp_path) == 1
     three = clone(restorer).set_params(n_orderings=3).fit(LAYOUTS)
@@ -308,7 +318,7 @@ def test_each_ordering_is_cached_on_its_own(tmp_path):
 def test_a_saved_pipeline_gives_the_same_maps(healthy, lesions, tmp_path):
     steps = [
         small_steps(max_iter=3)[0],
-        ("restorer", AutoregressiveRestorer(**TINY, max_iter=3, n_orderings=2)),
+        ("restorer", build(AutoregressiveRestorer, **TINY, max_iter=3, n_orderings=2)),
     ]
     pipeline = Pipeline(steps).fit(healthy)
     save_model(pipeline, tmp_path / "model")
@@ -344,13 +354,13 @@ def test_predict_warns_when_the_threshold_belongs_to_other_parameters_and_not_of
     ],
 )  # fmt: skip
 def test_a_parameter_out_of_range_is_refused_by_name(scans, parameter, value):
-    with pytest.raises(InputError, match=f"AutoregressiveRestorer: {parameter} must be"):
-        AutoregressiveRestorer(**{parameter: value}).fit(scans)
+    with pytest.raises(InputError, match=rf"AutoregressiveRestorer: (maps: )?{parameter} must be"):
+        build(AutoregressiveRestorer, **{parameter: value}).fit(scans)
 
 
 def test_weighting_by_a_detector_without_one_is_refused_before_the_training(scans):
     with pytest.raises(InputError, match="has not passed a token detector"):
-        AutoregressiveRestorer(residual_weight="anomaly", max_iter=10**9).fit(scans)
+        build(AutoregressiveRestorer, residual_weight="anomaly", max_iter=10**9).fit(scans)
 
 
 def test_plain_images_and_tokens_of_another_grid_are_refused(restorer, healthy, scans):

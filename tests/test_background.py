@@ -6,7 +6,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from conftest import as_if_fitted_with, make_slices
+from conftest import as_if_fitted_with, build, make_slices
 from sklearn.base import clone
 from sklearn.metrics import roc_auc_score
 
@@ -75,9 +75,9 @@ def heads():
 
 def test_training_tokens_are_marked_by_the_heads_of_the_slices_moved_with_them(heads):
     common = {"n_codes": 32, "code_dim": 8, "channels": 16, "channel_multipliers": (1, 2), "max_iter": 1}
-    tokenizer = VQTokenizer(n_augmentations=2, standardize=True, random_state=0, warmup_iter=0, **common).fit(
-        heads
-    )
+    tokenizer = build(
+        VQTokenizer, n_augmentations=2, standardize=True, random_state=0, warmup_iter=0, **common
+    ).fit(heads)
     scans = tokenizer.transform(heads)
     whole, marked = (tokenizer.training_tokens(scans, marked=marked) for marked in (False, True))
     np.testing.assert_array_equal(np.where(marked < 0, ~marked, marked), whole)

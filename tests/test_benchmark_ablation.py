@@ -21,9 +21,9 @@ def test_every_variant_changes_parameters_that_the_recipe_has(name, tmp_path):
 
 
 def test_a_variant_of_lambda_is_a_multiple_of_the_chosen_one():
-    chosen = {"detector__threshold": 0.02, "inpainter__erosion": 3}
+    chosen = {"detector__threshold": 0.02, "inpainter__maps__erosion": 3}
     assert relative({"detector__threshold": 0.5}, chosen) == {"detector__threshold": 0.01}
-    assert relative({"inpainter__erosion": 0}, chosen) == {"inpainter__erosion": 0}
+    assert relative({"inpainter__maps__erosion": 0}, chosen) == {"inpainter__maps__erosion": 0}
 
 
 def test_an_unknown_variant_is_refused_with_the_choices():

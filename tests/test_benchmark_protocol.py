@@ -43,7 +43,7 @@ def test_lambda_t_and_r_are_chosen_from_one_path_as_from_separate_runs(slices, q
     quick_pipeline.fit(slices.training_images())
     grid = [
         {"detector__threshold": [0.3, 0.5], "inpainter__n_steps": [2, 1], "inpainter__n_restorations": [2]},
-        {"inpainter__mean_filter": [3, 7]},
+        {"inpainter__maps__mean_filter": [3, 7]},
     ]
     by_path = stages.select(quick_pipeline, grid, slices.tumour("val"))
     monkeypatch.setattr(stages, "varies_restorations_alone", lambda estimator, stage: False)

@@ -321,7 +321,7 @@ def test_the_demo_runs_the_whole_job(tmp_path, capsys, monkeypatch):
         n_slices=6,
         parameters={
             "tokenizer__channels": 8,
-            **{f"{step}__max_iter": 2 for step in ("tokenizer", "detector", "inpainter")},
+            **{f"{step}__training__max_iter": 2 for step in ("tokenizer", "detector", "inpainter")},
             **{
                 f"{step}__{name}": value
                 for step in ("detector", "inpainter")

@@ -8,7 +8,7 @@ from skmimood.tokens.corruption import (
     MASK_GENERATORS,
     draw_masks,
     draw_replacements,
-    law_faults,
+    law_of,
 )
 
 
@@ -60,7 +60,8 @@ def test_replacements_are_codes_of_every_position(rng, name):
 
 
 def test_a_law_of_an_earlier_version_is_named_when_it_is_to_train(rng):
-    assert list(law_faults({"painted": 0.5, "foreign": 0.5}, {"random", "painted"}, "corruption")) == []
+    is_law, _ = law_of({"random", "painted"})
+    assert is_law({"painted": 0.5, "foreign": 0.5})
     with pytest.raises(InputError, match=r"the law 'foreign' any more; use one of \['random'\]"):
         draw_replacements({"random": 1, "foreign": 1}, np.zeros((1, 2, 2), int), 9, rng)
 

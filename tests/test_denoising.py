@@ -3,7 +3,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from conftest import make_slices, plant_lesions
+from conftest import build, make_slices, plant_lesions
 from joblib import Parallel, delayed
 from rounding import assert_same
 from sklearn.base import clone
@@ -25,7 +25,9 @@ def small_autoencoder(**parameters) -> DenoisingAutoencoder:
     """Return an autoencoder that makes 3 training steps unless told otherwise."""
     common = {"channels": 8, "depth": 3, "noise_resolution": 8, "erosion": 1, "median_filter": 3}
     training = {"learning_rate": 3e-3, "warmup_iter": 10, "validation_fraction": 0.25, "precision": "float32"}
-    return DenoisingAutoencoder(**{**common, **training, "random_state": 0, "max_iter": 3, **parameters})
+    return build(
+        DenoisingAutoencoder, **{**common, **training, "random_state": 0, "max_iter": 3, **parameters}
+    )
 
 
 @pytest.fixture(scope="module")
@@ -137,7 +139,7 @@ def test_augmentation_changes_the_training(healthy, parameter):
 @pytest.mark.parametrize("batch_size", [1, 3, 7])
 def test_no_result_depends_on_the_batch_size_or_the_neighbours(autoencoder, lesions, batch_size):
     expected = autoencoder.decision_function(lesions[0])
-    other = pickle.loads(pickle.dumps(autoencoder)).set_params(batch_size=batch_size)
+    other = pickle.loads(pickle.dumps(autoencoder)).set_params(training__batch_size=batch_size)
     assert_same(other.decision_function(lesions[0]), expected)
     assert_same(autoencoder.decision_function(lesions[0][:batch_size]), expected[:batch_size])
 

@@ -3,7 +3,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from conftest import make_slices, plant_lesions
+from conftest import build, make_slices, plant_lesions
 from rounding import assert_same
 from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import Pipeline
@@ -95,10 +95,20 @@ def test_a_threshold_that_is_no_probability_is_refused(quick_pipeline, healthy):
 
 def test_painted_anomalies_teach_the_detector_to_find_a_lesion(fitted):
     healthy = make_slices(48, seed=7)
-    detector = AnomalousTokenDetector(
-        corruption="painted", n_painted=4, depth=2, width=32, n_heads=2, max_iter=400, batch_size=16, warmup_iter=10,
-        learning_rate=4e-3, precision="float32", random_state=0,
-    ).fit(fitted[0].transform(healthy))  # fmt: skip
+    detector = build(
+        AnomalousTokenDetector,
+        corruption="painted",
+        n_painted=4,
+        depth=2,
+        width=32,
+        n_heads=2,
+        max_iter=400,
+        batch_size=16,
+        warmup_iter=10,
+        learning_rate=4e-3,
+        precision="float32",
+        random_state=0,
+    ).fit(fitted[0].transform(healthy))
     lesions, masks = plant_lesions(make_slices(12, seed=2))
     scores = detector.decision_function(fitted[0].transform(lesions))
     inside = token_labels(masks, 4, rule="half")
@@ -123,14 +133,25 @@ def test_the_share_of_painted_pixels_is_that_of_each_token(fitted, healthy):
 
 def test_a_number_of_painted_copies_that_is_none_is_refused(fitted, healthy):
     with pytest.raises(InputError, match="n_painted must be a positive integer"):
-        AnomalousTokenDetector(corruption="painted", n_painted=0).fit(fitted[0].transform(healthy))
+        build(AnomalousTokenDetector, corruption="painted", n_painted=0).fit(fitted[0].transform(healthy))
 
 
 def unet(**parameters):
-    return AnomalousTokenDetector(
-        network="unet", depth=2, width=8, corruption="painted", n_painted=4, max_iter=250, batch_size=16,
-        warmup_iter=10, learning_rate=4e-3, precision="float32", random_state=0, **parameters,
-    )  # fmt: skip
+    return build(
+        AnomalousTokenDetector,
+        network="unet",
+        depth=2,
+        width=8,
+        corruption="painted",
+        n_painted=4,
+        max_iter=250,
+        batch_size=16,
+        warmup_iter=10,
+        learning_rate=4e-3,
+        precision="float32",
+        random_state=0,
+        **parameters,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -159,7 +180,7 @@ def test_a_unet_can_be_saved_and_learns_random_tokens_too(fitted, fitted_unet, h
     save_model(fitted_unet, tmp_path / "unet")
     loaded = load_model(tmp_path / "unet")
     np.testing.assert_array_equal(loaded.decision_function(scans), fitted_unet.decision_function(scans))
-    detector = unet().set_params(corruption="random", max_iter=3).fit(scans)
+    detector = unet().set_params(corruption="random", training__max_iter=3).fit(scans)
     assert np.isfinite(detector.history_["loss"]).all()
 
 
@@ -173,7 +194,7 @@ def test_a_unet_that_is_told_to_be_a_transformer_stays_one_until_the_next_fit(fi
 
 def test_the_width_of_a_unet_need_not_suit_heads_but_its_levels_are_few(fitted, healthy):
     scans = fitted[0].transform(healthy)
-    unet().set_params(width=6, n_heads=4, max_iter=1).fit(scans)
+    unet().set_params(width=6, n_heads=4, training__max_iter=1).fit(scans)
     with pytest.raises(InputError, match="depth must be an integer from 1 to 6"):
         unet().set_params(depth=12).fit(scans)
 
@@ -192,4 +213,4 @@ def test_no_slices_are_refused(fitted, healthy):
 
 def test_an_unknown_network_is_refused(fitted, healthy):
     with pytest.raises(InputError, match="network must be one of"):
-        AnomalousTokenDetector(network="mlp").fit(fitted[0].transform(healthy))
+        build(AnomalousTokenDetector, network="mlp").fit(fitted[0].transform(healthy))

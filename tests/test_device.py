@@ -67,7 +67,9 @@ def test_what_fits_is_run_once():
 @pytest.mark.numerics
 def test_restorations_that_run_out_of_memory_are_made_in_halves(quick_pipeline, monkeypatch):
     slices = plant_lesions(make_slices(10))[0]
-    quick_pipeline.fit(make_slices(10)).set_params(detector__batch_size=4, inpainter__batch_size=4)
+    quick_pipeline.fit(make_slices(10)).set_params(
+        detector__training__batch_size=4, inpainter__training__batch_size=4
+    )
     expected, forward = quick_pipeline.decision_function(slices), TokenTransformer.forward
     most = 2
 

@@ -3,7 +3,7 @@
 import nibabel as nib
 import numpy as np
 import pytest
-from conftest import IMAGE_SIZE, make_slices, small_steps
+from conftest import IMAGE_SIZE, build, make_slices, small_steps
 from sklearn.pipeline import Pipeline
 from toy_scans import RAS, head, image, make
 
@@ -24,14 +24,14 @@ TRANSFORMER = NETWORK | {"depth": 1, "width": 16, "n_heads": 2}
 LAST_STEPS = {
     "inpainter": lambda: Pipeline(small_steps(max_iter=2, validation_fraction=0.25)),
     "autoregressive": lambda: Pipeline(
-        [small_steps(max_iter=2)[0], ("last", AutoregressiveRestorer(n_restorations=1, **TRANSFORMER))]
+        [small_steps(max_iter=2)[0], ("last", build(AutoregressiveRestorer, n_restorations=1, **TRANSFORMER))]
     ),
     "residual": lambda: Pipeline(
         [small_steps(max_iter=2)[0], ("last", TokenizerResidual(validation_fraction=0.25))]
     ),
-    "denoising": lambda: Pipeline([("last", DenoisingAutoencoder(channels=4, depth=2, **NETWORK))]),
+    "denoising": lambda: Pipeline([("last", build(DenoisingAutoencoder, channels=4, depth=2, **NETWORK))]),
     "masked": lambda: Pipeline(
-        [("last", MaskedAutoencoderDetector(classifier_max_iter=2, n_trials=2, **TRANSFORMER))]
+        [("last", build(MaskedAutoencoderDetector, classifier_max_iter=2, n_trials=2, **TRANSFORMER))]
     ),
     "intensity": lambda: Pipeline([("last", IntensityThreshold(bright=False))]),
     "z-score": lambda: Pipeline([("last", HealthyZScore())]),

@@ -82,7 +82,7 @@ def test_tokens_and_maps_are_those_of_the_plain_reading(pipeline, slices, precis
     ],
 )
 def test_maps_made_otherwise_are_those_of_the_plain_reading(pipeline, slices, choices):
-    pipeline[-1].set_params(**choices)
+    pipeline[-1].set_params(**{f"maps__{name}": value for name, value in choices.items()})
     assert_same(pipeline.decision_function(slices), plain_maps(pipeline, slices))
 
 

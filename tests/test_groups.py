@@ -5,7 +5,7 @@ import warnings
 
 import numpy as np
 import pytest
-from conftest import make_slices, plant_lesions, small_steps
+from conftest import build, make_slices, plant_lesions, small_steps
 from sklearn import config_context
 from sklearn.model_selection import GridSearchCV, GroupKFold
 from sklearn.pipeline import Pipeline
@@ -106,8 +106,8 @@ def test_every_step_validates_on_whole_groups(monkeypatch):
         warnings.simplefilter("ignore")
         pipe.fit(slices, tokenizer__groups=groups, detector__groups=groups, inpainter__groups=groups)
         for one in (
-            DenoisingAutoencoder(max_iter=1, device="cpu"),
-            MaskedAutoencoderDetector(max_iter=1, classifier_max_iter=1, device="cpu"),
+            build(DenoisingAutoencoder, max_iter=1, device="cpu"),
+            build(MaskedAutoencoderDetector, max_iter=1, classifier_max_iter=1, device="cpu"),
         ):
             one.fit(slices, groups=groups)
     assert len(cuts) >= 5
@@ -120,8 +120,8 @@ def test_groups_in_any_order_train_as_the_same_slices_in_a_row():
     options = {"max_iter": 2, "random_state": 0, "channels": 8, "device": "cpu", "validation_fraction": 0.3}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        mixed = VQTokenizer(**options).fit(slices, groups=groups)
-        ordered = VQTokenizer(**options).fit(slices[in_a_row], groups=groups[in_a_row])
+        mixed = build(VQTokenizer, **options).fit(slices, groups=groups)
+        ordered = build(VQTokenizer, **options).fit(slices[in_a_row], groups=groups[in_a_row])
     assert all(np.array_equal(mixed.state_[name], ordered.state_[name]) for name in mixed.state_)
 
 

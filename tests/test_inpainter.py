@@ -82,10 +82,10 @@ def test_nothing_changes_when_no_token_exceeds_the_threshold(fitted, lesions):
         fitted.set_params(detector__threshold=1.0)
         scans = fitted[:-1].transform(lesions[0])
         restored = fitted[-1].restore(scans)
-        fitted.set_params(inpainter__residual_reference="reconstruction")
+        fitted.set_params(inpainter__maps__residual_reference="reconstruction")
         maps = fitted.decision_function(lesions[0])
     finally:
-        fitted.set_params(detector__threshold=0.2, inpainter__residual_reference="image")
+        fitted.set_params(detector__threshold=0.2, inpainter__maps__residual_reference="image")
     np.testing.assert_array_equal(restored, np.repeat(scans.tokens[:, None], 2, axis=1))
     assert maps.max() == 0
 
@@ -117,16 +117,17 @@ def test_no_result_depends_on_the_neighbours_of_a_sample(fitted, lesions):
 def test_every_combination_of_restorations_finds_the_lesion(fitted, lesions, combination):
     slices, masks = lesions
     try:
-        maps = fitted.set_params(inpainter__combination=combination).decision_function(slices)
+        maps = fitted.set_params(inpainter__maps__combination=combination).decision_function(slices)
     finally:
-        fitted.set_params(inpainter__combination="similarity")
+        fitted.set_params(inpainter__maps__combination="similarity")
     assert roc_auc_score(masks.ravel(), maps.ravel()) > 0.85
 
 
 @pytest.mark.parametrize(
     ("parameter", "value"),
     [
-        ("combination", "best"), ("residual_reference", "token"), ("min_filter", 2), ("mean_filter", 0),
+        ("maps__combination", "best"), ("maps__residual_reference", "token"), ("maps__min_filter", 2),
+        ("maps__mean_filter", 0),
         ("n_steps", 0), ("n_restorations", 1.5), ("temperature", 0.0), ("fpr", 1.0),
     ],
 )  # fmt: skip
@@ -134,7 +135,7 @@ def test_an_inference_parameter_out_of_range_is_refused_by_name(fitted, lesions,
     original = fitted[-1].get_params()[parameter]
     try:
         fitted[-1].set_params(**{parameter: value})
-        with pytest.raises(InputError, match=parameter):
+        with pytest.raises(InputError, match=parameter.rpartition("__")[2]):
             fitted.decision_function(lesions[0])
     finally:
         fitted[-1].set_params(**{parameter: original})
@@ -160,7 +161,7 @@ def test_predict_warns_when_the_threshold_belongs_to_another_rate(fitted, lesion
 
 def test_calibrating_on_the_training_slices_is_warned_about(quick_pipeline, healthy):
     with pytest.warns(SkmimoodWarning, match="none were held out"):
-        quick_pipeline.set_params(inpainter__validation_fraction=0.0).fit(healthy)
+        quick_pipeline.set_params(inpainter__training__validation_fraction=0.0).fit(healthy)
 
 
 def test_tokens_of_another_grid_are_refused(fitted):
@@ -198,12 +199,12 @@ def test_the_last_score_is_never_anomalous_when_a_restoration_ended_early(fitted
 
 def variant(fitted, **parameters):
     """Return the fitted pipeline with other inference parameters of its last step."""
-    return Pipeline([*fitted.steps[:-1], ("inpainter", copy.copy(fitted[-1]).set_params(**parameters))])
+    return Pipeline([*fitted.steps[:-1], ("inpainter", copy.deepcopy(fitted[-1]).set_params(**parameters))])
 
 
 def test_the_positive_residual_finds_bright_lesions_alone(fitted):
     healthy = make_slices(12, seed=3)
-    positive = variant(fitted, residual="positive")
+    positive = variant(fitted, maps__residual="positive")
     bright, masks = plant_lesions(healthy, value=1.0)
     dark, _ = plant_lesions(healthy, value=0.02)
     assert roc_auc_score(masks.ravel(), positive.decision_function(bright).ravel()) > 0.9
@@ -212,18 +213,18 @@ def test_the_positive_residual_finds_bright_lesions_alone(fitted):
 
 @pytest.mark.parametrize("weight", ["changed", "anomaly"])
 def test_a_weighted_residual_is_the_residual_times_what_is_suspected_of_the_token(fitted, lesions, weight):
-    unfiltered = {"min_filter": 1, "mean_filter": 1}
+    unfiltered = {"maps__min_filter": 1, "maps__mean_filter": 1}
     scans = fitted[:-1].transform(lesions[0])
     changed = (fitted[-1].restore(scans) != scans.tokens[:, None]).mean(1)
     suspicion = {"changed": changed, "anomaly": scans.anomaly}[weight].astype(np.float32)
     plain = variant(fitted, **unfiltered).decision_function(lesions[0])
-    weighted = variant(fitted, residual_weight=weight, weight_power=0.5, **unfiltered)
+    weighted = variant(fitted, maps__residual_weight=weight, maps__weight_power=0.5, **unfiltered)
     factor = upsample(torch.from_numpy(suspicion), 4, (32, 32)).numpy() ** 0.5
     np.testing.assert_allclose(weighted.decision_function(lesions[0]), plain * factor, atol=1e-6)
 
 
 def test_erosion_leaves_out_the_surface_of_the_head(fitted, lesions):
-    maps = variant(fitted, erosion=3).decision_function(lesions[0])
+    maps = variant(fitted, maps__erosion=3).decision_function(lesions[0])
     inside = eroded(head_masks(lesions[0]), 3)
     assert maps[~inside].max() == 0
     np.testing.assert_array_equal(maps[inside], fitted.decision_function(lesions[0])[inside])
@@ -232,9 +233,10 @@ def test_erosion_leaves_out_the_surface_of_the_head(fitted, lesions):
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("residual", "negative"), ("residual_weight", "detector"), ("weight_power", 0), ("erosion", -1),
+        ("maps__residual", "negative"), ("maps__residual_weight", "detector"), ("maps__weight_power", 0),
+        ("maps__erosion", -1),
     ],
 )  # fmt: skip
 def test_a_wrong_choice_of_how_maps_are_made_is_named(fitted, lesions, name, value):
-    with pytest.raises(InputError, match=f"{name} must be"):
+    with pytest.raises(InputError, match=f"{name.replace('__', ': ')} must be"):
         variant(fitted, **{name: value}).decision_function(lesions[0])

@@ -3,7 +3,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from conftest import make_slices, plant_lesions
+from conftest import build, make_slices, plant_lesions
 from rounding import assert_same
 from sklearn.base import clone
 from sklearn.metrics import roc_auc_score
@@ -27,7 +27,7 @@ def small(**parameters) -> MaskedAutoencoderDetector:
         "warmup_iter": 10, "max_iter": 2, "classifier_max_iter": 2, "validation_fraction": 0.25, "random_state": 0,
         "precision": "float32",
     }  # fmt: skip
-    return MaskedAutoencoderDetector(**common | parameters)
+    return build(MaskedAutoencoderDetector, **common | parameters)
 
 
 @pytest.fixture(scope="module")
@@ -141,7 +141,7 @@ def test_slices_with_dark_boxes_score_higher_than_healthy_ones(trained, lesions)
 @pytest.mark.numerics
 @pytest.mark.parametrize("batch_size", [1, 3, 7, 32])
 def test_no_result_depends_on_the_batch_size(trained, changeable, lesions, batch_size):
-    changeable.set_params(batch_size=batch_size)
+    changeable.set_params(training__batch_size=batch_size)
     for method in ("decision_function", "transform", "score_samples"):
         expected = getattr(trained, method)(lesions[0])
         assert_same(getattr(changeable, method)(lesions[0]), expected)

@@ -2,7 +2,7 @@ import pickle
 
 import numpy as np
 import pytest
-from conftest import as_if_fitted_with, make_slices, plant_lesions, small_steps
+from conftest import as_if_fitted_with, build, make_slices, plant_lesions, small_steps
 from rounding import assert_same
 from sklearn.base import clone
 from sklearn.metrics import make_scorer
@@ -42,7 +42,7 @@ def assert_is_path(pipeline, slices, **grid):
 @pytest.mark.numerics
 @pytest.mark.parametrize("combination", ["similarity", "median"])
 def test_a_path_has_the_maps_of_separate_runs(fitted, slices, combination):
-    pipeline = copy_of(fitted, inpainter__combination=combination)
+    pipeline = copy_of(fitted, inpainter__maps__combination=combination)
     n_different = assert_is_path(
         pipeline, slices, thresholds=np.array([0.2, 0.7]), n_steps=(3, 1), n_restorations=[5, 1]
     )
@@ -52,11 +52,15 @@ def test_a_path_has_the_maps_of_separate_runs(fitted, slices, combination):
 @pytest.mark.numerics
 @pytest.mark.parametrize(
     "choices",
-    [{"residual_weight": "changed"}, {"residual_reference": "reconstruction"}, {"skip_background": True}],
+    [
+        {"maps__residual_weight": "changed"},
+        {"maps__residual_reference": "reconstruction"},
+        {"skip_background": True},
+    ],
 )
 def test_a_path_has_the_maps_of_separate_runs_however_they_are_made(fitted, slices, choices):
     pipeline = copy_of(fitted)
-    pipeline[-1].set_params(erosion=1, **choices)
+    pipeline[-1].set_params(maps__erosion=1, **choices)
     as_if_fitted_with(pipeline, inpainter__skip_background=choices.get("skip_background", False))
     assert_is_path(pipeline, slices, thresholds=[0.2], n_steps=[1, 3], n_restorations=[1, 2])
 
@@ -67,7 +71,7 @@ def test_a_path_goes_behind_any_detector(healthy, slices, kind):
     steps = small_steps(max_iter=3)
     options = {"n_masks": 2} if kind is TokenLikelihoodDetector else {}
     options |= {"depth": 1, "width": 16, "n_heads": 2, "max_iter": 3, "random_state": 0}
-    pipeline = Pipeline([steps[0], ("critic", kind(**options)), steps[2]]).fit(healthy[:32])
+    pipeline = Pipeline([steps[0], ("critic", build(kind, **options)), steps[2]]).fit(healthy[:32])
     thresholds = np.quantile(pipeline[:-1].transform(slices).anomaly, [0.5, 0.9])
     assert assert_is_path(pipeline, slices, thresholds=thresholds, n_steps=[1, 2], n_restorations=[1, 2])
 
@@ -204,7 +208,10 @@ def test_a_search_can_be_cloned_pickled_and_choose_by_a_rule(pipeline, data):
 @pytest.mark.parametrize(
     ("options", "fault"),
     [
-        ({"param_grid": {"inpainter__mean_filter": [3]}}, "got inpainter__mean_filter. Use GridSearchCV"),
+        (
+            {"param_grid": {"inpainter__maps__mean_filter": [3]}},
+            "got inpainter__maps__mean_filter. Use GridSearchCV",
+        ),
         ({"param_grid": {"inpainter__n_steps": [2, 0]}}, "n_steps must be a positive integer"),
         ({"param_grid": GRID, "scoring": "average_precision"}, "callable scorer.*GridSearchCV takes names"),
         ({"param_grid": GRID, "estimator": VQTokenizer()}, "must be a Pipeline that ends in"),

@@ -46,26 +46,26 @@ def test_the_paper_preset_has_every_value_that_the_paper_states():
     stated = {
         "tokenizer__n_codes": 256,
         "tokenizer__code_dim": 256,
-        "tokenizer__max_iter": 300_000,
-        "tokenizer__learning_rate": 5e-5,
-        "tokenizer__weight_decay": 1e-5,
+        "tokenizer__training__max_iter": 300_000,
+        "tokenizer__training__learning_rate": 5e-5,
+        "tokenizer__training__weight_decay": 1e-5,
         "detector__threshold": 0.005,
         "detector__corruption": "random",
         "detector__mask_generator": "brush",
         "detector__depth": 12,
         "detector__drop_path": 0.1,
-        "detector__max_iter": 200_000,
-        "detector__learning_rate": 5e-5,
-        "detector__weight_decay": 1e-5,
+        "detector__training__max_iter": 200_000,
+        "detector__training__learning_rate": 5e-5,
+        "detector__training__weight_decay": 1e-5,
         "inpainter__n_steps": 8,
         "inpainter__n_restorations": 4,
         "inpainter__mask_generator": "brush",
         "inpainter__depth": 12,
         "inpainter__drop_path": 0.1,
-        "inpainter__max_iter": 200_000,
-        "inpainter__learning_rate": 5e-5,
-        "inpainter__weight_decay": 1e-5,
-        "inpainter__residual_reference": "image",
+        "inpainter__training__max_iter": 200_000,
+        "inpainter__training__learning_rate": 5e-5,
+        "inpainter__training__weight_decay": 1e-5,
+        "inpainter__maps__residual_reference": "image",
     }
     assert PRESET_IMAGE_SIZE["paper"] == 160
     parameters = pipeline.get_params()
@@ -190,7 +190,7 @@ def test_float64_and_strided_images_give_the_maps_of_their_float32_copy(fitted, 
 def test_a_pipeline_is_known_as_that_of_a_preset_by_its_networks():
     for preset in ("tiny", "small", "paper"):
         pipeline = clone(make_mimood_pipeline(preset, device="cpu"))
-        assert preset_of(pipeline.set_params(tokenizer__max_iter=1)) == preset
+        assert preset_of(pipeline.set_params(tokenizer__training__max_iter=1)) == preset
         assert preset_of(pipeline.set_params(tokenizer__patch_size=3)) is None
     assert preset_of(Pipeline([("tokenizer", VQTokenizer())])) is None
 

@@ -42,8 +42,9 @@ def refuse(*arguments, **keywords):
 socket.socket.connect = socket.socket.connect_ex = socket.socket.bind = refuse
 import numpy as np
 from skmimood import make_mimood_pipeline
-pipeline = make_mimood_pipeline().set_params(
-    tokenizer__max_iter=1, detector__max_iter=1, inpainter__max_iter=1, tokenizer__channels=4)
+pipeline = make_mimood_pipeline().set_params(tokenizer__channels=4)
+for step in pipeline:
+    step.set_params(training__max_iter=1)
 pipeline.fit(np.random.default_rng(0).random((4, 32, 32))).predict(np.zeros((1, 32, 32)))
 print("done")
 """

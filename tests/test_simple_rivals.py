@@ -2,7 +2,7 @@ import pickle
 
 import numpy as np
 import pytest
-from conftest import make_slices, plant_lesions
+from conftest import build, make_slices, plant_lesions
 from joblib import Parallel, delayed
 from rounding import assert_same
 from sklearn.base import clone
@@ -24,8 +24,8 @@ RIVALS = ["intensity", "zscore", "residual"]
 @pytest.fixture(scope="module")
 def rivals(healthy) -> dict[str, Pipeline]:
     """Return a fitted pipeline of each rival. Do not change them."""
-    tokenizer = VQTokenizer(
-        n_codes=16, code_dim=8, channels=16, channel_multipliers=(1, 2), augment=False, max_iter=60,
+    tokenizer = build(
+        VQTokenizer, n_codes=16, code_dim=8, channels=16, channel_multipliers=(1, 2), augment=False, max_iter=60,
         learning_rate=3e-3, warmup_iter=10, validation_fraction=0.25, precision="float32", random_state=0,
     )  # fmt: skip
     steps = {

@@ -3,7 +3,7 @@ import pickle
 
 import numpy as np
 import pytest
-from conftest import make_slices, plant_lesions, small_steps
+from conftest import build, make_slices, plant_lesions, small_steps
 from rounding import assert_same
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
@@ -26,9 +26,10 @@ N_CODES = 32
 def steps(threshold: float = 0.5, **common) -> list[tuple]:
     """Return the steps of `small_steps` with the critic in the place of the detector."""
     tokenizer, _, inpainter = small_steps(**common)
-    tokenizer[1].set_params(batch_size=8, channels=8, n_augmentations=0)
-    shared = (inpainter[1].get_params().keys() & TokenCritic().get_params().keys()) - {"mask_generator"}
-    training = {name: inpainter[1].get_params()[name] for name in shared}
+    tokenizer[1].set_params(training__batch_size=8, channels=8, n_augmentations=0)
+    own = inpainter[1].get_params(deep=False)
+    shared = (own.keys() & TokenCritic().get_params().keys()) - {"mask_generator"}
+    training = {name: clone(own[name], safe=False) for name in shared}
     return [tokenizer, ("detector", TokenCritic(threshold=threshold, **training)), inpainter]
 
 
@@ -47,8 +48,10 @@ def count_trainings(memory) -> int:
 def trained(healthy):
     """Return a pipeline whose critic learnt from samples so poor that a short training tells them apart."""
     pipeline = Pipeline(steps(max_iter=60, threshold=0.3, validation_fraction=0.25))
-    pipeline[1:].set_params(detector__max_iter=150, detector__mask_generator="brush", inpainter__max_iter=100)
-    pipeline.set_params(detector__learning_rate=4e-3)
+    pipeline[1:].set_params(
+        detector__training__max_iter=150, detector__mask_generator="brush", inpainter__training__max_iter=100
+    )
+    pipeline.set_params(detector__training__learning_rate=4e-3)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(token_critic, "train_token_inpainter", untrained_inpainter)
         return pipeline.fit(healthy)
@@ -111,7 +114,7 @@ def test_scores_are_probabilities_of_each_token(critic, scans):
 @pytest.mark.parametrize("batch_size", [1, 5])
 def test_no_score_depends_on_the_batch_or_on_the_neighbours(critic, scans, batch_size):
     expected = critic.decision_function(scans)
-    critic.set_params(batch_size=batch_size)
+    critic.set_params(training__batch_size=batch_size)
     assert_same(critic.decision_function(scans), expected)
     order = np.random.default_rng(0).permutation(len(scans))
     assert_same(critic.decision_function(scans[order]), expected[order])
@@ -224,8 +227,8 @@ def test_a_pickle_scores_the_same_and_a_clone_is_unfitted(trained, critic, scans
     ],
 )  # fmt: skip
 def test_a_parameter_out_of_range_is_refused_by_name(quick_scans, parameter, value):
-    with pytest.raises(InputError, match=rf"TokenCritic: {parameter} must"):
-        TokenCritic(**{parameter: value}).fit(quick_scans)
+    with pytest.raises(InputError, match=rf"TokenCritic: (training: )?{parameter} must"):
+        build(TokenCritic, **{parameter: value}).fit(quick_scans)
 
 
 def test_plain_images_are_refused_with_a_way_out(healthy):

@@ -3,7 +3,7 @@ import pickle
 
 import numpy as np
 import pytest
-from conftest import make_slices, plant_lesions, small_steps
+from conftest import build, make_slices, plant_lesions, small_steps
 from rounding import assert_same
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
@@ -23,10 +23,17 @@ N_CODES = 32
 def steps(threshold: float = 3.0, **common) -> list[tuple]:
     """Return the steps of `small_steps` with the likelihood in the place of the detector."""
     tokenizer, _, inpainter = small_steps(**common)
-    tokenizer[1].set_params(batch_size=8, channels=8, n_augmentations=0)
-    shared = inpainter[1].get_params().keys() & TokenLikelihoodDetector().get_params().keys()
-    training = {name: inpainter[1].get_params()[name] for name in shared}
-    return [tokenizer, ("detector", TokenLikelihoodDetector(threshold=threshold, **training)), inpainter]
+    tokenizer[1].set_params(training__batch_size=8, channels=8, n_augmentations=0)
+    own = inpainter[1].get_params(deep=False)
+    training = {
+        name: clone(own[name], safe=False)
+        for name in own.keys() & TokenLikelihoodDetector().get_params().keys()
+    }
+    return [
+        tokenizer,
+        ("detector", TokenLikelihoodDetector(threshold=threshold, **training)),
+        inpainter,
+    ]
 
 
 def count_trainings(memory) -> int:
@@ -39,7 +46,7 @@ def trained(healthy, tmp_path_factory):
     """Return a pipeline trained enough to tell a lesion from its surroundings."""
     memory = str(tmp_path_factory.mktemp("cache"))
     pipeline = Pipeline(steps(max_iter=60, validation_fraction=0.25, memory=memory))
-    pipeline[1:].set_params(detector__max_iter=100, inpainter__max_iter=100)
+    pipeline[1:].set_params(detector__training__max_iter=100, inpainter__training__max_iter=100)
     return pipeline.fit(healthy)
 
 
@@ -149,7 +156,7 @@ def test_complementary_masks_hide_each_token_once_and_no_two_neighbours_together
 @pytest.mark.parametrize("batch_size", [1, 5])
 def test_no_score_depends_on_the_batch_or_on_the_neighbours(detector, scans, visible, batch_size):
     expected = detector.set_params(visible=visible).decision_function(scans)
-    detector.set_params(batch_size=batch_size)
+    detector.set_params(training__batch_size=batch_size)
     assert_same(detector.decision_function(scans), expected)
     order = np.random.default_rng(0).permutation(len(scans))
     assert_same(detector.decision_function(scans[order]), expected[order])
@@ -224,7 +231,7 @@ def test_a_pickle_scores_the_same_and_a_clone_is_unfitted(trained, detector, sca
 )  # fmt: skip
 def test_a_parameter_out_of_range_is_refused_by_name(scans, parameter, value):
     with pytest.raises(InputError, match=parameter):
-        TokenLikelihoodDetector(**{parameter: value}).fit(scans)
+        build(TokenLikelihoodDetector, **{parameter: value}).fit(scans)
 
 
 def test_a_mode_that_does_not_exist_is_refused_also_after_the_fit(detector, scans):

@@ -2,7 +2,7 @@ import warnings
 
 import numpy as np
 import pytest
-from conftest import make_slices, plant_lesions, small_steps
+from conftest import build, make_slices, plant_lesions, small_steps
 from sklearn.exceptions import NotFittedError
 from sklearn.pipeline import Pipeline
 
@@ -118,7 +118,7 @@ def test_a_mask_of_another_length_is_refused(tokenizer, healthy):
 @pytest.mark.parametrize("parameter", ["n_codes", "channels", "max_iter", "batch_size"])
 def test_a_size_that_is_no_positive_integer_is_refused_by_name(healthy, parameter):
     with pytest.raises(InputError, match=f"{parameter} must be a positive integer"):
-        VQTokenizer(**{parameter: 0}).fit(healthy)
+        build(VQTokenizer, **{parameter: 0}).fit(healthy)
 
 
 @pytest.mark.parametrize(
@@ -127,21 +127,25 @@ def test_a_size_that_is_no_positive_integer_is_refused_by_name(healthy, paramete
         ("validation_fraction", 1.5), ("gradient_clip", 0), ("codebook_decay", 2), ("warmup_iter", -5),
         ("n_augmentations", -1), ("channel_multipliers", 3), ("channel_multipliers", ()), ("random_state", -1),
         ("n_iter_no_change", 0), ("learning_rate", "fast"), ("precision", "float16"), ("quantizer", "lfq"),
+        ("device", "gpu"), ("device", None), ("flip", "yes"), ("augment", 1), ("standardize", None), ("resume", 2),
     ],
 )  # fmt: skip
 def test_a_training_parameter_out_of_range_is_refused_by_name(healthy, parameter, value):
-    with pytest.raises(InputError, match=f"VQTokenizer: {parameter} must be"):
-        VQTokenizer(**{parameter: value}).fit(healthy)
+    with pytest.raises(InputError, match=rf"VQTokenizer: (training: )?{parameter} must be"):
+        build(VQTokenizer, **{parameter: value}).fit(healthy)
 
 
 def test_all_faults_are_named_at_once(healthy):
-    with pytest.raises(InputError, match=r"batch_size must be .*; gradient_clip must be"):
-        VQTokenizer(batch_size=0, gradient_clip=-1).fit(healthy)
+    with pytest.raises(
+        InputError,
+        match=r"n_codes must be .*; training: batch_size must be .*; training: gradient_clip must be",
+    ):
+        build(VQTokenizer, n_codes=0, batch_size=0, gradient_clip=-1).fit(healthy)
 
 
 def test_images_of_a_single_token_are_refused_in_image_words():
     with pytest.raises(InputError, match=r"8 x 8 pixels make 1 x 1 tokens of 8 pixels"):
-        VQTokenizer(channel_multipliers=(1, 2, 4)).fit(np.zeros((4, 8, 8), np.float32))
+        build(VQTokenizer, channel_multipliers=(1, 2, 4)).fit(np.zeros((4, 8, 8), np.float32))
 
 
 def test_a_mask_of_another_size_is_refused(tokenizer, healthy):
@@ -158,7 +162,7 @@ def test_training_tokens_hold_each_slice_and_its_turned_copies(fitted, healthy):
 
 
 def test_codes_survive_without_restarts(tokenizer, healthy):
-    tokenizer.set_params(restart_below=0.0, codebook_decay=0.01, max_iter=30).fit(healthy)
+    tokenizer.set_params(restart_below=0.0, codebook_decay=0.01, training__max_iter=30).fit(healthy)
     assert np.isfinite(tokenizer.state_["quantizer.codes"]).all()
 
 
@@ -179,8 +183,15 @@ def test_fit_leaves_the_global_generators_alone(tokenizer, healthy):
 
 
 def test_a_standardising_tokenizer_bears_another_contrast(healthy):
-    tokenizer = VQTokenizer(
-        n_codes=16, code_dim=8, channels=16, max_iter=20, warmup_iter=5, standardize=True, random_state=0
+    tokenizer = build(
+        VQTokenizer,
+        n_codes=16,
+        code_dim=8,
+        channels=16,
+        max_iter=20,
+        warmup_iter=5,
+        standardize=True,
+        random_state=0,
     ).fit(healthy)
     other = np.where(healthy > 0, 0.1 + 0.6 * healthy, 0).astype(np.float32)
     same = tokenizer.transform(healthy).tokens == tokenizer.transform(other).tokens
@@ -188,7 +199,7 @@ def test_a_standardising_tokenizer_bears_another_contrast(healthy):
 
 
 def test_slices_that_were_standardised_come_back_in_their_own_intensities(healthy):
-    tokenizer = VQTokenizer(standardize=True)
+    tokenizer = build(VQTokenizer, standardize=True)
     seen = tokenizer.seen(healthy)
     assert np.abs(seen - healthy).max() > 0.1
     back = tokenizer.unseen(seen, healthy)
@@ -206,7 +217,7 @@ def other_codes(request, healthy):
     """Return a pipeline with another kind of codes, of which the tokenizer alone is trained well."""
     pipeline = Pipeline(small_steps(max_iter=3))
     pipeline.set_params(
-        tokenizer__quantizer=request.param, tokenizer__max_iter=120, tokenizer__batch_size=8,
+        tokenizer__quantizer=request.param, tokenizer__training__max_iter=120, tokenizer__training__batch_size=8,
         detector__network="unet", detector__depth=2,
         detector__corruption="painted", detector__n_painted=1, detector__threshold=0.0,
     )  # fmt: skip

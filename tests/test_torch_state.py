@@ -5,7 +5,7 @@ import contextlib
 import numpy as np
 import pytest
 import torch
-from conftest import make_slices, plant_lesions, small_steps
+from conftest import build, make_slices, plant_lesions, small_steps
 from sklearn.base import clone
 from sklearn.pipeline import Pipeline
 from toy_scans import image, make
@@ -41,14 +41,14 @@ def trained(kind, **parameters):
     common = {"max_iter": 2, "batch_size": 4, "warmup_iter": 0, "precision": "float32", "random_state": 0}
     if "depth" in kind().get_params() and "n_heads" in kind().get_params():
         common |= {"depth": 1, "width": 16, "n_heads": 2}
-    return kind(**common | parameters)
+    return build(kind, **common | parameters)
 
 
 METHODS = {
     "mimood": of_tokens().set_params(
         detector__corruption={"random": 1, "painted": 1}, detector__n_painted=1, detector__threshold=0.0,
         detector__skip_background=True, inpainter__drop_path=0.2,
-        inpainter__residual_weight="changed", inpainter__combination="median",
+        inpainter__maps__residual_weight="changed", inpainter__maps__combination="median",
     ),
     "unet": of_tokens().set_params(
         tokenizer__quantizer="fsq", detector__network="unet", detector__depth=1, detector__width=4,
@@ -131,8 +131,8 @@ def test_no_setting_of_torch_changes_a_fit_or_a_map(slices, state):
 
 
 def test_a_training_in_bfloat16_is_the_same_inside_autocast(slices):
-    tokenizer = VQTokenizer(
-        max_iter=3, warmup_iter=0, channels=8, batch_size=4, precision="bfloat16", random_state=0
+    tokenizer = build(
+        VQTokenizer, max_iter=3, warmup_iter=0, channels=8, batch_size=4, precision="bfloat16", random_state=0
     )
     expected = tokenizer.fit(slices).state_
     with torch.autocast("cpu", torch.bfloat16):
@@ -187,7 +187,7 @@ def test_tensors_of_any_real_type_are_read(fitted, dtype):
 def test_tensors_are_learnt_from_with_masks_that_are_tensors():
     images, masks = plant_lesions(make_slices(6, seed=1))
     masks[:4] = False
-    arrays = VQTokenizer(max_iter=2, warmup_iter=0, channels=8, random_state=0).fit(images, masks)
+    arrays = build(VQTokenizer, max_iter=2, warmup_iter=0, channels=8, random_state=0).fit(images, masks)
     tensors = clone(arrays).fit(torch.from_numpy(images).requires_grad_(), torch.from_numpy(masks).bfloat16())
     np.testing.assert_array_equal(tensors.state_["to_image.0.weight"], arrays.state_["to_image.0.weight"])
 

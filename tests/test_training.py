@@ -1,13 +1,16 @@
 import numpy as np
 import pytest
 import torch
+from conftest import build
+from sklearn.base import clone
 from torch import nn
 
 from skmimood import VQTokenizer
 from skmimood.exceptions import InputError, SkmimoodWarning, TrainingDivergedError
-from skmimood.training.loop import Recipe, Runtime, split_validation, train
+from skmimood.training.loop import Runtime, split_validation, train
+from skmimood.training.parameters import Training
 
-RECIPE = Recipe(
+RECIPE = Training(
     max_iter=60, batch_size=8, learning_rate=0.05, weight_decay=0.0, warmup_iter=5, gradient_clip=1.0,
     validation_fraction=0.25, n_iter_no_change=None, precision="float32",
 )  # fmt: skip
@@ -28,7 +31,7 @@ def distance_to_line(network, indices, streams, training):
 
 
 def run(loss=distance_to_line, runtime=None, **changes):
-    recipe = Recipe(**{**vars(RECIPE), **changes})
+    recipe = clone(RECIPE).set_params(**changes)
     return train(line(), loss, len(POINTS), recipe, runtime or Runtime("test"), seed=0)
 
 
@@ -204,8 +207,8 @@ def test_an_interrupted_fit_resumes_to_the_same_tokenizer(tmp_path, healthy, mon
     parameters = {
         "n_codes": 16, "code_dim": 4, "channels": 4, "channel_multipliers": (1,), "max_iter": 40, "random_state": 0,
     }  # fmt: skip
-    unbroken = VQTokenizer(**parameters).fit(healthy)
-    broken = VQTokenizer(**parameters, checkpoint_dir=str(tmp_path), resume=True)
+    unbroken = build(VQTokenizer, **parameters).fit(healthy)
+    broken = build(VQTokenizer, **parameters, checkpoint_dir=str(tmp_path), resume=True)
     from skmimood.training import loop
 
     original, calls = loop._Trainer._step, iter(range(10**6))
@@ -238,11 +241,13 @@ def test_a_checkpoint_is_not_taken_for_another_training(tmp_path, healthy, monke
 
     monkeypatch.setattr(loop._Trainer, "_step", step)
     with pytest.raises(KeyboardInterrupt):
-        VQTokenizer(**parameters, max_iter=10, checkpoint_dir=str(tmp_path)).fit(healthy)
+        build(VQTokenizer, **parameters, max_iter=10, checkpoint_dir=str(tmp_path)).fit(healthy)
     monkeypatch.setattr(loop._Trainer, "_step", original)
-    other = VQTokenizer(**{**parameters, "random_state": 1}, max_iter=10)
+    other = build(VQTokenizer, **{**parameters, "random_state": 1}, max_iter=10)
     fresh = other.fit(healthy).state_
-    resumed = other.set_params(checkpoint_dir=str(tmp_path), resume=True).fit(healthy).state_
+    resumed = (
+        other.set_params(training__checkpoint_dir=str(tmp_path), training__resume=True).fit(healthy).state_
+    )
     np.testing.assert_array_equal(fresh["to_image.0.weight"], resumed["to_image.0.weight"])
 
 
@@ -250,7 +255,7 @@ def test_a_checkpoint_of_other_code_is_told_of_and_kept(tmp_path, healthy, monke
     from skmimood.training import estimator, loop
 
     parameters = {"n_codes": 16, "code_dim": 4, "channels": 4, "channel_multipliers": (1,), "random_state": 0}
-    tokenizer = VQTokenizer(**parameters, max_iter=10, checkpoint_dir=str(tmp_path), resume=True)
+    tokenizer = build(VQTokenizer, **parameters, max_iter=10, checkpoint_dir=str(tmp_path), resume=True)
 
     def killed(self):
         raise KeyboardInterrupt

@@ -13,6 +13,7 @@ from sklearn.pipeline import Pipeline
 from skmimood import (
     AnomalousTokenDetector,
     MaskedTokenInpainter,
+    ResidualMaps,
     SliceStandardizer,
     VQTokenizer,
     baselines,
@@ -21,8 +22,8 @@ from skmimood import (
 from skmimood.pipeline import PRESETS
 
 _NETWORK = (
-    "depth", "width", "n_heads", "mlp_ratio", "drop_path", "max_iter", "batch_size", "learning_rate", "weight_decay",
-    "warmup_iter", "gradient_clip",
+    "depth", "width", "n_heads", "mlp_ratio", "drop_path", "training__max_iter", "training__batch_size",
+    "training__learning_rate", "training__weight_decay", "training__warmup_iter", "training__gradient_clip",
 )  # fmt: skip
 _SIGNS = ["absolute", "positive"]
 _EROSIONS = [0, 3, 4]
@@ -30,19 +31,19 @@ _EROSIONS = [0, 3, 4]
 # Presets of the rivals without tokens; "tiny" are their defaults. Those of the others follow PRESETS.
 _DENOISING: dict[str, dict[str, Any]] = {
     "tiny": {},
-    "small": {"channels": 32, "max_iter": 20_000},
-    "paper": {"channels": 64, "max_iter": 67_200, "learning_rate": 1e-4},
+    "small": {"channels": 32, "training__max_iter": 20_000},
+    "paper": {"channels": 64, "training__max_iter": 67_200, "training__learning_rate": 1e-4},
 }
 _MAE: dict[str, dict[str, Any]] = {
     "tiny": {},
     "small": {
-        "depth": 8, "width": 256, "n_heads": 8, "decoder_depth": 4, "decoder_width": 128, "max_iter": 20_000,
-        "classifier_max_iter": 4000, "batch_size": 64,
+        "depth": 8, "width": 256, "n_heads": 8, "decoder_depth": 4, "decoder_width": 128, "classifier_max_iter": 4000,
+        "training__max_iter": 20_000, "training__batch_size": 64,
     },
     "paper": {
         "patch_size": 16, "depth": 12, "width": 768, "n_heads": 12, "decoder_depth": 8, "decoder_width": 512,
-        "decoder_n_heads": 16, "max_iter": 200_000, "classifier_max_iter": 12_500, "batch_size": 128,
-        "warmup_iter": 5000, "learning_rate": 7.5e-5,
+        "decoder_n_heads": 16, "classifier_max_iter": 12_500, "training__max_iter": 200_000,
+        "training__batch_size": 128, "training__warmup_iter": 5000, "training__learning_rate": 7.5e-5,
     },
 }  # fmt: skip
 
@@ -78,21 +79,21 @@ class Settings:
             "random_state": self.seed,
             "device": self.device,
             "memory": None if folder is None else f"{folder}/networks",
-            "checkpoint_dir": None if folder is None else f"{folder}/checkpoints",
-            "resume": folder is not None,
+            "training__checkpoint_dir": None if folder is None else f"{folder}/checkpoints",
+            "training__resume": folder is not None,
             "verbose": self.verbose,
         }
 
     def tokenizer(self) -> VQTokenizer:
         """Return the tokenizer that all methods share."""
-        return VQTokenizer(**PRESETS[self.preset]["tokenizer"], **self.common())
+        return VQTokenizer().set_params(**PRESETS[self.preset]["tokenizer"], **self.common())
 
     def transformer(self, step: str) -> dict[str, Any]:
         """Return the size of the preset's transformer, and its training as ``"detector"`` or as ``"inpainter"``."""
-        parameters = MaskedTokenInpainter(**PRESETS[self.preset]["inpainter"]).get_params()
+        parameters = MaskedTokenInpainter().set_params(**PRESETS[self.preset]["inpainter"]).get_params()
         if step == "detector":
-            trained = AnomalousTokenDetector(**PRESETS[self.preset]["detector"]).get_params()
-            parameters |= {name: trained[name] for name in ("max_iter", "batch_size")}
+            trained = AnomalousTokenDetector().set_params(**PRESETS[self.preset]["detector"]).get_params()
+            parameters |= {name: trained[name] for name in ("training__max_iter", "training__batch_size")}
         return {name: parameters[name] for name in _NETWORK} | self.common()
 
 
@@ -137,17 +138,17 @@ def _tokenizer_residual(settings: Settings) -> BaseEstimator:
 
 
 def _denoising(settings: Settings) -> BaseEstimator:
-    return baselines.DenoisingAutoencoder(**_DENOISING[settings.preset], **settings.common())
+    return baselines.DenoisingAutoencoder().set_params(**_DENOISING[settings.preset], **settings.common())
 
 
 def _mae(settings: Settings) -> BaseEstimator:
-    return baselines.MaskedAutoencoderDetector(**_MAE[settings.preset], **settings.common())
+    return baselines.MaskedAutoencoderDetector().set_params(**_MAE[settings.preset], **settings.common())
 
 
 def _autoregressive(weight: str) -> Callable[[Settings], BaseEstimator]:
     def build(settings: Settings) -> BaseEstimator:
         network = settings.transformer("inpainter")
-        last = baselines.AutoregressiveRestorer(residual_weight=weight, **network)
+        last = baselines.AutoregressiveRestorer().set_params(maps__residual_weight=weight, **network)
         return Pipeline([("tokenizer", settings.tokenizer()), ("restorer", last)])
 
     return build
@@ -157,26 +158,27 @@ def _published(settings: Settings, detector: BaseEstimator) -> Pipeline:
     """Return the paper's restoration (section 3.4) behind a detector, with R = 4 and T = 8, or 4 for small networks."""
     n_steps = 8 if settings.preset == "paper" else 4
     inpainter = MaskedTokenInpainter(
-        n_steps=n_steps, n_restorations=4, temperature=1.0, combination="similarity",
-        residual="absolute", residual_weight="none", residual_reference="image", mask_generator="brush",
-        **settings.transformer("inpainter"),
-    )  # fmt: skip
+        n_steps=n_steps, n_restorations=4, temperature=1.0, mask_generator="brush",
+        maps=ResidualMaps(
+            combination="similarity", residual="absolute", residual_weight="none", residual_reference="image"
+        ),
+    ).set_params(**settings.transformer("inpainter"))  # fmt: skip
     return Pipeline([("tokenizer", settings.tokenizer()), ("detector", detector), ("inpainter", inpainter)])
 
 
 def _likelihood(settings: Settings) -> BaseEstimator:
-    detector = baselines.TokenLikelihoodDetector(mask_generator="brush", **settings.transformer("inpainter"))
-    return _published(settings, detector)
+    detector = baselines.TokenLikelihoodDetector(mask_generator="brush")
+    return _published(settings, detector.set_params(**settings.transformer("inpainter")))
 
 
 def _critic(settings: Settings) -> BaseEstimator:
-    network = settings.transformer("inpainter")
-    return _published(settings, baselines.TokenCritic(generator_mask_generator="brush", **network))
+    detector = baselines.TokenCritic(generator_mask_generator="brush")
+    return _published(settings, detector.set_params(**settings.transformer("inpainter")))
 
 
 def _mimood_paper(settings: Settings) -> BaseEstimator:
-    law = {"corruption": "random", "mask_generator": "brush"}
-    return _published(settings, AnomalousTokenDetector(**law, **settings.transformer("detector")))
+    detector = AnomalousTokenDetector(corruption="random", mask_generator="brush")
+    return _published(settings, detector.set_params(**settings.transformer("detector")))
 
 
 def _mimood(settings: Settings) -> BaseEstimator:
@@ -226,31 +228,31 @@ METHODS: dict[str, Method] = {
     "mimood": Method(
         "skmimood", _mimood,
         [
-            {"detector__threshold": [0.005, 0.02, 0.1]}, *_maps("inpainter"),
-            {"inpainter__weight_power": [0.5, 1.0, 2.0]},
+            {"detector__threshold": [0.005, 0.02, 0.1]}, *_maps("inpainter__maps"),
+            {"inpainter__maps__weight_power": [0.5, 1.0, 2.0]},
         ],
     ),
     "mimood-default": Method("skmimood, nothing chosen on val", _mimood, {}),
     "mimood-paper": Method(
-        "MIM-OOD as published", _mimood_paper, [{"detector__threshold": [0.005, 0.02, 0.1]}, *_maps("inpainter")]
+        "MIM-OOD as published", _mimood_paper, [{"detector__threshold": [0.005, 0.02, 0.1]}, *_maps("inpainter__maps")]
     ),
     "ar": Method(
         "AR restoration", _autoregressive("none"),
-        [{"restorer__threshold": [3.0, 4.5, 6.0]}, *_maps("restorer")],
+        [{"restorer__threshold": [3.0, 4.5, 6.0]}, *_maps("restorer__maps")],
     ),
     "mvtm-likelihood": Method(
         "MVTM likelihood", _likelihood,
         [
             {"detector__visible": ["random", "complementary", "unmasked"], "detector__threshold": [3.0, 4.5, 6.0]},
-            *_maps("inpainter"),
+            *_maps("inpainter__maps"),
         ],
     ),
     "token-critic": Method(
-        "MVTM + Token-Critic", _critic, [{"detector__threshold": [0.5, 0.7, 0.85]}, *_maps("inpainter")]
+        "MVTM + Token-Critic", _critic, [{"detector__threshold": [0.5, 0.7, 0.85]}, *_maps("inpainter__maps")]
     ),
     "ar-masked": Method(
         "AR restoration, masked residual", _autoregressive("changed"),
-        [{"restorer__threshold": [3.0, 4.5, 6.0]}, *_maps("restorer")],
+        [{"restorer__threshold": [3.0, 4.5, 6.0]}, *_maps("restorer__maps")],
     ),
 }  # fmt: skip
 

@@ -135,14 +135,19 @@ def training(session: Session) -> Iterator[Record]:
     fitted, size = session.networks.mimood, session.dtype.itemsize
     images = session.images(_TRAINING_IMAGES)
     tokenizer, inpainter = fitted["tokenizer"], fitted["inpainter"]
-    config, shape, n, m = tokenizer.config_, tokenizer.grid_, tokenizer.batch_size, inpainter.batch_size
+    config, shape, n, m = (
+        tokenizer.config_,
+        tokenizer.grid_,
+        tokenizer.training.batch_size,
+        inpainter.training.batch_size,
+    )
     both = encoder_work(config, shape, n, size) + decoder_work(config, shape, n, size)
     for name, estimator, X, forward in (
         ("train_tokenizer_step", tokenizer, images, both),
         ("train_transformer_step", inpainter, fitted[:-1].transform(images),
          transformer_work(inpainter.config_, m, size)),
     ):  # fmt: skip
-        batch, timing = estimator.batch_size, Timing()
+        batch, timing = estimator.training.batch_size, Timing()
 
         def run(estimator: Any = estimator, X: Any = X, timing: Timing = timing) -> None:
             timing.runs = step_seconds(clone(estimator), X, session.plan.train_steps, session.device)

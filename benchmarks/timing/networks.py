@@ -88,8 +88,8 @@ def build(
         METHODS[name].build(settings) for name in ("mimood-paper", "mimood", "token-critic", "ar")
     )
     for pipeline in (mimood, recipe):
-        pipeline.set_params(detector=EvenDetector(**pipeline["detector"].get_params()))
-    critic.set_params(detector=EvenCritic(**critic["detector"].get_params()))
+        pipeline.set_params(detector=EvenDetector(**pipeline["detector"].get_params(deep=False)))
+    critic.set_params(detector=EvenCritic(**critic["detector"].get_params(deep=False)))
     fit_briefly(mimood, images)
     set_restoration(mimood, share=share).set_params(tokenizer__n_augmentations=0)
     if with_rivals:

@@ -45,7 +45,7 @@ def plain_maps(pipeline: Pipeline, images: np.ndarray) -> np.ndarray:
 
 
 def _batches(pipeline: Pipeline, images: np.ndarray) -> Iterator[TokenizedScans]:
-    scans, size = pipeline[:-1].transform(images), pipeline[-1].batch_size
+    scans, size = pipeline[:-1].transform(images), pipeline[-1].training.batch_size
     return (scans[start : start + size] for start in range(0, len(scans), size))
 
 
@@ -89,15 +89,16 @@ def _maps(inpainter: Any, scans: TokenizedScans, restored: np.ndarray) -> np.nda
     tokenizer, own = scans.tokenizer, torch.from_numpy(scans.tokens)
     healed = [tokenizer.decode_tensor(torch.from_numpy(one)).cpu() for one in restored.swapaxes(0, 1)]
     reference = torch.from_numpy(tokenizer.seen(scans.images))
-    if inpainter.residual_reference == "reconstruction":
+    recipe = inpainter.get_params()["maps"]
+    if recipe.residual_reference == "reconstruction":
         reference = tokenizer.decode_tensor(own).cpu()
     maps, _ = residual_maps(
-        reference, torch.stack(healed, 1), inpainter.residual, inpainter.combination, inpainter.sharpness
+        reference, torch.stack(healed, 1), recipe.residual, recipe.combination, recipe.sharpness
     )
     changed = (torch.from_numpy(restored) != own[:, None]).float().mean(1)
     weights = {"changed": changed, "anomaly": torch.from_numpy(scans.anomaly)}
-    if inpainter.residual_weight in weights:
-        weight = upsample(weights[inpainter.residual_weight], tokenizer.downsampling, scans.shape[1:])
-        maps = maps * weight.clamp(min=0) ** inpainter.weight_power
-    maps = filter_maps(maps, inpainter.min_filter, inpainter.mean_filter)
-    return clear_surface(maps, scans.images, inpainter.erosion).numpy()
+    if recipe.residual_weight in weights:
+        weight = upsample(weights[recipe.residual_weight], tokenizer.downsampling, scans.shape[1:])
+        maps = maps * weight.clamp(min=0) ** recipe.weight_power
+    maps = filter_maps(maps, recipe.min_filter, recipe.mean_filter)
+    return clear_surface(maps, scans.images, recipe.erosion).numpy()

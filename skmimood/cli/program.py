@@ -51,7 +51,11 @@ def _run(arguments: Namespace) -> int:
 def _fit(arguments: Namespace) -> int:
     from skmimood.jobs.fitting import FitJob, fit_model
 
-    steps = {} if arguments.max_iter is None else {f"{step}__max_iter": arguments.max_iter for step in _STEPS}
+    steps = (
+        {}
+        if arguments.max_iter is None
+        else {f"{step}__training__max_iter": arguments.max_iter for step in _STEPS}
+    )
     job = _job(FitJob, arguments, parameters=steps)
     fit_model(arguments.paths, arguments.output, job, _speaker(arguments))
     return OK

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -20,9 +20,11 @@ from skmimood.networks.weights import new_network
 from skmimood.preprocessing.heads import eroded, head_masks
 from skmimood.runtime.streams import Streams, normal_draws
 from skmimood.training.augmentation import vary_intensity
-from skmimood.training.estimator import is_count, is_odd
-from skmimood.training.loop import Recipe, Runtime, train
+from skmimood.training.loop import Runtime, train
+from skmimood.training.parameters import Training
+from skmimood.validation.estimator import ParameterGroup
 from skmimood.validation.images import check_images, healthy_samples
+from skmimood.validation.rules import COUNT, COUNT_OR_ZERO, ODD, POSITIVE, Rule, one_of
 
 _FOREGROUND = 0.01  # intensity above which the paper adds noise and counts errors
 
@@ -62,17 +64,9 @@ class DenoisingAutoencoder(BaseImageDetector):
         Broad intensity augmentation in training, before the noise is added (paper: none); see `VQTokenizer`.
     flip : bool, default=True
         Mirror half of the slices along the last axis in training (paper: no); turn it off for sagittal slices.
-    max_iter : int, default=1200
-        Training steps (paper: 67,200).
-    batch_size : int, default=16
-        Slices a step (paper: 16). In inference it bounds memory and changes no result but for rounding.
-    learning_rate : float, default=1e-3
-        Peak rate of AdamW with a cosine schedule (paper: 1e-4, Adam with AMSGrad).
-    weight_decay : float, default=1e-5
-        Of AdamW (paper: 1e-5).
-    warmup_iter, gradient_clip
-        Of the training; see `VQTokenizer` (paper: neither).
-    validation_fraction, n_iter_no_change, precision, checkpoint_dir, resume, random_state, device, memory, verbose
+    training : Training, default=Training(max_iter=1200)
+        See `Training` (paper: 67,200 steps of 16 slices at 1e-4, Adam with AMSGrad, decay 1e-5, no warm-up).
+    random_state, device, memory, verbose
         See `VQTokenizer`.
 
     Attributes
@@ -93,6 +87,14 @@ class DenoisingAutoencoder(BaseImageDetector):
 
     _network_class = UNet
     _learnt = ("image_shape_", "threshold_", "calibrated_with_")
+    _defaults: ClassVar[Mapping[str, ParameterGroup]] = {"training": Training(max_iter=1200)}
+    _rules: ClassVar[Mapping[str, Rule]] = {
+        "noise_std": POSITIVE,
+        "noise_resolution": COUNT,
+        "residual": one_of(RESIDUALS),
+        "erosion": COUNT_OR_ZERO,
+        "median_filter": ODD,
+    }
 
     def __init__(
         self,
@@ -107,21 +109,12 @@ class DenoisingAutoencoder(BaseImageDetector):
         depth: int = 4,
         augment: bool = False,
         flip: bool = True,
-        max_iter: int = 1200,
-        batch_size: int = 16,
-        learning_rate: float = 1e-3,
-        weight_decay: float = 1e-5,
-        warmup_iter: int = 100,
-        gradient_clip: float = 1.0,
-        validation_fraction: float = 0.1,
-        n_iter_no_change: int | None = None,
-        precision: str = "auto",
-        checkpoint_dir: str | None = None,
-        resume: bool = False,
+        training: Training | None = None,
         random_state: Any = None,
         device: str = "auto",
         memory: Any = None,
         verbose: bool = False,
+        **old: Any,
     ) -> None:
         self.noise_std = noise_std
         self.noise_resolution = noise_resolution
@@ -133,21 +126,12 @@ class DenoisingAutoencoder(BaseImageDetector):
         self.depth = depth
         self.augment = augment
         self.flip = flip
-        self.max_iter = max_iter
-        self.batch_size = batch_size
-        self.learning_rate = learning_rate
-        self.weight_decay = weight_decay
-        self.warmup_iter = warmup_iter
-        self.gradient_clip = gradient_clip
-        self.validation_fraction = validation_fraction
-        self.n_iter_no_change = n_iter_no_change
-        self.precision = precision
-        self.checkpoint_dir = checkpoint_dir
-        self.resume = resume
+        self.training = training
         self.random_state = random_state
         self.device = device
         self.memory = memory
         self.verbose = verbose
+        self._set_old(old)
 
     def fit(self, X: Any, y: Any = None, groups: Any = None) -> DenoisingAutoencoder:
         """Learn to denoise healthy slices, and calibrate ``threshold_`` on the held-out ones.
@@ -166,7 +150,7 @@ class DenoisingAutoencoder(BaseImageDetector):
         DenoisingAutoencoder
         """
         self._check_parameters()
-        healthy, held_out = healthy_samples(check_images(X), y, groups, self.validation_fraction)
+        healthy, held_out = healthy_samples(check_images(X), y, groups, self._training.validation_fraction)
         self._fit_network(
             train_denoiser, {"widths": [self.channels * 2**level for level in range(self.depth)]}, held_out,
             images=healthy, noise_std=self.noise_std, noise_resolution=self.noise_resolution, augment=self.augment,
@@ -184,7 +168,7 @@ class DenoisingAutoencoder(BaseImageDetector):
             with context:
                 return network(batch[:, None]).clamp(0, 1)  # (n, 1, H, W)
 
-        restored = run_in_batches(denoise, images, self.batch_size)
+        restored = run_in_batches(denoise, images, self._training.batch_size)
         maps, healed = residual_maps(images, restored, self.residual, "mean", 0.0)
         inside = eroded(head_masks(images.cpu().numpy()), self.erosion)
         size = (1, self.median_filter, self.median_filter)
@@ -195,19 +179,6 @@ class DenoisingAutoencoder(BaseImageDetector):
 
     def _inference_parameters(self, X: Any) -> dict[str, Any]:
         return {name: getattr(self, name) for name in ("residual", "erosion", "median_filter", "fpr")}
-
-    def _parameter_faults(self) -> Iterator[str]:
-        yield from super()._parameter_faults()
-        yield from self._faults("noise_std", lambda std: std > 0, "a positive number")
-        for name in ("noise_resolution", "channels", "depth"):
-            yield from self._faults(name, is_count, "a positive integer")
-        yield from self._faults("residual", lambda name: name in RESIDUALS, f"one of {RESIDUALS}")
-        yield from self._faults("erosion", lambda n: n == 0 or is_count(n), "0 or a positive integer")
-        yield from self._faults(
-            "median_filter",
-            is_odd,
-            "an odd number of pixels, 1 for no filter",
-        )
 
 
 def coarse_noise(
@@ -227,7 +198,7 @@ def coarse_noise(
 
 def train_denoiser(
     *, images: np.ndarray, config: dict[str, Any], noise_std: float, noise_resolution: int, augment: bool, flip: bool,
-    recipe: Recipe, seed: int, runtime: Runtime,
+    recipe: Training, seed: int, runtime: Runtime,
 ) -> dict[str, dict[str, np.ndarray]]:  # fmt: skip
     """Train a denoising U-Net; a pure function of everything but ``runtime``, cached by `DenoisingAutoencoder.fit`.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -46,10 +45,6 @@ class BaseImageDetector(BasePixelDetector, TrainedStep):
             return [[part.cpu() for part in self._detect_batch(batch)] for batch in batches]
 
         with inference(self._torch_device):
-            parts = with_halving(run, self.batch_size)
+            parts = with_halving(run, self._training.batch_size)
         maps, healed = (torch.cat(list(part)).numpy() for part in zip(*parts, strict=True))
         return maps, healed
-
-    def _parameter_faults(self) -> Iterator[str]:
-        yield from super()._parameter_faults()
-        yield from self._faults("fpr", lambda rate: 0 < rate < 1, "a number in (0, 1)")

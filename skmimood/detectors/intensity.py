@@ -7,9 +7,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from skmimood.maps.untrained import PIXELS, RATE, SIGMA, Rule, UntrainedDetector, finish_maps, one_of
+from skmimood.maps.untrained import UntrainedDetector, finish_maps
 from skmimood.preprocessing.heads import N_BINS, cumulative_histogram, equalise, head_masks, look_up
 from skmimood.validation.images import check_images, drop_lesions
+from skmimood.validation.rules import BOOLEAN, COUNT_OR_ZERO, FINITE_NOT_NEGATIVE, RATE, Rule, one_of
 
 EQUALISATIONS = ("slice", "training", "none")
 
@@ -56,9 +57,9 @@ class IntensityThreshold(UntrainedDetector):
 
     _rules: ClassVar[Mapping[str, Rule]] = {
         "equalize": one_of(EQUALISATIONS),
-        "bright": (lambda value: isinstance(value, bool | np.bool_), "True or False"),
-        "smoothing": SIGMA,
-        "erosion": PIXELS,
+        "bright": BOOLEAN,
+        "smoothing": FINITE_NOT_NEGATIVE,
+        "erosion": COUNT_OR_ZERO,
         "fpr": RATE,
     }
     _arrays: ClassVar[Mapping[str, tuple[int | None, ...]]] = {"cumulative_": (N_BINS + 1,)}

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
-from typing import Any, cast
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import torch
@@ -26,9 +26,11 @@ from skmimood.networks.mae import AutoencoderWithClassifier, MaskedAutoencoder, 
 from skmimood.networks.weights import new_network
 from skmimood.preprocessing.heads import have_heads
 from skmimood.runtime.streams import Streams, uniform_draws
-from skmimood.training.estimator import is_count, is_odd
-from skmimood.training.loop import Recipe, Runtime, split_validation, train
+from skmimood.training.loop import Runtime, split_validation, train
+from skmimood.training.parameters import Training
+from skmimood.validation.estimator import ParameterGroup
 from skmimood.validation.images import check_images, has_lesion, healthy_samples
+from skmimood.validation.rules import COUNT, ODD, POSITIVE, RATE, Rule, one_of
 
 SELECTIONS = ("pseudo", "labelled")
 
@@ -90,28 +92,15 @@ class MaskedAutoencoderDetector(BaseImageDetector):
         Of the autoencoder's decoder (paper: 8, 512 and 16).
     drop_path : float in [0, 1), default=0.1
         Stochastic depth of the classifier (paper: 0.1).
-    max_iter : int, default=1000
-        Training steps of the autoencoder (paper: 1600 epochs).
-    learning_rate : float, default=1e-3
-        Peak rate of AdamW with a cosine schedule for the autoencoder (paper: 1.5e-4 for each 256 slices of a batch).
     classifier_max_iter : int, default=300
         Training steps of the classifier (paper: 100 epochs).
     classifier_learning_rate : float, default=5e-4
         Peak rate for the classifier (paper: 1e-3 for each 256 slices of a batch).
-    batch_size : int, default=32
-        Slices a step, for the classifier both versions of half as many (paper: 128). In inference it bounds memory
-        and changes no result but for rounding.
-    weight_decay : float, default=0.05
-        Of AdamW (paper: 0.05).
-    warmup_iter : int, default=50
-        Steps of linear warm-up of each training (paper: 40 of 1600 epochs, then 5 of 100).
-    gradient_clip : float, default=1.0
-        Largest norm of the gradient (paper: none).
-    validation_fraction : float in [0, 1), default=0.1
-        Share of the healthy slices, taken from the end, that chooses the best weights of each network.
-    n_iter_no_change : int or None, default=None
-        Stop a training after this many steps without a better validation loss; None never stops early.
-    precision, checkpoint_dir, resume, random_state, device, memory, verbose
+    training : Training, default=Training(max_iter=1000, batch_size=32, weight_decay=0.05, warmup_iter=50)
+        Of the autoencoder, and but for steps and rate of the classifier, which sees both versions of half as many
+        slices a step (paper: 1600 epochs in batches of 128 at 1.5e-4 for each 256 slices, decay 0.05, warm-up of 40
+        epochs, no clipping); see `Training`.
+    random_state, device, memory, verbose
         See `VQTokenizer`.
 
     Attributes
@@ -139,6 +128,19 @@ class MaskedAutoencoderDetector(BaseImageDetector):
     _network_class = AutoencoderWithClassifier
     _learnt = ("image_shape_", "threshold_", "calibrated_with_")
     _kept = ("n_trials",)
+    _defaults: ClassVar[Mapping[str, ParameterGroup]] = {
+        "training": Training(max_iter=1000, batch_size=32, weight_decay=0.05, warmup_iter=50)
+    }
+    _rules: ClassVar[Mapping[str, Rule]] = {
+        **dict.fromkeys(("patch_size", "n_trials", "classifier_max_iter"), COUNT),
+        **dict.fromkeys(("decoder_depth", "decoder_width", "decoder_n_heads"), COUNT),
+        "mask_ratio": RATE,
+        "residual": one_of(RESIDUALS),
+        "min_filter": ODD,
+        "mean_filter": ODD,
+        "selection": one_of(SELECTIONS),
+        "classifier_learning_rate": POSITIVE,
+    }
 
     def __init__(
         self,
@@ -160,23 +162,14 @@ class MaskedAutoencoderDetector(BaseImageDetector):
         decoder_width: int = 64,
         decoder_n_heads: int = 4,
         drop_path: float = 0.1,
-        max_iter: int = 1000,
-        learning_rate: float = 1e-3,
         classifier_max_iter: int = 300,
         classifier_learning_rate: float = 5e-4,
-        batch_size: int = 32,
-        weight_decay: float = 0.05,
-        warmup_iter: int = 50,
-        gradient_clip: float = 1.0,
-        validation_fraction: float = 0.1,
-        n_iter_no_change: int | None = None,
-        precision: str = "auto",
-        checkpoint_dir: str | None = None,
-        resume: bool = False,
+        training: Training | None = None,
         random_state: Any = None,
         device: str = "auto",
         memory: Any = None,
         verbose: bool = False,
+        **old: Any,
     ) -> None:
         self.patch_size = patch_size
         self.mask_ratio = mask_ratio
@@ -195,23 +188,14 @@ class MaskedAutoencoderDetector(BaseImageDetector):
         self.decoder_width = decoder_width
         self.decoder_n_heads = decoder_n_heads
         self.drop_path = drop_path
-        self.max_iter = max_iter
-        self.learning_rate = learning_rate
         self.classifier_max_iter = classifier_max_iter
         self.classifier_learning_rate = classifier_learning_rate
-        self.batch_size = batch_size
-        self.weight_decay = weight_decay
-        self.warmup_iter = warmup_iter
-        self.gradient_clip = gradient_clip
-        self.validation_fraction = validation_fraction
-        self.n_iter_no_change = n_iter_no_change
-        self.precision = precision
-        self.checkpoint_dir = checkpoint_dir
-        self.resume = resume
+        self.training = training
         self.random_state = random_state
         self.device = device
         self.memory = memory
         self.verbose = verbose
+        self._set_old(old)
 
     def fit(self, X: Any, y: Any = None, groups: Any = None) -> MaskedAutoencoderDetector:
         """Train the autoencoder, then the classifier, on healthy slices; calibrate ``threshold_`` on held-out ones.
@@ -237,7 +221,7 @@ class MaskedAutoencoderDetector(BaseImageDetector):
             abnormal or no held-out healthy one.
         """
         self._check_parameters()
-        healthy, held_out = healthy_samples(check_images(X), y, groups, self.validation_fraction)
+        healthy, held_out = healthy_samples(check_images(X), y, groups, self._training.validation_fraction)
         labelled = self._labelled(check_images(X), y, held_out)
         config = self._autoencoder_config(healthy.shape[1:])
         self._fit_network(train_autoencoder, config, held_out, images=healthy, augment=self.augment)
@@ -277,7 +261,9 @@ class MaskedAutoencoderDetector(BaseImageDetector):
                 residuals = (rows - network.autoencoder.reconstruct(rows, visible).mean(1)).abs()
                 return network.classifier(residuals).double()
 
-        probabilities = run_in_batches(logits, images, self.batch_size).softmax(1)[:, 1].cpu().numpy()
+        probabilities = (
+            run_in_batches(logits, images, self._training.batch_size).softmax(1)[:, 1].cpu().numpy()
+        )
         return np.where(have_heads(slices), probabilities, 0.0)
 
     def _detect_batch(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -287,7 +273,7 @@ class MaskedAutoencoderDetector(BaseImageDetector):
             with self._autocast():
                 return network.autoencoder.reconstruct(rows, visible)
 
-        trials = run_in_batches(reconstruct, images, self.batch_size)
+        trials = run_in_batches(reconstruct, images, self._training.batch_size)
         maps, healed = residual_maps(images, trials, self.residual, "mean", 0.0)
         # A pixel has no residual in the trials that see it; how many these are must not shape the map.
         maps = maps / network.autoencoder.hidden_share(visible, self.image_shape_).clamp(
@@ -347,26 +333,18 @@ class MaskedAutoencoderDetector(BaseImageDetector):
 
     def _parameter_faults(self) -> Iterator[str]:
         yield from super()._parameter_faults()
-        yield from self._transformer_faults()
-        decoder = ("decoder_depth", "decoder_width", "decoder_n_heads")
-        for name in ("patch_size", "n_trials", *decoder, "classifier_max_iter"):
-            yield from self._faults(name, is_count, "a positive integer")
-        yield from self._faults("mask_ratio", lambda share: 0 < share < 1, "a number in (0, 1)")
-        yield from self._faults("classifier_learning_rate", lambda rate: rate > 0, "a positive number")
-        yield from self._faults("residual", lambda name: name in RESIDUALS, f"one of {RESIDUALS}")
-        yield from self._faults("selection", lambda name: name in SELECTIONS, f"one of {SELECTIONS}")
-        for name in ("min_filter", "mean_filter"):
-            yield from self._faults(
-                name, is_odd,
-                "an odd number of pixels, 1 for no filter",
-            )  # fmt: skip
-        width, n_heads = self.decoder_width, self.decoder_n_heads
-        if is_count(width) and is_count(n_heads) and width % n_heads:
-            yield f"decoder_width must be a multiple of decoder_n_heads; got {width} and {n_heads}"
+        yield from self._heads_fault()
+        yield from self._heads_fault("decoder_")
 
 
 def train_autoencoder(
-    *, images: np.ndarray, config: dict[str, Any], augment: bool, recipe: Recipe, seed: int, runtime: Runtime
+    *,
+    images: np.ndarray,
+    config: dict[str, Any],
+    augment: bool,
+    recipe: Training,
+    seed: int,
+    runtime: Runtime,
 ) -> dict[str, dict[str, np.ndarray]]:
     """Train a masked autoencoder; a pure function of everything but ``runtime``, cached.
 

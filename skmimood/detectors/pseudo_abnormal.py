@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from sklearn.base import clone
 from torch import Tensor
 
 from skmimood.networks.batches import run_in_batches
@@ -16,7 +16,8 @@ from skmimood.networks.mae import AutoencoderWithClassifier, MaskedAutoencoder
 from skmimood.networks.weights import network_state, new_network
 from skmimood.runtime.device import autocast, resolve_device, resolve_precision
 from skmimood.runtime.streams import Streams, uniform_draws
-from skmimood.training.loop import Recipe, Runtime, split_validation, train
+from skmimood.training.loop import Runtime, split_validation, train
+from skmimood.training.parameters import Training
 
 _MAX_BOXES = 9
 _BOX_SIDES = (10 / 224, 39 / 224)  # of the image's side: 10 to 39 pixels of the 224 of BraTS
@@ -70,7 +71,7 @@ def visible_patches(autoencoder: MaskedAutoencoder, n_trials: int, seed: int) ->
 
 def train_residual_classifier(
     *, images: np.ndarray, labelled: np.ndarray | None, autoencoder: dict[str, np.ndarray], n_trials: int,
-    max_iter: int, learning_rate: float, augment: bool, config: dict[str, Any], recipe: Recipe, seed: int,
+    max_iter: int, learning_rate: float, augment: bool, config: dict[str, Any], recipe: Training, seed: int,
     runtime: Runtime,
 ) -> dict[str, dict[str, np.ndarray]]:  # fmt: skip
     """Train the classifier of a trained autoencoder's residuals; a pure function of all but ``runtime``, cached.
@@ -114,8 +115,8 @@ def train_residual_classifier(
             return _auroc_loss(classifier, residuals[indices], healthy, recipe, streams.torch.device)
         return _pseudo_abnormal_loss(classifier, images[indices], healed[indices], streams, training, augment)
 
-    recipe = replace(
-        recipe, max_iter=max_iter, batch_size=math.ceil(recipe.batch_size / 2), learning_rate=learning_rate,
+    recipe = clone(recipe).set_params(
+        max_iter=max_iter, batch_size=math.ceil(recipe.batch_size / 2), learning_rate=learning_rate,
         validation_fraction=fraction,
     )  # fmt: skip
     trained = train(network.classifier, loss, n_samples, recipe, runtime, seed=seed)
@@ -123,7 +124,7 @@ def train_residual_classifier(
 
 
 def _average_reconstructions(
-    autoencoder: MaskedAutoencoder, images: np.ndarray, n_trials: int, seed: int, recipe: Recipe, runtime: Runtime
+    autoencoder: MaskedAutoencoder, images: np.ndarray, n_trials: int, seed: int, recipe: Training, runtime: Runtime
 ) -> np.ndarray:  # fmt: skip
     """Reconstruct images (n, H, W) as the fitted detector will."""
     device = resolve_device(runtime.device)
@@ -154,7 +155,7 @@ def _pseudo_abnormal_loss(
 
 
 def _auroc_loss(
-    classifier: Any, abnormal: np.ndarray, healthy: np.ndarray, recipe: Recipe, device: torch.device
+    classifier: Any, abnormal: np.ndarray, healthy: np.ndarray, recipe: Training, device: torch.device
 ) -> Tensor:
     """Return minus the share of pairs of residuals in which the abnormal one scores higher; ties count half."""
 

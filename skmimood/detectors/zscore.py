@@ -13,10 +13,18 @@ from threadpoolctl import threadpool_limits
 
 from skmimood.exceptions import InputError
 from skmimood.maps.residuals import RESIDUALS
-from skmimood.maps.untrained import PIXELS, RATE, SIGMA, Rule, UntrainedDetector, finish_maps, one_of
+from skmimood.maps.untrained import UntrainedDetector, finish_maps
 from skmimood.preprocessing.heads import head_masks
-from skmimood.training.estimator import is_count
 from skmimood.validation.images import check_images, drop_lesions
+from skmimood.validation.rules import (
+    COUNT,
+    COUNT_OR_ZERO,
+    FINITE_NOT_NEGATIVE,
+    FINITE_POSITIVE,
+    RATE,
+    Rule,
+    one_of,
+)
 
 _THUMBNAIL = 16
 
@@ -61,11 +69,11 @@ class HealthyZScore(UntrainedDetector):
     """
 
     _rules: ClassVar[Mapping[str, Rule]] = {
-        "n_templates": (is_count, "a positive integer"),
-        "floor": (lambda value: 0 < value < np.inf, "a positive number"),
+        "n_templates": COUNT,
+        "floor": FINITE_POSITIVE,
         "residual": one_of(RESIDUALS),
-        "smoothing": SIGMA,
-        "erosion": PIXELS,
+        "smoothing": FINITE_NOT_NEGATIVE,
+        "erosion": COUNT_OR_ZERO,
         "fpr": RATE,
     }
     _arrays: ClassVar[Mapping[str, tuple[int | None, ...]]] = {"templates_": (None, 2, None, None)}

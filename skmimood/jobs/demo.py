@@ -68,10 +68,10 @@ class DemoSettings:
     parameters: Mapping[str, Any] = field(
         default_factory=lambda: {
             # Shorter trainings: these brains are simpler than real ones.
-            "tokenizer__max_iter": 500,
+            "tokenizer__training__max_iter": 500,
             "detector__n_painted": 8,
-            "detector__max_iter": 800,
-            "inpainter__max_iter": 300,
+            "detector__training__max_iter": 800,
+            "inpainter__training__max_iter": 300,
         }
     )
     scan_fpr: float = 0.1

@@ -47,7 +47,7 @@ class FitJob:
     ----------
     preset : {"tiny", "small", "paper"}, default="tiny"
     parameters : mapping, default={}
-        Parameters of the pipeline that differ from the preset, such as ``{"tokenizer__max_iter": 100}``.
+        Parameters of the pipeline that differ from the preset, such as ``{"tokenizer__training__max_iter": 100}``.
     plane, spacing, mask, modality, volume
         As in :class:`skmimood.ScanDetector`.
     size : int, optional
@@ -168,7 +168,10 @@ def _unfitted(job: FitJob, unfinished: Path) -> ScanDetector:
         job.preset, random_state=job.seed, device=job.device, memory=memory, verbose=job.verbose
     )
     for name in pipeline.named_steps:
-        pipeline.set_params(**{f"{name}__checkpoint_dir": str(unfinished), f"{name}__resume": job.resume})
+        training = f"{name}__training"
+        pipeline.set_params(
+            **{f"{training}__checkpoint_dir": str(unfinished), f"{training}__resume": job.resume}
+        )
     return ScanDetector(
         pipeline.set_params(**job.parameters),
         plane=job.plane,

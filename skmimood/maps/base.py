@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import warnings
 from abc import abstractmethod
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
@@ -14,6 +15,7 @@ from skmimood.maps.conformal import HealthyReference
 from skmimood.preprocessing.heads import have_heads, head_masks
 from skmimood.training.loop import split_validation
 from skmimood.validation.estimator import SliceEstimator
+from skmimood.validation.rules import RATE, Rule
 
 
 class BasePixelDetector(SliceEstimator):
@@ -29,6 +31,8 @@ class BasePixelDetector(SliceEstimator):
     calibrated_with_ : dict
         The inference parameters that it belongs to.
     """
+
+    _rules: ClassVar[Mapping[str, Rule]] = {"fpr": RATE}
 
     fpr: float
     threshold_: float

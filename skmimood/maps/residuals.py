@@ -2,17 +2,90 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from skmimood.preprocessing.heads import eroded, head_masks
+from skmimood.validation.estimator import ParameterGroup
+from skmimood.validation.rules import COUNT_OR_ZERO, NOT_NEGATIVE, ODD, POSITIVE, Rule, one_of
 
 COMBINATIONS = ("similarity", "mean", "median", "min")
 REFERENCES = ("image", "reconstruction")
 RESIDUALS = ("absolute", "positive")
 WEIGHTS = ("none", "changed", "anomaly")
+
+
+class ResidualMaps(ParameterGroup):
+    """How restorations become an anomaly map: residual, combination, weight and filters (MIM-OOD section 3.4, step 5).
+
+    The restorers take it as ``maps``. None of it needs a refit.
+
+    Parameters
+    ----------
+    residual : {"absolute", "positive"}, default="absolute"
+        ``"positive"`` counts only pixels brighter than their restoration, a prior for lesions that are bright, as
+        those of FLAIR are (paper: absolute).
+    residual_weight : {"none", "changed", "anomaly"}, default="none"
+        What the residual is multiplied by, interpolated from tokens to pixels (paper: nothing): the share of
+        restorations that changed the token (the resampling mask of Pinaya et al. 2022), or the score of the token
+        detector before this step.
+    weight_power : float > 0, default=1.0
+        Power of that factor (Pinaya et al.: 1).
+    residual_reference : {"image", "reconstruction"}, default="image"
+        What restorations are compared with: the slice x_0 (paper) or its decoded tokens.
+    combination : {"similarity", "mean", "median", "min"}, default="similarity"
+        How R maps become one (paper silent). ``"similarity"`` weights the restorations nearer to the slice more, as the
+        authors' earlier work does (Naval Marimont & Tarroni 2021).
+    sharpness : float >= 0, default=3.0
+        Of ``"similarity"``: 0 is the mean, large values take the nearest restoration (3 in that work).
+    min_filter : int, default=3
+        Side of the minimum filter in pixels, odd (paper: a min filter; size from the authors' earlier code, 3 x 3 x 3).
+    mean_filter : int, default=7
+        Side of the mean filter that follows, odd (size from the same code: 7 x 7 in plane).
+    erosion : int, default=0
+        Maps are 0 outside the head or brain and within this many pixels of its surface, to leave out a scalp that has
+        not been stripped; 0 leaves them as they are (paper).
+    """
+
+    _rules: ClassVar[Mapping[str, Rule]] = {
+        "residual": one_of(RESIDUALS),
+        "residual_weight": one_of(WEIGHTS),
+        "weight_power": POSITIVE,
+        "residual_reference": one_of(REFERENCES),
+        "combination": one_of(COMBINATIONS),
+        "sharpness": NOT_NEGATIVE,
+        "min_filter": ODD,
+        "mean_filter": ODD,
+        "erosion": COUNT_OR_ZERO,
+    }
+
+    def __init__(
+        self,
+        *,
+        residual: str = "absolute",
+        residual_weight: str = "none",
+        weight_power: float = 1.0,
+        residual_reference: str = "image",
+        combination: str = "similarity",
+        sharpness: float = 3.0,
+        min_filter: int = 3,
+        mean_filter: int = 7,
+        erosion: int = 0,
+    ) -> None:
+        self.residual = residual
+        self.residual_weight = residual_weight
+        self.weight_power = weight_power
+        self.residual_reference = residual_reference
+        self.combination = combination
+        self.sharpness = sharpness
+        self.min_filter = min_filter
+        self.mean_filter = mean_filter
+        self.erosion = erosion
 
 
 def residual_maps(

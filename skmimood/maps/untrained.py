@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -12,36 +12,16 @@ from skmimood.exceptions import ModelLoadError
 from skmimood.maps.base import BasePixelDetector
 from skmimood.preprocessing.heads import eroded
 
-Rule = tuple[Callable[[Any], Any], str]
-"""Whether a value is valid, and what is wanted in words."""
-
-RATE: Rule = (lambda rate: 0 < rate < 1, "a number in (0, 1)")
-PIXELS: Rule = (
-    lambda n: isinstance(n, int | np.integer) and not isinstance(n, bool) and n >= 0,
-    "an integer of at least 0",
-)
-SIGMA: Rule = (lambda sigma: 0 <= sigma < np.inf, "a number of at least 0")
-
-
-def one_of(choices: tuple[str, ...]) -> Rule:
-    """Return the rule of a named choice."""
-    return lambda name: name in choices, f"one of {choices}"
-
 
 class UntrainedDetector(BasePixelDetector):
     """Base of the last steps that train no network: parameters checked, and what was learnt saved.
 
-    ``_rules`` says what the parameters must satisfy, ``_arrays`` which shapes the learnt arrays have (None for any
+    ``_arrays`` says which shapes the learnt arrays have (None for any
     size), ``_learnt`` which other attributes are learnt.
     """
 
-    _rules: ClassVar[Mapping[str, Rule]]
     _arrays: ClassVar[Mapping[str, tuple[int | None, ...]]] = {}
     _learnt: tuple[str, ...]
-
-    def _parameter_faults(self) -> Iterator[str]:
-        for name, (is_valid, wanted) in self._rules.items():
-            yield from self._faults(name, is_valid, wanted)
 
     def _inference_parameters(self, X: Any) -> dict[str, Any]:
         return {name: getattr(self, name) for name in self._rules}

@@ -38,8 +38,8 @@ def expected_seconds(pipeline: Pipeline, n_scans: int) -> dict[str, float]:
         if "n_painted" in parameters:
             stages["moved copies"] = 0.005 * n_slices
             stages["painted copies"] = 0.002 * n_slices * parameters["n_painted"]
-        if "max_iter" in parameters:
-            stages[type(step).__name__] = 0.2 * parameters["max_iter"]
+        if "training__max_iter" in parameters:
+            stages[type(step).__name__] = 0.2 * parameters["training__max_iter"]
     return {**stages, "calibrating": 2.0 * min(max(9, n_scans // 6), max(1, n_scans // 2))}
 
 

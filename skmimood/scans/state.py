@@ -20,6 +20,7 @@ from skmimood.persistence import load_model, save_model
 from skmimood.preprocessing import Plane
 from skmimood.scans.cohort import ScanStatus, StatusName
 from skmimood.scans.domain import Domain
+from skmimood.validation.old_names import new_settings
 
 if TYPE_CHECKING:
     from typing import Self  # of Python 3.11; nothing else needs it
@@ -102,7 +103,9 @@ class SavedDetector(BaseEstimator):
         """Set the fitted attributes from `__skmimood_state__`; nothing is set if one of them is wrong."""
         # Old models keep these as parameters only.
         learned = {f"{name}_": getattr(self, name) for name in ("plane", "mask")}
-        self.__dict__.update(_restored(arrays, {**learned, **values}))
+        fitted = _restored(arrays, {**learned, **values})
+        fitted["calibrated_with_"] = new_settings(fitted["calibrated_with_"], self.pipeline_.get_params())
+        self.__dict__.update(fitted)
 
 
 def _restored(arrays: Mapping[str, np.ndarray], values: Mapping[str, Any]) -> dict[str, Any]:

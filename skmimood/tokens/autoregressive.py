@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, cast
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from skmimood.maps.base import held_out_slices
+from skmimood.maps.residuals import ResidualMaps
 from skmimood.networks.batches import run_in_batches
 from skmimood.networks.causal_transformer import CausalTransformer, CausalTransformers
 from skmimood.networks.weights import new_network
@@ -18,9 +19,10 @@ from skmimood.runtime.streams import Streams, shared_seed
 from skmimood.tokens.base import BaseRestorer, check_grid, check_tokenized, detector_of
 from skmimood.tokens.container import TokenizedScans
 from skmimood.tokens.sampling import sample
-from skmimood.training.estimator import is_count
-from skmimood.training.loop import Recipe, Runtime, pick_copies, train
+from skmimood.training.loop import Runtime, pick_copies, train
+from skmimood.training.parameters import Training
 from skmimood.validation.images import healthy_samples
+from skmimood.validation.rules import BOOLEAN, Rule, is_count
 
 # Quarter turns of the grid before the raster scan, and whether it is transposed then. Each ordering
 # is followed by its reverse, so that two of them together see each token from all sides.
@@ -53,22 +55,16 @@ class AutoregressiveRestorer(BaseRestorer):
         Keep what the network has computed of earlier tokens, which do not change any more. False runs it over the
         whole slice for every token, as the paper's timing does. Up to the rounding of a likelihood that lies on the
         edge of the decision, the tokens are the same. No refit needed.
-    combination, sharpness, residual, residual_reference, min_filter, mean_filter, erosion, fpr
-        How restorations become a map; see `MaskedTokenInpainter`. No refit needed.
-    residual_weight : {"none", "changed", "anomaly"}, default="none"
-        See `MaskedTokenInpainter`; ``"changed"`` is the masked residual of Pinaya et al. 2022, and ``"anomaly"``
-        takes a token detector between the tokenizer and this step. No refit needed.
-    weight_power : float > 0, default=1.0
-        Power of that factor (Pinaya et al.: 1). No refit needed.
+    maps : ResidualMaps, default=ResidualMaps()
+        How restorations become a map; see `ResidualMaps`. ``residual_weight="changed"`` is the masked residual of
+        Pinaya et al. 2022; ``"anomaly"`` takes a token detector between the tokenizer and this step. No refit needed.
+    fpr : float in (0, 1), default=0.01
+        See `MaskedTokenInpainter`.
     depth, width, n_heads, mlp_ratio, drop_path
         Of the transformer; see `AnomalousTokenDetector` (paper: depth 12, drop_path 0.1).
-    max_iter : int, default=600
-        Training steps.
-    batch_size : int, default=16
-        Slices a step. In inference it bounds memory and changes no result but for rounding.
-    learning_rate, weight_decay, warmup_iter, gradient_clip
-        Of the training of each ordering; see `AnomalousTokenDetector`.
-    validation_fraction, n_iter_no_change, precision, checkpoint_dir, resume, random_state, device, memory, verbose
+    training : Training, default=Training()
+        See `Training`.
+    random_state, device, memory, verbose
         See `VQTokenizer`.
 
     Attributes
@@ -97,6 +93,11 @@ class AutoregressiveRestorer(BaseRestorer):
 
     _network_class = CausalTransformers
     _learnt = ("grid_", "threshold_", "calibrated_with_")
+    _rules: ClassVar[Mapping[str, Rule]] = {
+        "threshold": (lambda nats: nats >= 0, "a number of nats, at least 0"),
+        "n_orderings": (lambda n: is_count(n) and n <= len(_ORDERINGS), "an integer in [1, 8]"),
+        "key_value_cache": BOOLEAN,
+    }
 
     def __init__(
         self,
@@ -106,72 +107,38 @@ class AutoregressiveRestorer(BaseRestorer):
         temperature: float = 1.0,
         n_orderings: int = 1,
         key_value_cache: bool = True,
-        combination: str = "similarity",
-        sharpness: float = 3.0,
-        residual: str = "absolute",
-        residual_weight: str = "none",
-        weight_power: float = 1.0,
-        residual_reference: str = "image",
-        min_filter: int = 3,
-        mean_filter: int = 7,
-        erosion: int = 0,
+        maps: ResidualMaps | None = None,
         fpr: float = 0.01,
         depth: int = 4,
         width: int = 128,
         n_heads: int = 4,
         mlp_ratio: float = 4.0,
         drop_path: float = 0.1,
-        max_iter: int = 600,
-        batch_size: int = 16,
-        learning_rate: float = 1e-3,
-        weight_decay: float = 1e-5,
-        warmup_iter: int = 100,
-        gradient_clip: float = 1.0,
-        validation_fraction: float = 0.1,
-        n_iter_no_change: int | None = None,
-        precision: str = "auto",
-        checkpoint_dir: str | None = None,
-        resume: bool = False,
+        training: Training | None = None,
         random_state: Any = None,
         device: str = "auto",
         memory: Any = None,
         verbose: bool = False,
+        **old: Any,
     ) -> None:
         self.threshold = threshold
         self.n_restorations = n_restorations
         self.temperature = temperature
         self.n_orderings = n_orderings
         self.key_value_cache = key_value_cache
-        self.combination = combination
-        self.sharpness = sharpness
-        self.residual = residual
-        self.residual_weight = residual_weight
-        self.weight_power = weight_power
-        self.residual_reference = residual_reference
-        self.min_filter = min_filter
-        self.mean_filter = mean_filter
-        self.erosion = erosion
+        self.maps = maps
         self.fpr = fpr
         self.depth = depth
         self.width = width
         self.n_heads = n_heads
         self.mlp_ratio = mlp_ratio
         self.drop_path = drop_path
-        self.max_iter = max_iter
-        self.batch_size = batch_size
-        self.learning_rate = learning_rate
-        self.weight_decay = weight_decay
-        self.warmup_iter = warmup_iter
-        self.gradient_clip = gradient_clip
-        self.validation_fraction = validation_fraction
-        self.n_iter_no_change = n_iter_no_change
-        self.precision = precision
-        self.checkpoint_dir = checkpoint_dir
-        self.resume = resume
+        self.training = training
         self.random_state = random_state
         self.device = device
         self.memory = memory
         self.verbose = verbose
+        self._set_old(old)
 
     def fit(self, X: TokenizedScans, y: Any = None, groups: Any = None) -> AutoregressiveRestorer:
         """Learn from healthy tokens, and calibrate ``threshold_`` on the held-out ones.
@@ -189,8 +156,8 @@ class AutoregressiveRestorer(BaseRestorer):
         AutoregressiveRestorer
         """
         self._check_parameters()
-        healthy, held_out = healthy_samples(check_tokenized(X), y, groups, self.validation_fraction)
-        if self.residual_weight == "anomaly":
+        healthy, held_out = healthy_samples(check_tokenized(X), y, groups, self._training.validation_fraction)
+        if self._recipe_of_maps.residual_weight == "anomaly":
             detector_of(healthy)  # refuses what has not been scored, before the training
         self._fit_orderings(healthy, held_out)
         self.grid_ = healthy.tokens.shape[1:]
@@ -212,7 +179,7 @@ class AutoregressiveRestorer(BaseRestorer):
         check_is_fitted(self)
         check_grid(X, self.grid_)
         sequences = torch.from_numpy(X.tokens).flatten(1).to(self._torch_device)
-        scores = run_in_batches(self._mean_surprisals, sequences, self.batch_size)
+        scores = run_in_batches(self._mean_surprisals, sequences, self._training.batch_size)
         return scores.unflatten(1, self.grid_).cpu().numpy()
 
     def _fit_orderings(self, healthy: TokenizedScans, held_out: float) -> None:
@@ -273,13 +240,7 @@ class AutoregressiveRestorer(BaseRestorer):
 
     def _parameter_faults(self) -> Iterator[str]:
         yield from super()._parameter_faults()
-        yield from self._transformer_faults()
-        yield from self._faults("threshold", lambda nats: nats >= 0, "a number of nats, at least 0")
-        yield from self._faults("n_restorations", is_count, "a positive integer")
-        yield from self._faults("temperature", lambda value: value > 0, "a positive number")
-        yield from self._faults(
-            "n_orderings", lambda n: is_count(n) and n <= len(_ORDERINGS), "an integer in [1, 8]"
-        )
+        yield from self._heads_fault()
 
 
 def visiting_order(grid: tuple[int, int], ordering: int) -> np.ndarray:
@@ -355,7 +316,13 @@ def restore_in_order(
 
 
 def train_autoregressive(
-    *, tokens: np.ndarray, ordering: int, config: dict[str, Any], recipe: Recipe, seed: int, runtime: Runtime
+    *,
+    tokens: np.ndarray,
+    ordering: int,
+    config: dict[str, Any],
+    recipe: Training,
+    seed: int,
+    runtime: Runtime,
 ) -> dict[str, dict[str, np.ndarray]]:
     """Train on one ordering; a pure function of everything but ``runtime``, cached by `AutoregressiveRestorer.fit`.
 

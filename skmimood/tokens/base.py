@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -14,16 +14,7 @@ from torch import Tensor
 
 from skmimood.exceptions import InputError
 from skmimood.maps.base import BasePixelDetector
-from skmimood.maps.residuals import (
-    COMBINATIONS,
-    REFERENCES,
-    RESIDUALS,
-    WEIGHTS,
-    clear_surface,
-    filter_maps,
-    residual_maps,
-    upsample,
-)
+from skmimood.maps.residuals import ResidualMaps, clear_surface, filter_maps, residual_maps, upsample
 from skmimood.networks.batches import run_transformer
 from skmimood.networks.marks import in_order_of_length, unmark
 from skmimood.runtime.device import inference, with_halving
@@ -31,7 +22,10 @@ from skmimood.runtime.streams import sampling_uniforms
 from skmimood.tokens.background import mark_background
 from skmimood.tokens.container import TokenDetector, TokenizedScans
 from skmimood.tokens.sampling import of_distinct
-from skmimood.training.estimator import TrainedStep, is_count, is_odd
+from skmimood.training.estimator import TrainedStep
+from skmimood.training.parameters import Training
+from skmimood.validation.estimator import ParameterGroup
+from skmimood.validation.rules import COUNT, POSITIVE, Rule
 
 _IN_FLIGHT = 128  # restorations
 _CHUNK_BATCHES = 2  # of ``batch_size`` slices, the most that are taken at a time
@@ -104,7 +98,7 @@ class BaseTokenDetector(TransformerMixin, TokenStep):
     def score_tensor(self, tokens: Tensor) -> Tensor:
         """Score tokens (n, h, w), marked or not, that are on this estimator's device already."""
         ordered, where = in_order_of_length(tokens if self.leaves_out_background else unmark(tokens))
-        return run_transformer(self._score_tokens, ordered, self.batch_size)[where]
+        return run_transformer(self._score_tokens, ordered, self._training.batch_size)[where]
 
     def decision_function(self, X: TokenizedScans) -> np.ndarray:
         """Score every token.
@@ -143,18 +137,12 @@ class BaseRestorer(BasePixelDetector, TokenStep):
     more than ``_IN_FLIGHT`` restorations of one slice, the tokens and images are held.
     """
 
+    _rules: ClassVar[Mapping[str, Rule]] = {"n_restorations": COUNT, "temperature": POSITIVE}
+    _defaults: ClassVar[Mapping[str, ParameterGroup]] = {"training": Training(), "maps": ResidualMaps()}
+
+    maps: ResidualMaps | None
     n_restorations: int
     seed_: int
-    combination: str
-    erosion: int
-    mean_filter: int
-    min_filter: int
-    residual: str
-    residual_reference: str
-    residual_weight: str
-    sharpness: float
-    weight_power: float
-    validation_fraction: float
     grid_: tuple[int, int]
 
     @property
@@ -164,13 +152,12 @@ class BaseRestorer(BasePixelDetector, TokenStep):
     @abstractmethod
     def _restore_chunk(self, X: TokenizedScans, uniforms: Tensor) -> Tensor: ...
 
+    @property
+    def _recipe_of_maps(self) -> ResidualMaps:
+        return self._nested("maps")
+
     def _inference_parameters(self, X: TokenizedScans) -> dict[str, Any]:
-        names = [
-            "combination", "sharpness", "residual", "residual_reference", "residual_weight", "weight_power",
-            "min_filter",
-            "mean_filter", "erosion", "fpr",
-        ]  # fmt: skip
-        return {name: getattr(self, name) for name in names}
+        return self._recipe_of_maps.get_params() | {"fpr": self.fpr}
 
     def restore(self, X: TokenizedScans) -> np.ndarray:
         """Return the tokens of all restorations, shape (n, R, h, w), int64."""
@@ -196,11 +183,11 @@ class BaseRestorer(BasePixelDetector, TokenStep):
         check_grid(X, self.grid_)
 
         def run(batch_size: int) -> list[Any]:
-            most = min(_IN_FLIGHT // n_in_flight, _CHUNK_BATCHES * self.batch_size)
-            n_slices = max(1, most * batch_size // self.batch_size)
+            most = min(_IN_FLIGHT // n_in_flight, _CHUNK_BATCHES * self._training.batch_size)
+            n_slices = max(1, most * batch_size // self._training.batch_size)
             return [function(X[start : start + n_slices]) for start in range(0, len(X), n_slices)]
 
-        return with_halving(run, self.batch_size)
+        return with_halving(run, self._training.batch_size)
 
     def _restore(self, X: TokenizedScans) -> Tensor:
         """Return the tokens (n, R, h, w) of the restorations of a chunk."""
@@ -220,14 +207,11 @@ class BaseRestorer(BasePixelDetector, TokenStep):
 
     def _decode(self, X: TokenizedScans, restored: Tensor) -> tuple[Tensor, Tensor]:
         """Return the decoded restorations (n, R, H, W), and what they are compared with (n, H, W)."""
-        own = (
-            torch.from_numpy(X.tokens)[:, None]
-            if self.residual_reference == "reconstruction"
-            else restored[:, :0]
-        )
+        is_decoded = self._recipe_of_maps.residual_reference == "reconstruction"
+        own = torch.from_numpy(X.tokens)[:, None] if is_decoded else restored[:, :0]
         grids = torch.cat([own, restored], dim=1)
         decoded = of_distinct(X.tokenizer.decode_tensor, grids.flatten(0, 1)).unflatten(0, grids.shape[:2])
-        if self.residual_reference == "reconstruction":
+        if is_decoded:
             return decoded[:, 1:], decoded[:, 0]
         return decoded, torch.from_numpy(X.tokenizer.seen(X.images)).to(decoded.device)
 
@@ -235,33 +219,20 @@ class BaseRestorer(BasePixelDetector, TokenStep):
         self, X: TokenizedScans, restored: Tensor, healed: Tensor, reference: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Return the maps of restorations (n, R, h, w), and the combined healed slices as the network sees them."""
-        maps, healed = residual_maps(reference, healed, self.residual, self.combination, self.sharpness)
-        if self.residual_weight == "changed":
+        recipe = self._recipe_of_maps
+        maps, healed = residual_maps(reference, healed, recipe.residual, recipe.combination, recipe.sharpness)
+        if recipe.residual_weight == "changed":
             changed = (restored != torch.from_numpy(X.tokens)[:, None]).float().mean(1)  # (n, h, w)
             maps = maps * self._weights(changed, X).to(maps.device)
-        elif self.residual_weight == "anomaly":
+        elif recipe.residual_weight == "anomaly":
             detector_of(X)
             maps = maps * self._weights(torch.from_numpy(X.anomaly), X).to(maps.device)
-        maps = filter_maps(maps, self.min_filter, self.mean_filter).cpu()
-        return clear_surface(maps, X.images, self.erosion), healed
+        maps = filter_maps(maps, recipe.min_filter, recipe.mean_filter).cpu()
+        return clear_surface(maps, X.images, recipe.erosion), healed
 
     def _weights(self, values: Tensor, X: TokenizedScans) -> Tensor:
         """Interpolate values of tokens (n, h, w) to weights of pixels (n, H, W)."""
-        return upsample(values, X.tokenizer.downsampling, X.shape[1:]).clamp(min=0) ** self.weight_power
-
-    def _parameter_faults(self) -> Iterator[str]:
-        yield from super()._parameter_faults()
-        yield from self._faults("weight_power", lambda power: power > 0, "a positive number")
-        yield from self._faults("combination", lambda name: name in COMBINATIONS, f"one of {COMBINATIONS}")
-        yield from self._faults("sharpness", lambda value: value >= 0, "a number of at least 0")
-        yield from self._faults("residual", lambda name: name in RESIDUALS, f"one of {RESIDUALS}")
-        yield from self._faults("residual_reference", lambda name: name in REFERENCES, f"one of {REFERENCES}")
-        yield from self._faults("residual_weight", lambda name: name in WEIGHTS, f"one of {WEIGHTS}")
-        for name in ("min_filter", "mean_filter"):
-            yield from self._faults(
-                name,
-                is_odd,
-                "an odd number of pixels, 1 for no filter",
-            )
-        yield from self._faults("erosion", lambda n: n == 0 or is_count(n), "0 or a positive integer")
-        yield from self._faults("fpr", lambda rate: 0 < rate < 1, "a number in (0, 1)")
+        return (
+            upsample(values, X.tokenizer.downsampling, X.shape[1:]).clamp(min=0)
+            ** self._recipe_of_maps.weight_power
+        )

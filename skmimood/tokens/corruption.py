@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import numpy as np
 
 from skmimood.exceptions import InputError
+from skmimood.validation.rules import Rule
 
 MaskGenerator = Callable[[int, tuple[int, int], np.random.Generator], np.ndarray]
 """``generator(n, grid, rng) -> (n, h, w) bool``, True where a token is to be masked or replaced."""
@@ -106,15 +107,15 @@ def split_law(law: Any, member: str) -> tuple[float, Any]:
     return law.get(member, 0.0) / sum(law.values()), rest or None
 
 
-def law_faults(law: Any, choices: Collection[str], name: str) -> Iterator[str]:
-    """Say what is wrong unless ``law`` is a known name, a callable, or a mixture ``{law: weight}``."""
-    members = law if isinstance(law, Mapping) else {law: 1.0}
-    unknown = [law for law in members if not callable(law) and law not in {*choices, *_RETIRED}]
-    if not members or unknown or any(weight <= 0 for weight in members.values()):
-        yield (
-            f"{name} must be one of {sorted(choices)}, a callable, or a dict of these with positive weights; "
-            f"got {law!r}"
-        )
+def law_of(choices: Collection[str]) -> Rule:
+    """Return the rule of a law: a known name, a callable, or a mixture ``{law: weight}``."""
+
+    def is_law(law: Any) -> bool:
+        members = law if isinstance(law, Mapping) else {law: 1.0}
+        known = all(callable(member) or member in {*choices, *_RETIRED} for member in members)
+        return bool(members) and known and all(weight > 0 for weight in members.values())
+
+    return is_law, f"one of {sorted(choices)}, a callable, or a dict of these with positive weights"
 
 
 def _members(law: Any, choices: Mapping[str, Any]) -> list[Any]:

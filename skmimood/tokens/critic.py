@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -16,11 +16,13 @@ from skmimood.runtime.device import resolve_device
 from skmimood.runtime.streams import Streams, shared_seed, uniform_draws
 from skmimood.tokens.base import BaseTokenDetector, check_tokenized
 from skmimood.tokens.container import TokenizedScans
-from skmimood.tokens.corruption import MASK_GENERATORS, draw_masks, law_faults
+from skmimood.tokens.corruption import MASK_GENERATORS, draw_masks, law_of
 from skmimood.tokens.inpainter import train_token_inpainter
 from skmimood.tokens.sampling import sample
-from skmimood.training.loop import Recipe, Runtime, pick_copies, train
+from skmimood.training.loop import Runtime, pick_copies, train
+from skmimood.training.parameters import Training
 from skmimood.validation.images import healthy_samples
+from skmimood.validation.rules import PROBABILITY, Rule
 
 
 class TokenCritic(BaseTokenDetector):
@@ -45,13 +47,9 @@ class TokenCritic(BaseTokenDetector):
         Which tokens are masked in the training of the in-painter, as ``mask_generator`` of `MaskedTokenInpainter`.
     depth, width, n_heads, mlp_ratio, drop_path
         Of the critic and of the in-painter alike; see `AnomalousTokenDetector`.
-    max_iter : int, default=600
-        Training steps.
-    batch_size : int, default=16
-        Slices a step. In inference it bounds memory and changes no result but for rounding.
-    learning_rate, weight_decay, warmup_iter, gradient_clip
-        Of the training of each of the two; see `AnomalousTokenDetector`.
-    validation_fraction, n_iter_no_change, precision, checkpoint_dir, resume, random_state, device, memory, verbose
+    training : Training, default=Training()
+        Of each of the two; see `Training`.
+    random_state, device, memory, verbose
         See `VQTokenizer`.
 
     Attributes
@@ -69,6 +67,11 @@ class TokenCritic(BaseTokenDetector):
 
     _network_class = TokenTransformer
     _learnt = ("grid_",)
+    _rules: ClassVar[Mapping[str, Rule]] = {
+        "threshold": PROBABILITY,
+        "mask_generator": law_of(MASK_GENERATORS),
+        "generator_mask_generator": law_of(MASK_GENERATORS),
+    }
 
     def __init__(
         self,
@@ -81,21 +84,12 @@ class TokenCritic(BaseTokenDetector):
         n_heads: int = 4,
         mlp_ratio: float = 4.0,
         drop_path: float = 0.1,
-        max_iter: int = 600,
-        batch_size: int = 16,
-        learning_rate: float = 1e-3,
-        weight_decay: float = 1e-5,
-        warmup_iter: int = 100,
-        gradient_clip: float = 1.0,
-        validation_fraction: float = 0.1,
-        n_iter_no_change: int | None = None,
-        precision: str = "auto",
-        checkpoint_dir: str | None = None,
-        resume: bool = False,
+        training: Training | None = None,
         random_state: Any = None,
         device: str = "auto",
         memory: Any = None,
         verbose: bool = False,
+        **old: Any,
     ) -> None:
         self.threshold = threshold
         self.mask_generator = mask_generator
@@ -105,21 +99,12 @@ class TokenCritic(BaseTokenDetector):
         self.n_heads = n_heads
         self.mlp_ratio = mlp_ratio
         self.drop_path = drop_path
-        self.max_iter = max_iter
-        self.batch_size = batch_size
-        self.learning_rate = learning_rate
-        self.weight_decay = weight_decay
-        self.warmup_iter = warmup_iter
-        self.gradient_clip = gradient_clip
-        self.validation_fraction = validation_fraction
-        self.n_iter_no_change = n_iter_no_change
-        self.precision = precision
-        self.checkpoint_dir = checkpoint_dir
-        self.resume = resume
+        self.training = training
         self.random_state = random_state
         self.device = device
         self.memory = memory
         self.verbose = verbose
+        self._set_old(old)
 
     def fit(self, X: TokenizedScans, y: Any = None, groups: Any = None) -> TokenCritic:
         """Learn from healthy tokens and from samples of the in-painter, which is trained first.
@@ -137,7 +122,7 @@ class TokenCritic(BaseTokenDetector):
         TokenCritic
         """
         self._check_parameters()
-        healthy, held_out = healthy_samples(check_tokenized(X), y, groups, self.validation_fraction)
+        healthy, held_out = healthy_samples(check_tokenized(X), y, groups, self._training.validation_fraction)
         tokens, seed = healthy.tokenizer.training_tokens(healthy), shared_seed(self.random_state)
         generator_config = self._transformer_config(healthy, n_outputs=healthy.tokenizer.n_codes_)
         # The very call of MaskedTokenInpainter.fit, so that the cache trains for both but once.
@@ -159,10 +144,7 @@ class TokenCritic(BaseTokenDetector):
 
     def _parameter_faults(self) -> Iterator[str]:
         yield from super()._parameter_faults()
-        yield from self._transformer_faults()
-        yield from self._faults("threshold", lambda p: 0 <= p <= 1, "a probability in [0, 1]")
-        yield from law_faults(self.mask_generator, MASK_GENERATORS, "mask_generator")
-        yield from law_faults(self.generator_mask_generator, MASK_GENERATORS, "generator_mask_generator")
+        yield from self._heads_fault()
 
     def _score_tokens(self, tokens: Tensor) -> Tensor:
         return torch.sigmoid(self._network()(tokens)[..., 0].float())
@@ -170,7 +152,7 @@ class TokenCritic(BaseTokenDetector):
 
 def train_token_critic(
     *, tokens: np.ndarray, config: dict[str, Any], generator_config: dict[str, Any],
-    generator_state: Mapping[str, np.ndarray], mask_generator: Any, recipe: Recipe, seed: int, runtime: Runtime,
+    generator_state: Mapping[str, np.ndarray], mask_generator: Any, recipe: Training, seed: int, runtime: Runtime,
 ) -> dict[str, dict[str, np.ndarray]]:  # fmt: skip
     """Train a Token-Critic; a pure function of everything but ``runtime``, cached by `TokenCritic.fit`.
 

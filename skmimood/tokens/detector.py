@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -23,12 +23,14 @@ from skmimood.tokens.corruption import (
     MASK_GENERATORS,
     draw_masks,
     draw_replacements,
-    law_faults,
+    law_of,
     split_law,
 )
-from skmimood.training.estimator import is_count
-from skmimood.training.loop import Recipe, Runtime, pick_copies, train
+from skmimood.training.loop import Runtime, pick_copies, train
+from skmimood.training.parameters import Training
+from skmimood.validation.estimator import ParameterGroup
 from skmimood.validation.images import healthy_samples
+from skmimood.validation.rules import COUNT, PROBABILITY, Rule, is_count, one_of
 
 NETWORKS = ("transformer", "unet")
 _MAX_LEVELS = 6  # of a U-Net; each doubles the channels
@@ -75,17 +77,10 @@ class AnomalousTokenDetector(BaseTokenDetector):
     skip_background : bool, default=False
         Leave tokens off the head or brain out of the passes of a transformer, in training too: they score 0 (paper
         silent). See `MaskedTokenInpainter`.
-    max_iter : int, default=900
-        Training steps (paper: 200,000).
-    batch_size : int, default=32
-        Slices a step (paper silent). In inference it bounds memory, on a GPU at four times as many slices, and changes
-        no result but for rounding.
-    learning_rate : float, default=1e-3
-        Peak rate of AdamW with a cosine schedule (paper: 5e-5).
-    weight_decay, warmup_iter, gradient_clip, validation_fraction, n_iter_no_change, precision
-        As in `VQTokenizer`.
-    checkpoint_dir, resume, random_state, device, memory, verbose
-        As in `VQTokenizer`.
+    training : Training, default=Training(max_iter=900, batch_size=32)
+        See `Training`.
+    random_state, device, memory, verbose
+        See `VQTokenizer`.
 
     Attributes
     ----------
@@ -101,6 +96,14 @@ class AnomalousTokenDetector(BaseTokenDetector):
 
     _learnt = ("grid_",)
     _kept = ("skip_background",)
+    _defaults: ClassVar[Mapping[str, ParameterGroup]] = {"training": Training(max_iter=900, batch_size=32)}
+    _rules: ClassVar[Mapping[str, Rule]] = {
+        "threshold": PROBABILITY,
+        "corruption": law_of({*CORRUPTIONS, "painted"}),
+        "n_painted": COUNT,
+        "mask_generator": law_of(MASK_GENERATORS),
+        "network": one_of(NETWORKS),
+    }
 
     def __init__(
         self,
@@ -116,21 +119,12 @@ class AnomalousTokenDetector(BaseTokenDetector):
         mlp_ratio: float = 4.0,
         drop_path: float = 0.1,
         skip_background: bool = False,
-        max_iter: int = 900,
-        batch_size: int = 32,
-        learning_rate: float = 1e-3,
-        weight_decay: float = 1e-5,
-        warmup_iter: int = 100,
-        gradient_clip: float = 1.0,
-        validation_fraction: float = 0.1,
-        n_iter_no_change: int | None = None,
-        precision: str = "auto",
-        checkpoint_dir: str | None = None,
-        resume: bool = False,
+        training: Training | None = None,
         random_state: Any = None,
         device: str = "auto",
         memory: Any = None,
         verbose: bool = False,
+        **old: Any,
     ) -> None:
         self.threshold = threshold
         self.corruption = corruption
@@ -143,21 +137,12 @@ class AnomalousTokenDetector(BaseTokenDetector):
         self.mlp_ratio = mlp_ratio
         self.drop_path = drop_path
         self.skip_background = skip_background
-        self.max_iter = max_iter
-        self.batch_size = batch_size
-        self.learning_rate = learning_rate
-        self.weight_decay = weight_decay
-        self.warmup_iter = warmup_iter
-        self.gradient_clip = gradient_clip
-        self.validation_fraction = validation_fraction
-        self.n_iter_no_change = n_iter_no_change
-        self.precision = precision
-        self.checkpoint_dir = checkpoint_dir
-        self.resume = resume
+        self.training = training
         self.random_state = random_state
         self.device = device
         self.memory = memory
         self.verbose = verbose
+        self._set_old(old)
 
     def fit(self, X: TokenizedScans, y: Any = None, groups: Any = None) -> AnomalousTokenDetector:
         """Learn from healthy tokens.
@@ -175,7 +160,7 @@ class AnomalousTokenDetector(BaseTokenDetector):
         AnomalousTokenDetector
         """
         self._check_parameters()
-        healthy, held_out = healthy_samples(check_tokenized(X), y, groups, self.validation_fraction)
+        healthy, held_out = healthy_samples(check_tokenized(X), y, groups, self._training.validation_fraction)
         share, _ = split_law(self.corruption, "painted")
         tokenizer, marked = healthy.tokenizer, self.skip_background and self.network == "transformer"
         self._fit_network(
@@ -213,18 +198,10 @@ class AnomalousTokenDetector(BaseTokenDetector):
 
     def _parameter_faults(self) -> Iterator[str]:
         yield from super()._parameter_faults()
-        yield from self._faults("network", lambda name: name in NETWORKS, f"one of {NETWORKS}")
-        yield from self._transformer_faults() if self.network == "transformer" else self._unet_faults()
-        yield from self._faults("threshold", lambda p: 0 <= p <= 1, "a probability in [0, 1]")
-        yield from law_faults(self.corruption, {*CORRUPTIONS, "painted"}, "corruption")
-        yield from self._faults("n_painted", is_count, "a positive integer")
-        yield from law_faults(self.mask_generator, MASK_GENERATORS, "mask_generator")
-
-    def _unet_faults(self) -> Iterator[str]:
-        yield from self._faults(
-            "depth", lambda n: is_count(n) and n <= _MAX_LEVELS, f"an integer from 1 to {_MAX_LEVELS}"
-        )
-        yield from self._faults("width", is_count, "a positive integer")
+        if self.network == "transformer":
+            yield from self._heads_fault()
+        elif is_count(self.depth) and self.depth > _MAX_LEVELS:
+            yield f"depth must be an integer from 1 to {_MAX_LEVELS}; got {self.depth!r}"
 
     def _score_tokens(self, tokens: Tensor) -> Tensor:
         network = self._network()
@@ -237,12 +214,12 @@ class AnomalousTokenDetector(BaseTokenDetector):
             with context:
                 return torch.sigmoid(network(batch)[..., 0])
 
-        return run_in_batches(score, tokens, self.batch_size)
+        return run_in_batches(score, tokens, self._training.batch_size)
 
 
 def train_token_detector(
     *, tokens: np.ndarray, painted: tuple[np.ndarray, np.ndarray] | None, codes: np.ndarray, config: dict[str, Any],
-    corruption: Any, mask_generator: Any, recipe: Recipe, seed: int, runtime: Runtime,
+    corruption: Any, mask_generator: Any, recipe: Training, seed: int, runtime: Runtime,
 ) -> dict[str, dict[str, np.ndarray]]:  # fmt: skip
     """Train an ATD; a pure function of everything but ``runtime``, cached by `AnomalousTokenDetector.fit`.
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from skmimood.maps.base import held_out_slices
+from skmimood.maps.residuals import ResidualMaps
 from skmimood.networks.batches import run_transformer
 from skmimood.networks.marks import in_order_of_length, longest, masks_on_head, unmark
 from skmimood.networks.transformer import TokenTransformer
@@ -21,11 +22,13 @@ from skmimood.runtime.streams import Streams
 from skmimood.tokens.background import mark_background
 from skmimood.tokens.base import BaseRestorer, check_tokenized, detector_of
 from skmimood.tokens.container import TokenizedScans
-from skmimood.tokens.corruption import MASK_GENERATORS, draw_masks, law_faults
+from skmimood.tokens.corruption import MASK_GENERATORS, draw_masks, law_of
 from skmimood.tokens.sampling import restore_tokens
-from skmimood.training.estimator import is_count
-from skmimood.training.loop import Recipe, Runtime, pick_copies, train
+from skmimood.training.loop import Runtime, pick_copies, train
+from skmimood.training.parameters import Training
+from skmimood.validation.estimator import ParameterGroup
 from skmimood.validation.images import healthy_samples
+from skmimood.validation.rules import COUNT, Rule
 
 
 class MaskedTokenInpainter(BaseRestorer):
@@ -49,45 +52,17 @@ class MaskedTokenInpainter(BaseRestorer):
         Leave tokens off the head or brain out of the passes of the transformer, in training too; they are not
         resampled (paper silent). The head is what exceeds 0.1 and all that it encloses, with a margin of one token; a
         slice without one stays whole.
-    combination : {"similarity", "mean", "median", "min"}, default="similarity"
-        How R maps become one (paper silent). ``"similarity"`` weights the restorations nearer to the
-        slice more, as the authors' earlier work does. No refit needed.
-    sharpness : float >= 0, default=3.0
-        Of ``"similarity"``: 0 is the mean, large values take the nearest restoration (paper silent;
-        3 is the temperature of Naval Marimont & Tarroni 2021). No refit needed.
-    residual : {"absolute", "positive"}, default="absolute"
-        ``"positive"`` counts only pixels brighter than their restoration, a prior for lesions that are bright, as
-        those of FLAIR are (paper: absolute). No refit needed.
-    residual_weight : {"none", "changed", "anomaly"}, default="none"
-        What the residual is multiplied by, interpolated from tokens to pixels (paper: nothing): the share of
-        restorations that changed the token (the resampling mask of Pinaya et al. 2022), or the detector's score of
-        the slice. No refit needed.
-    weight_power : float > 0, default=0.5
-        Power of that factor. No refit needed.
-    residual_reference : {"image", "reconstruction"}, default="image"
-        What restorations are compared with: the slice x_0 (paper) or its decoded tokens. No refit needed.
-    min_filter : int, default=3
-        Side of the minimum filter in pixels, odd (paper: a min filter; size from the authors' earlier
-        code, 3 x 3 x 3). No refit needed.
-    mean_filter : int, default=7
-        Side of the mean filter that follows, odd (size from the same code: 7 x 7 in plane). No refit needed.
-    erosion : int, default=0
-        Maps are 0 outside the head or brain and within this many pixels of its surface, to leave out a scalp that has
-        not been stripped; 0 leaves them as they are (paper). No refit needed.
+    maps : ResidualMaps, default=ResidualMaps(weight_power=0.5)
+        How restorations become a map; see `ResidualMaps`. No refit needed.
     fpr : float in (0, 1), default=0.01
         Share of held-out healthy pixels above ``threshold_``. Fit again to change it: training is cached.
     mask_generator : str, callable or dict, default="brush"
         Which tokens are masked in training; see `AnomalousTokenDetector`.
     depth, width, n_heads, mlp_ratio, drop_path
         Of the transformer; see `AnomalousTokenDetector`.
-    max_iter : int, default=600
-        Training steps (paper: 200,000).
-    batch_size : int, default=16
-        Slices a step (paper silent). In inference it bounds memory, on a GPU at four times as many slices, and changes
-        no result but for rounding.
-    learning_rate, weight_decay, warmup_iter, gradient_clip
-        Of the training; see `AnomalousTokenDetector`.
-    validation_fraction, n_iter_no_change, precision, checkpoint_dir, resume, random_state, device, memory, verbose
+    training : Training, default=Training()
+        See `Training`.
+    random_state, device, memory, verbose
         See `VQTokenizer`.
 
     Attributes
@@ -110,6 +85,14 @@ class MaskedTokenInpainter(BaseRestorer):
     _network_class = TokenTransformer
     _learnt = ("grid_", "threshold_", "calibrated_with_")
     _kept = ("skip_background",)
+    _defaults: ClassVar[Mapping[str, ParameterGroup]] = {
+        "training": Training(),
+        "maps": ResidualMaps(weight_power=0.5),
+    }
+    _rules: ClassVar[Mapping[str, Rule]] = {
+        "n_steps": COUNT,
+        "mask_generator": law_of(MASK_GENERATORS),
+    }
 
     def __init__(
         self,
@@ -118,15 +101,7 @@ class MaskedTokenInpainter(BaseRestorer):
         n_restorations: int = 4,
         temperature: float = 1.0,
         skip_background: bool = False,
-        combination: str = "similarity",
-        sharpness: float = 3.0,
-        residual: str = "absolute",
-        residual_weight: str = "none",
-        weight_power: float = 0.5,
-        residual_reference: str = "image",
-        min_filter: int = 3,
-        mean_filter: int = 7,
-        erosion: int = 0,
+        maps: ResidualMaps | None = None,
         fpr: float = 0.01,
         mask_generator: Any = "brush",
         depth: int = 4,
@@ -134,35 +109,18 @@ class MaskedTokenInpainter(BaseRestorer):
         n_heads: int = 4,
         mlp_ratio: float = 4.0,
         drop_path: float = 0.1,
-        max_iter: int = 600,
-        batch_size: int = 16,
-        learning_rate: float = 1e-3,
-        weight_decay: float = 1e-5,
-        warmup_iter: int = 100,
-        gradient_clip: float = 1.0,
-        validation_fraction: float = 0.1,
-        n_iter_no_change: int | None = None,
-        precision: str = "auto",
-        checkpoint_dir: str | None = None,
-        resume: bool = False,
+        training: Training | None = None,
         random_state: Any = None,
         device: str = "auto",
         memory: Any = None,
         verbose: bool = False,
+        **old: Any,
     ) -> None:
         self.n_steps = n_steps
         self.n_restorations = n_restorations
         self.temperature = temperature
         self.skip_background = skip_background
-        self.combination = combination
-        self.sharpness = sharpness
-        self.residual = residual
-        self.residual_weight = residual_weight
-        self.weight_power = weight_power
-        self.residual_reference = residual_reference
-        self.min_filter = min_filter
-        self.mean_filter = mean_filter
-        self.erosion = erosion
+        self.maps = maps
         self.fpr = fpr
         self.mask_generator = mask_generator
         self.depth = depth
@@ -170,21 +128,12 @@ class MaskedTokenInpainter(BaseRestorer):
         self.n_heads = n_heads
         self.mlp_ratio = mlp_ratio
         self.drop_path = drop_path
-        self.max_iter = max_iter
-        self.batch_size = batch_size
-        self.learning_rate = learning_rate
-        self.weight_decay = weight_decay
-        self.warmup_iter = warmup_iter
-        self.gradient_clip = gradient_clip
-        self.validation_fraction = validation_fraction
-        self.n_iter_no_change = n_iter_no_change
-        self.precision = precision
-        self.checkpoint_dir = checkpoint_dir
-        self.resume = resume
+        self.training = training
         self.random_state = random_state
         self.device = device
         self.memory = memory
         self.verbose = verbose
+        self._set_old(old)
 
     def fit(self, X: TokenizedScans, y: Any = None, groups: Any = None) -> MaskedTokenInpainter:
         """Learn from healthy tokens, and calibrate ``threshold_`` on the held-out ones.
@@ -203,7 +152,7 @@ class MaskedTokenInpainter(BaseRestorer):
         """
         self._check_parameters()
         detector_of(X)  # refuses what has not been scored, before the training
-        healthy, held_out = healthy_samples(check_tokenized(X), y, groups, self.validation_fraction)
+        healthy, held_out = healthy_samples(check_tokenized(X), y, groups, self._training.validation_fraction)
         config = self._transformer_config(healthy, n_outputs=healthy.tokenizer.n_codes_)
         self._fit_network(
             train_token_inpainter, config, held_out,
@@ -301,7 +250,7 @@ class MaskedTokenInpainter(BaseRestorer):
         logits = run_transformer(
             lambda batch: network(batch, only=batch == mask_token, length=longest(batch)),
             grids,
-            self.batch_size,
+            self._training.batch_size,
         )
         row = (hidden.flatten().cumsum(0) - 1).view_as(grids)  # of the logits of each hidden token
         return logits[row[which][masks]]
@@ -313,11 +262,7 @@ class MaskedTokenInpainter(BaseRestorer):
 
     def _parameter_faults(self) -> Iterator[str]:
         yield from super()._parameter_faults()
-        yield from self._transformer_faults()
-        yield from self._faults("n_steps", is_count, "a positive integer")
-        yield from self._faults("n_restorations", is_count, "a positive integer")
-        yield from self._faults("temperature", lambda value: value > 0, "a positive number")
-        yield from law_faults(self.mask_generator, MASK_GENERATORS, "mask_generator")
+        yield from self._heads_fault()
 
 
 def train_token_inpainter(
@@ -325,7 +270,7 @@ def train_token_inpainter(
     tokens: np.ndarray,
     config: dict[str, Any],
     mask_generator: Any,
-    recipe: Recipe,
+    recipe: Training,
     seed: int,
     runtime: Runtime,
 ) -> dict[str, dict[str, np.ndarray]]:

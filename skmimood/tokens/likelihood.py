@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -13,10 +13,11 @@ from skmimood.networks.transformer import TokenTransformer
 from skmimood.runtime.streams import Streams
 from skmimood.tokens.base import BaseTokenDetector, check_tokenized
 from skmimood.tokens.container import TokenizedScans
-from skmimood.tokens.corruption import MASK_GENERATORS, law_faults
+from skmimood.tokens.corruption import MASK_GENERATORS, law_of
 from skmimood.tokens.inpainter import train_token_inpainter
-from skmimood.training.estimator import is_count
+from skmimood.training.parameters import Training
 from skmimood.validation.images import healthy_samples
+from skmimood.validation.rules import Rule, is_count, one_of
 
 VISIBLE = ("complementary", "random", "unmasked")
 _MASKS_STEP = 2**42  # stream of the random masks, apart from those of the training steps
@@ -50,13 +51,9 @@ class TokenLikelihoodDetector(BaseTokenDetector):
         Which tokens are masked in training; see `AnomalousTokenDetector`.
     depth, width, n_heads, mlp_ratio, drop_path
         Of the transformer; see `AnomalousTokenDetector`.
-    max_iter : int, default=600
-        Training steps.
-    batch_size : int, default=16
-        Slices a step. In inference it bounds memory and changes no result but for rounding.
-    learning_rate, weight_decay, warmup_iter, gradient_clip
-        Of the training; see `AnomalousTokenDetector`.
-    validation_fraction, n_iter_no_change, precision, checkpoint_dir, resume, random_state, device, memory, verbose
+    training : Training, default=Training()
+        See `Training`.
+    random_state, device, memory, verbose
         See `VQTokenizer`.
 
     Attributes
@@ -74,6 +71,12 @@ class TokenLikelihoodDetector(BaseTokenDetector):
 
     _network_class = TokenTransformer
     _learnt = ("grid_",)
+    _rules: ClassVar[Mapping[str, Rule]] = {
+        "threshold": (lambda nats: nats >= 0, "a number of at least 0, in nats"),
+        "visible": one_of(VISIBLE),
+        "n_masks": (lambda n: is_count(n) and n >= 2, "an integer of at least 2"),
+        "mask_generator": law_of(MASK_GENERATORS),
+    }
 
     def __init__(
         self,
@@ -87,21 +90,12 @@ class TokenLikelihoodDetector(BaseTokenDetector):
         n_heads: int = 4,
         mlp_ratio: float = 4.0,
         drop_path: float = 0.1,
-        max_iter: int = 600,
-        batch_size: int = 16,
-        learning_rate: float = 1e-3,
-        weight_decay: float = 1e-5,
-        warmup_iter: int = 100,
-        gradient_clip: float = 1.0,
-        validation_fraction: float = 0.1,
-        n_iter_no_change: int | None = None,
-        precision: str = "auto",
-        checkpoint_dir: str | None = None,
-        resume: bool = False,
+        training: Training | None = None,
         random_state: Any = None,
         device: str = "auto",
         memory: Any = None,
         verbose: bool = False,
+        **old: Any,
     ) -> None:
         self.threshold = threshold
         self.visible = visible
@@ -112,21 +106,12 @@ class TokenLikelihoodDetector(BaseTokenDetector):
         self.n_heads = n_heads
         self.mlp_ratio = mlp_ratio
         self.drop_path = drop_path
-        self.max_iter = max_iter
-        self.batch_size = batch_size
-        self.learning_rate = learning_rate
-        self.weight_decay = weight_decay
-        self.warmup_iter = warmup_iter
-        self.gradient_clip = gradient_clip
-        self.validation_fraction = validation_fraction
-        self.n_iter_no_change = n_iter_no_change
-        self.precision = precision
-        self.checkpoint_dir = checkpoint_dir
-        self.resume = resume
+        self.training = training
         self.random_state = random_state
         self.device = device
         self.memory = memory
         self.verbose = verbose
+        self._set_old(old)
 
     def fit(self, X: TokenizedScans, y: Any = None, groups: Any = None) -> TokenLikelihoodDetector:
         """Learn from healthy tokens.
@@ -144,7 +129,7 @@ class TokenLikelihoodDetector(BaseTokenDetector):
         TokenLikelihoodDetector
         """
         self._check_parameters()
-        healthy, held_out = healthy_samples(check_tokenized(X), y, groups, self.validation_fraction)
+        healthy, held_out = healthy_samples(check_tokenized(X), y, groups, self._training.validation_fraction)
         config = self._transformer_config(healthy, n_outputs=healthy.tokenizer.n_codes_)
         # The very call of MaskedTokenInpainter.fit, so that the cache trains for both but once.
         self._fit_network(
@@ -161,11 +146,7 @@ class TokenLikelihoodDetector(BaseTokenDetector):
 
     def _parameter_faults(self) -> Iterator[str]:
         yield from super()._parameter_faults()
-        yield from self._transformer_faults()
-        yield from self._faults("threshold", lambda nats: nats >= 0, "a number of at least 0, in nats")
-        yield from self._faults("visible", lambda name: name in VISIBLE, f"one of {VISIBLE}")
-        yield from self._faults("n_masks", lambda n: is_count(n) and n >= 2, "an integer of at least 2")
-        yield from law_faults(self.mask_generator, MASK_GENERATORS, "mask_generator")
+        yield from self._heads_fault()
 
     def _score_tokens(self, tokens: Tensor) -> Tensor:
         network, mask_token = self._network(), self.config_["n_outputs"]

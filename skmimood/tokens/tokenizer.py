@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, cast
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import torch
@@ -26,9 +26,21 @@ from skmimood.runtime.streams import Streams
 from skmimood.tokens.container import TokenizedScans
 from skmimood.tokens.copies import encode_images, pad, tokenize_augmented, tokenize_painted
 from skmimood.training.augmentation import vary_intensity
-from skmimood.training.estimator import TrainedStep, is_count
-from skmimood.training.loop import Recipe, Runtime, train
+from skmimood.training.estimator import TrainedStep
+from skmimood.training.loop import Runtime, train
+from skmimood.training.parameters import Training
+from skmimood.validation.estimator import ParameterGroup
 from skmimood.validation.images import as_array, check_images, healthy_samples
+from skmimood.validation.rules import (
+    BOOLEAN,
+    COUNT,
+    COUNT_OR_ZERO,
+    NOT_NEGATIVE,
+    RATE,
+    Rule,
+    is_count,
+    one_of,
+)  # fmt: skip
 
 QUANTIZERS = ("ema", "cosine", "fsq")
 _MIN_TOKENS = 4
@@ -83,29 +95,8 @@ class VQTokenizer(TransformerMixin, TrainedStep):
     flip : bool, default=True
         Whether these copies may be mirrored along the last axis: left and right in axial and coronal slices. Turn it
         off for sagittal ones. Read as ``n_augmentations`` is.
-    max_iter : int, default=700
-        Training steps (paper: 300,000).
-    batch_size : int, default=16
-        Slices a step (paper silent). In inference it bounds memory and changes no result but for rounding.
-    learning_rate : float, default=1e-3
-        Peak rate of AdamW with a cosine schedule (paper: 5e-5).
-    weight_decay : float, default=1e-5
-        Of AdamW (paper: 1e-5).
-    warmup_iter : int, default=100
-        Steps of linear warm-up (paper: none mentioned).
-    gradient_clip : float, default=1.0
-        Largest norm of the gradient.
-    validation_fraction : float in [0, 1), default=0.1
-        Share of the healthy slices, taken from the end, that chooses the best weights.
-    n_iter_no_change : int or None, default=None
-        Stop after this many steps without a better validation loss; None never stops early.
-    precision : {"auto", "float32", "bfloat16"}, default="auto"
-        Of matrix products; ``"auto"`` takes bfloat16 where the hardware has units for it. Another one for inference
-        needs no refit; ``"auto"`` there is that of the training, ``precision_``.
-    checkpoint_dir : str or None, default=None
-        Folder for checkpoints of an unfinished training. No refit needed.
-    resume : bool, default=False
-        Continue from the checkpoint of an equal training by the same code, if there is one. No refit needed.
+    training : Training, default=Training(max_iter=700)
+        See `Training`.
     random_state : int, RandomState instance or None, default=None
         Seeds weights, batches and augmentation. The same integer and number of threads give the same bytes.
     device : str, default="auto"
@@ -141,6 +132,20 @@ class VQTokenizer(TransformerMixin, TrainedStep):
     _network_class = VQVAE
     _learnt = ("image_shape_", "grid_", "perplexity_", "n_active_codes_")
     _kept = ("standardize",)
+    _defaults: ClassVar[Mapping[str, ParameterGroup]] = {"training": Training(max_iter=700)}
+    _rules: ClassVar[Mapping[str, Rule]] = {
+        **dict.fromkeys(("n_codes", "code_dim", "patch_size", "n_res_blocks"), COUNT),
+        "quantizer": one_of(QUANTIZERS),
+        "channel_multipliers": (
+            lambda widths: len(widths) > 0 and all(map(is_count, widths)),
+            "a sequence of positive integers, one a level",
+        ),
+        "commitment": NOT_NEGATIVE,
+        "codebook_decay": RATE,
+        "restart_below": NOT_NEGATIVE,
+        "standardize": BOOLEAN,
+        "n_augmentations": COUNT_OR_ZERO,
+    }
 
     def __init__(
         self,
@@ -159,21 +164,12 @@ class VQTokenizer(TransformerMixin, TrainedStep):
         augment: bool = True,
         n_augmentations: int = 2,
         flip: bool = True,
-        max_iter: int = 700,
-        batch_size: int = 16,
-        learning_rate: float = 1e-3,
-        weight_decay: float = 1e-5,
-        warmup_iter: int = 100,
-        gradient_clip: float = 1.0,
-        validation_fraction: float = 0.1,
-        n_iter_no_change: int | None = None,
-        precision: str = "auto",
-        checkpoint_dir: str | None = None,
-        resume: bool = False,
+        training: Training | None = None,
         random_state: Any = None,
         device: str = "auto",
         memory: Any = None,
         verbose: bool = False,
+        **old: Any,
     ) -> None:
         self.n_codes = n_codes
         self.code_dim = code_dim
@@ -189,21 +185,12 @@ class VQTokenizer(TransformerMixin, TrainedStep):
         self.augment = augment
         self.n_augmentations = n_augmentations
         self.flip = flip
-        self.max_iter = max_iter
-        self.batch_size = batch_size
-        self.learning_rate = learning_rate
-        self.weight_decay = weight_decay
-        self.warmup_iter = warmup_iter
-        self.gradient_clip = gradient_clip
-        self.validation_fraction = validation_fraction
-        self.n_iter_no_change = n_iter_no_change
-        self.precision = precision
-        self.checkpoint_dir = checkpoint_dir
-        self.resume = resume
+        self.training = training
         self.random_state = random_state
         self.device = device
         self.memory = memory
         self.verbose = verbose
+        self._set_old(old)
 
     def fit(self, X: Any, y: Any = None, groups: Any = None) -> VQTokenizer:
         """Learn the codebook from healthy slices.
@@ -228,7 +215,7 @@ class VQTokenizer(TransformerMixin, TrainedStep):
             If X is not a stack of finite images, or no healthy sample is left.
         """
         self._check_parameters()
-        healthy, held_out = healthy_samples(check_images(X), y, groups, self.validation_fraction)
+        healthy, held_out = healthy_samples(check_images(X), y, groups, self._training.validation_fraction)
         seen = standardise(healthy) if self.standardize else healthy
         config = {
             "patch_size": self.patch_size,
@@ -332,7 +319,7 @@ class VQTokenizer(TransformerMixin, TrainedStep):
             with context:
                 return network.decode(batch)[:, 0, :height, :width].clamp(0, 1)
 
-        return run_in_batches(decode, tokens.to(self._torch_device), self.batch_size)
+        return run_in_batches(decode, tokens.to(self._torch_device), self._training.batch_size)
 
     def training_tokens(self, X: TokenizedScans, *, marked: bool = False) -> np.ndarray:
         """Return the tokens that a token model trains on, shape (n, 1 + n_augmentations, h, w).
@@ -382,7 +369,7 @@ class VQTokenizer(TransformerMixin, TrainedStep):
 
     def _encode(self, images: np.ndarray) -> np.ndarray:
         network = cast(VQVAE, self._network())
-        return encode_images(network, images, self._torch_device, self._autocast(), self.batch_size)
+        return encode_images(network, images, self._torch_device, self._autocast(), self._training.batch_size)
 
     def _codes_config(self) -> dict[str, Any]:
         """Return the arguments of `VQVAE` by which the kind of codes differs from ``"ema"``.
@@ -407,20 +394,6 @@ class VQTokenizer(TransformerMixin, TrainedStep):
                 CodebookCollapseWarning, stacklevel=3,
             )  # fmt: skip
 
-    def _parameter_faults(self) -> Iterator[str]:
-        yield from super()._parameter_faults()
-        for name in ("n_codes", "code_dim", "patch_size", "channels", "n_res_blocks"):
-            yield from self._faults(name, is_count, "a positive integer")
-        yield from self._faults("quantizer", lambda name: name in QUANTIZERS, f"one of {QUANTIZERS}")
-        yield from self._faults("n_augmentations", lambda n: n == 0 or is_count(n), "0 or a positive integer")
-        yield from self._faults("codebook_decay", lambda decay: 0 < decay < 1, "a number in (0, 1)")
-        yield from self._faults("commitment", lambda weight: weight >= 0, "a number of at least 0")
-        yield from self._faults("restart_below", lambda uses: uses >= 0, "a number of at least 0")
-        yield from self._faults(
-            "channel_multipliers", lambda widths: len(widths) > 0 and all(map(is_count, widths)),
-            "a sequence of positive integers, one a level",
-        )  # fmt: skip
-
 
 def pixels_a_side(config: Mapping[str, Any]) -> int:
     """Return the pixels a side of a token of the `VQVAE` that ``config`` builds, f."""
@@ -439,7 +412,7 @@ def token_grid(image_shape: tuple[int, ...], factor: int) -> tuple[int, ...]:
 
 
 def train_vqvae(
-    *, images: np.ndarray, config: dict[str, Any], commitment: float, augment: bool, recipe: Recipe, seed: int,
+    *, images: np.ndarray, config: dict[str, Any], commitment: float, augment: bool, recipe: Training, seed: int,
     runtime: Runtime,
 ) -> dict[str, dict[str, np.ndarray]]:  # fmt: skip
     """Train a VQ-VAE; a pure function of everything but ``runtime``, cached by `VQTokenizer.fit`.

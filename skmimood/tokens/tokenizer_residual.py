@@ -10,13 +10,11 @@ import torch
 
 from skmimood.maps.base import held_out_slices
 from skmimood.maps.residuals import RESIDUALS, clear_surface, filter_maps, residual_maps
-from skmimood.maps.untrained import PIXELS, RATE, Rule, UntrainedDetector, one_of
+from skmimood.maps.untrained import UntrainedDetector
 from skmimood.tokens.base import check_grid, check_tokenized
 from skmimood.tokens.container import TokenizedScans
-from skmimood.training.estimator import is_odd
 from skmimood.validation.images import healthy_samples
-
-_ODD: Rule = (is_odd, "an odd number of pixels, 1 for no filter")
+from skmimood.validation.rules import COUNT_OR_ZERO, ODD, RATE, SHARE, Rule, one_of
 
 
 class TokenizerResidual(UntrainedDetector):
@@ -50,11 +48,11 @@ class TokenizerResidual(UntrainedDetector):
 
     _rules: ClassVar[Mapping[str, Rule]] = {
         "residual": one_of(RESIDUALS),
-        "min_filter": _ODD,
-        "mean_filter": _ODD,
-        "erosion": PIXELS,
+        "min_filter": ODD,
+        "mean_filter": ODD,
+        "erosion": COUNT_OR_ZERO,
         "fpr": RATE,
-        "validation_fraction": (lambda share: 0 <= share < 1, "a number in [0, 1)"),
+        "validation_fraction": SHARE,
     }
     _learnt = ("grid_", "threshold_", "calibrated_with_")
 

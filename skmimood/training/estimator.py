@@ -4,31 +4,27 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import joblib
 import numpy as np
 import torch
+from sklearn.base import clone
 from torch import nn
 
 from skmimood.exceptions import InputError, ModelLoadError
 from skmimood.networks.weights import empty_network, load_network
 from skmimood.runtime.cache import has_callable, run_cached
 from skmimood.runtime.code_digest import code_digest
-from skmimood.runtime.device import (
-    PRECISIONS,
-    autocast,
-    learning,
-    resolve_device,
-    resolve_precision,
-)
+from skmimood.runtime.device import autocast, learning, resolve_device, resolve_precision
 from skmimood.runtime.paths import expand
 from skmimood.runtime.progress import tell
 from skmimood.runtime.streams import shared_seed
-from skmimood.training.loop import Recipe, Runtime
-from skmimood.validation.estimator import SliceEstimator
+from skmimood.training.loop import Runtime
+from skmimood.training.parameters import Training
+from skmimood.validation.estimator import ParameterGroup, SliceEstimator
+from skmimood.validation.rules import BOOLEAN, COUNT, POSITIVE, SHARE, Rule, is_count
 
 _ARRAY_GROUPS = ("state_", "history_")
 _MAX_SIZE = 2**16  # of any one dimension of a network that is read from a file
@@ -63,14 +59,25 @@ class TrainedStep(SliceEstimator):
     _learnt: tuple[str, ...]  # what a subclass learns besides the attributes below
     _kept: tuple[str, ...] = ()  # the parameters in ``fitted_with_``
 
+    _rules: ClassVar[Mapping[str, Rule]] = {
+        "random_state": (
+            lambda seed: not isinstance(seed, int | np.integer) or seed >= 0,
+            "None, a RandomState or an integer of at least 0",
+        ),
+        "device": (lambda name: name == "auto" or torch.device(name), "'auto', 'cpu', 'cuda' or 'cuda:0'"),
+        # Of transformers and U-Nets; a rule counts where there is such a parameter.
+        **dict.fromkeys(("depth", "width", "n_heads", "channels"), COUNT),
+        "mlp_ratio": POSITIVE,
+        "drop_path": SHARE,
+        **dict.fromkeys(("augment", "flip", "skip_background"), BOOLEAN),
+    }
+    _defaults: ClassVar[Mapping[str, ParameterGroup]] = {"training": Training()}
+
     # Parameters of every trained step; subclasses assign them in __init__.
-    batch_size: int
-    checkpoint_dir: str | None
     device: str
     memory: str | joblib.Memory | None
-    precision: str
     random_state: Any
-    resume: bool
+    training: Training | None
     verbose: bool
 
     state_: dict[str, np.ndarray]
@@ -78,36 +85,19 @@ class TrainedStep(SliceEstimator):
     history_: dict[str, np.ndarray]
     fitted_with_: dict[str, Any]
 
-    def _parameter_faults(self) -> Iterator[str]:
-        yield from super()._parameter_faults()
-        yield from self._faults("max_iter", is_count, "a positive integer")
-        yield from self._faults("batch_size", is_count, "a positive integer")
-        yield from self._faults("learning_rate", lambda rate: rate > 0, "a positive number")
-        yield from self._faults("weight_decay", lambda decay: decay >= 0, "a number of at least 0")
-        yield from self._faults("warmup_iter", lambda n: n == 0 or is_count(n), "0 or a positive integer")
-        yield from self._faults("gradient_clip", lambda norm: norm > 0, "a positive number")
-        yield from self._faults("validation_fraction", lambda share: 0 <= share < 1, "a number in [0, 1)")
-        yield from self._faults(
-            "n_iter_no_change", lambda n: n is None or is_count(n), "a positive integer or None"
-        )
-        yield from self._faults("precision", lambda name: name in PRECISIONS, f"one of {PRECISIONS}")
-        yield from self._faults(
-            "random_state", lambda seed: not isinstance(seed, int | np.integer) or seed >= 0,
-            "None, a RandomState or an integer of at least 0",
-        )  # fmt: skip
-
-    def _transformer_faults(self) -> Iterator[str]:
-        for name in ("depth", "width", "n_heads"):
-            yield from self._faults(name, is_count, "a positive integer")
-        yield from self._faults("mlp_ratio", lambda ratio: ratio > 0, "a positive number")
-        yield from self._faults("drop_path", lambda rate: 0 <= rate < 1, "a number in [0, 1)")
-        width, n_heads = getattr(self, "width", 1), getattr(self, "n_heads", 1)
+    def _heads_fault(self, prefix: str = "") -> Iterator[str]:
+        width, n_heads = getattr(self, f"{prefix}width"), getattr(self, f"{prefix}n_heads")
         if is_count(width) and is_count(n_heads) and width % n_heads:
-            yield f"width must be a multiple of n_heads; got {width} and {n_heads}"
+            yield f"{prefix}width must be a multiple of {prefix}n_heads; got {width} and {n_heads}"
 
     def _precision(self) -> str:
         """Return the precision to compute in; "auto" was decided where the network was trained."""
-        return self.precision if self.precision != "auto" else getattr(self, "precision_", "auto")
+        precision = self._training.precision
+        return precision if precision != "auto" else getattr(self, "precision_", "auto")
+
+    @property
+    def _training(self) -> Training:
+        return self._nested("training")
 
     def _fit_network(
         self, train: Callable[..., dict[str, Any]], config: dict[str, Any], held_out: float, *,
@@ -141,7 +131,7 @@ class TrainedStep(SliceEstimator):
 
         ``held_out`` is the share at the end of the samples that validates: see `healthy_samples`.
         """
-        recipe = replace(self._recipe(), validation_fraction=held_out)
+        recipe = self._recipe(held_out)
         arguments |= {"config": config, "recipe": recipe, "seed": seed}
         # A callable cannot be told from another of the same name, so what it trained is not cached.
         is_named = not any(map(has_callable, arguments.values()))
@@ -150,31 +140,33 @@ class TrainedStep(SliceEstimator):
             self.device,
             bool(self.verbose),
             self._checkpoint(train, arguments, is_named),
-            self.resume,
+            self._training.resume,
         )
         line = f"{type(self).__name__} was trained before, and is taken from the cache."
-        told = functools.partial(tell, line, shown=bool(self.verbose)) if self.resume else None
+        told = functools.partial(tell, line, shown=bool(self.verbose)) if self._training.resume else None
         with learning(self._torch_device):
             return run_cached(
                 train, self.memory if is_named else None, runtime=runtime, told=told, **arguments
             )
 
-    def _recipe(self) -> Recipe:
-        """Return how to train, with the precision that "auto" means here."""
-        precision = str(resolve_precision(self.precision, self._torch_device)).removeprefix("torch.")
-        recipe = Recipe(**{name: getattr(self, name) for name in Recipe.__dataclass_fields__})
-        return replace(recipe, precision=precision)
+    def _recipe(self, held_out: float = 0.0) -> Training:
+        """Return how to train: ``held_out`` validates, and the precision is what "auto" means here."""
+        precision = str(resolve_precision(self._training.precision, self._torch_device)).removeprefix(
+            "torch."
+        )
+        recipe = clone(self._training).set_params(checkpoint_dir=None, resume=False)
+        return recipe.set_params(precision=precision, validation_fraction=held_out)
 
     def _checkpoint(
         self, train: Callable[..., Any], arguments: dict[str, Any], is_named: bool
     ) -> Path | None:
         """Return the checkpoint's path, named after everything that the training depends on, its code last."""
-        if self.checkpoint_dir is None:
+        if self._training.checkpoint_dir is None:
             return None
         if not is_named:
             raise InputError("A training with a callable law cannot be resumed; set checkpoint_dir=None.")
         name = f"{type(self).__name__}-{joblib.hash(arguments)[:16]}-{code_digest(train.__module__)}"
-        return expand(self.checkpoint_dir) / f"{name}.safetensors"
+        return expand(self._training.checkpoint_dir) / f"{name}.safetensors"
 
     @property
     def _torch_device(self) -> torch.device:
@@ -247,13 +239,3 @@ class TrainedStep(SliceEstimator):
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "state_")
-
-
-def is_odd(value: Any) -> bool:
-    """Return whether ``value`` is a positive odd integer, as the side of a filter is."""
-    return is_count(value) and value % 2 == 1
-
-
-def is_count(value: Any) -> bool:
-    """Return whether ``value`` is a positive integer."""
-    return isinstance(value, int | np.integer) and not isinstance(value, bool) and bool(value >= 1)

@@ -26,6 +26,7 @@ from skmimood.runtime import distributed
 from skmimood.runtime.device import autocast, out_of_memory_advice, resolve_device, resolve_precision
 from skmimood.runtime.progress import stage, tell
 from skmimood.runtime.streams import Streams
+from skmimood.training.parameters import Training
 
 Loss = Callable[[nn.Module, np.ndarray, Streams, bool], Tensor]
 """``loss(network, indices, streams, training) -> scalar`` over the samples at ``indices``."""
@@ -33,21 +34,6 @@ Loss = Callable[[nn.Module, np.ndarray, Streams, bool], Tensor]
 _SECONDS_BETWEEN_CHECKPOINTS = 300.0
 _STEPS_BETWEEN_CHECKS = 16  # on a GPU, which idles while its losses are read
 _VALIDATION_STEP = 2**40  # streams of the validation draws, the same at every validation
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How a network is trained; the paper's values are those of preset ``"paper"`` (MIM-OOD section 4)."""
-
-    max_iter: int
-    batch_size: int
-    learning_rate: float
-    weight_decay: float
-    warmup_iter: int
-    gradient_clip: float
-    validation_fraction: float
-    n_iter_no_change: int | None
-    precision: str
 
 
 @dataclass(frozen=True)
@@ -94,7 +80,7 @@ def pick_copies(tokens: np.ndarray, indices: np.ndarray, streams: Streams, train
 
 
 def train(
-    network: nn.Module, loss: Loss, n_samples: int, recipe: Recipe, runtime: Runtime, *, seed: int
+    network: nn.Module, loss: Loss, n_samples: int, recipe: Training, runtime: Runtime, *, seed: int
 ) -> dict[str, dict[str, np.ndarray]]:
     """Train ``network`` on samples ``0 .. n_samples - 1``.
 
@@ -111,7 +97,7 @@ class _Trainer:
     """One training; in several processes each runs one, in step, and only the first writes."""
 
     def __init__(
-        self, network: nn.Module, loss: Loss, n_samples: int, recipe: Recipe, runtime: Runtime, seed: int
+        self, network: nn.Module, loss: Loss, n_samples: int, recipe: Training, runtime: Runtime, seed: int
     ) -> None:
         self.device = resolve_device(runtime.device)
         self.dtype = resolve_precision(recipe.precision, self.device)

@@ -1,0 +1,102 @@
+"""Parameters that moved into `Training` and `ResidualMaps`: their old names work for one more release, with a warning.
+
+To end it, delete this module, its uses, and the ``**old`` of the constructors.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Container, Mapping
+from typing import Any
+
+# Old name -> the parameter that holds it now.
+MOVED = {
+    **dict.fromkeys(
+        (
+            "max_iter", "batch_size", "learning_rate", "weight_decay", "warmup_iter", "gradient_clip",
+            "validation_fraction", "n_iter_no_change", "precision", "checkpoint_dir", "resume",
+        ),
+        "training",
+    ),
+    **dict.fromkeys(
+        (
+            "residual", "residual_weight", "weight_power", "residual_reference", "combination", "sharpness",
+            "min_filter", "mean_filter", "erosion",
+        ),
+        "maps",
+    ),
+}  # fmt: skip
+
+
+def add_old_attributes(cls: type, groups: Mapping[str, Any]) -> None:
+    """Let instances of ``cls`` be read and set by the old names of what is in their nested ``groups`` now."""
+    for name, group in MOVED.items():
+        if group in groups:
+            setattr(cls, name, _OldName(name, group))
+
+
+def new_names(estimator: Any, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return parameters with old names in the new spelling, with a warning for each."""
+    found = {}
+    for name, value in parameters.items():
+        found[_new_name(estimator, name, stacklevel=4)] = value
+    return found
+
+
+def check_old_names(estimator: Any, parameters: Mapping[str, Any]) -> None:
+    """Raise `TypeError` for a keyword of a constructor that is no old name either."""
+    for name in parameters:
+        if not isinstance(vars(type(estimator)).get(name), _OldName):
+            raise TypeError(
+                f"{type(estimator).__name__}.__init__() got an unexpected keyword argument {name!r}"
+            )
+
+
+def nested(groups: Mapping[str, Any], parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the flat parameters of an earlier model as the nested ones of now, without a warning."""
+    found: dict[str, Any] = {}
+    for name, value in parameters.items():
+        group = MOVED.get(name, "")
+        if group in groups:
+            found.setdefault(group, {})[name] = value
+        else:
+            found[name] = value
+    return found
+
+
+def new_settings(settings: Mapping[str, Any], known: Container[str]) -> dict[str, Any]:
+    """Return settings of the steps of an earlier model, such as ``inpainter__erosion``, under the ``known`` names."""
+    found = {}
+    for name, value in settings.items():
+        step, _, parameter = name.rpartition("__")
+        new = f"{step}__{MOVED.get(parameter)}__{parameter}"
+        found[new if name not in known and new in known else name] = value
+    return found
+
+
+class _OldName:
+    """An attribute that is a parameter of a nested estimator now."""
+
+    def __init__(self, name: str, group: str) -> None:
+        self.name, self.group = name, group
+
+    def __get__(self, estimator: Any, owner: type) -> Any:
+        if estimator is None:
+            return self
+        return estimator.get_params()[_new_name(estimator, self.name, stacklevel=3)]
+
+    def __set__(self, estimator: Any, value: Any) -> None:
+        estimator.set_params(**{_new_name(estimator, self.name, stacklevel=3): value})
+
+
+def _new_name(estimator: Any, name: str, *, stacklevel: int) -> str:
+    old = vars(type(estimator)).get(name)
+    if not isinstance(old, _OldName):
+        return name
+    warnings.warn(
+        f"{name} of {type(estimator).__name__} has moved: use {old.group}__{name} in set_params and grids, and "
+        f"{old.group}={type(estimator)._defaults[old.group].__class__.__name__}({name}=...) in the constructor. "
+        "The old name will be removed in the next release.",
+        FutureWarning, stacklevel=stacklevel,
+    )  # fmt: skip
+    return f"{old.group}__{name}"

@@ -1,0 +1,68 @@
+import warnings
+
+import pytest
+from conftest import small_steps
+from sklearn.pipeline import Pipeline
+
+from skmimood import MaskedTokenInpainter, ResidualMaps, Training, VQTokenizer, load_model, save_model
+from skmimood.validation.old_names import MOVED, new_settings
+
+
+def moved(name, group="training"):
+    return pytest.warns(FutureWarning, match=f"{name} of .* has moved: use {group}__{name} .*{group}=")
+
+
+def test_a_constructor_takes_old_names():
+    training = Training(batch_size=8)
+    with moved("max_iter"):
+        tokenizer = VQTokenizer(max_iter=3, training=training)
+    assert (tokenizer.training.max_iter, tokenizer.training.batch_size, training.max_iter) == (3, 8, 600)
+    with moved("erosion", "maps"):
+        assert MaskedTokenInpainter(erosion=2).maps == ResidualMaps(weight_power=0.5, erosion=2)
+
+
+def test_set_params_takes_old_names_in_a_pipeline_too():
+    pipeline = Pipeline(small_steps())
+    with moved("max_iter"):
+        pipeline.set_params(tokenizer__max_iter=3)
+    assert pipeline.get_params()["tokenizer__training__max_iter"] == 3
+
+
+def test_attributes_are_read_and_set_by_old_names():
+    inpainter = MaskedTokenInpainter()
+    with moved("weight_power", "maps"):
+        assert inpainter.weight_power == 0.5
+    with moved("batch_size"):
+        inpainter.batch_size = 7
+    assert inpainter.get_params()["training__batch_size"] == 7
+
+
+def test_an_unknown_name_is_refused_as_ever():
+    with pytest.raises(TypeError, match=r"VQTokenizer.*unexpected keyword argument 'erosion'"):
+        VQTokenizer(erosion=2)
+    with pytest.raises(ValueError, match="Invalid parameter 'erosion'"):
+        VQTokenizer().set_params(erosion=2)
+
+
+def test_each_old_name_is_a_parameter_of_now():
+    nested = MaskedTokenInpainter().get_params()
+    assert all(f"{group}__{name}" in nested for name, group in MOVED.items())
+
+
+def test_settings_of_an_earlier_model_are_known_by_their_new_names():
+    known = {"last__maps__erosion", "tokenizer__training__max_iter", "mae__residual"}
+    old = {"last__erosion": 1, "tokenizer__max_iter": 2, "mae__residual": "positive", "gone__x": 3}
+    new = {
+        "last__maps__erosion": 1,
+        "tokenizer__training__max_iter": 2,
+        "mae__residual": "positive",
+        "gone__x": 3,
+    }
+    assert new_settings(old, known) == new
+
+
+def test_nothing_is_said_of_a_model_that_is_saved_and_opened(fitted, tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        save_model(fitted, tmp_path / "model")
+        assert load_model(tmp_path / "model").get_params()["inpainter__maps"] == fitted[-1].maps
