@@ -108,7 +108,7 @@ def test_fit_saves_a_model_and_says_what_became_of_the_scans(fitted):
     assert sorted(path.name for path in folder.iterdir()) == ["healthy", "model"]
     assert "7 scans: 5 learned from, 1 for calibration, 1 left out." in done.stdout
     assert "skipped broken_T1: " in done.stdout
-    assert "Their grids: 30 x 36 x 20 voxels, spacings from 2 to 2 mm; all slices resampled" in done.stdout
+    assert "Their grids: 30 x 36 x 20 voxels, spacing 2 mm; all slices resampled" in done.stdout
     assert "skmimood: warning: " in done.stderr
     assert ".py:" not in done.stderr
     detector = ScanDetector.load(folder / "model")

@@ -124,7 +124,7 @@ def test_overwriting_keeps_earlier_results_where_no_scan_can_be_scored(score, sc
     score(scans)
     before = content(tmp_path / "out")
     assert score(scans, "--overwrite", "--max-bytes", "1K") == 1
-    assert "None of the 2 scans can be scored, so the earlier results" in capsys.readouterr().out
+    assert "None of the 2 scans can be scored. Earlier results" in capsys.readouterr().out
     assert content(tmp_path / "out") == before
 
 

@@ -97,7 +97,7 @@ def test_whatever_a_file_is_called_is_text_in_the_report(tmp_path):
 
 def test_scans_are_shown_by_falling_score_and_failed_ones_with_their_reason(tmp_path):
     table = StatusTable(tmp_path, {}, [make_outcome("low", 0.1), make_outcome("high", 0.9)])
-    table.record(ScanOutcome("broken", "failed", reason="it is truncated"), n_scans=3)
+    table.record(ScanOutcome("broken", "failed", reason="it is truncated"))
     text = Page(report(tmp_path / "report.html", table.outcomes)).text
     assert text.index("high") < text.index("low") < text.index("broken")
     assert "it is truncated" in text
@@ -276,7 +276,7 @@ def test_cells_that_a_spreadsheet_would_compute_get_a_quote(tmp_path):
     table = StatusTable(
         tmp_path, {}, [make_outcome(start, score=-0.5 + i / 10) for i, start in enumerate(starts)]
     )
-    table.record(ScanOutcome("x", "failed", reason="=cmd|' /C calc'!A0"), n_scans=7)
+    table.record(ScanOutcome("x", "failed", reason="=cmd|' /C calc'!A0"))
     table.write_scores()
     text = (tmp_path / "scores.csv").read_text()
     for start in starts[:-1]:

@@ -1,4 +1,8 @@
-"""The program ``skmimood``: arguments, messages and exit status. What its commands do is in `skmimood.jobs`."""
+"""The program ``skmimood``: its options, signals, warnings as lines of text, and exit status.
+
+No command does its work here: each makes a job of its options and gives it to `skmimood.jobs`. Nothing heavy is
+imported before the options are known, so that ``--help`` does not wait for torch.
+"""
 
 from skmimood.cli.program import main
 

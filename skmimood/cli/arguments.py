@@ -121,7 +121,7 @@ def _fill_fit(parser: argparse.ArgumentParser) -> None:
     _add(group, "--scan-fpr", _rate, "F", "false-positive rate among healthy scans (default: 0.1)")
     _add_seed(group)
     group = _add_running(parser)
-    _add_flag(group, "--overwrite", "replace what is in the output folder")
+    _add_flag(group, "--overwrite", "replace a model, once a new one is trained")
     _add_flag(
         group, "--resume", "go on with an interrupted training; with --overwrite if it is to replace a model"
     )
@@ -148,7 +148,7 @@ def _fill_score(parser: argparse.ArgumentParser) -> None:
         "--resume",
         "keep the results of the same files and do the rest; such jobs may share a folder",
     )
-    _add_flag(existing, "--overwrite", "replace what is in the output folder")
+    _add_flag(existing, "--overwrite", "replace earlier results, once a scan can be scored")
     _add_flag(parser, "--healed", "write <id>_healed.nii.gz too, the scan without what is abnormal")
     parser.add_argument("--no-report", dest="report", action="store_false", help="write no report.html")
 
@@ -163,13 +163,15 @@ def _fill_demo(parser: argparse.ArgumentParser) -> None:
         "-o", "--output", type=_path, default=Path("demo"), help="folder for everything (default: demo/)"
     )
     _add_seed(parser)
-    _add_flag(_add_running(parser), "--overwrite", "replace what is in the output folder")
+    _add_flag(_add_running(parser), "--overwrite", "replace an earlier demo")
 
 
 def _add_choice(parser: argparse.ArgumentParser, mask: str | None) -> Any:
     shown = mask or "the model's"
     group = parser.add_argument_group("which scans")
-    _add(group, "--modality", str, "SUFFIX", "take the files of a folder whose names end in this, such as T1")
+    _add(
+        group, "--modality", str, "SUFFIX", "take only files of a folder whose names end in this, such as T1"
+    )
     _add(
         group,
         "--split",
@@ -177,7 +179,7 @@ def _add_choice(parser: argparse.ArgumentParser, mask: str | None) -> Any:
         "NAME",
         "only subjects of this split in the folder's splits.csv (columns subject, split)",
     )
-    _add(group, "--volume", _index, "N", "volume of 4-D scans to take, from 0")
+    _add(group, "--volume", _index, "N", "which volume of 4-D scans to take, counted from 0")
     _add(
         group, "--max-bytes", _n_bytes, "N",
         "refuse scans of more bytes, such as 4G (fit: 2G by default; score: the model's)",

@@ -40,41 +40,23 @@ _SETTINGS = "demo.json"  # also the sign that a folder is a demo's, and may be o
 
 @dataclass(frozen=True)
 class DemoSettings:
-    """The sizes of the demo, chosen so that it ends within 5 minutes on two CPU cores.
+    """The sizes of the demo, chosen so that it ends within 5 minutes on two CPU cores."""
 
-    Parameters
-    ----------
-    n_fit : int
-        Healthy scans for `fit`, calibration included.
-    n_healthy : int
-        Healthy scans to score.
-    n_patients : int
-        Scans with lesions to score; the kinds of lesions take turns.
-    image_size : int
-        Pixels along each side of a slice, of the scans and of the networks.
-    n_slices : int
-        Slices of a scan.
-    parameters : mapping
-        Parameters of the pipeline that differ from the preset "tiny".
-    scan_fpr : float
-        As in :class:`skmimood.ScanDetector`; few scans allow for no small one.
-    """
-
-    n_fit: int = 40
-    n_healthy: int = 8
-    n_patients: int = 10
-    image_size: int = 64
+    n_fit: int = 40  # healthy scans to fit on, calibration included
+    n_healthy: int = 8  # healthy scans to score
+    n_patients: int = 10  # scans with lesions to score; the kinds of lesions take turns
+    image_size: int = 64  # pixels along each side of a slice, of the scans and of the networks
     n_slices: int = 24
+    # What differs from the preset: shorter trainings, as these brains are simpler than real ones.
     parameters: Mapping[str, Any] = field(
         default_factory=lambda: {
-            # Shorter trainings: these brains are simpler than real ones.
             "tokenizer__training__max_iter": 500,
             "detector__n_painted": 8,
             "detector__training__max_iter": 800,
             "inpainter__training__max_iter": 300,
         }
     )
-    scan_fpr: float = 0.1
+    scan_fpr: float = 0.1  # so few scans allow for no smaller one
 
 
 def run_demo(
@@ -89,22 +71,7 @@ def run_demo(
 ) -> dict[str, Any]:
     """Run the main job on artificial brains, and return what ``metrics.json`` holds.
 
-    Parameters
-    ----------
-    output : Path
-        Folder for ``scans/``, ``model/``, ``results/``, ``metrics.json`` and ``overview.png``.
-    settings : DemoSettings, optional
-    seed, device, verbose
-        As in `FitJob`.
-    overwrite : bool, default=False
-        Replace an earlier demo in the folder.
-    say : callable
-        Receives lines of text for the user.
-
-    Raises
-    ------
-    SkmimoodError
-        If the folder holds something already or cannot be written.
+    Only an earlier demo is overwritten. ``say`` receives lines of text for the user.
     """
     output, settings = expand(output), settings or DemoSettings()
     fit_job = FitJob(

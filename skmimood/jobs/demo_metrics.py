@@ -36,20 +36,8 @@ _Pixels = dict[str, np.ndarray]
 def evaluate_phantoms(cohort: PhantomDataset, healthy: Sequence[Path], results: Path) -> dict[str, Any]:
     """Compare maps, and plain intensities, with the known lesions.
 
-    Parameters
-    ----------
-    cohort : PhantomDataset
-        Its scans with lesions were scored; the kinds of lesions take turns.
-    healthy : sequence of path
-        Healthy scans that were scored too; may be empty.
-    results : Path
-        Folder of the maps.
-
-    Returns
-    -------
-    dict
-        Numbers of scans; for each of `PIXELS` their number and share of lesion, and the metrics of each of
-        `METHODS` on them; AUROC by lesion (brain pixels) and of scans.
+    ``results`` is the folder of the maps. Returned are the numbers of scans; for each of `PIXELS` their number and
+    share of lesion, and the metrics of each of `METHODS` on them; AUROC by lesion (brain pixels) and of scans.
     """
     from skmimood.datasets import LESION_KINDS
 

@@ -61,7 +61,7 @@ def facts(
         "Slices": f"{detector.plane_}, {height} x {width} pixels of {detector.spacing_:.3g} mm",
         "Foreground": _foreground(detector),
         "Learned from": f"{about['n_training_scans']} healthy scans, {detector.n_slices_:,} slices",
-        "Calibrated on": f"{reference.n_scans} held-out healthy scans{different}",
+        "Calibrated on": f"{_counted(reference.n_scans, 'held-out healthy scan')}{different}",
         "Pixel threshold": _threshold(detector, "pixel", detector.fpr, are_thresholds_set[0]),
         "Scan threshold": _threshold(detector, "scan", detector.scan_fpr, are_thresholds_set[1]),
     }
@@ -119,13 +119,17 @@ def minutes(seconds: float) -> str:
     return f"{seconds:.1f} s" if seconds < 100 else f"{seconds / 60:.1f} min"
 
 
+def _counted(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
 def _threshold(detector: ScanDetector, what: str, asked: float, is_set: bool) -> str:
     """Say what a threshold is, which share of healthy pixels or scans exceeds it, and why not the share asked for."""
     reference, value = detector.reference_, getattr(detector, f"{what}_threshold_")
     n_healthy = getattr(reference, f"n_{what}s")
     by_hand = "set by hand; " if is_set else ""
     if value == math.inf:
-        least = f"{n_healthy} healthy {what}s allow for rates of at least {1 / (n_healthy + 1):.2g}"
+        least = f"{1 / (n_healthy + 1):.2g} is the lowest rate that {_counted(n_healthy, f'healthy {what}')} can give"
         return f"infinite ({by_hand}nothing is called anomalous; {least})"
     fpr = getattr(reference, f"{what}_fpr")(value)
     rate = f"false-positive rate {fpr:.2g} among healthy {what}s"

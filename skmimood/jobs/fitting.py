@@ -41,48 +41,22 @@ _OPTIONAL = ("fpr", "scan_fpr", "calibration_fraction", "max_bytes", "max_invali
 
 @dataclass(frozen=True)
 class FitJob:
-    """What to learn from, and how.
-
-    Parameters
-    ----------
-    preset : {"tiny", "small", "paper"}, default="tiny"
-    parameters : mapping, default={}
-        Parameters of the pipeline that differ from the preset, such as ``{"tokenizer__training__max_iter": 100}``.
-    plane, spacing, mask, modality, volume
-        As in :class:`skmimood.ScanDetector`.
-    size : int, optional
-        Height and width of the slices; by default the preset's.
-    fpr, scan_fpr, calibration_fraction, max_bytes, max_invalid : optional
-        As in :class:`skmimood.ScanDetector`; by default what they are there.
-    lesions : str, optional
-        Ending of the lesion masks beside the scans.
-    split : str, optional
-        Learn only from the subjects of this split in ``splits.csv``.
-    groups : path, optional
-        Table with the columns subject and group: scans of one group are never divided between training and
-        calibration. By default the subjects in the files' names.
-    seed : int, default=0
-    device : str, default="auto"
-    cache : path, optional
-        Folder that keeps trained networks for later equal fits.
-    resume : bool, default=False
-        Go on with an unfinished training of the same output, if it has the same settings and scans.
-    overwrite : bool, default=False
-        Replace a model, and without ``resume`` an unfinished training too, once this one has learned something.
-    verbose : bool, default=False
-        Show how far the fit is and how long it may still take.
-    """
+    """What to learn from, and how. What is None is as :class:`skmimood.ScanDetector` and the preset have it."""
 
     preset: str = "tiny"
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    """Parameters of the pipeline that differ from the preset, such as ``{"tokenizer__training__max_iter": 100}``."""
     plane: Plane = "axial"
     spacing: float | None = None
     size: int | None = None
     mask: str = "auto"
     modality: str | None = None
     lesions: str | None = None
+    """Ending of the lesion masks beside the scans."""
     split: str | None = None
+    """Learn only from the subjects of this split in ``splits.csv``."""
     groups: Path | None = None
+    """Table with the columns subject and group, of scans that training and calibration must not share."""
     volume: int | None = None
     fpr: float | None = None
     scan_fpr: float | None = None
@@ -92,9 +66,13 @@ class FitJob:
     seed: int = 0
     device: str = "auto"
     cache: Path | None = None
+    """Folder that keeps trained networks for later equal fits."""
     resume: bool = False
+    """Go on with an unfinished training of the same output, if it has the same settings and scans."""
     overwrite: bool = False
+    """Replace a model, and without ``resume`` an unfinished training, once this one has learned something."""
     verbose: bool = False
+    """Show how far the fit is and how long it may still take."""
 
 
 def fit_model(paths: Sequence[str | os.PathLike], output: Path, job: FitJob, say: Say) -> ScanDetector:
@@ -112,11 +90,6 @@ def fit_model(paths: Sequence[str | os.PathLike], output: Path, job: FitJob, say
     job : FitJob
     say : callable
         Receives lines of text for the user.
-
-    Raises
-    ------
-    SkmimoodError
-        If the scans, the parameters or the output cannot be worked with.
     """
     from skmimood.runtime import distributed
 
@@ -228,10 +201,9 @@ def _say_summary(detector: ScanDetector, output: Path, seconds: float, say: Say)
     shapes = sorted({line.shape for line in taken})
     steps = [step for line in taken for step in line.spacing]
     given = f"{len(shapes)} shapes" if len(shapes) > 1 else " x ".join(map(str, shapes[0])) + " voxels"
-    say(
-        f"Their grids: {given}, spacings from {min(steps):.3g} to {max(steps):.3g} mm; all slices resampled to pixels "
-        f"of {detector.spacing_:.3g} mm."
-    )
+    low, high = f"{min(steps):.3g}", f"{max(steps):.3g}"
+    spacings = f"spacing {low} mm" if low == high else f"spacings from {low} to {high} mm"
+    say(f"Their grids: {given}, {spacings}; all slices resampled to pixels of {detector.spacing_:.3g} mm.")
     volumes, shares = ([getattr(line, f"foreground_{name}") for line in taken] for name in ("ml", "share"))
     say(
         f"Foreground found: {min(volumes):,.0f} to {max(volumes):,.0f} ml (median {median(volumes):,.0f}), "

@@ -25,38 +25,24 @@ _FORMAT = "skmimood-status"
 
 @dataclass(frozen=True)
 class ScanOutcome:
-    """What became of one scan.
-
-    Attributes
-    ----------
-    id : str
-        The scan's name without extension.
-    status : {"ok", "failed", "kept", "busy", "taken"}
-        Whether its results are there. The last three are never recorded: another job of the folder has scored it, is
-        at it, or has scored another file of this id.
-    score, pvalue : float or None
-        As in :class:`skmimood.scans.ScanResult`; None if it failed.
-    is_anomalous : bool or None
-        Whether the score exceeds the scan threshold; None if it failed or that threshold is infinite.
-    seconds : float
-        Time from reading to writing.
-    flags : tuple of str
-        Remarks on the scan's quality.
-    reason : str
-        Why it failed.
-    digest : str
-        Digest of the bytes of the scan and of its mask. Empty if an earlier version wrote the line.
-    """
+    """What became of one scan."""
 
     id: str
     status: str
+    """ "ok" or "failed". Never recorded are "kept", "busy" and "taken": another job of the folder has scored the scan,
+    is at it, or has scored another file of this id."""
     score: float | None = None
     pvalue: float | None = None
     is_anomalous: bool | None = None
+    """Whether the score exceeds the scan threshold; None if the scan failed or that threshold is infinite."""
     seconds: float = 0.0
+    """Time from reading to writing."""
     flags: tuple[str, ...] = ()
+    """Remarks on the scan's quality."""
     reason: str = ""
+    """Why it failed."""
     digest: str = ""
+    """Digest of the bytes of the scan and of its mask. Empty if an earlier version wrote the line."""
 
     @classmethod
     def from_json(cls, line: dict[str, Any]) -> ScanOutcome:
@@ -83,15 +69,7 @@ class StatusTable:
     """The outcomes of the jobs in a folder, written anew after each scan.
 
     Several jobs may write to it: each reads what the others have recorded, under a lock, before it writes.
-
-    Parameters
-    ----------
-    folder : Path
-        Where ``status.json`` and ``scores.csv`` go.
-    settings : dict
-        What the results depend on besides the scans: model, thresholds, volume and mask.
-    outcomes : iterable of ScanOutcome
-        Of an earlier run.
+    ``settings`` are what the results depend on besides the scans: model, thresholds, volume and mask.
     """
 
     def __init__(self, folder: Path, settings: dict[str, Any], outcomes: Iterable[ScanOutcome] = ()) -> None:
@@ -104,13 +82,7 @@ class StatusTable:
 
     @classmethod
     def read(cls, folder: Path) -> StatusTable:
-        """Open the table of an earlier run, an empty one if there was none.
-
-        Raises
-        ------
-        InputError
-            If it is damaged.
-        """
+        """Open the table of an earlier run, an empty one if there was none; raise `InputError` if it is damaged."""
         file = folder / "status.json"
         if not file.exists():
             return cls(folder, {})
@@ -131,14 +103,9 @@ class StatusTable:
 
     @classmethod
     def resume(cls, folder: Path, settings: dict[str, Any], default_mask: str) -> StatusTable:
-        """Open the table of an earlier run to go on with it, an empty one if there was none.
+        """Open the table of an earlier run as `read` does; raise `InputError` if it was written with other settings.
 
         ``default_mask`` is the mask of the model, which earlier versions did not record.
-
-        Raises
-        ------
-        InputError
-            If it is damaged or was written with another model, thresholds, mask or volume.
         """
         table, earlier = cls(folder, settings), cls.read(folder)
         before, now = ({"mask": default_mask, **each.settings} for each in (earlier, table))
@@ -191,12 +158,12 @@ class StatusTable:
             self._outcomes |= written._outcomes
             self._n_scans = max(self._n_scans, written._n_scans)
 
-    def record(self, outcome: ScanOutcome, *, n_scans: int = 0) -> None:
+    def record(self, outcome: ScanOutcome) -> None:
         """Note what became of a scan, and write ``status.json``."""
         with self.shared():
             if self._outcomes.get(outcome.id) != outcome:  # by the worker that scored it
                 self._outcomes[outcome.id] = outcome
-                self.write("running", n_scans=n_scans)
+                self.write("running")
 
     def write(self, state: str, *, n_scans: int = 0) -> None:
         """Write ``status.json``; ``state`` is "running", "interrupted" or "done"."""

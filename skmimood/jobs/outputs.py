@@ -19,16 +19,8 @@ PathLike = str | os.PathLike[str]
 def write(path: Path, content: str | bytes | Iterable[str]) -> None:
     """Replace a file at once, so that a reader never sees half of it.
 
-    Parameters
-    ----------
-    path : Path
-    content : str, bytes or iterable of str
-        Text is written in UTF-8; a long one may come in parts, so that it is never held as a whole.
-
-    Raises
-    ------
-    ScanWriteError
-        If it cannot be written; what stood there before is still there.
+    Text is written in UTF-8; a long one may come in parts, so that it is never held as a whole. If the file cannot be
+    written, `ScanWriteError` is raised and what stood there before is still there.
     """
     temporary = _temporary(path.parent)
     try:
@@ -50,13 +42,7 @@ def to_json(content: Any) -> str:
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder and those above it, and prove that files can be written into it.
-
-    Raises
-    ------
-    ScanWriteError
-        If that is not possible.
-    """
+    """Make a folder and those above it, and prove that files can be written into it, or raise `ScanWriteError`."""
     try:
         path.mkdir(parents=True, exist_ok=True)
         probe = _temporary(path)

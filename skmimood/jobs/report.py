@@ -46,19 +46,9 @@ def write_report(
 ) -> None:
     """Write the report, or replace it.
 
-    Parameters
-    ----------
-    path : Path
-        The HTML file.
-    outcomes : sequence of ScanOutcome
-        In the order in which they are shown.
-    scale : ColourScale
-        Of all maps.
-    facts : mapping of str to str
-        What to say of the model, by name.
-    galleries : callable
-        Returns the most anomalous slices of the scan of a given id, or None if they are lost. It is called
-        for one scan at a time, so that the report of any number of scans needs the memory of one.
+    ``facts`` are what to say of the model, by name. ``galleries`` returns the most anomalous slices of the scan of a
+    given id, or None if they are lost. It is called for one scan at a time, so that the report of any number of scans
+    needs the memory of one.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 

@@ -26,13 +26,6 @@ def opened(
 
     Jobs that resume may be at work together. A job that does not resume must find no other at work. At the end the
     tables are written of what all jobs have recorded, and by ``report``, unless the job was interrupted, the report.
-
-    Raises
-    ------
-    InputError
-        If another job is at work, or there are results that may not be replaced or do not fit the settings.
-    ScanWriteError
-        If the folder cannot be written to.
     """
     hidden = output / HIDDEN
     make_folder(output)

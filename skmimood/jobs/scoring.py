@@ -41,36 +41,11 @@ _REPLACED |= {name: f"{name}_" for name in ("pixel_threshold", "scan_threshold")
 
 @dataclass(frozen=True)
 class ScoreJob:
-    """How scans are scored.
-
-    Parameters
-    ----------
-    modality : str, optional
-        Ending of the files to take from a folder; by default the model's.
-    split : str, optional
-        Score only the subjects of this split in ``splits.csv``.
-    mask, pixel_threshold, scan_threshold, volume, max_bytes, max_invalid : optional
-        Instead of the model's.
-    device : str, default="auto"
-    resume : bool, default=False
-        Keep the results of an earlier run, if they are of the same files and masks, and do the rest. Several jobs that
-        resume may write to one folder at the same time, with other scans or the same ones.
-    overwrite : bool, default=False
-        Replace the results of an earlier run, once it is known that one of the scans can be scored.
-    healed : bool, default=False
-        Write the healed scans too.
-    report : bool, default=True
-        Write ``report.html``.
-    n_jobs : int, optional
-        Scans to score at the same time, each in a worker of the active joblib backend (by default processes of this
-        machine). None is 1 unless a ``joblib.parallel_config`` says otherwise. Workers on other machines must find
-        model, scans and output at the same paths.
-    n_threads : int, optional
-        CPU threads of each worker; by default the backend's choice, for processes their share of the cores.
-    """
+    """How scans are scored. What is None is the model's."""
 
     modality: str | None = None
     split: str | None = None
+    """Score only the subjects of this split in ``splits.csv``."""
     mask: str | None = None
     pixel_threshold: float | None = None
     scan_threshold: float | None = None
@@ -79,11 +54,17 @@ class ScoreJob:
     max_invalid: float | None = None
     device: str = "auto"
     resume: bool = False
+    """Keep earlier results of the same files and masks, and do the rest; several such jobs may share a folder."""
     overwrite: bool = False
+    """Replace earlier results, once it is known that one of the scans can be scored."""
     healed: bool = False
+    """Write the healed scans too."""
     report: bool = True
     n_jobs: int | None = None
+    """Scans at a time, each in a worker of the active joblib backend (by default processes of this machine). None is
+    1 unless a ``joblib.parallel_config`` says otherwise. Workers elsewhere must find all files at the same paths."""
     n_threads: int | None = None
+    """CPU threads of each worker; by default the backend's choice, for processes their share of the cores."""
 
     def adjust(self, detector: ScanDetector) -> None:
         """Make a detector do what the job asks for."""
@@ -115,12 +96,7 @@ def score_scans(
     Returns
     -------
     StatusTable
-        With the scans of earlier runs too if the job resumes.
-
-    Raises
-    ------
-    SkmimoodError
-        If the job as a whole cannot be done. A scan that fails does not raise.
+        With the scans of earlier runs too if the job resumes. A scan that fails is recorded and raises nothing.
     """
     from skmimood.scans import ScanDetector
 
@@ -137,9 +113,7 @@ def score_scans(
     if job.overwrite and holds_results(output) and (failed := _try_out(detector, model, scans, job)):
         for outcome in failed:
             say(_status_line(outcome))
-        say(
-            f"None of the {len(failed)} scans can be scored, so the earlier results in {str(output)!r} are kept."
-        )
+        say(f"None of the {len(failed)} scans can be scored. Earlier results in {str(output)!r} are kept.")
         return StatusTable(output, {}, failed)
     settings = {
         "model": fingerprint(model),
@@ -169,9 +143,7 @@ def _scans(
     found = select_split(paths, job.split, suffix=detector.modality, exclude=exclude)
     scans = [source for source in found if not is_within(str(source), output)]
     if not scans:
-        raise InputError(
-            f"There are only results in {output.name!r}, no scans. Pass the folder of the scans."
-        )
+        raise InputError(f"{output.name!r} holds only results, no scans. Pass the folder of the scans.")
     places = first_places(scans)
     if len(places) < len(scans):
         say(f"{len(scans) - len(places)} of the files were named more than once; each is scored once.")
@@ -209,7 +181,10 @@ def _score_all(
                     continue
                 n_done += 1
                 n_kept += outcome.status == "kept"
-                _note(outcome, table)
+                if outcome.status == "taken":
+                    table.refused.append(outcome)
+                elif outcome.status != "kept" and table.outcome(outcome.id) != outcome:
+                    table.record(outcome)  # a worker may have died before it did
                 say(f"[{n_done:>{len(str(len(scans)))}}/{len(scans)}] {_status_line(outcome)}")
                 for flag in outcome.flags:
                     if flag not in noted:  # a remark on every scan of a folder is read once
@@ -241,14 +216,6 @@ def _unfinished(
         if names:
             warn(f"Scored again, since {why}: {listing(names)}. Earlier results are replaced.")
     return waiting
-
-
-def _note(outcome: ScanOutcome, table: StatusTable) -> None:
-    """Record what has not been recorded where the scan was scored."""
-    if outcome.status == "taken":
-        table.refused.append(outcome)
-    elif outcome.status in ("ok", "failed") and table.outcome(outcome.id) != outcome:
-        table.record(outcome)
 
 
 def _outcomes(

@@ -31,7 +31,7 @@ def begun(
     Parameters
     ----------
     output : Path
-        The model to come.
+        The model to come; no other process may train it.
     settings : mapping of str to JSON values
         What the training depends on, None for a default; "scans" maps the id of each scan to a digest.
     resume : bool
@@ -40,11 +40,6 @@ def begun(
         Without ``resume``, replace what lies there; it comes back if this training ends before it has learned anything.
     say : callable
         Receives lines of text for the user.
-
-    Raises
-    ------
-    InputError
-        If another process trains the same model, or if what lies there may not be replaced or has other settings.
     """
     folder = folder_of(output)
     earlier = folder.with_name(f"{folder.name}.earlier")

@@ -36,23 +36,8 @@ def run_in_workers(
     A worker that dies takes the pool with it. What it and its neighbours had begun is tried once more, one scan at a
     time; a scan that kills its worker again has failed. Then a new pool goes on with the others.
 
-    Parameters
-    ----------
-    run : callable
-        Pickled by name.
-    tasks : mapping of str to tuple
-        The arguments of each scan.
-    n_jobs : int or None
-        As joblib's.
-    is_begun : callable
-        Tells of a scan whether a worker has begun and not finished it.
-    give_up : callable
-        Removes what there may be of an unfinished scan.
-
-    Raises
-    ------
-    WorkerError
-        If a pool dies before it has begun a scan.
+    ``run`` is pickled by name. ``is_begun`` tells whether a worker has begun a scan and not finished it, ``give_up``
+    removes what there may be of an unfinished scan. `WorkerError` is raised if a pool dies before it has begun a scan.
     """
     waiting = dict(tasks)
     try:
