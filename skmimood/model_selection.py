@@ -87,26 +87,9 @@ def _walk(estimator: Pipeline, X: Any, grid: Grid) -> Iterator[tuple[dict[str, A
 
 
 def score_path(estimator: Pipeline, X: Any, grid: Grid, score: Callable[[np.ndarray], Any]) -> list[Any]:
-    """Return ``score(maps (n, H, W))`` of every candidate of a grid over lambda, T and R.
+    """Return ``score(maps (n, H, W))`` of every candidate of a grid over lambda, T and R, as named in the pipeline.
 
-    Parameters
-    ----------
-    estimator, X
-        See `restoration_path`.
-    grid : mapping of str to sequence
-        Values of the detector's ``threshold`` and the in-painter's ``n_steps`` and ``n_restorations``, or some of
-        them, by their names in the pipeline.
-    score : callable
-
-    Returns
-    -------
-    list
-        In the order of `sklearn.model_selection.ParameterGrid`.
-
-    Raises
-    ------
-    InputError
-        If the grid has another parameter, or a value out of range.
+    The scores are in the order of `ParameterGrid`. Another parameter or a value out of range raises `InputError`.
     """
     _check_grid(estimator, grid)
     thresholds, n_steps, n_restorations = map(grid.get, _path_names(estimator))
@@ -256,7 +239,7 @@ class _PathScorer:
 
 
 class _KnownMaps(BaseEstimator):
-    """A fitted estimator as a scorer sees it, whose maps of ``X`` are known already."""
+    """A fitted estimator, as a scorer sees it, with the maps of ``X``."""
 
     def __init__(self, X: Any, maps: np.ndarray) -> None:
         self.X = X

@@ -161,18 +161,7 @@ def gallery_tiles(gallery: Gallery, scale: ColourScale) -> np.ndarray:
 def overlay(
     images: np.ndarray, masks: np.ndarray, colour: tuple[float, float, float] = _MASK_COLOUR
 ) -> np.ndarray:
-    """Outline and tint masks on slices.
-
-    Parameters
-    ----------
-    images : ndarray of shape (k, H, W), float, in [0, 1]
-    masks : ndarray of shape (k, H, W), bool
-    colour : (red, green, blue) in [0, 1]
-
-    Returns
-    -------
-    ndarray of shape (k, H, W, 3), uint8
-    """
+    """Outline and tint masks (k, H, W) on slices (k, H, W) in [0, 1]; return pictures (k, H, W, 3), uint8."""
     from scipy.ndimage import binary_erosion, generate_binary_structure
 
     masks = np.asarray(masks, dtype=bool)

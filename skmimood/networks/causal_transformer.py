@@ -31,16 +31,7 @@ class CausalAttention(Attention):
 class CausalTransformer(TokenTransformer):
     """Sequences of tokens (n, L) to the law of each token given those before it, logits (n, L, n_outputs).
 
-    Parameters
-    ----------
-    n_inputs : int
-        Size of the input vocabulary; its last symbol stands before the first token of every sequence.
-    n_outputs : int
-        Size K of the codebook.
-    grid : (int, int)
-        Height h and width w of the token grid; sequences have the length L = h * w.
-    depth, width, n_heads, mlp_ratio, drop_path
-        As in `TokenTransformer`.
+    They are of length L = h * w; the last of the ``n_inputs`` symbols stands before the first token.
     """
 
     _attention = CausalAttention

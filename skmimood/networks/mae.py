@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from skmimood.networks.transformer import make_blocks
-from skmimood.networks.weights import in_float32
+from skmimood.networks.weights import in_float32, initialise_matrices
 
 
 def sine_cosine_positions(grid: tuple[int, int], width: int, device: torch.device) -> Tensor:
@@ -45,14 +45,6 @@ def take(patches: Tensor, indices: Tensor) -> Tensor:
     return patches.gather(1, indices[..., None].expand(-1, -1, patches.shape[2]))
 
 
-def _initialise(network: nn.Module, generator: torch.Generator) -> None:
-    """Draw matrices from N(0, 0.02), as in `TokenTransformer`: better in short trainings than the law of He et al."""
-    for module in network.modules():
-        if isinstance(module, nn.Linear):
-            nn.init.normal_(module.weight, std=0.02, generator=generator)
-            nn.init.zeros_(module.bias)
-
-
 class PatchEncoder(nn.Module):
     """Vision transformer (Dosovitskiy et al. 2021) without a class token and without the last norm.
 
@@ -80,14 +72,8 @@ class PatchEncoder(nn.Module):
 class MaskedAutoencoder(nn.Module):
     """Predicts all patches of an image from a few visible ones (He et al. 2022).
 
-    Parameters
-    ----------
-    mask_ratio : float in (0, 1)
-        Share of the patches that are hidden.
-    decoder_depth, decoder_width, decoder_n_heads
-        Sizes of the decoder, which sees all positions.
-    **sizes
-        Those of the `PatchEncoder`, which sees the visible patches only.
+    A share ``mask_ratio`` of the patches is hidden from the `PatchEncoder` of these ``sizes``; the decoder sees all
+    positions.
     """
 
     def __init__(
@@ -105,8 +91,8 @@ class MaskedAutoencoder(nn.Module):
         self.head = nn.Linear(decoder_width, self.patch_size**2)
 
     def initialise(self, generator: torch.Generator) -> None:
-        """Draw the weights."""
-        _initialise(self, generator)
+        """Draw the weights, not from the law of He et al.: this one is better in short trainings."""
+        initialise_matrices(self, generator)
         nn.init.normal_(self.mask_token, std=0.02, generator=generator)
 
     def forward(self, patches: Tensor, visible: Tensor) -> Tensor:
@@ -158,7 +144,7 @@ class ResidualClassifier(nn.Module):
 
     def initialise(self, generator: torch.Generator) -> None:
         """Draw the weights; those of the head are next to 0, as where a masked autoencoder is fine-tuned."""
-        _initialise(self, generator)
+        initialise_matrices(self, generator)
         nn.init.normal_(self.head.weight, std=2e-5, generator=generator)
         nn.init.ones_(self.scale)
 
@@ -169,17 +155,7 @@ class ResidualClassifier(nn.Module):
 
 
 class AutoencoderWithClassifier(nn.Module):
-    """A `MaskedAutoencoder` and the `ResidualClassifier` of its residuals, with encoders of one size.
-
-    Parameters
-    ----------
-    drop_path : float in [0, 1)
-        Stochastic depth of the classifier.
-    mask_ratio, decoder_depth, decoder_width, decoder_n_heads
-        Of the autoencoder alone.
-    **sizes
-        Of both.
-    """
+    """A `MaskedAutoencoder` and the `ResidualClassifier` of its residuals; the ``sizes`` are of both."""
 
     def __init__(
         self, *, drop_path: float, mask_ratio: float, decoder_depth: int, decoder_width: int, decoder_n_heads: int,

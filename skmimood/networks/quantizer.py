@@ -62,17 +62,8 @@ class Quantizer(nn.Module):
 class EMAQuantizer(Quantizer):
     """Nearest-neighbour quantiser of van den Oord et al. (2017), appendix A.1 (EMA updates).
 
-    The codebook starts at the k-means centres of the first batch. A code that is no longer used restarts at a random
-    encoder output (Dhariwal et al., Jukebox, 2020).
-
-    Parameters
-    ----------
-    n_codes, code_dim : int
-        Size K of the codebook and dimension D of a code.
-    decay : float in (0, 1)
-        Of the moving averages.
-    restart_below : float >= 0
-        Moving average of the uses of a code in a batch below which it restarts.
+    The codebook starts at the k-means centres of the first batch. A code whose moving average of uses in a batch falls
+    below ``restart_below`` restarts at a random encoder output (Dhariwal et al., Jukebox, 2020).
     """
 
     counts: Tensor

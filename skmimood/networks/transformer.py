@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from skmimood.networks.marks import unmark
+from skmimood.networks.weights import initialise_matrices
 from skmimood.runtime.distributed import draw_uniforms
 
 
@@ -103,7 +104,7 @@ def make_blocks(
     drop_path: float = 0.0,
     attention: type = Attention,
 ) -> nn.ModuleList:
-    """Return ``depth`` blocks, of which ``drop_path`` grows linearly from 0 to that of the last."""
+    """Return blocks whose stochastic depth (Huang et al. 2016) grows linearly from 0 to ``drop_path``."""
     rates = [drop_path * i / max(1, depth - 1) for i in range(depth)]
     return nn.ModuleList(Block(attention(width, n_heads), width, mlp_ratio, rate) for rate in rates)
 
@@ -114,20 +115,9 @@ def _positions(wanted: Tensor, m: int) -> Tensor:
 
 
 class TokenTransformer(nn.Module):
-    """Tokens (n, h, w) to ``n_outputs`` logits a position (n, h, w, n_outputs).
+    """Tokens (n, h, w), of ``n_inputs`` kinds with [MASK], to logits (n, h, w, n_outputs).
 
-    Parameters
-    ----------
-    n_inputs : int
-        Size of the input vocabulary (with the [MASK] symbol, where there is one).
-    n_outputs : int
-        Logits a position.
-    grid : (int, int)
-        Height h and width w of the token grid; each position has a learned embedding.
-    depth, width, n_heads, mlp_ratio
-        The usual sizes; ``width`` is a multiple of ``n_heads``.
-    drop_path : float in [0, 1)
-        Stochastic depth (Huang et al. 2016): the rate of the last block; it grows linearly from 0.
+    Each position of the ``grid`` (h, w) has a learned embedding; for ``drop_path`` see `make_blocks`.
     """
 
     _attention = Attention
@@ -144,35 +134,19 @@ class TokenTransformer(nn.Module):
         self.head = nn.Linear(width, n_outputs)
 
     def initialise(self, generator: torch.Generator) -> None:
-        """Draw the weights: N(0, 0.02) for embeddings and matrices, 0 for biases, as in GPT-2."""
-        for module in self.modules():
-            if isinstance(module, nn.Linear | nn.Embedding):
-                nn.init.normal_(module.weight, std=0.02, generator=generator)
-            if isinstance(module, nn.Linear):
-                nn.init.zeros_(module.bias)
+        """Draw the weights; see `initialise_matrices`."""
+        initialise_matrices(self, generator)
         nn.init.normal_(self.position, std=0.02, generator=generator)
 
     def forward(
         self, tokens: Tensor, generator: torch.Generator | None = None, only: Tensor | None = None,
         length: int | None = None,
     ) -> Tensor:  # fmt: skip
-        """Return the logits.
+        """Return the logits (n, h, w, n_outputs); a ``generator`` means training.
 
-        Parameters
-        ----------
-        tokens : Tensor of shape (n, h, w)
-            Those that are marked (see `skmimood.networks.marks`) come last, so ``length`` leaves them out.
-        generator : torch.Generator, optional
-            Its presence means training (stochastic depth).
-        only : Tensor of shape (n, h, w), bool, optional
-            In inference, the m positions that are asked for, in all slices together. In the last block the others are
-            keys and values only.
-        length : int, optional
-            How many positions of each slice pass, at least `longest`; by default all.
-
-        Returns
-        -------
-        Tensor of shape (n, h, w, n_outputs), 0 where no position passed, or (m, n_outputs) with ``only``
+        In inference, ``only`` (n, h, w), bool, asks for the logits (m, n_outputs) of m positions in all slices; in the
+        last block the others are keys and values only. Of each slice ``length`` positions pass, at least `longest`,
+        which leaves out marked tokens; logits of those that do not pass are 0.
         """
         n, h, w = tokens.shape
         position: Tensor = self.position

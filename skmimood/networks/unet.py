@@ -32,14 +32,9 @@ def _block(n_in: int, n_out: int) -> nn.Sequential:
 
 
 class UNet(nn.Module):
-    """Images (n, C, H, W) of any height and width to images of the same.
+    """Images (n, n_inputs, H, W) to (n, n_outputs, H, W); each level but the first halves the resolution.
 
-    Parameters
-    ----------
-    widths : sequence of int
-        Channels of each level; each level but the first halves the resolution.
-    n_inputs, n_outputs : int
-        Channels that come in and go out.
+    ``widths`` are the channels of the levels.
     """
 
     def __init__(self, *, widths: Sequence[int], n_inputs: int = 1, n_outputs: int = 1) -> None:
@@ -72,16 +67,9 @@ class UNet(nn.Module):
 
 
 class TokenUNet(nn.Module):
-    """Tokens (n, h, w) to ``n_outputs`` logits a position (n, h, w, n_outputs), by a U-Net over vectors of the tokens.
+    """Tokens (n, h, w) to logits (n, h, w, n_outputs), by a `UNet` over vectors of tokens of length ``code_dim``.
 
-    Parameters
-    ----------
-    n_inputs, n_outputs, grid
-        As in `TokenTransformer`.
-    code_dim : int
-        Length of the vectors of tokens.
-    widths : sequence of int
-        See `UNet`.
+    Each position of the ``grid`` (h, w) has a learned embedding.
     """
 
     def __init__(

@@ -117,24 +117,12 @@ def _decoder(widths: Sequence[int], n_res_blocks: int, code_dim: int) -> nn.Sequ
 
 
 class VQVAE(nn.Module):
-    """Images (n, 1, H, W) to tokens (n, h, w) and back, with H = f h, W = f w, f = patch_size * 2**(levels - 1).
+    """Images (n, 1, H, W) to tokens (n, h, w) and back, with H = f h, W = f w, f = patch_size * 2**(n_levels - 1).
 
-    Parameters
-    ----------
-    patch_size : int
-        Side of the pixel squares that are folded into channels before the first convolution; 1 is VQGAN.
-    channels : int
-        Width of the first level.
-    channel_multipliers : sequence of int
-        Width of each level in multiples of ``channels``; each level but the first halves the resolution.
-    n_res_blocks : int
-        Residual blocks a level in the encoder; the decoder has one more, as in VQGAN.
-    n_codes, code_dim, codebook_decay, restart_below
-        See `EMAQuantizer`.
-    unit_codes : bool
-        Whether codes have unit norm, see `CosineQuantizer`.
-    levels : sequence of int, optional
-        See `FiniteScalarQuantizer`, which then takes the place of the codebook; ``code_dim`` must be their number.
+    Squares of ``patch_size`` pixels are folded into channels before the first convolution (1 in VQGAN). Each level has
+    a multiple of ``channels``, and each but the first halves the resolution. The decoder has one residual block a level
+    more than the encoder, as in VQGAN. The codes are those of an `EMAQuantizer`, of a `CosineQuantizer` with
+    ``unit_codes``, or of a `FiniteScalarQuantizer` with ``levels``, of which there are ``code_dim``.
     """
 
     def __init__(

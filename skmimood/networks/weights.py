@@ -34,6 +34,15 @@ def new_network(
     return network
 
 
+def initialise_matrices(network: nn.Module, generator: torch.Generator) -> None:
+    """Draw the weights of linear layers and embeddings from N(0, 0.02), with biases of 0, as in GPT-2."""
+    for module in network.modules():
+        if isinstance(module, nn.Linear | nn.Embedding):
+            nn.init.normal_(module.weight, std=0.02, generator=generator)
+        if isinstance(module, nn.Linear):
+            nn.init.zeros_(module.bias)
+
+
 def initialise_convolutions(network: nn.Module, generator: torch.Generator) -> None:
     """Draw the weights of convolutions from torch's own default law (He et al. 2015, a = sqrt(5))."""
     for module in network.modules():

@@ -35,17 +35,8 @@ def run_cached(
     Calls are equal if their arguments are, but for ``runtime``, and the code that ``function`` depends on and torch are
     of the same version. ``told`` is called if the result is in the cache. A lock makes concurrent workers wait for the
     first instead of computing the same result again. Processes that train together call this together: the first reads
-    and writes the cache, and all return its result.
-
-    Warns
-    -----
-    SkmimoodWarning
-        If the cache cannot be written; the result is computed all the same.
-
-    Raises
-    ------
-    InputError
-        If the processes have different arguments.
+    and writes the cache, all return its result, and different arguments raise `InputError`. A cache that cannot be
+    written costs a warning, not the result.
     """
     distributed.join()
     with _opened(function, memory, arguments) as cached:

@@ -21,12 +21,8 @@ _CPU_PROBES = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
 def resolve_device(device: str | torch.device) -> torch.device:
     """Return the device named ``"auto"`` (CUDA if there is one, else the CPU), ``"cpu"``, ``"cuda"`` or ``"cuda:1"``.
 
-    With ``"auto"`` each process that torchrun starts has a CUDA device of its own.
-
-    Raises
-    ------
-    DeviceError
-        If the device is not there, or this process has lost torch's threads in a fork.
+    With ``"auto"`` each process that torchrun starts has a CUDA device of its own. Raise `DeviceError` if the device is
+    not there, or this process has lost torch's threads in a fork.
     """
     prepare_threads()
     if device == "auto":
@@ -100,13 +96,7 @@ def learning(device: torch.device) -> Iterator[None]:
 
 
 def with_halving(run: Callable[[int], Result], batch_size: int) -> Result:
-    """Return ``run(batch_size)``; if the device runs out of memory, try half of it, once.
-
-    Raises
-    ------
-    DeviceError
-        With the size to try, if half is too much as well.
-    """
+    """Return ``run(batch_size)``; if the device runs out of memory, try half of it, once, then raise `DeviceError`."""
     if batch_size > 1:
         with contextlib.suppress(torch.OutOfMemoryError):
             return run(batch_size)

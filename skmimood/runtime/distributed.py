@@ -112,9 +112,10 @@ def on_first(function: Callable[[], Value]) -> Value:
 
 def check_same(fingerprint: str) -> None:
     """Raise `InputError` unless all processes have the same ``fingerprint`` of data and parameters."""
+    if n_processes() == 1:
+        return
     fingerprints: list[Any] = [None] * n_processes()
-    if n_processes() > 1:
-        dist.all_gather_object(fingerprints, fingerprint)
+    dist.all_gather_object(fingerprints, fingerprint)
     if len(set(fingerprints)) > 1:
         raise InputError(
             f"The {len(fingerprints)} processes of one training got different data or parameters. Pass the same to "

@@ -11,10 +11,7 @@ from skmimood.exceptions import InputError
 def expand(path: str | os.PathLike[str]) -> Path:
     """Return a path with the home folder in place of a leading ``~`` or ``~user``.
 
-    Raises
-    ------
-    InputError
-        If there is no such user, or the path is the empty text that an unset variable leaves.
+    Raise `InputError` if there is no such user, or the path is empty, as an unset variable leaves it.
     """
     if os.fspath(path) == "":
         raise InputError(

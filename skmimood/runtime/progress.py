@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -57,12 +58,12 @@ class _Job:
     @classmethod
     def begin(cls, title: str, expected: Mapping[str, float]) -> _Job:
         total = sum(expected.values()) + _SLACK
-        kind, options = (
-            (tqdm, {"bar_format": _BAR, "dynamic_ncols": True})
+        begin = (
+            functools.partial(tqdm, bar_format=_BAR, dynamic_ncols=True)
             if sys.stderr.isatty()
-            else (_Lines, {"bar_format": _LINE, "delay": 1e-9})
+            else functools.partial(_Lines, bar_format=_LINE, delay=1e-9)
         )
-        return cls(kind(desc=title, total=total, mininterval=0.5, **options), dict(expected))
+        return cls(begin(desc=title, total=total, mininterval=0.5), dict(expected))
 
     def seconds_of(self, stage: str) -> float:
         """Return the expected seconds of a stage that begins; the stages before it are skipped."""

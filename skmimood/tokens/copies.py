@@ -48,12 +48,9 @@ def tokenize_augmented(
     *, images: np.ndarray, heads: np.ndarray, config: dict[str, Any], state: dict[str, np.ndarray],
     n_augmentations: int, flip: bool, seed: int, precision: str, runtime: Runtime,
 ) -> tuple[np.ndarray, ...]:  # fmt: skip
-    """Tokenise each image and flipped and rotated copies of it; see `VQTokenizer.training_tokens`.
+    """Return the tokens (n, 1 + n_augmentations, h, w) of images and of flipped and rotated copies, in a tuple.
 
-    Returns
-    -------
-    tuple of one ndarray of shape (n, 1 + n_augmentations, h, w), of the smallest integers that hold them
-        Tokens off the ``heads`` (n, H, W) are marked (see `skmimood.tokens.background`).
+    They are of the smallest integers that hold codes and marks; those off the ``heads`` (n, H, W) are marked.
     """
     _, tokens_of = _encoder(config, state, precision, runtime)
 
@@ -61,7 +58,7 @@ def tokenize_augmented(
         part = images[start : start + _BATCH], heads[start : start + _BATCH]
         return (tokens_of(*(_moved(*part, Streams.at(seed, copy * 2**32 + start), flip) if copy else part)),)
 
-    types = [_type_of_tokens(config["n_codes"])]
+    types = [np.min_scalar_type(-config["n_codes"])]
     return _of_copies(tokens_of_copy, len(images), 1 + n_augmentations, types, runtime)
 
 
@@ -69,13 +66,10 @@ def tokenize_painted(
     *, images: np.ndarray, heads: np.ndarray, config: dict[str, Any], state: dict[str, np.ndarray], n_copies: int,
     flip: bool, seed: int, precision: str, runtime: Runtime,
 ) -> tuple[np.ndarray, ...]:  # fmt: skip
-    """Paint anomalies into flipped and rotated copies and tokenise these; see `VQTokenizer.painted_tokens`.
+    """Return the tokens (n, n_copies, h, w) of flipped and rotated copies with painted anomalies, and painted shares.
 
-    Returns
-    -------
-    tokens : ndarray of shape (n, n_copies, h, w), of the smallest integers that hold them
-        Tokens off the ``heads`` (n, H, W), as they were before anything was painted, are marked.
-    shares : ndarray of that shape, float16, or float32 where float16 is not exact
+    The tokens are as those of `tokenize_augmented`; heads are those before anything was painted. The shares of their
+    pixels that changed are float16, or float32 where float16 is not exact.
     """
     factor, tokens_of = _encoder(config, state, precision, runtime)
 
@@ -86,13 +80,11 @@ def tokenize_painted(
         padded = pad(torch.from_numpy(changed[:, None].astype(np.float32)), factor)
         return tokens_of(painted, inside), F.avg_pool2d(padded, factor)[:, 0].numpy()
 
-    types = [_type_of_tokens(config["n_codes"]), np.float16 if factor in _EXACT_IN_FLOAT16 else np.float32]
+    types = [
+        np.min_scalar_type(-config["n_codes"]),
+        np.float16 if factor in _EXACT_IN_FLOAT16 else np.float32,
+    ]
     return _of_copies(tokens_of_copy, len(images), n_copies, types, runtime)
-
-
-def _type_of_tokens(n_codes: int) -> np.dtype:
-    """Return the smallest type for tokens below ``n_codes`` and for their marks, down to ``-n_codes``."""
-    return np.min_scalar_type(-n_codes)
 
 
 def _of_copies(

@@ -89,37 +89,38 @@ _RETIRED = (
 
 def draw_masks(law: Any, n: int, grid: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
     """Draw (n, h, w) masks from a name of `MASK_GENERATORS`, a callable, or a mixture of these."""
-    parts = [generator(n, grid, rng) for generator in _members(law, MASK_GENERATORS)]
-    return _mix(parts, law, n, rng)
+    return _mix([generator(n, grid, rng) for generator in _members(law, MASK_GENERATORS)], law, rng)
 
 
 def draw_replacements(law: Any, tokens: np.ndarray, n_codes: int, rng: np.random.Generator) -> np.ndarray:
     """Draw (n, h, w) replacements from a name of `CORRUPTIONS`, a callable, or a mixture of these."""
-    parts = [corruption(tokens, n_codes, rng) for corruption in _members(law, CORRUPTIONS)]
-    return _mix(parts, law, len(tokens), rng)
+    return _mix([corruption(tokens, n_codes, rng) for corruption in _members(law, CORRUPTIONS)], law, rng)
 
 
 def split_law(law: Any, member: str) -> tuple[float, Any]:
     """Return the share that ``member`` has in a law, and the law of the rest (None if nothing is left)."""
-    if not isinstance(law, Mapping):
-        return (1.0, None) if law == member else (0.0, law)
-    rest = {other: weight for other, weight in law.items() if other != member}
-    return law.get(member, 0.0) / sum(law.values()), rest or None
+    weights = _weights(law)
+    rest = {other: weight for other, weight in weights.items() if other != member}
+    return weights.get(member, 0.0) / sum(weights.values()), rest or None
 
 
 def law_of(choices: Collection[str]) -> Rule:
     """Return the rule of a law: a known name, a callable, or a mixture ``{law: weight}``."""
 
     def is_law(law: Any) -> bool:
-        members = law if isinstance(law, Mapping) else {law: 1.0}
-        known = all(callable(member) or member in {*choices, *_RETIRED} for member in members)
-        return bool(members) and known and all(weight > 0 for weight in members.values())
+        weights = _weights(law)
+        known = all(callable(member) or member in {*choices, *_RETIRED} for member in weights)
+        return bool(weights) and known and all(weight > 0 for weight in weights.values())
 
     return is_law, f"one of {sorted(choices)}, a callable, or a dict of these with positive weights"
 
 
+def _weights(law: Any) -> Mapping[Any, float]:
+    return law if isinstance(law, Mapping) else {law: 1.0}
+
+
 def _members(law: Any, choices: Mapping[str, Any]) -> list[Any]:
-    members = list(law) if isinstance(law, Mapping) else [law]
+    members = _weights(law)
     retired = [member for member in members if member in _RETIRED]
     if retired:
         raise InputError(
@@ -129,10 +130,10 @@ def _members(law: Any, choices: Mapping[str, Any]) -> list[Any]:
     return [member if callable(member) else choices[member] for member in members]
 
 
-def _mix(parts: list[np.ndarray], law: Any, n: int, rng: np.random.Generator) -> np.ndarray:
+def _mix(parts: list[np.ndarray], law: Any, rng: np.random.Generator) -> np.ndarray:
     """Take each sample from one part, with the mixture's weights."""
     if len(parts) == 1:
         return parts[0]
-    weights = np.array(list(law.values()), float)
+    n, weights = len(parts[0]), np.array(list(law.values()), float)
     chosen = rng.choice(len(parts), n, p=weights / weights.sum())
     return np.stack(parts)[chosen, np.arange(n)]

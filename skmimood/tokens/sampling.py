@@ -9,44 +9,29 @@ from torch import Tensor
 
 
 def restore_tokens(
-    tokens: Tensor,
-    anomaly: Tensor,
-    uniforms: Tensor,
-    *,
-    threshold: float,
-    score: Callable[[Tensor], Tensor],
-    logits: Callable[[Tensor, Tensor], Tensor],
-    temperature: float = 1.0,
-) -> Iterator[Tensor]:
-    """Resample, T times, every token whose anomaly score exceeds the threshold.
+    tokens: Tensor, anomaly: Tensor, uniforms: Tensor, *, threshold: float, score: Callable[[Tensor], Tensor],
+    logits: Callable[[Tensor, Tensor], Tensor], temperature: float = 1.0,
+) -> Iterator[Tensor]:  # fmt: skip
+    """Resample, T times, every token whose anomaly score exceeds the threshold lambda.
 
     Parameters
     ----------
-    tokens : Tensor of shape (n, h, w)
-        The tokens y_0 of n slices.
-    anomaly : Tensor of shape (n, h, w)
-        ``score(tokens)``, which the first step of all restorations shares.
+    tokens, anomaly : Tensor of shape (n, h, w)
+        The tokens y_0 of n slices, and ``score(tokens)``.
     uniforms : Tensor of shape (R, T, h, w)
-        Uniform draws in [0, 1), the same for every slice, so that no slice depends on its neighbours.
-    threshold : float
-        lambda.
+        Draws in [0, 1), the same for every slice, so that no slice depends on its neighbours.
     score : callable
         ``score(tokens (m, h, w)) -> (m, h, w)``.
     logits : callable
-        ``logits(tokens (m, h, w), mask (m, h, w)) -> (n_masked, K)``, the in-painter's law of each masked token.
-    temperature : float > 0
-        Divides the logits.
+        ``logits(tokens (m, h, w), mask (m, h, w)) -> (n_masked, K)``, divided by ``temperature``.
 
     Yields
     ------
     Tensor of shape (n, R, h, w)
         The tokens y_t of every restoration, for t = 1 to T, each computed when it is asked for.
-
-    Notes
-    -----
-    Only what can change is computed: a restoration without a token above the threshold leaves the batch, one that was
-    resampled to what it was keeps its scores, and equal ones are scored once.
     """
+    # Only what can change is computed: a restoration without a token above the threshold leaves the batch, one that was
+    # resampled to what it was keeps its scores, and equal ones are scored once.
     n_restorations, n_steps = uniforms.shape[:2]
     restored = tokens.repeat_interleave(n_restorations, dim=0)  # (n*R, h, w)
     current = anomaly.repeat_interleave(n_restorations, dim=0)
@@ -68,7 +53,7 @@ def restore_tokens(
 
 
 def of_distinct(function: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
-    """Return ``function(rows)``, a value a row, computed once for rows that are equal."""
+    """Return ``function(rows)``, a value a row, computed once for equal rows."""
     distinct, which = rows.unique(dim=0, return_inverse=True)
     return function(distinct)[which]
 

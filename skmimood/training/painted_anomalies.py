@@ -16,20 +16,9 @@ _VISIBLE = 0.04  # least change of intensity that counts as anomalous
 
 
 def paint_anomalies(images: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Paint one to three anomalies into each slice.
+    """Paint one to three anomalies into each healthy slice (n, H, W), float32 in [0, 1].
 
-    Parameters
-    ----------
-    images : ndarray of shape (n, H, W), float32
-        Healthy slices in [0, 1].
-    rng : numpy.random.Generator
-
-    Returns
-    -------
-    painted : ndarray of shape (n, H, W), float32
-        In [0, 1].
-    changed : ndarray of shape (n, H, W), bool
-        Where the intensity has visibly changed.
+    Returns the painted slices, and where their intensity has visibly changed, (n, H, W), bool.
     """
     n = len(images)
     foreign = images[(np.arange(n) + rng.integers(1, max(2, n), n)) % n]
