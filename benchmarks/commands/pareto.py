@@ -151,7 +151,7 @@ def _set(pipeline: Pipeline, variant: Variant) -> Pipeline:
 def _row(pipeline: Pipeline, tumour: SliceSet) -> dict[str, Any]:
     maps, last = pipeline.decision_function(tumour.images), pipeline[-1]
     parameters = last.get_params()
-    precision = resolve_precision(last.precision, resolve_device(last.device))
+    precision = resolve_precision(last.training.precision, resolve_device(last.device))
     return {
         **{key: parameters.get(key) for key in ("n_restorations", "n_steps", "key_value_cache")},
         "precision": str(precision).removeprefix("torch."),
