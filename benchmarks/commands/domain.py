@@ -20,6 +20,7 @@ from skmimood.exceptions import ScanReadError
 from skmimood.nifti import DEFAULT_MAX_BYTES
 from skmimood.scans.cohort import ScanReader, measure
 from skmimood.scans.domain import ScanFeatures, learn_domain
+from skmimood.scans.sources import ListedScan
 
 COLUMNS = ("cohort", "n_fit", "kind", "n_scans", "flagged", "commit")
 _SIZES = (10, 20, 90)  # healthy scans that a model is fitted on
@@ -147,4 +148,4 @@ def _with_changes(scan: Any, brain: Any, *, is_changed: bool) -> Iterator[tuple[
 
 def _features(scan: Any, brain: Any) -> ScanFeatures:
     reader = ScanReader("auto", DEFAULT_MAX_BYTES, volume=None, max_invalid=1.0, plane="axial")
-    return measure(reader.read(scan, "scan", brain_mask=brain), "axial")
+    return measure(reader.read(ListedScan("scan", scan, brain_mask=brain)), "axial")

@@ -21,11 +21,12 @@ from skmimood.jobs.locks import claimed
 from skmimood.jobs.outputs import make_folder, to_json, write
 from skmimood.jobs.report import can_report
 from skmimood.jobs.scoring import ScoreJob, score_scans
-from skmimood.nifti import read_labels
+from skmimood.nifti import read_labels, scan_id
 from skmimood.plotting import ColourScale, plot_gallery
 from skmimood.runtime.device import resolve_device
 from skmimood.runtime.paths import expand
 from skmimood.scans.mapping import Frame, run_pipeline
+from skmimood.scans.sources import ListedScan
 
 if TYPE_CHECKING:
     from skmimood.datasets import PhantomDataset
@@ -158,7 +159,7 @@ def _draw_overview(path: Path, cohort: PhantomDataset, detector: ScanDetector) -
 
 def _lesion_slice(path: Path, mask: Path, detector: ScanDetector) -> dict[str, np.ndarray]:
     """Return what a gallery holds, and the known lesion, of the slice with most of the lesion."""
-    prepared = detector._reader().read(path)
+    prepared = detector._reader().read(ListedScan(scan_id(path), path))
     plan = Frame(detector.plane_, detector.spacing_, detector.size_).plan(prepared)
     truth = plan.forward(read_labels(mask, prepared.scan), order=0) > 0.5
     indices = truth.sum(axis=(1, 2)).argmax(keepdims=True)

@@ -85,19 +85,8 @@ class HealthyReference:
     def from_scans(cls, scans: Iterable[tuple[np.ndarray, float]]) -> HealthyReference:
         """Build the reference from healthy scans that took no part in training, one at a time.
 
-        Parameters
-        ----------
-        scans : iterable of (pixel_scores, scan_score)
-            Float32 scores of a scan's foreground, of any shape, and the score of the scan as a whole.
-
-        Returns
-        -------
-        HealthyReference
-
-        Raises
-        ------
-        InputError
-            If there is no scan or no pixel, or if a score is NaN or infinite.
+        ``scans`` yields the float32 scores of a scan's foreground, of any shape, and the score of the scan as a whole.
+        `InputError` if there is no scan or no pixel, or if a score is NaN or infinite.
         """
         histogram = ScoreHistogram()
         scan_scores = []

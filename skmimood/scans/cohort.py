@@ -92,13 +92,12 @@ class PreparedScan:
 
 @dataclass(frozen=True, eq=False)
 class Candidate:
-    """What is kept of a scan after screening: everything but its voxels."""
+    """What is kept of a usable scan after screening: everything but its voxels."""
 
     listed: ListedScan
     features: ScanFeatures
-    shape: tuple[int, ...]
-    spacing: tuple[float, ...]
     warnings: tuple[str, ...]
+    line: ScanStatus
 
     @property
     def id(self) -> str:
@@ -112,12 +111,11 @@ class Candidate:
 
     def status(self, status: StatusName, reason: str = "", n_slices: int = 0) -> ScanStatus:
         """Return this scan's line in the status table."""
-        measured = self.features.volume, self.features.share
-        return ScanStatus(self.id, status, reason, n_slices, self.shape, self.spacing, self.group, *measured)
+        return replace(self.line, status=status, reason=reason, n_slices=n_slices)
 
     def read(self, reader: ScanReader) -> PreparedScan:
         """Read the voxels again."""
-        return reader.read_listed(self.listed)
+        return reader.read(self.listed)
 
 
 @dataclass(frozen=True)
@@ -130,30 +128,16 @@ class ScanReader:
     max_invalid: float
     plane: Plane
 
-    def read_listed(self, listed: ListedScan) -> PreparedScan:
-        """Read a scan of a list with its foreground and lesions."""
-        return self.read(listed.source, listed.id, listed.lesions, listed.brain_mask)
+    def read(self, listed: ListedScan) -> PreparedScan:
+        """Read a scan with its foreground, which its brain mask gives if it has one, and its lesions.
 
-    def read(
-        self,
-        source: Source,
-        name: str | None = None,
-        lesions: Source | None = None,
-        brain_mask: Source | None = None,
-    ) -> PreparedScan:
-        """Read one scan, called ``name``, with its foreground, which ``brain_mask`` gives if there is one.
-
-        Raises
-        ------
-        ScanReadError
-            If the scan or one of its masks cannot be read, or if there is nothing in it.
-        InputError
-            If masks lie beside the scans but this one is an image in memory.
+        `ScanReadError` if the scan or one of its masks cannot be read or is empty; `InputError` if masks lie beside the
+        scans but this one is an image in memory.
         """
-        scan = self._scan(source, name)
+        scan = self._scan(listed)
         if float(scan.data.min()) == float(scan.data.max()):
             raise ScanReadError(scan.id, f"empty: every voxel is {scan.data.flat[0]:g}. Leave this scan out.")
-        foreground, remarks = self._foreground(source, scan, brain_mask)
+        foreground, remarks = self._foreground(listed, scan)
         if scan.invalid is not None:
             share = share_missing(foreground, scan.invalid)
             if share > self.max_invalid:
@@ -166,48 +150,51 @@ class ScanReader:
             foreground = foreground & ~scan.invalid
         if not foreground.any():
             raise ScanReadError(scan.id, "empty: no foreground was found. Leave it out or repair its mask.")
-        marked, more = (None, ()) if lesions is None else read_mask(lesions, scan, max_bytes=self.max_bytes)
+        lesions = None
+        if listed.lesions is not None:
+            lesions, more = read_mask(listed.lesions, scan, max_bytes=self.max_bytes)
+            remarks += more
         if better := find_better_plane(scan, self.plane):
-            more += (
+            remarks += (
                 f"the thick axis lies in the {self.plane} slices, which are coarse along it; the {better} are not",
             )
-        scan = replace(scan, warnings=(*scan.warnings, *remarks, *more))
-        is_stripped = kind_of_foreground(self.mask, brain_mask) == BRAIN_MASK
-        return PreparedScan(scan, foreground, _scaled(scan, foreground, is_stripped), marked)
+        scan = replace(scan, warnings=(*scan.warnings, *remarks))
+        is_stripped = kind_of_foreground(self.mask, listed.brain_mask) == BRAIN_MASK
+        return PreparedScan(scan, foreground, _scaled(scan, foreground, is_stripped), lesions)
 
     def voxels(self, listed: ListedScan) -> np.ndarray | None:
         """Read the voxels (X, Y, Z) of a scan once more; None if that is not possible."""
         with contextlib.suppress(ScanReadError):
-            return self._scan(listed.source).data
+            return self._scan(listed).data
         return None
 
-    def _scan(self, source: Source, name: str | None = None) -> Scan:
-        return read_scan(source, max_bytes=self.max_bytes, volume=self.volume, max_invalid=1.0, name=name)
+    def _scan(self, listed: ListedScan) -> Scan:
+        return read_scan(
+            listed.source, max_bytes=self.max_bytes, volume=self.volume, max_invalid=1.0, name=listed.id
+        )
 
-    def _foreground(
-        self, source: Source, scan: Scan, brain_mask: Source | None
-    ) -> tuple[np.ndarray, tuple[str, ...]]:
-        if brain_mask is None and self.mask == "auto":
+    def _foreground(self, listed: ListedScan, scan: Scan) -> tuple[np.ndarray, tuple[str, ...]]:
+        if listed.brain_mask is None and self.mask == "auto":
             return _found(scan)
-        if brain_mask is None and self.mask == "none":
+        if listed.brain_mask is None and self.mask == "none":
             return np.ones(scan.data.shape, dtype=bool), ()
-        found = self._mask_beside(source, scan.id) if brain_mask is None else brain_mask
+        found = self._mask_beside(listed) if listed.brain_mask is None else listed.brain_mask
         mask, remarks = read_mask(found, scan, kind="brain", max_bytes=self.max_bytes)
         brain, repairs = _repaired(mask)
         return brain, remarks + repairs
 
-    def _mask_beside(self, source: Source, name: str) -> Source:
-        path = file_path(source)
+    def _mask_beside(self, listed: ListedScan) -> Source:
+        path = file_path(listed.source)
         if path is None:
             raise InputError(
                 f'an image in memory has no file "{self.mask}" beside it. Hand its mask over as brain_mask or '
                 f"brain_masks{_OR_WITHOUT_MASK}"
             )
-        if companion := find_companion(source, self.mask):
+        if companion := find_companion(path, self.mask):
             return companion
         names = companion_names(path, self.mask)
         raise ScanReadError(
-            name,
+            listed.id,
             f'no mask named "{self.mask}" lies beside it: there is no {" or ".join(names)} (.nii.gz or .nii). Put one '
             "there, name its ending (--mask-suffix, or set_params(mask=...) in Python), or hand it over as brain_mask"
             f"{_OR_WITHOUT_MASK}",
@@ -238,12 +225,11 @@ def kind_of_foreground(mask: str, brain_mask: Any = None) -> str:
 def remarks_on_foreground(mask: str, brain_mask: Any, learned_mask: str) -> tuple[str, ...]:
     """Say so if the foreground of a scan comes from elsewhere than that of the training scans."""
     kind, learned = kind_of_foreground(mask, brain_mask), kind_of_foreground(learned_mask)
-    if kind == learned:
-        return ()
-    return (
+    remark = (
         f"the foreground is {kind} here and was {learned} in training; the map holds only if the skull is off in "
-        "both, or on in both",
+        "both, or on in both"
     )
+    return (remark,) if kind != learned else ()
 
 
 def _repaired(mask: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
@@ -271,20 +257,23 @@ def screen(
     rejected: list[ScanStatus] = []
     copies: Copies[ListedScan] = Copies(reader.voxels)
     for listed in scans:
+        line = ScanStatus(listed.id, "skipped", group=listed.group)
         try:
-            prepared = reader.read_listed(listed)
+            prepared = reader.read(listed)
             features = measure(prepared, plane)
         except ScanReadError as error:
-            rejected.append(ScanStatus(listed.id, "skipped", error.reason, group=listed.group))
+            rejected.append(replace(line, reason=error.reason))
             continue
         scan = prepared.scan
         spacing = tuple(round(float(step), 4) for step in scan.spacing)
+        line = replace(line, shape=scan.shape, spacing=spacing)
         original = copies.find(listed, scan.data)
         if original is not None:
             reason = f"has the same voxels as {original.id}, turned, scaled or rounded perhaps"
-            rejected.append(ScanStatus(scan.id, "duplicate", reason, 0, scan.shape, spacing, listed.group))
-            continue
-        usable.append(Candidate(listed, features, scan.shape, spacing, scan.warnings))
+            rejected.append(replace(line, status="duplicate", reason=reason))
+        else:
+            line = replace(line, foreground_ml=features.volume, foreground_share=features.share)
+            usable.append(Candidate(listed, features, scan.warnings, line))
     warn_about_left_out(rejected)
     _warn_about_oddities(usable)
     return usable, rejected
@@ -294,13 +283,12 @@ def measure(prepared: PreparedScan, plane: Plane) -> ScanFeatures:
     """Measure a scan as a whole."""
     voxel = abs(float(np.linalg.det(prepared.scan.affine_mm[:3, :3])))
     orientation = io_orientation(prepared.scan.affine)
+    upright = [apply_orientation(part, orientation) for part in (prepared.intensities, prepared.foreground)]
     return ScanFeatures(
         intensity_histogram(prepared.intensities, prepared.foreground),
         float(prepared.foreground.sum()) * voxel / 1000.0,
         in_plane_extent(prepared.scan, prepared.foreground, plane),
-        tissue_layout(
-            *(apply_orientation(part, orientation) for part in (prepared.intensities, prepared.foreground))
-        ),
+        tissue_layout(*upright),
         float(prepared.foreground.mean()),
     )
 
@@ -315,13 +303,8 @@ def split(
     """Draw the scans to learn from and the scans to hold out for calibration; both keep the given order.
 
     Whole groups are drawn. More than ``calibration_fraction`` of them are held out if a scan threshold at rate
-    ``scan_fpr`` takes more, unless fewer than half would be left to learn from. The draw depends on the scans' names
-    and the seed, not on their order.
-
-    Raises
-    ------
-    InputError
-        With the number needed, if there are fewer than 2 scans, or groups, to learn from and 1 for calibration.
+    ``scan_fpr`` needs more, unless fewer than half would be left to learn from. The draw depends on the scans' names
+    and the seed, not on their order. `InputError` if there are fewer than 3 scans or groups.
     """
     if len(candidates) < 3:
         raise InputError(

@@ -254,10 +254,10 @@ def learn_domain(
 
 
 def find_suspects(features: dict[str, ScanFeatures]) -> dict[str, str]:
-    """Name the scans of a healthy set that stand out of the others, with what is odd about each.
+    """Name the scans of a healthy set that differ much from the others, with what is odd about each.
 
-    A measure is odd if it lies 6 robust standard deviations from the median. Of fewer than 5 scans it takes more to
-    stand out; with fewer than 3 nothing can be said, and the result is empty.
+    A measure is odd if it lies 6 robust standard deviations from the median, which are larger if there are fewer than 5
+    scans. With fewer than 3 the result is empty.
     """
     if len(features) < _MIN_SCANS_FOR_SUSPECTS:
         return {}
@@ -272,7 +272,7 @@ def find_suspects(features: dict[str, ScanFeatures]) -> dict[str, str]:
 
 
 def find_high_scores(scores: dict[str, float]) -> dict[str, str]:
-    """Name the healthy scans whose anomaly score stands out of the others'; empty with fewer than 5 scans."""
+    """Name the healthy scans whose anomaly score is much above the others'; empty with fewer than 5 scans."""
     if len(scores) < _MIN_SCORES_FOR_SUSPECTS:
         return {}
     values = np.asarray(list(scores.values()))

@@ -122,7 +122,7 @@ def collect_slices(
     InputError
         If there is no slice to learn from.
     """
-    reservoir = SliceReservoir(min(max_slices, sum(max(one.shape) for one in training)), frame.size, rng)
+    reservoir = SliceReservoir(min(max_slices, sum(max(one.line.shape) for one in training)), frame.size, rng)
     lines = []
     for candidate in progress(training, "slicing"):
         try:

@@ -251,7 +251,7 @@ class ScanDetector(SavedDetector):
         check_is_fitted(self)
         state.warn_if_changed(self.pipeline_, self.calibrated_with_)
         (brain_mask,) = pair_brain_masks([brain_mask], [source])
-        return self._detect_scan(ListedScan(scan_id(source, index), source, None, "", brain_mask))
+        return self._detect_scan(ListedScan(scan_id(source, index), source, brain_mask=brain_mask))
 
     def detect(self, X: Any, *, brain_masks: Any = None) -> Iterator[ScanResult]:
         """Map scans one at a time.
@@ -299,7 +299,7 @@ class ScanDetector(SavedDetector):
         """
         check_is_fitted(self)
         scans = list_in_order(X, y, brain_masks, **self._choice(y))
-        read = (self._reader().read_listed(scan) for scan in self._progress(scans, "scoring"))
+        read = (self._reader().read(scan) for scan in self._progress(scans, "scoring"))
         return average_precision(read, self._frame(), self.pipeline_)
 
     def _choice(self, y: Any = None) -> dict[str, Any]:
@@ -333,7 +333,7 @@ class ScanDetector(SavedDetector):
         return each(results, "scoring", "scans", shown=self.verbose, total=len(scans))
 
     def _detect_scan(self, scan: ListedScan, healing: bool = True) -> ScanResult:
-        prepared, frame = self._reader().read_listed(scan), self._frame()
+        prepared, frame = self._reader().read(scan), self._frame()
         features = cohort.measure(prepared, self.plane_)
         origin = cohort.remarks_on_foreground(self.mask, scan.brain_mask, self.mask_)
         unlike = Domain.of(self).remarks(features)

@@ -27,8 +27,8 @@ class ListedScan:
 
     id: str
     source: Source
-    lesions: Source | None
-    group: str
+    lesions: Source | None = None
+    group: str = ""
     brain_mask: Source | None = None
 
 
@@ -125,8 +125,8 @@ def find_named_or_chosen(X: Any, *, suffix: str | None, exclude: Sequence[str]) 
 def _without_label_images(folder: str | os.PathLike, exclude: Sequence[str]) -> list[Source]:
     chosen = find_scans(folder, exclude=(*exclude, *_NO_SCANS))
     kept = set(chosen)
-    others = find_scans(folder, exclude=(*exclude, *RESULT_ENDINGS))
-    labels = [path for path in others if path not in kept and not _is_result(path)]
+    others = map(str, find_scans(folder, exclude=(*exclude, *RESULT_ENDINGS)))
+    labels = [path for path in map(Path, others) if path not in kept and not _is_result(path)]
     if labels:
         warn(
             f"Files in {Path(folder).name!r} left out since they are named like label images ({len(labels)}): "
@@ -149,16 +149,12 @@ def first_places(sources: Sequence[Source]) -> list[int]:
 
 
 def pair_masks(y: Any, sources: Sequence[Source]) -> list[Source | None]:
-    """Find the lesion mask of each scan.
+    """Find the lesion mask of each scan, by ``y``: None, suffix, folder, glob, or list of paths, images and None.
 
-    Parameters
-    ----------
-    y : None, suffix, folder, glob, or list of paths, images and None
-        A suffix such as ``"_seg"`` names files beside the scans. A list, array or series has one entry a scan, in
-        the scans' order; None or NaN stands for a scan without lesions. The masks of a folder or glob belong to the
-        scans of the same name, of the same name up to the last underscore, or of the same BIDS entities; files
-        there that are scans themselves or end in ``_brainmask`` are ignored.
-    sources : list of str, path or image
+    A suffix such as ``"_seg"`` names files beside the scans. A list, array or series has one entry a scan, in their
+    order; None or NaN stands for a scan without lesions. The masks of a folder or glob belong to the scans of the same
+    name, of the same name up to the last underscore, or of the same BIDS entities; files there that are scans
+    themselves or end in ``_brainmask`` are ignored.
 
     Raises
     ------

@@ -30,11 +30,6 @@ def groups_of(sources: Sequence[Source], groups: Any = None) -> list[str]:
         One for each scan. By default the subject: as the nearest ``splits.csv`` in a folder above lists it, else as
         BIDS, HCP or FreeSurfer name it in the file's name or a folder above. A scan of which nothing is known is a
         group of its own. A subject's name that occurs in several BIDS data sets is ``"<data set>/<name>"``.
-
-    Raises
-    ------
-    InputError
-        If there are more or fewer labels than scans, or one is missing.
     """
     if groups is not None:
         return [str(label) for label in check_groups(groups, len(sources))]
