@@ -216,7 +216,9 @@ def test_detect_yields_one_result_a_scan_in_order(detector, folder):
 def test_results_in_a_folder_of_scans_are_not_taken_for_scans(detector, folder, tmp_path):
     for name in ("a_T1", "a_T1_anomaly", "a_T1_pvalue", "a_T1_mask"):
         write_image(image(0), tmp_path / f"{name}.nii.gz")
-    with pytest.warns(SkmimoodWarning, match=r"like label images \(1\): a_T1_mask\."):
+    assert [result.id for result in detector.detect(tmp_path)] == ["a_T1"]
+    write_image(image(0), tmp_path / "b_T1_mask.nii.gz")  # beside no map: it is not ours
+    with pytest.warns(SkmimoodWarning, match=r"like label images \(1\): b_T1_mask\."):
         assert [result.id for result in detector.detect(tmp_path)] == ["a_T1"]
 
 
