@@ -104,7 +104,7 @@ class SavedDetector(BaseEstimator):
         # Old models keep these as parameters only.
         learned = {f"{name}_": getattr(self, name) for name in ("plane", "mask")}
         fitted = _restored(arrays, {**learned, **values})
-        fitted["calibrated_with_"] = new_settings(fitted["calibrated_with_"], self.pipeline_.get_params())
+        fitted["calibrated_with_"] = new_settings(fitted["calibrated_with_"], self.pipeline.get_params())
         self.__dict__.update(fitted)
 
 
