@@ -5,6 +5,7 @@ from __future__ import annotations
 import numbers
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -97,15 +98,13 @@ def make_brain_phantom(
     images = np.empty((n_samples, n_slices or 1, *recipe.size), dtype=np.float32)
     masks = np.zeros(images.shape, dtype=bool)
     for i, seed in enumerate(seed_sequence(random_state).spawn(n_samples)):
-        sample = recipe.make(kinds[i % len(kinds)] if kinds else None, seed)
-        images[i], masks[i] = sample.image, sample.mask
+        images[i], masks[i], _ = recipe.make(kinds[i % len(kinds)] if kinds else None, seed)
     if n_slices is None:
         return images[:, 0], masks[:, 0]
     return images, masks
 
 
-@dataclass(frozen=True)
-class Sample:
+class Sample(NamedTuple):
     """One phantom: image (float32), lesion mask and brain mask (bool), each of shape (D, H, W)."""
 
     image: np.ndarray

@@ -1,7 +1,8 @@
 """Public data sets as they lie on disk after their own download: which files are scans, and which masks are theirs.
 
-All loaders search the folder with its subfolders, take ``.nii`` and ``.nii.gz``, pass over names with a leading
-dot (archives that were packed on macOS hold ``._`` files), and read nothing but names. None of them downloads.
+All loaders search the folder with its subfolders, take ``.nii`` and ``.nii.gz``, ignore names with a leading dot, and
+read nothing but names. None of them downloads. All raise `InputError` if there are no such files, two scans of one
+subject, or masks of some subjects only where a missing mask is no sign of health.
 """
 
 from __future__ import annotations
@@ -61,15 +62,16 @@ def load_brats(
 ) -> ScanSet:
     """Find the scans of BraTS 2020, 2021 or 2023 (adult glioma), by what is on disk.
 
-    Skull-stripped scans of 240 x 240 x 155 voxels of 1 mm. Whoever gets the data has registered and agreed to
-    the terms of the challenge; those of 2021 are CC BY-NC-SA 4.0.
+    Skull-stripped scans of 240 x 240 x 155 voxels of 1 mm, given out after registration and agreement to the terms of
+    the challenge; those of 2021 are CC BY-NC-SA 4.0.
 
     Parameters
     ----------
     root : str or path
         Folder with one release, ``BraTS20_Training_001/BraTS20_Training_001_t2.nii`` (2020),
         ``BraTS2021_00000/BraTS2021_00000_t2.nii.gz`` (2021) or
-        ``BraTS-GLI-00000-000/BraTS-GLI-00000-000-t2w.nii.gz`` (2023), and ``_seg`` or ``-seg`` beside them.
+        ``BraTS-GLI-00000-000/BraTS-GLI-00000-000-t2w.nii.gz`` (2023), and ``_seg`` or ``-seg`` beside them. Two
+        releases are refused: later ones hold the patients of earlier ones under other names.
     modality : {"t2", "flair", "t1", "t1ce"}, default="t2"
         Contrast. In 2023 these are called t2w, t2f, t1n and t1c.
     labels : collection of int, optional
@@ -82,12 +84,6 @@ def load_brats(
         Its subjects are the cases, such as ``BraTS2021_00000``. In ``BraTS-GLI-00000-000`` the last three
         digits are the visit of a patient: two such cases are not independent. The mask of
         ``BraTS20_Training_355``, published as ``W39_1998.09.19_Segm.nii``, is found.
-
-    Raises
-    ------
-    InputError
-        If there are no such files, two releases (later ones hold the patients of earlier ones under other
-        names), two scans of one case, or masks of some cases only.
 
     References
     ----------
@@ -114,9 +110,7 @@ def load_brats(
 
 
 def load_ixi(root: str | os.PathLike, *, modality: str = "t1") -> ScanSet:
-    """Find the scans of IXI: healthy adults from three London hospitals, with skull, not registered.
-
-    CC BY-SA 3.0.
+    """Find the scans of IXI: healthy adults from three London hospitals, with skull, not registered; CC BY-SA 3.0.
 
     Parameters
     ----------
@@ -130,11 +124,6 @@ def load_ixi(root: str | os.PathLike, *, modality: str = "t1") -> ScanSet:
     ScanSet
         Its subjects are such as ``IXI002-Guys-0828``. IXI has no masks; ``_brainmask``, and ``_seg`` for
         synthetic lesions, are found where they lie beside a scan: ``IXI002-Guys-0828_brainmask.nii.gz``.
-
-    Raises
-    ------
-    InputError
-        If there are no such files, or two scans of one subject.
     """
     modality, ending = _choose(modality, _IXI_MODALITIES)
     found = find_subjects(root, _IXI, _named(r"IXI\d+-[a-z]+-\d+", ending))
@@ -142,9 +131,7 @@ def load_ixi(root: str | os.PathLike, *, modality: str = "t1") -> ScanSet:
 
 
 def load_mslub(root: str | os.PathLike, *, modality: str = "flair") -> ScanSet:
-    """Find the cross-sectional scans of MSLUB: 30 patients with multiple sclerosis, masks by consensus of raters.
-
-    CC BY; cite the reference.
+    """Find the cross-sectional scans of MSLUB: 30 patients with multiple sclerosis, masks by consensus; CC BY.
 
     Parameters
     ----------
@@ -160,11 +147,6 @@ def load_mslub(root: str | os.PathLike, *, modality: str = "flair") -> ScanSet:
     ScanSet
         Its subjects are such as ``patient01``, its masks ``consensus_gt``, its brain masks ``brainmask``. The
         longitudinal scans, whose masks show changes between two visits, are left out.
-
-    Raises
-    ------
-    InputError
-        If there are no such files, two scans of one patient, or masks of some patients only.
 
     References
     ----------
@@ -189,9 +171,7 @@ def load_mslub(root: str | os.PathLike, *, modality: str = "flair") -> ScanSet:
 
 
 def load_lgg(root: str | os.PathLike) -> ScanSet:
-    """Find the FLAIR scans of TCGA-LGG with the tumour masks of Buda et al., stacked to volumes.
-
-    CC BY-NC-SA 4.0, as published on Kaggle; the images are from The Cancer Imaging Archive.
+    """Find the FLAIR scans of TCGA-LGG with the tumour masks of Buda et al., stacked to volumes; CC BY-NC-SA 4.0.
 
     Parameters
     ----------
@@ -203,11 +183,6 @@ def load_lgg(root: str | os.PathLike) -> ScanSet:
     -------
     ScanSet
         Its subjects are such as ``TCGA_CS_4941_19960909``.
-
-    Raises
-    ------
-    InputError
-        If there are no such files, two scans of one patient, or masks of some patients only.
 
     References
     ----------
@@ -234,7 +209,7 @@ def load_image_mask_folder(
         Folder with files such as ``sub-01_T2.nii.gz`` and ``sub-01_seg.nii.gz``.
     modality : str, optional
         What the names of scans end in after the subject, such as ``"T2"``, in any case. By default every image
-        that is not a mask is a scan, and its whole name the subject.
+        that is not a mask is a scan, and its whole name the subject; masks that belong to no scan are refused.
     mask_suffix : str, default="_seg"
         What a mask has after the subject, or after the whole name of the scan. A scan without a mask passes
         for healthy.
@@ -247,12 +222,6 @@ def load_image_mask_folder(
     -------
     ScanSet
         Called as the folder is.
-
-    Raises
-    ------
-    InputError
-        If there are no such files, two scans of one subject, or, without a modality, masks that belong to no
-        scan.
     """
     if not mask_suffix:
         raise InputError("mask_suffix must be what the names of masks end in, such as '_seg'; got ''.")

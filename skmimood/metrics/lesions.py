@@ -55,19 +55,12 @@ def lesion_detection(
 
     Parameters
     ----------
-    y_true : array-like of bool, shape (n_images, ...)
-        Lesion masks.
-    y_pred : array-like of bool, same shape
-        Detected masks: scores at a threshold.
+    y_true, y_pred : array-like of bool, shape (n_images, ...)
+        Lesion masks, and detected masks: scores above a threshold.
     min_overlap : float, default=0.1
         Share of its pixels that must be detected for a lesion to count as detected, in (0, 1].
     min_size : int, default=1
         Detected components of fewer pixels are ignored.
-
-    Returns
-    -------
-    LesionDetection
-        The counts, and recall, precision and false positives per image as properties.
 
     Raises
     ------
@@ -82,28 +75,27 @@ def lesion_detection(
         )
     if not 0 < min_overlap <= 1:
         raise InputError(f"min_overlap must be in (0, 1]; got {min_overlap!r}. It is a share of a lesion.")
-    counts = np.zeros(4, dtype=int)
-    for lesions, detections in zip(truth, detected, strict=True):
-        counts += _count_components(lesions, detections, min_overlap, min_size)
-    return LesionDetection(len(truth), *(int(count) for count in counts))
+    counts = [
+        _count_components(lesions, detections, min_overlap, min_size)
+        for lesions, detections in zip(truth, detected, strict=True)
+    ]
+    return LesionDetection(len(truth), *np.array(counts, dtype=int).reshape(-1, 4).sum(axis=0).tolist())
 
 
 def _count_components(
     truth: np.ndarray, detected: np.ndarray, min_overlap: float, min_size: int
-) -> tuple[int, int, int, int]:
+) -> tuple[int, ...]:
     """Return the numbers of lesions, detected lesions, detections and false detections in one image."""
     neighbours = np.ones((3,) * truth.ndim, dtype=int)
     lesions, n_lesions = ndimage.label(truth, neighbours)
     found, n_found = ndimage.label(detected, neighbours)
-    large = np.bincount(found.ravel(), minlength=n_found + 1) >= min_size
-    large[0] = False
-    sizes = np.bincount(lesions.ravel(), minlength=n_lesions + 1)[1:]
-    overlaps = np.bincount(lesions[large[found]], minlength=n_lesions + 1)[1:]
-    touching = np.zeros(n_found + 1, dtype=bool)
-    touching[np.unique(found[truth])] = True
+    is_large = ndimage.sum_labels(detected, found, np.arange(n_found + 1)) >= min_size
+    is_large[0] = False
+    overlaps = ndimage.mean(is_large[found], lesions, np.arange(1, n_lesions + 1))
+    touches = ndimage.maximum(truth, found, np.arange(n_found + 1)).astype(bool)
     return (
         n_lesions,
-        int(np.sum(overlaps >= min_overlap * sizes)),
-        int(large.sum()),
-        int(np.sum(large & ~touching)),
+        int((overlaps >= min_overlap).sum()),
+        int(is_large.sum()),
+        int((is_large & ~touches).sum()),
     )

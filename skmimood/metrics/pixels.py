@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, overload
+from typing import Any
 
 import numpy as np
 
@@ -11,22 +11,11 @@ from skmimood.metrics._checks import check_binary, warn_undefined
 from skmimood.validation.images import as_array
 
 
-@overload
-def best_dice(
-    y_true: Any, y_score: Any, *, where: Any = ..., return_threshold: Literal[False] = ...
-) -> float: ...
-@overload
-def best_dice(
-    y_true: Any, y_score: Any, *, where: Any = ..., return_threshold: Literal[True]
-) -> tuple[float, float]: ...
-def best_dice(
-    y_true: Any, y_score: Any, *, where: Any = None, return_threshold: bool = False
-) -> float | tuple[float, float]:
+def best_dice(y_true: Any, y_score: Any, *, where: Any = None, return_threshold: bool = False) -> Any:
     """Compute the best Dice coefficient that any one threshold can reach ([DICE] in [1]_).
 
-    The threshold is chosen with the labels, so this is a property of the ranking and an upper bound of what
-    a threshold fixed beforehand reaches. It is exact: every distinct score is tried as a threshold, after
-    one sort.
+    The threshold is chosen with the labels, so this is an upper bound of what a threshold fixed beforehand reaches. It
+    is exact: every distinct score is tried as a threshold, after one sort.
 
     Parameters
     ----------
@@ -58,34 +47,26 @@ def best_dice(
        out-of-distribution detection in medical images", DGM4MICCAI 2023, section 4.
     """
     labels, scores = _pooled(y_true, y_score, where)
-    n_lesion = int(labels.sum())
-    if n_lesion == 0:
+    if not labels.any():
         warn_undefined("The best Dice coefficient")
         return (np.nan, np.nan) if return_threshold else np.nan
     order = np.argsort(-scores)
     scores, labels = scores[order], labels[order]
     # Equal scores fall on one side of every threshold: only the last of each run of ties is a possible cut.
     cuts = np.append(np.flatnonzero(np.diff(scores)), len(scores) - 1)
-    hits = np.cumsum(labels, dtype=np.int64)[cuts]
-    dice = 2 * hits / (cuts + 1 + n_lesion)
+    dice = 2 * np.cumsum(labels, dtype=np.int64)[cuts] / (cuts + 1 + int(labels.sum()))
     best = int(np.argmax(dice))
     value = float(dice[best])
     return (value, _between(scores, cuts[best])) if return_threshold else value
 
 
 def average_precision(y_true: Any, y_score: Any, *, where: Any = None) -> float:
-    """Compute the average precision over pooled pixels, without interpolation.
-
-    Parameters
-    ----------
-    y_true, y_score, where
-        As in `best_dice`.
+    """Compute the average precision over pooled pixels, without interpolation; parameters are those of `best_dice`.
 
     Returns
     -------
     float
-        In [0, 1], by chance the share of lesion pixels; nan, with an `UndefinedMetricWarning`, without
-        lesions.
+        In [0, 1], by chance the share of lesion pixels; nan, with an `UndefinedMetricWarning`, without lesions.
     """
     from sklearn.metrics import average_precision_score
 
@@ -97,15 +78,9 @@ def average_precision(y_true: Any, y_score: Any, *, where: Any = None) -> float:
 
 
 def auroc(y_true: Any, y_score: Any, *, where: Any = None) -> float:
-    """Compute the area under the receiver operating characteristic over pooled pixels.
+    """Compute the area under the receiver operating characteristic; parameters are those of `best_dice`.
 
-    Background that every method scores 0 inflates it: pass the brain as `where`, or say that all pixels
-    count.
-
-    Parameters
-    ----------
-    y_true, y_score, where
-        As in `best_dice`.
+    Background that every method scores 0 inflates it: pass the brain as `where`, or say that all pixels count.
 
     Returns
     -------
@@ -115,24 +90,14 @@ def auroc(y_true: Any, y_score: Any, *, where: Any = None) -> float:
     from sklearn.metrics import roc_auc_score
 
     labels, scores = _pooled(y_true, y_score, where)
-    if not labels.any():
-        warn_undefined("AUROC")
-        return np.nan
-    if labels.all():
-        warn_undefined("AUROC", missing="healthy")
+    if labels.all() or not labels.any():
+        warn_undefined("AUROC", missing="healthy" if labels.all() else "lesion")
         return np.nan
     return float(roc_auc_score(labels, scores))
 
 
 def dice_at_threshold(y_true: Any, y_score: Any, threshold: float, *, where: Any = None) -> float:
-    """Compute the Dice coefficient of ``y_score > threshold`` with the lesions, over pooled pixels.
-
-    Parameters
-    ----------
-    y_true, y_score, where
-        As in `best_dice`.
-    threshold : float
-        Higher scores count as detections; may be infinite.
+    """Compute the Dice coefficient of ``y_score > threshold``, which may be infinite; see `best_dice` for the others.
 
     Returns
     -------
@@ -148,14 +113,7 @@ def dice_at_threshold(y_true: Any, y_score: Any, threshold: float, *, where: Any
 
 
 def false_positive_rate(y_true: Any, y_score: Any, threshold: float, *, where: Any = None) -> float:
-    """Compute the share of healthy pixels that score more than `threshold`.
-
-    Parameters
-    ----------
-    y_true, y_score, where
-        As in `best_dice`.
-    threshold : float
-        Higher scores count as detections; may be infinite.
+    """Compute the share of healthy pixels that score more than `threshold`; see `dice_at_threshold`.
 
     Returns
     -------

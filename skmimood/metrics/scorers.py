@@ -34,18 +34,12 @@ def pixel_average_precision_scorer(estimator: Any, X: Any, y: Any) -> float:
 
 
 def pixel_best_dice_scorer(estimator: Any, X: Any, y: Any) -> float:
-    """Score an estimator by the best achievable Dice coefficient of its maps, as `best_dice` defines it.
-
-    Parameters and behaviour on a fold without lesions are those of `pixel_average_precision_scorer`.
-    """
+    """Score by the best achievable Dice coefficient (`best_dice`); else as `pixel_average_precision_scorer`."""
     return _score_pixels(best_dice, estimator, X, y)
 
 
 def pixel_auroc_scorer(estimator: Any, X: Any, y: Any) -> float:
-    """Score an estimator by the AUROC of its maps.
-
-    Parameters and behaviour on a fold without lesions are those of `pixel_average_precision_scorer`.
-    """
+    """Score by the AUROC of the maps; else as `pixel_average_precision_scorer`."""
     return _score_pixels(auroc, estimator, X, y)
 
 

@@ -13,8 +13,6 @@ from skmimood.metrics._checks import check_binary
 def token_labels(masks: Any, factor: int | tuple[int, int] = 8, *, rule: str = "any") -> np.ndarray:
     """Bring pixel masks to the token grid.
 
-    The grid has ``ceil(H / factor)`` rows; what of the last tokens lies outside the image counts as healthy.
-
     Parameters
     ----------
     masks : array-like of bool, shape (n, H, W)
@@ -22,14 +20,13 @@ def token_labels(masks: Any, factor: int | tuple[int, int] = 8, *, rule: str = "
     factor : int or (int, int), default=8
         Pixels per token, along both axes or along rows and columns: the paper's f.
     rule : {"any", "half", "nearest"}, default="any"
-        A token is a lesion if any of its pixels is, if at least half of them are, or if its central pixel
-        is. The centre of an even number of pixels is the pixel after it; of a token cut by the image's
-        edge, the last pixel there is.
+        A token is a lesion if any of its pixels is, if at least half of them are, or if its central pixel is. The
+        centre of an even number of pixels is the pixel after it; of a token cut by the image's edge, the last pixel
+        there is. What lies outside the image counts as healthy.
 
     Returns
     -------
     ndarray of shape (n, ceil(H / factor), ceil(W / factor)), bool
-        The labels of the tokens.
 
     Raises
     ------

@@ -101,8 +101,8 @@ def read_mask(
     name = file_name(source) or f"labels of {like.id}"
     raw = read_volume(source, name, max_bytes, None)
     finite = np.where(np.isfinite(raw.voxels), raw.voxels, 0)
-    values = np.maximum(finite, 0)
     _check_signs(finite, name, kind)
+    values = np.maximum(finite, 0)
     if labels is None:
         reading = _read_values(values, name, kind)
         if not reading.is_graded:

@@ -78,10 +78,9 @@ def conversion(name: str) -> str | None:
 
 
 def as_text(name: str) -> str:
-    """Return a file's name as the text that its bytes are in UTF-8, whatever this computer's locale takes them for.
+    """Return a file's name as the text that its bytes are in UTF-8, in any locale.
 
-    Accents are joined to their letters (NFC), as they are apart in names that come from some systems. Bytes that are no
-    UTF-8 stay as Python's surrogates.
+    Accents are joined to their letters (NFC). Bytes that are no UTF-8 stay as Python's surrogates.
     """
     return unicodedata.normalize("NFC", os.fsencode(name).decode("utf-8", "surrogateescape"))
 
@@ -90,16 +89,14 @@ def scan_id(source: Source, index: int = 0) -> str:
     """Return what one scan is called: its file's name without ``.nii`` or ``.nii.gz``.
 
     In the layouts of HCP and FreeSurfer, which give each subject files of the same names, the subject's folder comes
-    before it: ``"100307_T1w_restore"`` for ``100307/T1w/T1w_restore.nii.gz``, ``"bert_001"`` for
-    ``bert/mri/orig/001.nii.gz``. An image without a file is ``"scan-000"``, counted by ``index``. Of several scans,
-    see `scan_ids`.
+    before it: ``"bert_001"`` for ``bert/mri/orig/001.nii.gz``. An image without a file is ``"scan-000"``, counted by
+    ``index``. Of several scans, see `scan_ids`.
     """
     path = file_path(source)
     if path is None:
         return f"scan-{index:03d}"
-    stem, folder = as_text(file_stem(path)), _folder_of_layout(path)
-    folder = folder and as_text(folder)
-    return stem if folder is None or folder.lower() in stem.lower() else f"{folder}_{stem}"
+    stem, folder = as_text(file_stem(path)), as_text(_folder_of_layout(path) or "")
+    return stem if folder.lower() in stem.lower() else f"{folder}_{stem}"
 
 
 def scan_ids(sources: Sequence[Source]) -> list[str]:
