@@ -1,4 +1,9 @@
-"""Brain phantoms with exact lesion masks, made without a download, and public data sets as they lie on disk."""
+"""Data to learn from and evaluate on: artificial brains with exact lesion masks, and public sets as they lie on disk.
+
+Here belong loaders that know the names of a public set's files, tables of splits, and the phantom. Nothing downloads,
+and loaders read no voxels. Rules for scans of any name belong to `skmimood.nifti`; anomalies that networks are trained
+on belong to `skmimood.training`, so that none of them imitates the lesions here.
+"""
 
 from __future__ import annotations
 

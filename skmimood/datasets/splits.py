@@ -49,18 +49,7 @@ def read_splits(path: str | os.PathLike) -> dict[str, tuple[str, ...]]:
 
 
 def split_scan_set(scan_set: ScanSet, splits: Mapping[str, Iterable[str]]) -> dict[str, ScanSet]:
-    """Cut a set of scans into splits by subject.
-
-    Parameters
-    ----------
-    scan_set : ScanSet
-        What to cut. Subjects that are in no split are left out.
-    splits : mapping of str to iterable of str
-        The subjects of each split, as from `read_splits`.
-
-    Returns
-    -------
-    dict of str to ScanSet
+    """Cut a set of scans by subject into splits, as `read_splits` returns them; subjects in no split are left out.
 
     Raises
     ------

@@ -16,19 +16,9 @@ _BYTE_ORDER_MARKS = (b"\xff\xfe", b"\xfe\xff")
 
 
 def read_pairs(table: Path, first: str, second: str) -> list[tuple[str, str]]:
-    """Read two columns of a table.
+    """Read two columns of a table, rows without any content left out; neither case nor spaces of their names matter.
 
-    Parameters
-    ----------
-    table : Path
-        Text in UTF-8, UTF-16 or, failing these, Latin-1, with cells separated by commas, semicolons, tabs or bars.
-    first, second : str
-        The columns; neither case nor spaces around names and cells matter.
-
-    Returns
-    -------
-    list of (str, str)
-        One a row; rows without any content are passed over.
+    The text is UTF-8, UTF-16 or, failing these, Latin-1, with cells separated by commas, semicolons, tabs or bars.
 
     Raises
     ------

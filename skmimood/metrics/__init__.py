@@ -1,6 +1,8 @@
 """How well anomaly maps find lesions, pixel by pixel, token by token and lesion by lesion.
 
-Higher scores are more anomalous everywhere. Pixels are pooled over all images that are passed.
+Here belong functions of labels and scores, and scorers made of them; they need neither torch nor nibabel. Higher scores
+are more anomalous everywhere, and pixels are pooled over all images that are passed. Thresholds and p-values from
+healthy scans belong to `skmimood.maps`.
 """
 
 from skmimood.metrics.lesions import LesionDetection, lesion_detection

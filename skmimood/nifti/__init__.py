@@ -1,4 +1,10 @@
-"""Scans from NIfTI files and nibabel images, and maps back into images; the one place where images are opened."""
+"""NIfTI files and nibabel images: found by their names, checked, read onto one volume, and written.
+
+Here belongs what depends on file names, headers and stored numbers: which files are scans, what they are called, whose
+they are, which mask lies beside them, and whether header, voxels and masks are sound. It is the one place where images
+are opened. What is done with the intensities of a scan belongs to `skmimood.preprocessing`; which scans are learned
+from, to `skmimood.scans`.
+"""
 
 from skmimood.nifti.files import find_companion, find_scans, walk_images
 from skmimood.nifti.geometry import Grid

@@ -7,6 +7,7 @@ from collections.abc import Collection
 from typing import NamedTuple
 
 import numpy as np
+from nibabel.affines import apply_affine, voxel_sizes
 from nibabel.nifti1 import Nifti1Header
 from nibabel.nifti2 import Nifti2Header
 from nibabel.spatialimages import HeaderDataError, SpatialImage
@@ -100,19 +101,9 @@ def _mm_per_unit(header: Nifti1Header) -> float:
     return _MM_PER_UNIT.get(int(header["xyzt_units"]) & 7, 1.0)
 
 
-def voxel_sizes(affine: np.ndarray) -> np.ndarray:
-    """Return the distances between neighbouring voxels along the three voxel axes, in the unit of the affine."""
-    return np.sqrt((affine[:3, :3] ** 2).sum(axis=0))
-
-
 def box_corners(shape: tuple[int, ...], margin: float) -> np.ndarray:
     """Corners of a volume in voxel coordinates, (8, 3); ``margin`` 0.5 reaches to the voxels' outer faces."""
     return np.array(list(itertools.product(*((-margin, n - 1 + margin) for n in shape))))
-
-
-def apply_affine(affine: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """Map points (n, 3) by an affine (4, 4)."""
-    return points @ affine[:3, :3].T + affine[:3, 3]
 
 
 def _affines_of(header: Nifti1Header, zooms_are_sound: bool) -> dict[str, np.ndarray | None]:

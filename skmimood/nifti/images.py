@@ -10,11 +10,12 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
+from nibabel.affines import voxel_sizes
 from nibabel.nifti1 import Nifti1Header
 from nibabel.nifti2 import Nifti2Header
 
 from skmimood.exceptions import InputError, ScanReadError, ScanWriteError
-from skmimood.nifti.geometry import Grid, in_millimetres, voxel_sizes
+from skmimood.nifti.geometry import Grid, in_millimetres
 from skmimood.nifti.names import EXTENSIONS, Source, file_name, scan_id
 from skmimood.nifti.reading import read_volume
 from skmimood.runtime.paths import expand
@@ -121,21 +122,10 @@ def read_scan(
 
 
 def make_image(values: np.ndarray, like: Scan, *, dtype: Any = np.float32) -> nib.Nifti1Image:
-    """Put values on a scan's grid into an image with a fresh header.
+    """Put values (X, Y, Z) or ``like.shape`` on a scan's grid into an image of that shape with a fresh header.
 
-    Parameters
-    ----------
-    values : ndarray of shape (X, Y, Z) or ``like.shape``
-        One value a voxel, in the scan's own voxel order.
-    like : Scan
-        Gives shape, affine, form codes, voxel sizes and units; nothing else of its header is copied.
-    dtype : dtype
-        Type of the result. In floating point, voxels that were invalid in the scan become NaN.
-
-    Returns
-    -------
-    nibabel.Nifti1Image
-        Of shape ``like.shape`` and affine ``like.affine`` (a NIfTI-2 image if the input was NIfTI-2).
+    Shape, affine, form codes, voxel sizes, units and version (NIfTI-1 or 2) are those of `like`, and nothing else of
+    its header is copied. In floating point (`dtype`), voxels that were invalid in the scan become NaN.
 
     Raises
     ------
@@ -161,13 +151,8 @@ def make_image(values: np.ndarray, like: Scan, *, dtype: Any = np.float32) -> ni
 def write_image(image: nib.Nifti1Image, path: str | os.PathLike, *, overwrite: bool = False) -> None:
     """Write an image as a whole or not at all; the same image always gives the same bytes.
 
-    Parameters
-    ----------
-    image : nibabel.Nifti1Image
-    path : str or path
-        Must end in ``.nii`` or ``.nii.gz``; its folder must exist.
-    overwrite : bool
-        Whether to replace a file that is already there.
+    The path must end in ``.nii`` or ``.nii.gz``, and its folder must exist; a file that is there is replaced only with
+    `overwrite`.
 
     Raises
     ------

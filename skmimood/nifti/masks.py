@@ -7,10 +7,11 @@ from collections.abc import Collection
 from typing import Literal, NamedTuple
 
 import numpy as np
+from nibabel.affines import apply_affine
 from scipy import ndimage
 
 from skmimood.exceptions import ScanReadError, SkmimoodWarning
-from skmimood.nifti.geometry import Grid, apply_affine, box_corners
+from skmimood.nifti.geometry import Grid, box_corners
 from skmimood.nifti.images import DEFAULT_MAX_BYTES, Scan
 from skmimood.nifti.names import Source, file_name
 from skmimood.nifti.reading import read_volume
@@ -140,8 +141,12 @@ def _read_values(values: np.ndarray, name: str, kind: str) -> _Reading:
     if top <= _NOTHING:
         return _Reading(1.0)
     positive = values[values > min(top / 50, 0.3)]
-    if positive.min() >= 0.96 * top:
-        return _two_values(top, positive.size / values.size)
+    if positive.min() >= 0.96 * top:  # two values
+        if top < 0.5 and positive.size > 0.5 * values.size:  # zeros that a scaled header has moved
+            return _Reading(1.0)
+        return _Reading(
+            top / 2, remark=f"the mask is {top:g} where it is not 0; this counts as set" * (top < 0.5)
+        )
     unit = _find_plateau(positive, top)
     n_classes = _count_classes(positive)
     if n_classes and (
@@ -166,14 +171,6 @@ def _read_values(values: np.ndarray, name: str, kind: str) -> _Reading:
     return _Reading(unit / 2, True, remark)
 
 
-def _two_values(top: float, share: float) -> _Reading:
-    if top >= 0.5:
-        return _Reading(top / 2)
-    if share > 0.5:  # zeros that a scaled header has moved
-        return _Reading(1.0)
-    return _Reading(top / 2, False, f"the mask's values are 0 and {top:g}; the higher counts as set")
-
-
 def _find_plateau(positive: np.ndarray, top: float) -> float | None:
     """Return the value of a mask whose values are background, one plateau and soft edges, else None.
 
@@ -193,11 +190,8 @@ def _find_plateau(positive: np.ndarray, top: float) -> float | None:
     if top <= _OVERSHOOT:
         has_few_values = np.unique(np.round(positive, 3)).size <= _MANY_RATERS
         return 1.0 if has_few_values or (is_plateau and common >= 0.75) else None
-    return (
-        next((unit for unit in (100.0, 255.0) if abs(common / unit - 1) < 0.03), common)
-        if is_plateau
-        else None
-    )
+    usual = next((unit for unit in (100.0, 255.0) if abs(common / unit - 1) < 0.03), common)
+    return usual if is_plateau else None
 
 
 def _unit_of_soft_lesions(values: np.ndarray, top: float) -> float | None:

@@ -1,4 +1,9 @@
-"""From volumes to slices on the network's grid and back: foreground, intensities, geometry."""
+"""From volumes to slices on the network's grid and back: foreground, intensities, geometry.
+
+Here belong pure functions of arrays that prepare what networks see, with nothing learnt from other scans
+(`SliceStandardizer`, an estimator without memory, included). Files and headers belong to `skmimood.nifti`, augmentation
+to `skmimood.training`, and what is done to maps of anomalies to `skmimood.maps`.
+"""
 
 from skmimood.preprocessing.foreground import foreground_mask
 from skmimood.preprocessing.grid import GridPlan, Plane, find_better_plane, in_plane_extent

@@ -28,15 +28,7 @@ _MIN_PIXELS = 8
 
 
 def in_plane_extent(scan: Scan, foreground: np.ndarray | None, plane: Plane = "axial") -> tuple[float, float]:
-    """Height and width in mm of the bounding box of the foreground's main parts in a plane.
-
-    Parameters
-    ----------
-    scan : Scan
-        Gives orientation and voxel size.
-    foreground : ndarray of shape (X, Y, Z), bool, or None
-        None means the whole volume.
-    plane : {"axial", "coronal", "sagittal"}
+    """Height and width in mm of the bounding box of the main parts of a foreground (X, Y, Z), or of the whole volume.
 
     Raises
     ------
@@ -44,11 +36,9 @@ def in_plane_extent(scan: Scan, foreground: np.ndarray | None, plane: Plane = "a
         If the foreground is empty.
     """
     axes, flips = _view_of(scan, plane)
-    box = _bounding_box(scan, foreground, axes, flips)
-    height, width = (
-        (last - first + 1) * scan.spacing[axis] for (first, last), axis in zip(box, axes[1:], strict=True)
-    )
-    return float(height), float(width)
+    rows, columns = _bounding_box(scan, foreground, axes, flips)
+    height, width = (last - first + 1 for first, last in (rows, columns))
+    return float(height * scan.spacing[axes[1]]), float(width * scan.spacing[axes[2]])
 
 
 def find_better_plane(scan: Scan, plane: Plane) -> Plane | None:
@@ -109,14 +99,14 @@ class GridPlan:
         spacing: float,
         size: tuple[int, int],
     ) -> GridPlan:
-        """Centre the network's frame on a scan's foreground.
+        """Centre the network's frame on the bounding box of the `main_parts` of a foreground, or of the whole volume.
 
         Parameters
         ----------
         scan : Scan
             Gives orientation, shape and voxel size.
         foreground : ndarray of shape (X, Y, Z), bool, or None
-            The frame is centred on the bounding box of its `main_parts`; None means the whole volume.
+            None means the whole volume.
         plane : {"axial", "coronal", "sagittal"}
         spacing : float
             Size of the network's pixels in mm.

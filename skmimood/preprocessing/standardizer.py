@@ -18,11 +18,10 @@ from skmimood.validation.images import check_images
 class SliceStandardizer(TransformerMixin, SliceEstimator):
     """Standardise each slice by median and standard deviation of the interior of its head.
 
-    A scan that is scaled by one of its brightest intensities is scaled by its scalp, where that has not been stripped;
-    the contrast of its brain, and with it the size of a residual, then differs from scan to scan. Here the median of
-    the interior, which begins 1/16 of the slice's longer side inside the head, becomes 0.4 and a standard deviation
-    0.1; the result is clipped to [0, 1], and 0 outside the head. A first step before a detector of slices;
-    `VQTokenizer` does the same with ``standardize=True``. Not a part of MIM-OOD.
+    A scan with its scalp is scaled by the scalp; the contrast of its brain, and with it the size of a residual, then
+    differs from scan to scan. Here the median of the interior, which begins 1/16 of the slice's longer side inside the
+    head, becomes 0.4 and a standard deviation 0.1; the result is clipped to [0, 1], and 0 outside the head. A first
+    step before a detector of slices; `VQTokenizer` does the same with ``standardize=True``. Not a part of MIM-OOD.
 
     Attributes
     ----------
@@ -36,13 +35,7 @@ class SliceStandardizer(TransformerMixin, SliceEstimator):
         return self
 
     def transform(self, X: Any) -> np.ndarray:
-        """Return the standardised slices, shape (n, H, W), float32 in [0, 1].
-
-        Parameters
-        ----------
-        X : array-like of shape (n, H, W)
-            Slices in [0, 1] of the size seen in fit.
-        """
+        """Return the slices ``X`` (n, H, W) in [0, 1], of the size seen in fit, standardised: float32 in [0, 1]."""
         check_is_fitted(self)
         return standardise(check_images(X, self.image_shape_))
 
