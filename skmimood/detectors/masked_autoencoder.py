@@ -22,7 +22,7 @@ from skmimood.exceptions import InputError, SkmimoodWarning
 from skmimood.maps.base import held_out_slices
 from skmimood.maps.residuals import RESIDUALS, filter_maps, residual_maps
 from skmimood.networks.batches import run_in_batches
-from skmimood.networks.mae import AutoencoderWithClassifier, MaskedAutoencoder, take, to_patches
+from skmimood.networks.mae import AutoencoderWithClassifier, MaskedAutoencoder, to_patches
 from skmimood.networks.weights import new_network
 from skmimood.preprocessing.heads import have_heads
 from skmimood.runtime.streams import Streams, uniform_draws
@@ -370,7 +370,10 @@ def train_autoencoder(
         patches = to_patches(batch, network.patch_size)
         order = uniform_draws(streams.torch, *patches.shape[:2]).argsort(1)
         visible, hidden = order[:, : network.n_visible], order[:, network.n_visible :]
-        return F.mse_loss(take(network(patches, visible), hidden), take(patches, hidden))
+        hidden = hidden[..., None]
+        return F.mse_loss(
+            network(patches, visible).take_along_dim(hidden, 1), patches.take_along_dim(hidden, 1)
+        )
 
     network = new_network(MaskedAutoencoder, config, Streams.at(seed, 2**41).torch)
     return train(network, loss, len(images), recipe, runtime, seed=seed)

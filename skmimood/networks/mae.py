@@ -17,9 +17,7 @@ def sine_cosine_positions(grid: tuple[int, int], width: int, device: torch.devic
     """Return fixed embeddings (h * w, width) of the positions of a grid, half of each for the row (He et al. 2022)."""
     quarter = math.ceil(width / 4)
     frequency = 10_000 ** (-torch.arange(quarter, device=device, dtype=torch.float32) / quarter)
-    rows, columns = (
-        torch.arange(side, device=device)[:, None] * frequency for side in grid
-    )  # (side, quarter)
+    rows, columns = (torch.arange(side, device=device)[:, None] * frequency for side in grid)
     rows = torch.cat([rows.sin(), rows.cos()], 1)[:, None].expand(-1, grid[1], -1)
     columns = torch.cat([columns.sin(), columns.cos()], 1)[None].expand(grid[0], -1, -1)
     return torch.cat([rows, columns], 2).flatten(0, 1)[:, :width]
@@ -40,11 +38,6 @@ def to_images(patches: Tensor, patch_size: int, image_shape: tuple[int, ...]) ->
     return images[:, 0, :height, :width]
 
 
-def take(patches: Tensor, indices: Tensor) -> Tensor:
-    """Take of patches (n, L, D) those at ``indices`` (n, K): (n, K, D)."""
-    return patches.gather(1, indices[..., None].expand(-1, -1, patches.shape[2]))
-
-
 class PatchEncoder(nn.Module):
     """Vision transformer (Dosovitskiy et al. 2021) without a class token and without the last norm.
 
@@ -63,7 +56,7 @@ class PatchEncoder(nn.Module):
         """Map patches (n, L, P), of which only those at ``visible`` (n, K) are seen, to (n, K, D)."""
         x = self.embedding(patches) + sine_cosine_positions(self.grid, self.width, patches.device)
         if visible is not None:
-            x = take(x, visible)
+            x = x.take_along_dim(visible[..., None], 1)
         for block in self.blocks:
             x = block(x, generator)
         return x

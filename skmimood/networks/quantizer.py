@@ -79,7 +79,7 @@ class EMAQuantizer(Quantizer):
 
     def _quantize(self, flat: Tensor, generator: torch.Generator | None) -> Quantized:
         # The codebook follows the whole batch, even if other processes encode a part of it.
-        whole = all_rows(flat.detach()) if generator is not None else flat
+        whole = all_rows(flat.detach())
         if generator is not None and not self.is_initialised:
             self._initialise(whole, generator)
         tokens = nearest_code(flat.detach(), self.codes)  # (m,)
@@ -161,9 +161,7 @@ def levels_for(n_codes: int) -> tuple[int, ...]:
 
 def nearest_code(flat: Tensor, codes: Tensor) -> Tensor:
     """Return for each row of ``flat`` (m, D) the index of the nearest of ``codes`` (K, D), Euclidean."""
-    return torch.argmin(
-        codes.square().sum(1) - 2 * flat @ codes.T, dim=1
-    )  # without |x|^2, equal for all codes
+    return (codes.square().sum(1) - 2 * flat @ codes.T).argmin(dim=1)  # |x|^2 is equal for all codes
 
 
 def _kmeans(flat: Tensor, n_centres: int, generator: torch.Generator, n_iterations: int = 10) -> Tensor:

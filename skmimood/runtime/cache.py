@@ -27,21 +27,21 @@ def run_cached(
     memory: str | joblib.Memory | None,
     *,
     runtime: Any = None,
-    told: Callable[[], None] | None = None,
+    on_hit: Callable[[], None] | None = None,
     **arguments: Any,
 ) -> Any:
     """Return ``function(runtime=runtime, **arguments)``, from the cache if an equal call was made before.
 
     Calls are equal if their arguments are, but for ``runtime``, and the code that ``function`` depends on and torch are
-    of the same version. ``told`` is called if the result is in the cache. A lock makes concurrent workers wait for the
-    first instead of computing the same result again. Processes that train together call this together: the first reads
-    and writes the cache, all return its result, and different arguments raise `InputError`. A cache that cannot be
-    written costs a warning, not the result.
+    of the same version. ``on_hit`` is called if the result is in the cache. A lock makes concurrent workers wait for
+    the first instead of computing the same result again. Processes that train together call this together: the first
+    reads and writes the cache, all return its result, and different arguments raise `InputError`. A cache that cannot
+    be written costs a warning, not the result.
     """
     distributed.join()
     with _opened(function, memory, arguments) as cached:
-        if told is not None and _is_known(cached, runtime=runtime, **arguments):
-            told()
+        if on_hit is not None and _is_known(cached, runtime=runtime, **arguments):
+            on_hit()
         call = functools.partial(cached, runtime=runtime, **arguments)
         if distributed.n_processes() == 1:
             return call()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -58,12 +57,11 @@ class _Job:
     @classmethod
     def begin(cls, title: str, expected: Mapping[str, float]) -> _Job:
         total = sum(expected.values()) + _SLACK
-        begin = (
-            functools.partial(tqdm, bar_format=_BAR, dynamic_ncols=True)
-            if sys.stderr.isatty()
-            else functools.partial(_Lines, bar_format=_LINE, delay=1e-9)
-        )
-        return cls(begin(desc=title, total=total, mininterval=0.5), dict(expected))
+        if sys.stderr.isatty():
+            bar = tqdm(desc=title, total=total, mininterval=0.5, bar_format=_BAR, dynamic_ncols=True)
+        else:
+            bar = _Lines(desc=title, total=total, mininterval=0.5, bar_format=_LINE, delay=1e-9)
+        return cls(bar, dict(expected))
 
     def seconds_of(self, stage: str) -> float:
         """Return the expected seconds of a stage that begins; the stages before it are skipped."""
@@ -79,11 +77,9 @@ class _Job:
 
     def show(self, text: str, *, at_once: bool = False) -> None:
         self.bar.set_postfix_str(text, refresh=False)
-        if not at_once:
-            return
-        if isinstance(self.bar, _Lines):
+        if at_once and isinstance(self.bar, _Lines):
             self.bar.tell(str(self.bar))
-        else:
+        elif at_once:
             self.bar.refresh()
 
 

@@ -79,12 +79,7 @@ def random_tokens(tokens: np.ndarray, n_codes: int, rng: np.random.Generator) ->
 
 MASK_GENERATORS: dict[str, MaskGenerator] = {"brush": brush_masks, "maskgit_cosine": maskgit_cosine_masks}
 CORRUPTIONS: dict[str, Corruption] = {"random": random_tokens}
-_RETIRED = (
-    "boxes",
-    "constant",
-    "foreign",
-    "uniform_ratio",
-)  # models of 0.1.0 that trained on them still open
+_RETIRED = ("boxes", "constant", "foreign", "uniform_ratio")  # of 0.1.0, whose models still open
 
 
 def draw_masks(law: Any, n: int, grid: tuple[int, int], rng: np.random.Generator) -> np.ndarray:

@@ -143,10 +143,10 @@ class TrainedStep(SliceEstimator):
             self._training.resume,
         )
         line = f"{type(self).__name__} was trained before, and is taken from the cache."
-        told = functools.partial(tell, line, shown=bool(self.verbose)) if self._training.resume else None
+        on_hit = functools.partial(tell, line, shown=bool(self.verbose)) if self._training.resume else None
         with learning(self._torch_device):
             return run_cached(
-                train, self.memory if is_named else None, runtime=runtime, told=told, **arguments
+                train, self.memory if is_named else None, runtime=runtime, on_hit=on_hit, **arguments
             )
 
     def _recipe(self, held_out: float = 0.0) -> Training:
