@@ -75,7 +75,7 @@ def test_a_file_that_was_moved_is_the_same_scan(score, scans, tmp_path, capsys):
     capsys.readouterr()
     assert score(tmp_path / "elsewhere", "--resume") == 0
     printed = capsys.readouterr()
-    assert "2 scans were finished before and are kept." in printed.out
+    assert "Finished before and kept: 2 scans." in printed.out
     assert printed.err == ""
     now = content(tmp_path / "out")
     assert all(now[path] == before[path] for path in before if path.name.endswith(".nii.gz"))
@@ -124,7 +124,7 @@ def test_overwriting_keeps_earlier_results_where_no_scan_can_be_scored(score, sc
     score(scans)
     before = content(tmp_path / "out")
     assert score(scans, "--overwrite", "--max-bytes", "1K") == 1
-    assert "None of the 2 scans can be scored. Earlier results" in capsys.readouterr().out
+    assert "No scan can be scored, so the earlier results" in capsys.readouterr().out
     assert content(tmp_path / "out") == before
 
 
@@ -150,7 +150,7 @@ def test_maps_beside_a_damaged_status_that_may_be_earlier_ones_are_named(
     (tmp_path / "out" / "status.json").write_text("{")
     (tmp_path / "out" / "old_anomaly.nii.gz").touch()
     assert score(scans, "--overwrite") == 0
-    assert "1 files may be left of earlier results: old_anomaly.nii.gz. Remove" in capsys.readouterr().err
+    assert "these files may be left of earlier results: old_anomaly.nii.gz. Remove" in capsys.readouterr().err
 
 
 def test_the_models_own_mask_may_be_named_or_not_when_a_job_resumes(score, scans, tmp_path, capsys):
@@ -164,7 +164,7 @@ def test_the_models_own_mask_may_be_named_or_not_when_a_job_resumes(score, scans
     assert score(scans, "--resume", "--mask-suffix", "none") == 2
     capsys.readouterr()
     assert score(scans, "--resume") == 0
-    assert "2 scans were finished before and are kept." in capsys.readouterr().out
+    assert "Finished before and kept: 2 scans." in capsys.readouterr().out
 
 
 def test_what_a_killed_job_left_is_removed_and_done_again(score, scans, hidden, tmp_path):
@@ -358,7 +358,7 @@ def test_scans_of_one_name_are_scored_under_their_folders_and_kept_apart(score, 
     before = content(out)
     capsys.readouterr()
     assert score(tmp_path / "scans" / "patient2[01]", "--resume", "--jobs", 2) == 0  # a part of them
-    assert "2 scans were finished before and are kept." in capsys.readouterr().out
+    assert "Finished before and kept: 2 scans." in capsys.readouterr().out
     assert score(tmp_path / "scans" / "patient22", "--resume") == 0  # alone, it needs no folder
     assert set(rows(out)) == {*names, "FLAIR"}
     assert all(content(out)[path] == before[path] for path in before if path.name.endswith(".nii.gz"))
@@ -369,6 +369,6 @@ def test_a_file_that_is_named_twice_is_scored_once_with_a_remark(score, scans, t
     (tmp_path / "here").symlink_to(scans)
     assert score(scans, scans / "*.nii.gz", tmp_path / "here" / "sub-21_T1.nii.gz") == 0
     printed = capsys.readouterr().out
-    assert "5 of the files were named more than once; each is scored once." in printed
+    assert "Passed over, as named more than once: 5 files." in printed
     assert "Scoring 2 scans." in printed
     assert len(rows(tmp_path / "out")) == 2

@@ -118,7 +118,7 @@ def test_healed_scans_are_written_resumed_and_removed_with_the_others(model, sca
     assert np.array_equal(healed.affine, given.affine)
     assert 0.1 < np.abs(healed.get_fdata() - given.get_fdata()).max() / given.get_fdata().max() < 1
     assert run(*command, "--resume", "--healed") == 0
-    assert "3 scans were finished before and are kept" in capsys.readouterr().out
+    assert "Finished before and kept: 3 scans" in capsys.readouterr().out
     assert_mistake(capsys, *command, "--healed", says="holds results already")
     assert run(*command, "--overwrite", "--healed", "--quiet") == 0
     assert len(list(out.glob("*_healed.nii.gz"))) == 3
@@ -140,7 +140,7 @@ def test_resume_does_what_is_missing_and_keeps_the_rest(model, scans, tmp_path, 
     assert "broken_T1  score" in printed
     assert "patient-1_T1  score" in printed
     assert "patient-2_T1  score" not in printed
-    assert "2 scans were finished before and are kept." in printed
+    assert "Finished before and kept: 2 scans." in printed
     now = content(out)
     assert all(now[path] == kept[path] for path in kept if path.name.startswith(("healthy", "patient-2")))
     assert set(rows(out)) == {"healthy_T1", "patient-1_T1", "patient-2_T1", "broken_T1"}

@@ -61,7 +61,7 @@ def facts(
         "Slices": f"{detector.plane_}, {height} x {width} pixels of {detector.spacing_:.3g} mm",
         "Foreground": _foreground(detector),
         "Learned from": f"{about['n_training_scans']} healthy scans, {detector.n_slices_:,} slices",
-        "Calibrated on": f"{_counted(reference.n_scans, 'held-out healthy scan')}{different}",
+        "Calibrated on": f"{counted(reference.n_scans, 'held-out healthy scan')}{different}",
         "Pixel threshold": _threshold(detector, "pixel", detector.fpr, are_thresholds_set[0]),
         "Scan threshold": _threshold(detector, "scan", detector.scan_fpr, are_thresholds_set[1]),
     }
@@ -114,13 +114,14 @@ def saved_by(model: Path) -> str:
     return str(json.loads((expand(model) / MANIFEST).read_text(encoding="utf-8"))["skmimood_version"])
 
 
+def counted(number: int, what: str) -> str:
+    """Return a number of things as people say it."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
 def minutes(seconds: float) -> str:
     """Return a duration as people say it."""
     return f"{seconds:.1f} s" if seconds < 100 else f"{seconds / 60:.1f} min"
-
-
-def _counted(number: int, what: str) -> str:
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def _threshold(detector: ScanDetector, what: str, asked: float, is_set: bool) -> str:
@@ -129,7 +130,7 @@ def _threshold(detector: ScanDetector, what: str, asked: float, is_set: bool) ->
     n_healthy = getattr(reference, f"n_{what}s")
     by_hand = "set by hand; " if is_set else ""
     if value == math.inf:
-        least = f"{1 / (n_healthy + 1):.2g} is the lowest rate that {_counted(n_healthy, f'healthy {what}')} can give"
+        least = f"{1 / (n_healthy + 1):.2g} is the lowest rate that {counted(n_healthy, f'healthy {what}')} can give"
         return f"infinite ({by_hand}nothing is called anomalous; {least})"
     fpr = getattr(reference, f"{what}_fpr")(value)
     rate = f"false-positive rate {fpr:.2g} among healthy {what}s"

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from skmimood.exceptions import InputError
 from skmimood.jobs.description import describe_lines, minutes
 from skmimood.jobs.digests import MANIFEST, digest_of
-from skmimood.jobs.outputs import is_within, refuse_inputs_within
+from skmimood.jobs.outputs import is_within, printable, refuse_inputs_within
 from skmimood.jobs.splits import select_split
 from skmimood.jobs.unfinished import begun, folder_of
 from skmimood.nifti import Source, scan_ids
@@ -108,8 +108,7 @@ def fit_model(paths: Sequence[str | os.PathLike], output: Path, job: FitJob, say
 
         def begin() -> None:
             settings = _settings(job, sources, grouped.get("groups"))
-            how = {"resume": job.resume, "overwrite": job.overwrite}
-            work.enter_context(begun(output, settings, say=say, **how))
+            work.enter_context(begun(output, settings, resume=job.resume, overwrite=job.overwrite, say=say))
 
         distributed.on_first(begin)
         say(f"Learning from {len(sources)} scans with preset {job.preset!r}.")
@@ -122,10 +121,7 @@ def fit_model(paths: Sequence[str | os.PathLike], output: Path, job: FitJob, say
 
 def healthy_sources(paths: Sequence[str | os.PathLike], job: FitJob) -> list[Source]:
     """List the scans that a job learns from."""
-    choice: dict[str, Any] = {
-        "suffix": job.modality,
-        "exclude": mask_suffixes(job.mask, job.lesions),
-    }
+    choice: dict[str, Any] = {"suffix": job.modality, "exclude": mask_suffixes(job.mask, job.lesions)}
     found = select_split(paths, job.split, **choice)
     labels = label_images(found, **choice)
     return [source for place, source in enumerate(found) if place not in labels or len(labels) == len(found)]
@@ -140,11 +136,8 @@ def _unfitted(job: FitJob, unfinished: Path) -> ScanDetector:
     pipeline = make_mimood_pipeline(
         job.preset, random_state=job.seed, device=job.device, memory=memory, verbose=job.verbose
     )
-    for name in pipeline.named_steps:
-        training = f"{name}__training"
-        pipeline.set_params(
-            **{f"{training}__checkpoint_dir": str(unfinished), f"{training}__resume": job.resume}
-        )
+    for step in pipeline.named_steps.values():
+        step.set_params(training__checkpoint_dir=str(unfinished), training__resume=job.resume)
     return ScanDetector(
         pipeline.set_params(**job.parameters),
         plane=job.plane,
@@ -211,6 +204,6 @@ def _say_summary(detector: ScanDetector, output: Path, seconds: float, say: Say)
     )
     for line in lines:
         if line not in taken:
-            say(f"  {line.status} {line.id}: {line.reason}")
+            say(printable(f"  {line.status} {line.id}: {line.reason}"))
     for about in describe_lines(detector):
         say(f"  {about}")

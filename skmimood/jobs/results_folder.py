@@ -22,10 +22,10 @@ def opened(
     output: Path, scans: Collection[str], settings: dict[str, Any], report: Callable[[StatusTable], None], *,
     default_mask: str, resume: bool, overwrite: bool, healed: bool,
 ) -> Iterator[StatusTable]:  # fmt: skip
-    """Be at work in a folder and yield its table; or refuse, and leave everything as it was.
+    """Register a job in a folder and yield the folder's table; or refuse, and leave everything as it was.
 
     Jobs that resume may be at work together. A job that does not resume must find no other at work. At the end the
-    tables are written of what all jobs have recorded, and by ``report``, unless the job was interrupted, the report.
+    tables of all jobs are written and, unless this job was interrupted, ``report`` is called.
     """
     hidden = output / HIDDEN
     make_folder(output)
@@ -35,14 +35,14 @@ def opened(
             if resume:
                 table = StatusTable.resume(output, settings, default_mask)
             else:
-                refuse_company(output)
+                refuse_other_jobs(output)
                 table = StatusTable(output, settings)
                 _make_room(output, scans, overwrite=overwrite, healed=healed)
             if not locks_of_others(hidden):
                 for left in [*output.glob(".skmimood-*.tmp"), *hidden.glob(".skmimood-*.tmp")]:
                     left.unlink(missing_ok=True)  # of a job that was ended by force
             mine = work.enter_context(at_work(hidden))
-            # Whoever comes next finds the settings, even before the first scan has been scored.
+            # The next job finds the settings, even before the first scan has been scored.
             with locked(hidden / "status.lock"):
                 if resume:
                     table.refresh()
@@ -59,7 +59,7 @@ def opened(
                     report(table)
 
 
-def refuse_company(output: Path) -> None:
+def refuse_other_jobs(output: Path) -> None:
     """Raise `InputError` if a job is at work in a folder."""
     if locks := locks_of_others(output / HIDDEN):
         raise InputError(
@@ -121,6 +121,6 @@ def _remove_earlier(output: Path) -> None:
     left = sorted(file.name for ending in OUTPUTS for file in output.glob(f"*{ending}"))
     if is_damaged and left:
         warn(
-            f"status.json in {str(output)!r} is damaged, so {len(left)} files may be left of earlier results: "
+            f"status.json in {str(output)!r} is damaged, so these files may be left of earlier results: "
             f"{listing(left)}. Remove them if they are."
         )

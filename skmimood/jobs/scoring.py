@@ -13,14 +13,21 @@ from typing import TYPE_CHECKING
 from joblib import effective_n_jobs
 
 from skmimood.exceptions import InputError, listing, warn
-from skmimood.jobs.description import facts, minutes
+from skmimood.jobs.description import counted, facts, minutes
 from skmimood.jobs.digests import digest_of, fingerprint
 from skmimood.jobs.locks import claimed
 from skmimood.jobs.one_scan import NamedScan, attempt, try_out
 from skmimood.jobs.outcomes import ScanOutcome, StatusTable
 from skmimood.jobs.outputs import is_within, printable, refuse_inputs_within
 from skmimood.jobs.report import MISSING, can_report, load_gallery, write_report
-from skmimood.jobs.results_folder import discard, holds_results, mark_of, opened, pictures_of, refuse_company
+from skmimood.jobs.results_folder import (
+    discard,
+    holds_results,
+    mark_of,
+    opened,
+    pictures_of,
+    refuse_other_jobs,
+)
 from skmimood.jobs.splits import select_split
 from skmimood.jobs.workers import is_local, run_alone, run_in_workers
 from skmimood.nifti import scan_ids
@@ -103,7 +110,7 @@ def score_scans(
     model, output = expand(model).absolute(), expand(output)
     refuse_inputs_within(output, [*paths, model])
     if not job.resume:
-        refuse_company(output)
+        refuse_other_jobs(output)
     detector = ScanDetector.load(model)
     if is_local(job.n_jobs):
         resolve_device(job.device)  # reports a missing device once, not for each scan
@@ -113,7 +120,7 @@ def score_scans(
     if job.overwrite and holds_results(output) and (failed := _try_out(detector, model, scans, job)):
         for outcome in failed:
             say(_status_line(outcome))
-        say(f"None of the {len(failed)} scans can be scored. Earlier results in {str(output)!r} are kept.")
+        say(f"No scan can be scored, so the earlier results in {str(output)!r} are kept.")
         return StatusTable(output, {}, failed)
     settings = {
         "model": fingerprint(model),
@@ -126,12 +133,13 @@ def score_scans(
         output, scans, settings, functools.partial(_report, detector, job), default_mask=default_mask,
         resume=job.resume, overwrite=job.overwrite, healed=job.healed,
     ) as table:  # fmt: skip
-        say(f"Scoring {len(scans)} scans.")
+        say(f"Scoring {counted(len(scans), 'scan')}.")
         if job.report and not can_report():
             say(MISSING)
         _score_all(detector, model, scans, table, job, say)
     n_failed = table.n_failed + len(table.refused)
-    say(f"{len(table) - table.n_failed} scans scored, {n_failed} failed. Results are in {str(output)!r}.")
+    n_scored = counted(len(table) - table.n_failed, "scan")
+    say(f"Results of {n_scored} are in {str(output)!r}; {n_failed} failed.")
     return table
 
 
@@ -146,7 +154,7 @@ def _scans(
         raise InputError(f"{output.name!r} holds only results, no scans. Pass the folder of the scans.")
     places = first_places(scans)
     if len(places) < len(scans):
-        say(f"{len(scans) - len(places)} of the files were named more than once; each is scored once.")
+        say(f"Passed over, as named more than once: {counted(len(scans) - len(places), 'file')}.")
     scans = [scans[place] for place in places]
     # A worker of another machine may have another working directory.
     return {scan: Path(str(source)).absolute() for scan, source in zip(scan_ids(scans), scans, strict=True)}
@@ -192,7 +200,7 @@ def _score_all(
                         noted.add(flag)
         waiting = busy
     if n_kept:
-        say(f"{n_kept} scans were finished before and are kept.")
+        say(f"Finished before and kept: {counted(n_kept, 'scan')}.")
 
 
 def _unfinished(
