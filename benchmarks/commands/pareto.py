@@ -21,6 +21,7 @@ from benchmarks.timing.stopwatch import Subject, interleave
 from skmimood import metrics
 from skmimood.runtime.device import resolve_device, resolve_precision
 
+# Older rows alone have "n_passes" and "order".
 COLUMNS = (
     "dataset", "preset", "seed", "method", "variant", "split", "n_restorations", "n_steps", "n_passes", "order",
     "key_value_cache", "precision", "is_default", "ap", "best_dice", "seconds_per_32", "device", "threads",

@@ -153,7 +153,7 @@ class VQVAE(nn.Module):
     def forward(self, images: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Quantized]:
         """Reconstruct images (n, 1, H, W); a ``generator`` means training and updates the codebook."""
         quantized = self.quantizer(self.encoder(images), generator)
-        return self._to_image(self.decoder(quantized.vectors)), quantized
+        return in_float32(self.to_image, self.decoder(quantized.vectors)), quantized
 
     def encode(self, images: Tensor) -> Tensor:
         """Return the tokens (n, h, w) of images (n, 1, H, W)."""
@@ -161,7 +161,4 @@ class VQVAE(nn.Module):
 
     def decode(self, tokens: Tensor) -> Tensor:
         """Return the images (n, 1, H, W) of tokens (n, h, w)."""
-        return self._to_image(self.decoder(self.quantizer.look_up(tokens)))
-
-    def _to_image(self, features: Tensor) -> Tensor:
-        return in_float32(self.to_image, features)
+        return in_float32(self.to_image, self.decoder(self.quantizer.look_up(tokens)))

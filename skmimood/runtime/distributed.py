@@ -112,8 +112,6 @@ def on_first(function: Callable[[], Value]) -> Value:
 
 def check_same(fingerprint: str) -> None:
     """Raise `InputError` unless all processes have the same ``fingerprint`` of data and parameters."""
-    if n_processes() == 1:
-        return
     fingerprints: list[Any] = [None] * n_processes()
     dist.all_gather_object(fingerprints, fingerprint)
     if len(set(fingerprints)) > 1:

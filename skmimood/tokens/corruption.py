@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
 
 from skmimood.exceptions import InputError
 from skmimood.validation.rules import Rule
-
-MaskGenerator = Callable[[int, tuple[int, int], np.random.Generator], np.ndarray]
-"""``generator(n, grid, rng) -> (n, h, w) bool``, True where a token is to be masked or replaced."""
-
-Corruption = Callable[[np.ndarray, int, np.random.Generator], np.ndarray]
-"""``corruption(tokens (n, h, w), n_codes, rng) -> (n, h, w)``, candidate replacements for every position."""
 
 _MIN_COVERAGE, _MAX_COVERAGE = 0.01, 0.7
 
@@ -77,8 +71,8 @@ def random_tokens(tokens: np.ndarray, n_codes: int, rng: np.random.Generator) ->
     return rng.integers(0, n_codes, tokens.shape)
 
 
-MASK_GENERATORS: dict[str, MaskGenerator] = {"brush": brush_masks, "maskgit_cosine": maskgit_cosine_masks}
-CORRUPTIONS: dict[str, Corruption] = {"random": random_tokens}
+MASK_GENERATORS = {"brush": brush_masks, "maskgit_cosine": maskgit_cosine_masks}
+CORRUPTIONS = {"random": random_tokens}
 _RETIRED = ("boxes", "constant", "foreign", "uniform_ratio")  # of 0.1.0, whose models still open
 
 
