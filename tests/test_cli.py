@@ -74,6 +74,7 @@ def test_the_presets_on_offer_are_those_that_exist():
         ["score", "x", "-m", "m", "-o", "y", "--resume", "--overwrite"],
         ["score", "x", "-m", "m", "-o", "y", "--pixel-threshold", "nan"],
         ["score", "x", "-m", "m", "-o", "y", "--mask-suffix", ""],
+        ["fit", "x", "-o", "y", "--groups", ""],
     ],
 )
 def test_wrong_usage_exits_with_2_and_says_why(arguments, capsys):

@@ -99,16 +99,14 @@ def _fill_fit(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--preset", choices=_PRESETS, default="tiny", help="size of the networks (default: tiny)"
     )
-    group = _add_choice(parser, "auto")
-    _add(
-        group, "--lesion-suffix", _ending, "SUFFIX",
-        "ending of lesion masks beside the scans; slices with lesions are dropped", dest="lesions",
-    )  # fmt: skip
-    _add(
-        group, "--groups", Path, "TABLE",
-        "table (columns subject, group) of scans that belong together: those of one group are never divided "
-        "between training and calibration (default: by subject, sub-XX in BIDS names)",
-    )  # fmt: skip
+    group = _add_choice(parser, "auto", "2G", "0.01", "auto")
+    text = "ending of lesion masks beside the scans; slices with lesions are dropped"
+    _add(group, "--lesion-suffix", _ending, "SUFFIX", text, dest="lesions")
+    text = (
+        "table (columns subject, group) of scans that belong together: those of one group are never divided between "
+        "training and calibration (default: by subject, sub-XX in BIDS names)"
+    )
+    _add(group, "--groups", _path, "TABLE", text)
     group = parser.add_argument_group("how they are seen")
     group.add_argument(
         "--plane", choices=_PLANES, default="axial", help="direction of the slices (default: axial)"
@@ -122,9 +120,7 @@ def _fill_fit(parser: argparse.ArgumentParser) -> None:
     _add_seed(group)
     group = _add_running(parser)
     _add_flag(group, "--overwrite", "replace a model, once a new one is trained")
-    _add_flag(
-        group, "--resume", "go on with an interrupted training; with --overwrite if it is to replace a model"
-    )
+    _add_flag(group, "--resume", "go on with an interrupted training; with --overwrite to replace a model")
     _add(parser, "--cache", _path, "DIR", "keep trained networks here for later equal fits")
 
 
@@ -132,22 +128,18 @@ def _fill_score(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("paths", nargs="+", metavar="PATH", help="folders, globs or files of scans")
     parser.add_argument("-m", "--model", type=_path, required=True, help="folder that fit has written")
     parser.add_argument("-o", "--output", type=_path, required=True, help="folder for the results")
-    _add_choice(parser, None)
+    _add_choice(parser, None, *["the model's"] * 3)
     group = parser.add_argument_group("thresholds")
     _add(group, "--pixel-threshold", _number, "X", "for the masks (default: the model's)")
     _add(group, "--scan-threshold", _number, "X", "for the verdicts (default: the model's)")
     group = _add_running(parser)
-    _add(
-        group, "--jobs", _count, "N",
-        "scans to score at the same time, each in a process of its own with its share of the CPU threads, or "
-        "with --threads of them (default: 1)", dest="n_jobs",
-    )  # fmt: skip
-    existing = group.add_mutually_exclusive_group()
-    _add_flag(
-        existing,
-        "--resume",
-        "keep the results of the same files and do the rest; such jobs may share a folder",
+    text = (
+        "scans to score at the same time, each in a process of its own with its share of the CPU threads, or with "
+        "--threads of them (default: 1)"
     )
+    _add(group, "--jobs", _count, "N", text, dest="n_jobs")
+    existing = group.add_mutually_exclusive_group()
+    _add_flag(existing, "--resume", "keep what is finished and do the rest; such jobs may share a folder")
     _add_flag(existing, "--overwrite", "replace earlier results, once a scan can be scored")
     _add_flag(parser, "--healed", "write <id>_healed.nii.gz too, the scan without what is abnormal")
     parser.add_argument("--no-report", dest="report", action="store_false", help="write no report.html")
@@ -166,33 +158,21 @@ def _fill_demo(parser: argparse.ArgumentParser) -> None:
     _add_flag(_add_running(parser), "--overwrite", "replace an earlier demo")
 
 
-def _add_choice(parser: argparse.ArgumentParser, mask: str | None) -> Any:
-    shown = mask or "the model's"
+def _add_choice(parser: argparse.ArgumentParser, mask: str | None, *shown: str) -> Any:
+    """Add the choice of files, with the default of the mask and what is said of the defaults."""
+    size, share, shown_mask = shown
     group = parser.add_argument_group("which scans")
-    _add(
-        group, "--modality", str, "SUFFIX", "take only files of a folder whose names end in this, such as T1"
-    )
-    _add(
-        group,
-        "--split",
-        str,
-        "NAME",
-        "only subjects of this split in the folder's splits.csv (columns subject, split)",
-    )
+    _add(group, "--modality", str, "SUFFIX", "only files of a folder whose names end in this, such as T1")
+    _add(group, "--split", str, "NAME", "only subjects of this split in splits.csv (columns subject, split)")
     _add(group, "--volume", _index, "N", "which volume of 4-D scans to take, counted from 0")
-    _add(
-        group, "--max-bytes", _n_bytes, "N",
-        "refuse scans of more bytes, such as 4G (fit: 2G by default; score: the model's)",
-    )  # fmt: skip
-    _add(
-        group, "--max-invalid", _share, "F",
-        "refuse scans with NaN in a larger share of the head (fit: 0.01 by default; score: the model's)",
-    )  # fmt: skip
-    _add(
-        group, "--mask-suffix", _ending, "SUFFIX",
-        "ending of the brain mask beside each scan, which strips the skull; auto finds head or bare brain from "
-        f"the intensities, none takes every voxel (default: {shown})", dest="mask", default=mask,
-    )  # fmt: skip
+    _add(group, "--max-bytes", _n_bytes, "N", f"refuse scans of more bytes, such as 4G (default: {size})")
+    text = f"refuse scans with NaN in a larger share of the head (default: {share})"
+    _add(group, "--max-invalid", _share, "F", text)
+    text = (
+        "ending of the brain mask beside each scan, which strips the skull; auto finds head or bare brain from the "
+        f"intensities, none takes every voxel (default: {shown_mask})"
+    )
+    _add(group, "--mask-suffix", _ending, "SUFFIX", text, dest="mask", default=mask)
     return group
 
 

@@ -35,7 +35,7 @@ def opened(
             if resume:
                 table = StatusTable.resume(output, settings, default_mask)
             else:
-                refuse_other_jobs(output)
+                refuse_others(output)
                 table = StatusTable(output, settings)
                 _make_room(output, scans, overwrite=overwrite, healed=healed)
             if not locks_of_others(hidden):
@@ -59,7 +59,7 @@ def opened(
                     report(table)
 
 
-def refuse_other_jobs(output: Path) -> None:
+def refuse_others(output: Path) -> None:
     """Raise `InputError` if a job is at work in a folder."""
     if locks := locks_of_others(output / HIDDEN):
         raise InputError(

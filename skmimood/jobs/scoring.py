@@ -20,14 +20,7 @@ from skmimood.jobs.one_scan import NamedScan, attempt, try_out
 from skmimood.jobs.outcomes import ScanOutcome, StatusTable
 from skmimood.jobs.outputs import is_within, printable, refuse_inputs_within
 from skmimood.jobs.report import MISSING, can_report, load_gallery, write_report
-from skmimood.jobs.results_folder import (
-    discard,
-    holds_results,
-    mark_of,
-    opened,
-    pictures_of,
-    refuse_other_jobs,
-)
+from skmimood.jobs.results_folder import discard, holds_results, mark_of, opened, pictures_of, refuse_others
 from skmimood.jobs.splits import select_split
 from skmimood.jobs.workers import is_local, run_alone, run_in_workers
 from skmimood.nifti import scan_ids
@@ -110,7 +103,7 @@ def score_scans(
     model, output = expand(model).absolute(), expand(output)
     refuse_inputs_within(output, [*paths, model])
     if not job.resume:
-        refuse_other_jobs(output)
+        refuse_others(output)
     detector = ScanDetector.load(model)
     if is_local(job.n_jobs):
         resolve_device(job.device)  # reports a missing device once, not for each scan

@@ -28,18 +28,9 @@ def begun(
 ) -> Iterator[None]:
     """Hold the folder of an unfinished training while it goes on; it is removed if nothing is raised.
 
-    Parameters
-    ----------
-    output : Path
-        The model to come; no other process may train it.
-    settings : mapping of str to JSON values
-        What the training depends on, None for a default; "scans" maps the id of each scan to a digest.
-    resume : bool
-        Go on with what lies there, if it was begun with the same settings.
-    overwrite : bool
-        Without ``resume``, replace what lies there; it comes back if this training ends before it has learned anything.
-    say : callable
-        Receives lines of text for the user.
+    ``settings`` are what the training depends on, None for a default; "scans" maps the id of each scan to a digest.
+    With ``resume`` it goes on with what lies there, if that was begun with the same settings. Without it, ``overwrite``
+    replaces what lies there, which comes back if this training ends before it has learned anything.
     """
     folder = folder_of(output)
     earlier = folder.with_name(f"{folder.name}.earlier")
