@@ -21,8 +21,8 @@ _PUBLIC = {
     "load_lgg": "public",
     "load_mslub": "public",
     "make_brain_phantom": "phantom",
-    "read_splits": "splits",
-    "split_scan_set": "splits",
+    "read_splits": "tables",
+    "split_scan_set": "tables",
     "write_phantom_dataset": "phantom_files",
 }
 

@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from skmimood.exceptions import InputError, listing
 from skmimood.nifti import EXTENSIONS, read_grid, walk_images
@@ -71,7 +72,9 @@ class ScanSet:
             )
         is_kept = [subject in wanted for subject in self.subjects]
         names = ("subjects", "scans", "masks", "brain_masks")
-        columns = {name: tuple(itertools.compress(getattr(self, name), is_kept)) for name in names}
+        columns: dict[str, Any] = {
+            name: tuple(itertools.compress(getattr(self, name), is_kept)) for name in names
+        }
         return dataclasses.replace(self, **columns)
 
     def check(self) -> None:
@@ -154,16 +157,9 @@ def pair(
             f"{origin.name} has no mask of {listing(map(repr, bare))}, but masks of the other scans. Get these "
             "masks, or keep scans without masks in another folder: a missing mask would pass for a healthy scan."
         )
-    return ScanSet(
-        name=origin.name,
-        modality=modality,
-        subjects=subjects,
-        scans=scans,
-        masks=masks,
-        brain_masks=tuple(brain_mask_of(*each) for each in found),
-        licence=origin.licence,
-        labels=None if labels is None else _check_labels(labels),
-    )
+    brain_masks = tuple(brain_mask_of(*each) for each in found)
+    labels = None if labels is None else _check_labels(labels)
+    return ScanSet(origin.name, modality, subjects, scans, masks, brain_masks, origin.licence, labels)
 
 
 def refuse_repeats(subjects: Sequence[str], scans: Sequence[Path]) -> None:

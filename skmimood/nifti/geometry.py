@@ -12,8 +12,6 @@ from nibabel.nifti1 import Nifti1Header
 from nibabel.nifti2 import Nifti2Header
 from nibabel.spatialimages import HeaderDataError, SpatialImage
 
-from skmimood.exceptions import ScanReadError
-
 _MM_PER_UNIT = {1: 1000.0, 2: 1.0, 3: 0.001}  # codes of metre, millimetre and micron; any other counts as mm
 _VOXEL_MM = (0.01, 100.0)
 _SHEAR_COSINE = 5e-3
@@ -24,6 +22,10 @@ _FORM_FIELDS = {
     "sform": ("sform_code", "srow_x", "srow_y", "srow_z"),
     "qform": ("qform_code", "quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z"),
 }
+
+
+class UnsoundError(ValueError):
+    """Why a file cannot be read, in a sentence about it; its reader adds the name and raises `ScanReadError`."""
 
 
 class Grid(NamedTuple):
@@ -55,14 +57,14 @@ class Geometry(NamedTuple):
 
 
 def read_geometry(
-    source: Nifti1Header | SpatialImage, name: str, shape: tuple[int, ...], axes: tuple[int, int, int]
+    source: Nifti1Header | SpatialImage, shape: tuple[int, ...], axes: tuple[int, int, int]
 ) -> Geometry:
     """Take the first sound affine of a header or image, first its sform, then its qform.
 
     An image's own affine replaces the first form of its header. Voxel sizes (``pixdim``) that are not positive numbers
     discredit the qform, which is made with them, but not the sform. They are used alone only where neither form is
     declared. The fresh header has `shape`; `axes` are the numbers of voxels along the three voxel axes. With no sound
-    affine, ScanReadError is raised.
+    affine, UnsoundError is raised.
     """
     header = source if isinstance(source, Nifti1Header) else _header_of(source)
     zooms = np.asarray(header["pixdim"][1 : min(int(header["dim"][0]), 3) + 1], dtype=float)
@@ -76,8 +78,8 @@ def read_geometry(
     affine = affines.get(chosen or "")
     if affine is None:
         if not zooms_are_sound:
-            raise ScanReadError(name, f"has impossible voxel sizes {sizes}. Repair pixdim in its header.")
-        raise ScanReadError(name, next(iter(faults.values())))
+            raise UnsoundError(f"has impossible voxel sizes {sizes}. Repair pixdim in its header.")
+        raise UnsoundError(next(iter(faults.values())))
     broken = [form for form, fault in faults.items() if fault]
     if zooms_are_sound:
         remarks = [f"the {form} is broken; the {chosen} is used" for form in broken]

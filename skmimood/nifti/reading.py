@@ -25,7 +25,7 @@ from nibabel.nifti2 import Nifti2Header
 from nibabel.spatialimages import HeaderDataError, SpatialImage
 
 from skmimood.exceptions import ScanReadError
-from skmimood.nifti.geometry import Geometry, Grid, read_geometry
+from skmimood.nifti.geometry import Geometry, Grid, UnsoundError, read_geometry
 from skmimood.nifti.names import conversion
 
 _HEADER_BYTES: dict[int, type[Nifti1Header]] = {348: Nifti1Header, 540: Nifti2Header}
@@ -73,7 +73,7 @@ def read_volume(
     """Read one volume of a NIfTI file or nibabel image; any fault becomes a `ScanReadError`."""
     with _explained(name):
         if isinstance(source, SpatialImage):
-            return _read_image(source, name, max_bytes, volume)
+            return _read_image(source, max_bytes, volume)
         return _read_file(os.path.expanduser(source), name, max_bytes, volume)
 
 
@@ -88,8 +88,8 @@ def read_grid(path: str | os.PathLike, *, name: str | None = None) -> Grid:
     path = os.path.expanduser(path)
     name = name or os.path.basename(path)
     with _explained(name), _opened(path, name) as (_, header, _):
-        extent = _check_extent(name, _dimensions(header), header.get_data_dtype(), sys.maxsize, 0)
-        geometry = read_geometry(header, name, extent.shape, extent.axes)
+        extent = _check_extent(_dimensions(header), header.get_data_dtype(), sys.maxsize, 0)
+        geometry = read_geometry(header, extent.shape, extent.axes)
         return Grid(extent.axes, geometry.affine_mm)
 
 
@@ -97,8 +97,6 @@ def read_grid(path: str | os.PathLike, *, name: str | None = None) -> Grid:
 def _explained(name: str) -> Iterator[None]:
     try:
         yield
-    except ScanReadError:
-        raise
     except _FAULTS as error:
         # `from None`: the cause's own message may hold the full path.
         raise ScanReadError(name, _explain(error)) from None
@@ -109,11 +107,11 @@ def _opened(path: str, name: str) -> Iterator[tuple[Any, Nifti1Header, bool]]:
     """Open a file as (unpacked stream, header, whether it is gzip)."""
     status = os.stat(path)
     if stat.S_ISDIR(status.st_mode):
-        raise ScanReadError(name, "is a folder. Pass a .nii or .nii.gz file.")
+        raise UnsoundError("is a folder. Pass a .nii or .nii.gz file.")
     if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
-        raise ScanReadError(name, "is not a regular file. Pass a .nii or .nii.gz file.")
+        raise UnsoundError("is not a regular file. Pass a .nii or .nii.gz file.")
     if status.st_size == 0:
-        raise ScanReadError(name, "is empty (0 bytes). Copy or export it again.")
+        raise UnsoundError("is empty (0 bytes). Copy or export it again.")
     with contextlib.ExitStack() as stack:
         raw = stack.enter_context(open(path, "rb"))
         zipped = raw.read(2) == b"\x1f\x8b"
@@ -132,20 +130,21 @@ def _read_file(path: str, name: str, max_bytes: int, volume: int | None) -> RawV
         if path.lower().endswith((".nii", ".gz")) and path.lower().endswith(".gz") != zipped:
             odd.append(f"the name does not match the content, which is {'' if zipped else 'not '}gzip")
         dtype = header.get_data_dtype()
-        extent = _check_extent(name, _dimensions(header), dtype, max_bytes, volume)
-        geometry = read_geometry(header, name, extent.shape, extent.axes)
+        extent = _check_extent(_dimensions(header), dtype, max_bytes, volume)
+        geometry = read_geometry(header, extent.shape, extent.axes)
         count = math.prod(extent.axes)
         # An offset of 0 means "right after the header".
         start, size = max(int(header["vox_offset"]), header.single_vox_offset), count * dtype.itemsize
         end = start + extent.n_volumes * size
         available = os.stat(path).st_size * (_DEFLATE_RATIO if zipped else 1)
         if available < end:
-            fault = f"is truncated: at most {available} of {end} bytes. Copy or download it again."
-            raise ScanReadError(name, fault)
+            raise UnsoundError(
+                f"is truncated: at most {available} of {end} bytes. Copy or download it again."
+            )
         stream.seek(start + extent.volume * size)
         voxels = _read_blocks(stream, count, dtype, header.get_slope_inter()).reshape(extent.axes, order="F")
         if zipped:
-            _drain(stream, end - stream.tell() + _GZIP_SLACK, name)
+            _drain(stream, end - stream.tell() + _GZIP_SLACK)
     return RawVolume(voxels, geometry, extent.shape, (*odd, *geometry.remarks))
 
 
@@ -158,52 +157,47 @@ def _parse_header(block: bytes, name: str) -> Nifti1Header:
     ]
     if not kinds:
         advice = conversion(name) or "Convert it to .nii or .nii.gz."
-        raise ScanReadError(name, f"is not NIfTI: no NIfTI header at its beginning. {advice}")
+        raise UnsoundError(f"is not NIfTI: no NIfTI header at its beginning. {advice}")
     kind, order = kinds[0]
     # Left to itself, nibabel takes an impossible number of dimensions for the other byte order.
     header = kind(block[: kind.sizeof_hdr], endianness=order, check=False)
     magic = header["magic"].item()
     if magic in (b"ni1", b"ni2"):
-        raise ScanReadError(name, "is one half of a .hdr/.img pair. Convert the pair to one .nii file.")
+        raise UnsoundError("is one half of a .hdr/.img pair. Convert the pair to one .nii file.")
     if magic != header.single_magic.rstrip(b"\x00"):
-        raise ScanReadError(name, "is not NIfTI (perhaps Analyze 7.5). Convert it to .nii or .nii.gz.")
+        raise UnsoundError("is not NIfTI (perhaps Analyze 7.5). Convert it to .nii or .nii.gz.")
     n_axes = int(header["dim"][0])
     if not 1 <= n_axes <= 7:
-        raise ScanReadError(name, f"has a damaged header: {n_axes} dimensions. Export it again.")
+        raise UnsoundError(f"has a damaged header: {n_axes} dimensions. Export it again.")
     offset = float(header["vox_offset"])
     if not (math.isfinite(offset) and 0 <= offset <= _MAX_OFFSET):
-        raise ScanReadError(name, f"has a damaged header: voxels start at byte {offset:g}. Export it again.")
+        raise UnsoundError(f"has a damaged header: voxels start at byte {offset:g}. Export it again.")
     sizes = header["pixdim"][1:4].copy()
     header.check_fix(logger=_QUIET, error_level=40)
     header["pixdim"][1:4] = sizes  # nibabel repairs them by guesses; `read_geometry` has to know
     return header
 
 
-def _check_extent(name: str, dims: list[int], dtype: np.dtype, max_bytes: int, volume: int | None) -> _Extent:
+def _check_extent(dims: list[int], dtype: np.dtype, max_bytes: int, volume: int | None) -> _Extent:
     shape = tuple(dims)
     if not dims or min(dims) < 1:
-        raise ScanReadError(name, f"has impossible dimensions {shape}. Export it again.")
+        raise UnsoundError(f"has impossible dimensions {shape}. Export it again.")
     while len(dims) > 3 and dims[-1] == 1:
         dims = dims[:-1]
     if not 2 <= len(dims) <= 4:
-        raise ScanReadError(name, f"has {len(dims)} dimensions {shape}. Pass a 2-D, 3-D or 4-D scan.")
+        raise UnsoundError(f"has {len(dims)} dimensions {shape}. Pass a 2-D, 3-D or 4-D scan.")
     if dtype.kind not in "iuf":
-        raise ScanReadError(
-            name, f"holds {_type_name(dtype)} values, not real numbers. Convert it to one channel."
-        )
+        raise UnsoundError(f"holds {_type_name(dtype)} values, not real numbers. Convert it to one channel.")
     n_volumes = dims[3] if len(dims) == 4 else 1
     if n_volumes > 1 and volume is None:
-        raise ScanReadError(
-            name, f"holds {n_volumes} volumes {shape}. Take one of them with volume=0, 1, ..."
-        )
+        raise UnsoundError(f"holds {n_volumes} volumes {shape}. Take one of them with volume=0, 1, ...")
     if volume is not None and not 0 <= volume < n_volumes:
-        raise ScanReadError(name, f"has no volume {volume}: it holds {n_volumes}. Choose volume= below that.")
+        raise UnsoundError(f"has no volume {volume}: it holds {n_volumes}. Choose volume= below that.")
     axes = (dims[0], dims[1], dims[2] if len(dims) > 2 else 1)
     # Whatever the file's type, the voxels are held as float32.
     needed = max(math.prod(dims) * dtype.itemsize, math.prod(axes) * 4)
     if needed > max_bytes:
-        raise ScanReadError(
-            name,
+        raise UnsoundError(
             f"needs {needed} bytes for shape {shape}; allowed are {max_bytes}. "
             "Raise max_bytes if the scan is genuine.",
         )
@@ -232,22 +226,20 @@ def _read_blocks(
     return voxels
 
 
-def _drain(stream: BinaryIO, allowed: int, name: str) -> None:
+def _drain(stream: BinaryIO, allowed: int) -> None:
     """Read on to the end, where gzip compares its checksum, unless more comes than was announced."""
     while block := stream.read(min(2**20, allowed + 1)):
         allowed -= len(block)
         if allowed < 0:
-            raise ScanReadError(
-                name, "unpacks to more data than its header announces. Do not trust this file."
-            )
+            raise UnsoundError("unpacks to more data than its header announces. Do not trust this file.")
 
 
-def _read_image(image: SpatialImage, name: str, max_bytes: int, volume: int | None) -> RawVolume:
+def _read_image(image: SpatialImage, max_bytes: int, volume: int | None) -> RawVolume:
     data = image.dataobj
     dtype = np.dtype(getattr(data, "dtype", image.get_data_dtype()))
-    extent = _check_extent(name, [int(n) for n in image.shape], dtype, max_bytes, volume)
+    extent = _check_extent([int(n) for n in image.shape], dtype, max_bytes, volume)
     n_axes = len(image.shape)
-    geometry = read_geometry(image, name, extent.shape, extent.axes)
+    geometry = read_geometry(image, extent.shape, extent.axes)
     with np.errstate(over="ignore", invalid="ignore"):
         # nibabel's proxies read only the part that is asked for.
         part = data[(..., extent.volume, *(0,) * (n_axes - 4))] if n_axes > 3 else data
@@ -258,6 +250,8 @@ def _read_image(image: SpatialImage, name: str, max_bytes: int, volume: int | No
 
 
 def _explain(error: BaseException) -> str:
+    if isinstance(error, UnsoundError):
+        return str(error)
     for kinds, text in _EXPLANATIONS.items():
         if isinstance(error, kinds):
             return text

@@ -66,14 +66,10 @@ class GridPlan:
     plane : {"axial", "coronal", "sagittal"}
     shape : tuple of int
         Shape (X, Y, Z) of the scan.
-    axes : tuple of int
-        Voxel axes of slices, rows and columns.
-    flips : tuple of bool
-        Whether slices, rows and columns run against their voxel axis.
-    step : tuple of float
-        Voxels per pixel along rows and columns.
-    origin : tuple of float
-        Position of pixel (0, 0) in voxels along rows and columns, after flipping.
+    axes, flips : tuple of int and of bool
+        Voxel axes of slices, rows and columns, and whether these run against them.
+    step, origin : tuple of float
+        Voxels per pixel along rows and columns, and the voxel of pixel (0, 0), after flipping.
     size : tuple of int
         Height and width of the network's slices in pixels.
     slice_thickness : float
@@ -124,7 +120,7 @@ class GridPlan:
             raise InputError(f"spacing and size must be positive; got {spacing!r} mm and {size!r} pixels.")
         axes, flips = _view_of(scan, plane)
         box = _bounding_box(scan, foreground, axes, flips)
-        steps, origins = [], []
+        lines = []
         for (first, last), axis, n_pixels in zip(box, axes[1:], size, strict=True):
             step = spacing / float(scan.spacing[axis])
             origin = (first + last) / 2 - step * (n_pixels - 1) / 2
@@ -132,11 +128,13 @@ class GridPlan:
                 abs(step - 1.0) < 1e-5
             ):  # equal grids: put pixels on voxels instead of blurring by half a voxel
                 step, origin = 1.0, float(np.floor(origin + 0.5))
-            steps.append(step)
-            origins.append(origin)
-        shape, (height, width) = scan.data.shape, map(int, size)
+            lines.append((step, origin))
+        (row_step, row_origin), (column_step, column_origin) = lines
+        steps, origins = (row_step, column_step), (row_origin, column_origin)
         thickness = float(scan.spacing[axes[0]])
-        return cls(plane, shape, axes, flips, tuple(steps), tuple(origins), (height, width), thickness)
+        return cls(
+            plane, scan.data.shape, axes, flips, steps, origins, (int(size[0]), int(size[1])), thickness
+        )
 
     @property
     def n_slices(self) -> int:
