@@ -159,12 +159,20 @@ def test_resume_refuses_results_of_other_thresholds(model, scans, tmp_path, caps
     out = tmp_path / "out"
     command = ("score", scans, "-m", model, "-o", out, "--no-report", "--quiet")
     run(*command)
-    assert_mistake(capsys, *command, "--resume", "--pixel-threshold", "0.5", says="other thresholds")
+    assert_mistake(
+        capsys,
+        *command,
+        "--resume",
+        "--pixel-threshold",
+        "0.5",
+        says="come from another pixel threshold. Score",
+    )
 
 
-def test_a_damaged_status_is_a_clear_error(model, scans, tmp_path, capsys):
+@pytest.mark.parametrize("rest", ["", ': [], "n_scans": 0, "settings": [1]}', ": {}}"])
+def test_a_damaged_status_is_a_clear_error(rest, model, scans, tmp_path, capsys):
     (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "status.json").write_text('{"format": "skmimood-status", "scans"')
+    (tmp_path / "out" / "status.json").write_text('{"format": "skmimood-status", "scans"' + rest)
     assert_mistake(
         capsys, "score", scans, "-m", model, "-o", tmp_path / "out", "--resume", says="cannot be resumed from"
     )
@@ -393,5 +401,5 @@ def test_masks_are_looked_for_as_the_command_line_says(model, scans, tmp_path, c
     assert not anomaly[brain == 0].any()
     assert anomaly[brain > 0].any()
     assert "masks named bet; found from the intensities in training" in (out / "report.html").read_text()
-    assert_mistake(capsys, *command[:-2], "--resume", says="another model, other thresholds, masks or")
+    assert_mistake(capsys, *command[:-2], "--resume", says="come from another mask. Score")
     assert run(*command[:-2], "--mask-suffix", "none", "-o", tmp_path / "other") == 0

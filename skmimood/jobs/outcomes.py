@@ -92,7 +92,7 @@ class StatusTable:
                 raise ValueError("another format")
             lines = map(ScanOutcome.from_json, content["scans"])
             # An id that leads to another folder is none of ours.
-            table = cls(folder, content["settings"], [line for line in lines if _is_name(line.id)])
+            table = cls(folder, dict(content["settings"]), [line for line in lines if _is_name(line.id)])
             table._n_scans = int(content["n_scans"])
             return table
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
@@ -111,9 +111,10 @@ class StatusTable:
         before, now = ({"mask": default_mask, **each.settings} for each in (earlier, table))
         for each in (before, now):
             each["mask"] = str(each["mask"]).removeprefix("_")  # "seg" and "_seg" name the same files
-        if (folder / "status.json").exists() and before != now:
+        changed = [name.replace("_", " ") for name in now | before if now.get(name) != before.get(name)]
+        if changed and (folder / "status.json").exists():
             raise InputError(
-                f"The results in {folder.name!r} come from another model, other thresholds, masks or another volume. "
+                f"The results in {folder.name!r} come from another {', '.join(changed)}. "
                 "Score into another folder, or use --overwrite to start anew."
             )
         table._outcomes, table._n_scans = earlier._outcomes, earlier._n_scans
