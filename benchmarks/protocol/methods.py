@@ -19,6 +19,7 @@ from skmimood import (
     baselines,
     make_mimood_pipeline,
 )
+from skmimood.estimators import ESTIMATORS, load_estimator
 from skmimood.pipeline import PRESETS
 
 _NETWORK = (
@@ -255,6 +256,25 @@ METHODS: dict[str, Method] = {
         [{"restorer__threshold": [3.0, 4.5, 6.0]}, *_maps("restorer__maps")],
     ),
 }  # fmt: skip
+
+_IN_ROWS_ABOVE = {"IntensityThreshold", "HealthyZScore", "DenoisingAutoencoder", "MaskedAutoencoderDetector"}
+
+
+def _as_it_comes(name: str) -> Callable[[Settings], BaseEstimator]:
+    def build(settings: Settings) -> BaseEstimator:
+        estimator = load_estimator(name)()
+        known = estimator.get_params()
+        return estimator.set_params(**{k: v for k, v in settings.common().items() if k in known})
+
+    return build
+
+
+# Other detectors of slices take part under their own name, with their defaults and nothing to choose.
+METHODS |= {
+    name: Method(name, _as_it_comes(name), {})
+    for name, module in ESTIMATORS.items()
+    if module.startswith("skmimood.detectors.") and name not in _IN_ROWS_ABOVE
+}
 
 
 def title(method: str) -> str:
