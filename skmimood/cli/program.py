@@ -51,11 +51,8 @@ def _run(arguments: Namespace) -> int:
 def _fit(arguments: Namespace) -> int:
     from skmimood.jobs.fitting import FitJob, fit_model
 
-    steps = (
-        {}
-        if arguments.max_iter is None
-        else {f"{step}__training__max_iter": arguments.max_iter for step in _STEPS}
-    )
+    n_steps = arguments.max_iter
+    steps = {f"{step}__training__max_iter": n_steps for step in _STEPS} if n_steps else {}
     job = _job(FitJob, arguments, parameters=steps)
     fit_model(arguments.paths, arguments.output, job, _speaker(arguments))
     return OK
