@@ -21,7 +21,6 @@ from benchmarks.report import speed as speed_report
 from benchmarks.timing import floor, groups, networks, stopwatch
 from benchmarks.timing.session import Plan, Session
 from benchmarks.timing.session import record as record_of
-from benchmarks.timing.stopwatch import Subject
 from skmimood.baselines import AutoregressiveRestorer
 from skmimood.exceptions import InputError
 from skmimood.networks.transformer import TokenTransformer
@@ -150,10 +149,12 @@ def test_subjects_run_in_turn_and_only_the_slow_go_without_warm_up(monkeypatch):
             order.append(name)
             now[0] += seconds
 
-        return Subject(name, run)
+        return run
 
     monkeypatch.setattr(stopwatch.time, "perf_counter", lambda: now[0])
-    found = stopwatch.interleave([subject("quick", 1.0), subject("slow", 5.0)], CPU, repeats=2, patience=4.0)
+    found = stopwatch.interleave(
+        {"quick": subject("quick", 1.0), "slow": subject("slow", 5.0)}, CPU, repeats=2, patience=4.0
+    )
     assert order == ["quick", "slow", "quick", "quick"]
     assert (found["quick"].runs, found["slow"].runs) == ([1.0, 1.0], [5.0])
 

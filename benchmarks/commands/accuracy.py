@@ -30,11 +30,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--methods", default="all", help="names separated by commas (default: all)")
     add("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    add(
-        "--again",
-        action="store_true",
-        help="score again what is finished; networks of the same code are kept",
-    )
+    again = "score again what is finished; networks of the same code are kept"
+    add("--again", action="store_true", help=again)
     add("--verbose", action="store_true", help="show progress bars of trainings")
 
 
@@ -97,12 +94,7 @@ class Runner:
         outcome = stages.evaluate(estimator, self.slices)
         self.tested(name, seed, estimator)
         test = self.slices.evaluated("test").images
-        named = {
-            "seed": seed,
-            "preset": self.preset,
-            "device": machine["device"],
-            "commit": machine["commit"],
-        }
+        named = {"seed": seed, "preset": self.preset, **{key: machine[key] for key in ("device", "commit")}}
         outcome.run.update(
             named, **ledger.trained(self.ledger, estimator), threads=machine["threads"], fit_seconds=seconds,
             n_training_slices=len(training),
@@ -154,7 +146,7 @@ def write_run(results: Path, data: str, name: str, outcome: Outcome) -> None:
 def write_summary(
     results: Path, data: str, seeds: Sequence[int], finished: Mapping[str, Sequence[Outcome]]
 ) -> None:
-    """Put intervals over all seeds, differences to ours, and the curves of the first seed into the records."""
+    """Put intervals over all seeds, differences to ours, and the curves of the first seed into the tables."""
     lines: list[dict[str, Any]] = []
     gaps: list[dict[str, Any]] = []
     points: list[dict[str, Any]] = []
@@ -171,9 +163,10 @@ def write_summary(
             if OURS in finished and name != OURS:
                 told_gap = {**told, "method": OURS, "minus": name}
                 gaps += _interval_lines(told_gap, resamples[OURS].intervals(minus=resamples[name]))
-            curve = precision_recall(outcomes[0].counts[slices, region])
-            for x, y in zip(*curve, strict=True) if (slices, region) == _DRAWN else ():
-                points.append({**told, "seed": seeds[0], "recall": float(x), "precision": float(y)})
+            if (slices, region) == _DRAWN:
+                curve = zip(*precision_recall(outcomes[0].counts[slices, region]), strict=True)
+                first = {**told, "seed": seeds[0]}
+                points += [{**first, "recall": float(x), "precision": float(y)} for x, y in curve]
     key = records.SUMMARY_KEY
     records.replace_rows(results / f"{data}_intervals.csv", lines, records.INTERVAL_COLUMNS, key)
     records.replace_rows(results / f"{data}_curves.csv", points, records.CURVE_COLUMNS, key)

@@ -39,18 +39,13 @@ def run(arguments: argparse.Namespace) -> None:
     records.commit()  # as it is now, kept
     others = list(_features_of_folders(root))
     cohorts = {"IXI T1, brains": "_brainmask", "IXI T1, with skull": "auto"}
-    rows = [
-        row
-        for name, mask in cohorts.items()
-        for row in _rows(name, list(_features_of_ixi(root / "ixi", mask)), others)
-    ]
-    contrasts = {name: list(_features_of_phantoms(name)) for name in ("t1", "t2")}
-    others = [
-        (f"phantom {name.upper()}", one) for name in contrasts for kind, one in contrasts[name] if not kind
-    ]
-    for name, features in contrasts.items():
-        own = f"phantom {name.upper()}"
-        rows += _rows(own, features, [other for other in others if other[0] != own])
+    rows: list[dict[str, Any]] = []
+    for name, mask in cohorts.items():
+        rows += _rows(name, list(_features_of_ixi(root / "ixi", mask)), others)
+    phantoms = {f"phantom {name.upper()}": list(_features_of_phantoms(name)) for name in ("t1", "t2")}
+    for own, features in phantoms.items():
+        others = [(name, one) for name in phantoms if name != own for kind, one in phantoms[name] if not kind]
+        rows += _rows(own, features, others)
     records.replace_rows(arguments.results / "domain.csv", rows, COLUMNS, key=("cohort", "n_fit", "kind"))
     print(render(arguments.results))
 
@@ -98,15 +93,8 @@ def _features_of_folders(root: Path) -> Iterator[tuple[str, ScanFeatures]]:
 
 def _features_of_phantoms(modality: str) -> Iterator[tuple[str, ScanFeatures]]:
     with tempfile.TemporaryDirectory() as folder:
-        made = write_phantom_dataset(
-            Path(folder) / "phantom",
-            n_healthy=40,
-            n_lesions=0,
-            size=64,
-            n_slices=24,
-            modality=modality,
-            random_state=0,
-        )
+        shape = {"n_healthy": 40, "n_lesions": 0, "size": 64, "n_slices": 24}
+        made = write_phantom_dataset(Path(folder) / "phantom", **shape, modality=modality, random_state=0)
         for number, path in enumerate(made.healthy):
             yield from _with_changes(nib.load(path), None, is_changed=number % _EVERY == 0)
 

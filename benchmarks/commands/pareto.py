@@ -17,7 +17,7 @@ from benchmarks.data.slices import SliceSet
 from benchmarks.protocol import ledger, stages
 from benchmarks.protocol.methods import METHODS, Settings
 from benchmarks.timing.plain_reading import plain_maps
-from benchmarks.timing.stopwatch import Subject, interleave
+from benchmarks.timing.stopwatch import interleave
 from skmimood import metrics
 from skmimood.runtime.device import resolve_device, resolve_precision
 
@@ -88,7 +88,7 @@ def measure(
     The accuracy is over all pixels of tumour slices of val, and also of test for the precisions.
     """
     images = slices.tumour("val").images[:_TIMED]
-    cases, subjects = [], []
+    cases, subjects = [], {}
     for name, original in pipelines.items():
         for variant in variants(name, original):
             # Networks in another precision are built anew, which a copy of its own keeps out of the time.
@@ -100,7 +100,7 @@ def measure(
                 _set(pipeline, variant)
                 plain_maps(pipeline, images) if variant.name == _PLAIN else pipeline.decision_function(images)
 
-            subjects.append(Subject(f"{name}: {variant.name}", run))
+            subjects[f"{name}: {variant.name}"] = run
     timings = interleave(subjects, device, repeats=repeats, patience=_PATIENCE)
     rows = []
     for name, variant, pipeline in cases:

@@ -26,25 +26,7 @@ def planted_slices(dataset: str, splits: Mapping[str, ScanSet], size: int) -> Sl
     Each held-out brain is cut into five slabs of axial slices, and each slab gets one kind of lesion. From subject
     to subject the kinds move on by one slab, so that every kind is in every subject and, over five subjects, at
     every height. Of a slab two slices are evaluated, that of the largest lesion area and that nearest to half of it,
-    and their untouched twins as slices without lesion.
-
-    Parameters
-    ----------
-    dataset : str
-        Its name.
-    splits : mapping of str to ScanSet
-        Healthy T1 scans of ``"train"``, ``"val"`` and ``"test"``, each with a brain mask.
-    size : int
-        Side of the slices in pixels.
-
-    Returns
-    -------
-    SliceSet
-
-    Raises
-    ------
-    InputError
-        If a scan has no brain mask.
+    and their untouched twins as slices without lesion. Each of the healthy T1 scans needs a brain mask.
     """
     for split in ("train", "val", "test"):
         scans = splits[split]
@@ -68,21 +50,10 @@ def planted_slices(dataset: str, splits: Mapping[str, ScanSet], size: int) -> Sl
 
 
 def plant(healthy: SliceSet, thickness: float, turn: int) -> SliceSet:
-    """Plant all kinds of lesions into one brain.
+    """Plant all kinds of lesions into one brain: all axial slices of a subject, upwards, ``thickness`` mm apart.
 
-    Parameters
-    ----------
-    healthy : SliceSet
-        All axial slices of one subject, upwards.
-    thickness : float
-        Distance between slices in mm.
-    turn : int
-        By how many slabs the kinds are moved on.
-
-    Returns
-    -------
-    SliceSet
-        Two slices with a lesion of each kind, each followed by its untouched twin.
+    The kinds are moved on by ``turn`` slabs. Returned are two slices with a lesion of each kind, and then their
+    untouched twins.
     """
     brain = Brain.of(healthy, thickness)
     filled = np.flatnonzero(healthy.head.mean((1, 2)) > MIN_EVALUATED_SHARE)
@@ -110,31 +81,15 @@ def _largest_and_half(areas: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class Brain:
-    """A skull-stripped T1 brain and what the lesions of the phantom need to know of it.
+    """A skull-stripped T1 brain of D slices, and what the lesions of the phantom need to know of it."""
 
-    Attributes
-    ----------
-    images : ndarray of shape (D, H, W), float32
-        In [0, 1], 0 outside.
-    shares : ndarray of shape (3, D, H, W), float32
-        Estimated shares of white matter, grey matter and fluid.
-    levels : dict
-        Mean intensity of "white", "grey" and "csf".
-    depth : ndarray of shape (D, H, W), float32
-        Depth in mm below the surface of the brain, 0 outside.
-    noise : float
-        Standard deviation of what a filter of 1 pixel removes in white matter.
-    spacing, thickness : float
-        Pixel size and distance between slices in mm.
-    """
-
-    images: np.ndarray
-    shares: np.ndarray
-    levels: dict[str, float]
-    depth: np.ndarray
-    noise: float
-    spacing: float
-    thickness: float
+    images: np.ndarray  # (D, H, W), float32 in [0, 1], 0 outside
+    shares: np.ndarray  # (3, D, H, W), float32: estimated shares of white matter, grey matter and fluid
+    levels: dict[str, float]  # mean intensity of "white", "grey" and "csf"
+    depth: np.ndarray  # (D, H, W), float32: mm below the surface of the brain, 0 outside
+    noise: float  # standard deviation of what a filter of 1 pixel removes in white matter
+    spacing: float  # pixel size in mm
+    thickness: float  # distance between slices in mm
 
     @classmethod
     def of(cls, slices: SliceSet, thickness: float) -> Brain:
@@ -149,16 +104,11 @@ class Brain:
         shares = gaussian_filter(shares, (0, 0, 0.7, 0.7)) * inside
         shares /= np.maximum(shares.sum(0), 1e-6)
         details = (images - gaussian_filter(images, (0, 1, 1)))[shares[0] > 0.99]
-        spacing = slices.spacing
-        return cls(
-            images=images,
-            shares=shares,
-            levels=dict(zip(("csf", "grey", "white"), map(float, centres), strict=True)),
-            depth=distance_transform_edt(inside, sampling=(thickness, spacing, spacing)).astype(np.float32),
-            noise=float(1.4826 * np.median(np.abs(details))) if details.size else 0.0,
-            spacing=spacing,
-            thickness=thickness,
-        )
+        noise = float(1.4826 * np.median(np.abs(details))) if details.size else 0.0
+        levels = dict(zip(("csf", "grey", "white"), map(float, centres), strict=True))
+        sampling = (thickness, slices.spacing, slices.spacing)
+        depth = distance_transform_edt(inside, sampling=sampling).astype(np.float32)
+        return cls(images, shares, levels, depth, noise, slices.spacing, thickness)
 
     def with_lesion(
         self, kind: str, slab: np.ndarray, rng: np.random.Generator
@@ -184,10 +134,8 @@ class Brain:
     def _displaced(self, slab: np.ndarray, frame: Frame, mass: Lesion) -> tuple[np.ndarray, np.ndarray]:
         """Return images (d, H, W) and tissue shares (3, d, H, W) pushed outwards by a mass."""
         push = displace(frame.points(), mass, self.depth[slab])
-        steps = np.array([self.thickness, -self.spacing, self.spacing]).reshape(
-            3, 1, 1, 1
-        )  # rows run backwards
-        voxels = np.indices(push.shape[1:]) + push[::-1] / steps
+        steps = np.array([self.thickness, -self.spacing, self.spacing])  # rows run backwards
+        voxels = np.indices(push.shape[1:]) + push[::-1] / steps[:, None, None, None]
         voxels[0] += slab[0]
         images = map_coordinates(self.images, voxels, order=3, mode="nearest", output=np.float32)
         shares = np.stack([map_coordinates(share, voxels, order=1, mode="nearest") for share in self.shares])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -27,37 +28,20 @@ _BITS = ("lesions", "head", "region")
 
 @dataclass(frozen=True, eq=False)
 class SliceSet:
-    """Slices of one data set on the networks' grid, with all that is known about them.
-
-    Attributes
-    ----------
-    dataset : str
-        Its name.
-    images : ndarray of shape (n, H, W), float32
-        In [0, 1], rounded to 1/255.
-    lesions, head, region : ndarray of shape (n, H, W), bool
-        Lesion mask; foreground; its part that is evaluated alone besides all pixels.
-    patients, splits, kinds : ndarray of shape (n,), str
-        Who the slice is of, ``"train"``, ``"val"`` or ``"test"``, and the kind of a planted lesion, else ``""``.
-    region_name : str
-        ``"interior"`` (deeper in the head than 13 mm) or ``"brain"``.
-    spacing : float
-        Pixel size in mm.
-    vanished : ndarray of shape (n,), bool
-        Whether the mask of the scan, on its own voxels, has a lesion in this slice that has no pixel in ``lesions``.
-        Such a slice is neither healthy nor counted as one with a lesion. By default none is.
-    """
+    """Slices of one data set on the networks' grid, with all that is known about them; n slices of H x W pixels."""
 
     dataset: str
-    images: np.ndarray
-    lesions: np.ndarray
-    head: np.ndarray
-    region: np.ndarray
-    patients: np.ndarray
-    splits: np.ndarray
-    kinds: np.ndarray
-    region_name: str
-    spacing: float
+    images: np.ndarray  # (n, H, W), float32 in [0, 1], rounded to 1/255
+    lesions: np.ndarray  # (n, H, W), bool
+    head: np.ndarray  # (n, H, W), bool: the foreground
+    region: np.ndarray  # (n, H, W), bool: its part that is evaluated alone besides all pixels
+    patients: np.ndarray  # (n,), str
+    splits: np.ndarray  # (n,): "train", "val" or "test"
+    kinds: np.ndarray  # (n,): the kind of a planted lesion, else ""
+    region_name: str  # "interior" (deeper in the head than 13 mm) or "brain"
+    spacing: float  # pixel size in mm
+    # (n,), bool, by default False: the scan's own mask has a lesion here that has no pixel in ``lesions``. Such a slice
+    # is neither healthy nor counted as one with a lesion.
     vanished: np.ndarray = None  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
@@ -69,9 +53,7 @@ class SliceSet:
 
     def __getitem__(self, chosen: Any) -> SliceSet:
         """Return the slices at an index array or a mask."""
-        arrays: dict[str, Any] = {
-            name: value[chosen] for name, value in vars(self).items() if isinstance(value, np.ndarray)
-        }
+        arrays: dict[str, Any] = {name: getattr(self, name)[chosen] for name in _array_names(self)}
         return replace(self, **arrays)
 
     @property
@@ -102,25 +84,14 @@ class SliceSet:
 
     def used(self, most: int) -> SliceSet:
         """Return the slices that are learned from or evaluated: all, or ``most`` evenly spread ones."""
-        is_train = self.splits == "train"
-        chosen = np.flatnonzero(np.where(is_train, _is_training(self), _is_evaluated(self)))
-        return self[
-            chosen if len(chosen) <= most else chosen[np.linspace(0, len(chosen) - 1, most).astype(int)]
-        ]
+        is_used = np.where(self.splits == "train", _is_training(self), _is_evaluated(self))
+        chosen = np.flatnonzero(is_used)
+        return self[chosen[np.linspace(0, len(chosen) - 1, min(most, len(chosen))).astype(int)]]
 
     def check(self) -> SliceSet:
-        """Return the set if the protocol can be run on it.
-
-        Raises
-        ------
-        InputError
-            If a patient is in two splits, there is nothing to learn from, or val or test have no lesion.
-        """
-        pairs = {
-            (str(patient), str(split)) for patient, split in zip(self.patients, self.splits, strict=True)
-        }
-        patients = [patient for patient, _ in sorted(pairs)]
-        twice = sorted({patient for patient in patients if patients.count(patient) > 1})
+        """Return the set; raise `InputError` where the protocol cannot be run on it."""
+        pairs = set(zip(map(str, self.patients), map(str, self.splits), strict=True))
+        twice = sorted(one for one, n in Counter(patient for patient, _ in pairs).items() if n > 1)
         if twice:
             raise InputError(
                 f"{self.dataset}: {len(twice)} patient(s) are in more than one split, {twice[0]} for one. Give each "
@@ -157,13 +128,7 @@ class SliceSet:
 
     @classmethod
     def load(cls, path: Path) -> SliceSet:
-        """Read what `save` wrote.
-
-        Raises
-        ------
-        InputError
-            If the file is something else.
-        """
+        """Read what `save` wrote; raise `InputError` if the file is something else."""
         try:
             with np.load(path, allow_pickle=False) as file:
                 arrays = dict(file)
@@ -175,8 +140,7 @@ class SliceSet:
             ) from None
         for name in _BITS:
             values[name] = np.unpackbits(values[name], count=int(np.prod(shape))).reshape(shape).astype(bool)
-        for name in ("dataset", "region_name", "spacing"):
-            values[name] = values[name].item()
+        values |= {name: values[name].item() for name in ("dataset", "region_name", "spacing")}
         return cls(**{**values, "images": values["images"].astype(np.float32) / 255})
 
 
@@ -219,13 +183,7 @@ class Prepared:
 
 
 def prepared(scans: ScanSet) -> Iterator[tuple[str, Prepared]]:
-    """Read scan after scan with its masks; yield subject and scan. Brain masks, where there are any, strip the skull.
-
-    Raises
-    ------
-    ScanReadError
-        If a file cannot be read.
-    """
+    """Read scan after scan with its masks; yield subject and scan. Brain masks strip the skull."""
     columns = (scans.subjects, scans.scans, scans.masks, scans.brain_masks)
     for subject, path, mask, brain in zip(*columns, strict=True):
         scan = read_scan(path)
@@ -246,22 +204,9 @@ def learn_spacing(training: ScanSet, size: int) -> float:
 
 
 def slices_of(dataset: str, splits: Mapping[str, ScanSet], size: int, *, is_brain: bool) -> SliceSet:
-    """Read scans and take all their axial slices that are learned from or evaluated.
+    """Read scans and take all their axial slices that are learned from or evaluated, of ``size`` pixels a side.
 
-    Parameters
-    ----------
-    dataset : str
-        Its name.
-    splits : mapping of str to ScanSet
-        The scans of ``"train"``, ``"val"`` and ``"test"``.
-    size : int
-        Side of the slices in pixels.
-    is_brain : bool
-        Whether the foreground is the brain alone; then it is the region, else the head's interior.
-
-    Returns
-    -------
-    SliceSet
+    ``is_brain`` says whether the foreground is the brain alone; then it is the region, else the head's interior.
     """
     check_splits(dataset, splits)
     spacing = learn_spacing(splits["train"], size)
@@ -292,19 +237,12 @@ def cut(
     head = plan.forward(one.foreground, order=0) > 0.5
     lesions = plan.forward(one.lesions.astype(np.float32)) > 0.5
     in_scan = np.broadcast_to(one.lesions.any(plan.axes[1:], keepdims=True), one.lesions.shape)
-    n = len(head)
+    vanished = np.any(plan.forward(in_scan, order=0), axis=(1, 2)) & ~np.any(lesions, axis=(1, 2))
+    patients, splits, kinds = (np.full(len(head), name) for name in (subject, split, ""))
+    region, region_name = (head, "brain") if is_brain else (interior(head, spacing), "interior")
+    images = rounded(plan.forward(one.intensities))
     return SliceSet(
-        dataset=dataset,
-        images=rounded(plan.forward(one.intensities)),
-        lesions=lesions,
-        head=head,
-        region=head if is_brain else interior(head, spacing),
-        patients=np.full(n, subject),
-        splits=np.full(n, split),
-        kinds=np.full(n, ""),
-        region_name="brain" if is_brain else "interior",
-        spacing=spacing,
-        vanished=np.any(plan.forward(in_scan, order=0), axis=(1, 2)) & ~np.any(lesions, axis=(1, 2)),
+        dataset, images, lesions, head, region, patients, splits, kinds, region_name, spacing, vanished
     )
 
 
@@ -317,6 +255,11 @@ def interior(head: np.ndarray, spacing: float) -> np.ndarray:
 
 def join(parts: Sequence[SliceSet]) -> SliceSet:
     """Put slice sets of one data set behind one another."""
-    names = [name for name, value in vars(parts[0]).items() if isinstance(value, np.ndarray)]
-    joined: dict[str, Any] = {name: np.concatenate([getattr(one, name) for one in parts]) for name in names}
+    joined: dict[str, Any] = {
+        name: np.concatenate([getattr(one, name) for one in parts]) for name in _array_names(parts[0])
+    }
     return replace(parts[0], **joined)
+
+
+def _array_names(slices: SliceSet) -> list[str]:
+    return [name for name, value in vars(slices).items() if isinstance(value, np.ndarray)]

@@ -27,7 +27,11 @@ from skmimood.datasets.scan_sets import ScanSet
 from skmimood.exceptions import InputError
 from skmimood.runtime.code_digest import code_digest
 
-DATA = ("phantom", "lgg", "ixi-synthetic", "brats", "mslub", "folder")
+_LOADERS: dict[str, Callable[..., ScanSet]] = {
+    "lgg": load_lgg, "ixi-synthetic": load_ixi, "brats": load_brats, "mslub": load_mslub,
+    "folder": load_image_mask_folder,
+}  # fmt: skip
+DATA = ("phantom", *_LOADERS)
 _FOLDERS = {"ixi-synthetic": "ixi"}  # of a folder that holds several data sets; the others' are their names
 _HCP = "*/T1w/{contrast}_acpc_dc_restore_brain.nii.gz"  # HCP Young Adult, structural preprocessed
 
@@ -42,36 +46,10 @@ def open_slices(
     cache: Path,
     file: Path | None = None,
 ) -> SliceSet:
-    """Return the slices of a data set, from ``file`` or the cache if they hold them, else from the scans.
+    """Return the slices of a data set, from ``file`` or the ``cache`` if they hold them, else from the scans.
 
-    Parameters
-    ----------
-    data : str
-        One of `DATA`.
-    size : int
-        Side of the slices in pixels; the phantom's are smaller.
-    root : str, optional
-        Folder of the data set with its ``splits.csv``, or one that holds such a folder as ``lgg/`` or ``ixi/``. By
-        default $SKMIMOOD_DATA, else ``../shared/data``.
-    healthy : str, optional
-        Folder of healthy scans to fit on, where the data set has no split "train".
-    modality : str, optional
-        Contrast, where a data set has several.
-    cache : Path
-        Folder that keeps the slices, those that other code has made apart.
-    file : Path, optional
-        Take the slices from this file if it exists, else write them to it. It stands for the scans on a machine
-        without them.
-
-    Returns
-    -------
-    SliceSet
-        Checked.
-
-    Raises
-    ------
-    InputError
-        If there are no such data, or they cannot be used.
+    ``size`` is the side in pixels; the phantom's are smaller. The other options are those of the command line. Raises
+    `InputError` if there are no such data, or they cannot be used.
     """
     if file is not None and file.exists():
         slices = SliceSet.load(file)
@@ -82,13 +60,10 @@ def open_slices(
                 "pixels of the preset. Pass another --slices."
             )
         return slices.check()
-    build: Callable[[], SliceSet] = phantom_slices
-    key = ""
-    if data != "phantom":
-        splits = scans_of(data, root, healthy, modality)
-        key, build = _key(splits, size), _reader(data, splits, size)
+    splits = {} if data == "phantom" else scans_of(data, root, healthy, modality)
+    key = _key(splits, size) if splits else ""
     kept = cache / "slices" / f"{data}{key}-{code_digest(__name__)}.npz"
-    slices = SliceSet.load(kept) if kept.exists() else build()
+    slices = SliceSet.load(kept) if kept.exists() else _read(data, splits, size)
     slices.check()
     for path in {kept, file or kept}:
         if not path.exists():
@@ -96,44 +71,31 @@ def open_slices(
     return slices
 
 
-def _reader(data: str, splits: Mapping[str, ScanSet], size: int) -> Callable[[], SliceSet]:
+def _read(data: str, splits: Mapping[str, ScanSet], size: int) -> SliceSet:
+    if data == "phantom":
+        return phantom_slices()
     if data == "ixi-synthetic":
-        return lambda: planted_slices(data, splits, size)
+        return planted_slices(data, splits, size)
     # The other public sets are skull-stripped, or have brain masks.
-    return lambda: slices_of(data, splits, size, is_brain=data not in ("lgg", "folder"))
+    return slices_of(data, splits, size, is_brain=data not in ("lgg", "folder"))
 
 
 def scans_of(
     data: str, root: str | None, healthy: str | None = None, modality: str | None = None
 ) -> dict[str, ScanSet]:
-    """Find the scans of ``"train"``, ``"val"`` and ``"test"``; no voxel is read.
-
-    Raises
-    ------
-    InputError
-        If there are no such scans, a subject is in two splits, or a mask is on another grid.
-    """
+    """Find the scans of ``"train"``, ``"val"`` and ``"test"``; no voxel is read."""
     folder = data_folder(data, root)
-    chosen = {} if modality is None else {"modality": modality}
-    loaders: dict[str, Callable[..., ScanSet]] = {
-        "lgg": load_lgg, "ixi-synthetic": load_ixi, "brats": load_brats, "mslub": load_mslub,
-        "folder": load_image_mask_folder,
-    }  # fmt: skip
-    scans = loaders[data](folder, **chosen)
+    scans = _LOADERS[data](folder, **({} if modality is None else {"modality": modality}))
     table = read_splits(folder / "splits.csv")
     splits = split_scan_set(scans, {name: table[name] for name in ("train", "val", "test") if name in table})
     if healthy is not None:
-        splits = {"train": healthy_scans(Path(healthy), scans.modality), **_without_train(splits, healthy)}
+        if "train" in splits:
+            raise InputError(
+                f"splits.csv has a split 'train' of {len(splits['train'])} scans, and healthy scans are given too: "
+                f"{healthy}. Rename that split, or leave out --healthy."
+            )
+        splits = {"train": healthy_scans(Path(healthy), scans.modality), **splits}
     check_splits(data, splits)
-    return splits
-
-
-def _without_train(splits: dict[str, ScanSet], healthy: str) -> dict[str, ScanSet]:
-    if "train" in splits:
-        raise InputError(
-            f"splits.csv has a split 'train' of {len(splits['train'])} scans, and healthy scans are given too: "
-            f"{healthy}. Rename that split, or leave out --healthy."
-        )
     return splits
 
 
@@ -197,18 +159,10 @@ def phantom_slices(size: int = 64, n_slices: int = 12, n_healthy: int = 36, n_pa
         for i, (images, lesions) in enumerate(zip(volumes, masks, strict=True)):
             head = np.stack([binary_fill_holes(one) for one in images > 0])
             kind = LESION_KINDS[i % len(LESION_KINDS)] if has_lesions else ""
-            parts.append(
-                SliceSet(
-                    dataset="phantom",
-                    images=rounded(images),
-                    lesions=lesions,
-                    head=head,
-                    region=head,
-                    patients=np.full(n_slices, f"{split}-{i:02d}"),
-                    splits=np.full(n_slices, split),
-                    kinds=np.where(lesions.any((1, 2)), kind, ""),
-                    region_name="brain",
-                    spacing=200 / size,
-                ).used(n_slices)
+            kinds = np.where(lesions.any((1, 2)), kind, "")
+            patients, splits = (np.full(n_slices, name) for name in (f"{split}-{i:02d}", split))
+            made = SliceSet(
+                "phantom", rounded(images), lesions, head, head, patients, splits, kinds, "brain", 200 / size
             )
+            parts.append(made.used(n_slices))
     return join(parts)

@@ -20,24 +20,14 @@ _CURVE_POINTS = 100
 
 @dataclass(frozen=True, eq=False)
 class PatientCounts:
-    """Scores of pixels counted in bins, patient by patient.
+    """Scores of pixels counted in bins, patient by patient; the bin of the highest scores first."""
 
-    Attributes
-    ----------
-    positives, negatives : ndarray of shape (n_patients, n_bins), int64
-        Lesion pixels and others in each bin, the bin of the highest scores first.
-    hits, called : ndarray of shape (n_patients,), int64
-        Lesion pixels above the threshold fixed on val, and all pixels above it.
-    alarms, tumour_free : ndarray of shape (n_patients,), int64
-        Tumour-free slices with a false alarm, and all tumour-free slices.
-    """
-
-    positives: np.ndarray
-    negatives: np.ndarray
-    hits: np.ndarray
-    called: np.ndarray
-    alarms: np.ndarray
-    tumour_free: np.ndarray
+    positives: np.ndarray  # (n_patients, n_bins), int64: lesion pixels
+    negatives: np.ndarray  # (n_patients, n_bins), int64: other pixels
+    hits: np.ndarray  # (n_patients,): lesion pixels above the threshold fixed on val
+    called: np.ndarray  # (n_patients,): all pixels above it
+    alarms: np.ndarray  # (n_patients,): tumour-free slices with a false alarm
+    tumour_free: np.ndarray  # (n_patients,): all tumour-free slices
 
 
 def count(
@@ -50,23 +40,11 @@ def count(
     alarms: np.ndarray | None = None,
     n_bins: int = _BINS,
 ) -> PatientCounts:
-    """Count the scores of slices, patients in sorted order.
+    """Count the scores of maps (n, H, W) with lesion masks as ``labels``, patients (n,) in sorted order.
 
-    Parameters
-    ----------
-    labels, scores : ndarray of shape (n, H, W)
-        Lesion masks and maps.
-    patients : ndarray of shape (n,)
-        Who each slice is of.
-    threshold : float
-        Fixed on val.
-    where : ndarray of shape (n, H, W), bool, optional
-        Pixels to count.
-    alarms : ndarray of shape (n,), bool, optional
-        Slices with a false alarm; only those without lesion count.
-    n_bins : int, default=4096
-        Largest number of bins. Their edges are quantiles of the scores of lesion pixels and of the others, so that
-        equal scores are in one bin and the curves are fine where lesions are; few distinct scores have a bin each.
+    ``where`` says which pixels count, and ``alarms`` (n,) which slices have a false alarm; only those without lesion
+    count. The edges of the at most ``n_bins`` bins are quantiles of the scores of lesion pixels and of the others, so
+    that equal scores are in one bin and the curves are fine where lesions are; few distinct scores have a bin each.
     """
     where = np.ones(labels.shape, bool) if where is None else where
     edges = _edges(scores[where & labels], scores[where & ~labels], n_bins)
@@ -115,12 +93,8 @@ def pixel_figures(positives: np.ndarray, negatives: np.ndarray) -> dict[str, np.
         ap = (np.diff(true / n_true, axis=-1, prepend=0) * precision).sum(-1)
         sensitivity, fall_out = (np.insert(part, 0, 0, axis=-1) for part in (true / n_true, false / n_false))
         auroc = (np.diff(fall_out, axis=-1) * (sensitivity[..., 1:] + sensitivity[..., :-1]) / 2).sum(-1)
-    undefined = n_true[..., 0] == 0
-    return {
-        "best_dice": np.where(undefined, np.nan, dice),
-        "ap": np.where(undefined, np.nan, ap),
-        "auroc": auroc,
-    }
+    dice, ap = (np.where(n_true[..., 0] == 0, np.nan, part) for part in (dice, ap))
+    return {"best_dice": dice, "ap": ap, "auroc": auroc}
 
 
 def _resampled(counts: PatientCounts, weights: np.ndarray) -> dict[str, np.ndarray]:
@@ -135,14 +109,9 @@ def _resampled(counts: PatientCounts, weights: np.ndarray) -> dict[str, np.ndarr
 
 @dataclass(frozen=True, eq=False)
 class Resamples:
-    """Figures of one method, means over its seeds.
+    """Figures of one method, means over its seeds: over all patients, and over patients drawn with replacement.
 
-    Attributes
-    ----------
-    means : dict of str to float
-        Over all patients.
-    draws : dict of str to ndarray of shape (n_resamples,)
-        Over patients drawn with replacement: the same ones for all methods with as many patients.
+    The draws (n_resamples,) are of the same patients for all methods with as many patients.
     """
 
     means: dict[str, float]
@@ -160,12 +129,9 @@ class Resamples:
         return cls(means, draws)
 
     def intervals(self, minus: Resamples | None = None) -> dict[str, tuple[float, float, float]]:
-        """Return mean, low and high end of the 95 % interval of each figure that is defined, or of differences.
+        """Return mean, low and high end of the 95 % interval of each figure that is defined.
 
-        Parameters
-        ----------
-        minus : Resamples, optional
-            Of another method on the same patients: differences to it, patient draw by patient draw.
+        With ``minus``, of another method on the same patients, they are of the differences, draw by draw.
         """
         bounds = {}
         for name, mean in self.means.items():

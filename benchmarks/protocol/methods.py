@@ -51,26 +51,12 @@ _MAE: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Settings:
-    """What all methods of one run have in common.
+    """What all methods of one run have in common."""
 
-    Attributes
-    ----------
-    preset : {"tiny", "small", "paper"}
-        Sizes of the networks and lengths of their training.
-    seed : int
-        ``random_state`` of every step.
-    device : str
-        Where the networks run.
-    cache : Path or None
-        Folder of trained networks and of checkpoints of unfinished ones; None keeps none.
-    verbose : bool
-        Show progress bars of trainings.
-    """
-
-    preset: str
-    seed: int
+    preset: str  # sizes of the networks and lengths of their training
+    seed: int  # `random_state` of every step
     device: str = "auto"
-    cache: Path | None = None
+    cache: Path | None = None  # keeps trained networks, and checkpoints of unfinished ones
     verbose: bool = False
 
     def common(self) -> dict[str, Any]:
@@ -85,9 +71,10 @@ class Settings:
             "verbose": self.verbose,
         }
 
-    def tokenizer(self) -> VQTokenizer:
-        """Return the tokenizer that all methods share."""
-        return VQTokenizer().set_params(**PRESETS[self.preset]["tokenizer"], **self.common())
+    def with_tokens(self, **steps: BaseEstimator) -> Pipeline:
+        """Put the tokenizer that all methods share before the steps of one."""
+        tokenizer = VQTokenizer().set_params(**PRESETS[self.preset]["tokenizer"], **self.common())
+        return Pipeline([("tokenizer", tokenizer), *steps.items()])
 
     def transformer(self, step: str) -> dict[str, Any]:
         """Return the size of the preset's transformer, and its training as ``"detector"`` or as ``"inpainter"``."""
@@ -98,88 +85,55 @@ class Settings:
         return {name: parameters[name] for name in _NETWORK} | self.common()
 
 
+Build = Callable[[Settings], BaseEstimator]
+Grid = Mapping[str, Sequence[Any]]
+
+
 @dataclass(frozen=True)
 class Method:
-    """One method.
+    """One method: its title in tables, how it is built, and the inference parameters that are chosen on val.
 
-    Attributes
-    ----------
-    title : str
-        What tables call it.
-    build : callable
-        From `Settings` to an unfitted estimator of slices (n, H, W), with ``decision_function`` to maps.
-    grid : mapping, or sequence of mappings
-        Inference parameters to choose from, as `protocol.select` takes them.
+    ``build`` returns an unfitted estimator of slices (n, H, W) with ``decision_function`` to maps; ``grid`` is what
+    `stages.select` takes.
     """
 
     title: str
-    build: Callable[[Settings], BaseEstimator]
-    grid: Mapping[str, Sequence[Any]] | Sequence[Mapping[str, Sequence[Any]]]
+    build: Build
+    grid: Grid | Sequence[Grid]
 
 
-def _intensity(settings: Settings) -> BaseEstimator:
-    return baselines.IntensityThreshold()
-
-
-def _plain_intensity(settings: Settings) -> BaseEstimator:
-    return baselines.IntensityThreshold(equalize="none")
-
-
-def _standardized(build: Callable[[Settings], BaseEstimator]) -> Callable[[Settings], BaseEstimator]:
+def _standardized(build: Build) -> Build:
     """Put the standardisation of our tokenizer before a detector of slices, so that it is no advantage of ours."""
     return lambda settings: Pipeline([("standardizer", SliceStandardizer()), ("detector", build(settings))])
-
-
-def _zscore(settings: Settings) -> BaseEstimator:
-    return baselines.HealthyZScore(n_templates=12, smoothing=2.0, random_state=settings.seed)
-
-
-def _tokenizer_residual(settings: Settings) -> BaseEstimator:
-    return Pipeline([("tokenizer", settings.tokenizer()), ("residual", baselines.TokenizerResidual())])
 
 
 def _denoising(settings: Settings) -> BaseEstimator:
     return baselines.DenoisingAutoencoder().set_params(**_DENOISING[settings.preset], **settings.common())
 
 
-def _mae(settings: Settings) -> BaseEstimator:
-    return baselines.MaskedAutoencoderDetector().set_params(**_MAE[settings.preset], **settings.common())
-
-
-def _autoregressive(weight: str) -> Callable[[Settings], BaseEstimator]:
+def _autoregressive(weight: str) -> Build:
     def build(settings: Settings) -> BaseEstimator:
-        network = settings.transformer("inpainter")
-        last = baselines.AutoregressiveRestorer().set_params(maps__residual_weight=weight, **network)
-        return Pipeline([("tokenizer", settings.tokenizer()), ("restorer", last)])
+        restorer = baselines.AutoregressiveRestorer()
+        restorer.set_params(maps__residual_weight=weight, **settings.transformer("inpainter"))
+        return settings.with_tokens(restorer=restorer)
 
     return build
 
 
-def _published(settings: Settings, detector: BaseEstimator) -> Pipeline:
-    """Return the paper's restoration (section 3.4) behind a detector, with R = 4 and T = 8, or 4 for small networks."""
-    n_steps = 8 if settings.preset == "paper" else 4
-    inpainter = MaskedTokenInpainter(
-        n_steps=n_steps, n_restorations=4, temperature=1.0, mask_generator="brush",
-        maps=ResidualMaps(
-            combination="similarity", residual="absolute", residual_weight="none", residual_reference="image"
-        ),
-    ).set_params(**settings.transformer("inpainter"))  # fmt: skip
-    return Pipeline([("tokenizer", settings.tokenizer()), ("detector", detector), ("inpainter", inpainter)])
+def _published(detector_class: Any, trained_as: str, **parameters: Any) -> Build:
+    """Put the paper's restoration (section 3.4) behind a detector, with R = 4 and T = 8, or 4 for small networks."""
 
+    def build(settings: Settings) -> BaseEstimator:
+        inpainter = MaskedTokenInpainter(
+            n_steps=8 if settings.preset == "paper" else 4, n_restorations=4, temperature=1.0, mask_generator="brush",
+            maps=ResidualMaps(
+                combination="similarity", residual="absolute", residual_weight="none", residual_reference="image"
+            ),
+        ).set_params(**settings.transformer("inpainter"))  # fmt: skip
+        detector = detector_class(**parameters).set_params(**settings.transformer(trained_as))
+        return settings.with_tokens(detector=detector, inpainter=inpainter)
 
-def _likelihood(settings: Settings) -> BaseEstimator:
-    detector = baselines.TokenLikelihoodDetector(mask_generator="brush")
-    return _published(settings, detector.set_params(**settings.transformer("inpainter")))
-
-
-def _critic(settings: Settings) -> BaseEstimator:
-    detector = baselines.TokenCritic(generator_mask_generator="brush")
-    return _published(settings, detector.set_params(**settings.transformer("inpainter")))
-
-
-def _mimood_paper(settings: Settings) -> BaseEstimator:
-    detector = AnomalousTokenDetector(corruption="random", mask_generator="brush")
-    return _published(settings, detector.set_params(**settings.transformer("detector")))
+    return build
 
 
 def _mimood(settings: Settings) -> BaseEstimator:
@@ -202,20 +156,24 @@ def _maps(last: str) -> list[Mapping[str, Sequence[Any]]]:
 METHODS: dict[str, Method] = {
     # The untrained ones cost nothing to score, so they get the finest grids.
     "intensity": Method(
-        "Intensity threshold", _intensity,
+        "Intensity threshold", lambda _: baselines.IntensityThreshold(),
         {
             "equalize": ["slice", "training"], "bright": [True, False], "erosion": [0, 2, 3, 4, 5, 7, 10],
             "smoothing": [0.0, 0.7, 1.0, 2.0],
         },
     ),
     "intensity-standardized": Method(
-        "Intensity threshold, our intensities", _standardized(_plain_intensity),
+        "Intensity threshold, our intensities", _standardized(lambda _: baselines.IntensityThreshold(equalize="none")),
         {
             "detector__bright": [True, False], "detector__erosion": [0, 2, 3, 4, 5, 7, 10],
             "detector__smoothing": [0.0, 0.7, 1.0, 2.0],
         },
     ),
-    "zscore": Method("Healthy z-score", _zscore, {"residual": _SIGNS, "erosion": [0, 2, 3, 4, 7]}),
+    "zscore": Method(
+        "Healthy z-score",
+        lambda settings: baselines.HealthyZScore(n_templates=12, smoothing=2.0, random_state=settings.seed),
+        {"residual": _SIGNS, "erosion": [0, 2, 3, 4, 7]},
+    ),
     "dae": Method(
         "Denoising autoencoder", _denoising,
         {"residual": _SIGNS, "erosion": [1, 2, 3, 4, 7], "median_filter": [3, 5]},
@@ -224,8 +182,15 @@ METHODS: dict[str, Method] = {
         "Denoising autoencoder, our intensities", _standardized(_denoising),
         {"detector__residual": _SIGNS, "detector__erosion": [1, 2, 3, 4, 7], "detector__median_filter": [3, 5]},
     ),
-    "mae": Method("Masked autoencoder", _mae, {"residual": _SIGNS}),
-    "tokenizer-residual": Method("Tokenizer alone", _tokenizer_residual, _maps("residual")),
+    "mae": Method(
+        "Masked autoencoder",
+        lambda settings: baselines.MaskedAutoencoderDetector().set_params(**_MAE[settings.preset], **settings.common()),
+        {"residual": _SIGNS},
+    ),
+    "tokenizer-residual": Method(
+        "Tokenizer alone", lambda settings: settings.with_tokens(residual=baselines.TokenizerResidual()),
+        _maps("residual"),
+    ),
     "mimood": Method(
         "skmimood", _mimood,
         [
@@ -235,21 +200,24 @@ METHODS: dict[str, Method] = {
     ),
     "mimood-default": Method("skmimood, nothing chosen on val", _mimood, {}),
     "mimood-paper": Method(
-        "MIM-OOD as published", _mimood_paper, [{"detector__threshold": [0.005, 0.02, 0.1]}, *_maps("inpainter__maps")]
+        "MIM-OOD as published",
+        _published(AnomalousTokenDetector, "detector", corruption="random", mask_generator="brush"),
+        [{"detector__threshold": [0.005, 0.02, 0.1]}, *_maps("inpainter__maps")],
     ),
     "ar": Method(
         "AR restoration", _autoregressive("none"),
         [{"restorer__threshold": [3.0, 4.5, 6.0]}, *_maps("restorer__maps")],
     ),
     "mvtm-likelihood": Method(
-        "MVTM likelihood", _likelihood,
+        "MVTM likelihood", _published(baselines.TokenLikelihoodDetector, "inpainter", mask_generator="brush"),
         [
             {"detector__visible": ["random", "complementary", "unmasked"], "detector__threshold": [3.0, 4.5, 6.0]},
             *_maps("inpainter__maps"),
         ],
     ),
     "token-critic": Method(
-        "MVTM + Token-Critic", _critic, [{"detector__threshold": [0.5, 0.7, 0.85]}, *_maps("inpainter__maps")]
+        "MVTM + Token-Critic", _published(baselines.TokenCritic, "inpainter", generator_mask_generator="brush"),
+        [{"detector__threshold": [0.5, 0.7, 0.85]}, *_maps("inpainter__maps")],
     ),
     "ar-masked": Method(
         "AR restoration, masked residual", _autoregressive("changed"),

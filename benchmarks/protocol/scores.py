@@ -67,19 +67,7 @@ def pixel_rows(
 ) -> list[Row]:
     """Compute the figures of maps (n, H, W) over pooled pixels, for all strata and both regions.
 
-    Parameters
-    ----------
-    maps : ndarray of shape (n, H, W)
-        Higher is more anomalous.
-    slices : SliceSet
-        The same slices.
-    thresholds : mapping of region to float, optional
-        Fixed on val; for Dice and false alarms.
-
-    Returns
-    -------
-    list of dict
-        With ``slices``, ``level``, ``region`` and the figures.
+    Dice and false alarms are at the ``thresholds`` of the regions, fixed on val, if these are given.
     """
     rows = []
     for name, region, part, part_maps, where in _parts(slices, maps):

@@ -28,21 +28,11 @@ _TIMED_SLICES, _WARM_UP_SLICES, _UNCACHED_SLICES = 32, 4, 1
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """What one method, trained with one seed, reached.
+    """What one method, trained with one seed, reached."""
 
-    Attributes
-    ----------
-    rows : list of dict
-        Lines of the result table, without the columns that name the run.
-    counts : dict of (slices, region) to PatientCounts
-        Scores of the test set, for intervals and curves.
-    run : dict
-        What else is told of the run: seconds of fit, parameters chosen.
-    """
-
-    rows: list[Row]
-    counts: dict[tuple[str, str], PatientCounts]
-    run: dict[str, Any] = field(default_factory=dict)
+    rows: list[Row]  # lines of the result table, without the columns that name the run
+    counts: dict[tuple[str, str], PatientCounts]  # scores of the test set, by slices and region
+    run: dict[str, Any] = field(default_factory=dict)  # seconds of fit, parameters chosen
 
     def save(self, path: Path) -> None:
         """Write the outcome as one file, at once."""
@@ -99,25 +89,11 @@ def select(
     *,
     max_slices: int = MAX_SELECTION_SLICES,
 ) -> tuple[dict[str, Any], list[Row]]:
-    """Choose inference parameters by the pixel AP on tumour slices of val, and set them.
+    """Choose inference parameters by the pixel AP on tumour slices of val, and set them; the first of equals.
 
-    Parameters
-    ----------
-    estimator : fitted estimator
-        Gets the best parameters set; the first of equals.
-    grid : mapping, or sequence of mappings
-        Candidates as `ParameterGrid` takes them; several mappings are chosen from one after the other.
-    tumour : SliceSet
-        Slices with lesions.
-    max_slices : int, default=33
-        Of more, this many evenly spread ones are scored.
-
-    Returns
-    -------
-    chosen : dict
-        The parameters.
-    trials : list of dict
-        ``parameters`` and ``ap`` of every candidate.
+    Candidates are as `ParameterGrid` takes them; several mappings are chosen from one after the other. Of more than
+    ``max_slices`` slices, this many evenly spread ones are scored. Returns the parameters, and of every candidate
+    ``parameters`` and ``ap``.
     """
     sample = tumour[np.linspace(0, len(tumour) - 1, min(len(tumour), max_slices)).astype(int)]
     chosen: dict[str, Any] = {}

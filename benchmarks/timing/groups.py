@@ -8,6 +8,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from typing import Any
 
 import nibabel as nib
@@ -22,7 +23,7 @@ from benchmarks.timing.floor import Machine, decoder_work, encoder_work, restora
 from benchmarks.timing.networks import MASKED_SHARE, set_restoration
 from benchmarks.timing.plain_reading import at_precision, plain_maps
 from benchmarks.timing.session import Record, Session, record
-from benchmarks.timing.stopwatch import Subject, Timing, clock, maps_of, measure, memory_kind, peak_resident
+from benchmarks.timing.stopwatch import Timing, clock, measure, memory_kind, peak_resident
 from skmimood import restoration_path
 from skmimood.runtime.device import resolve_device
 
@@ -49,22 +50,17 @@ def restorations(session: Session) -> Iterator[Record]:
     every, measured = networks.uncached_share(fitted.autoregressive, plan.positions)
     ours, exact = networks.without_background(fitted.mimood), at_precision(fitted.mimood, "float32")
     kept = networks.share_kept(images, ours["tokenizer"].downsampling)
-
-    def reference() -> None:
-        plain_maps(exact, images)
-
-    def uncached() -> float:
-        return networks.restore_uncached(fitted.autoregressive, images, every, measured, session.device)
-
-    timings = session.interleave([
-        maps_of("mimood_r4_t8", ours, images),
-        maps_of("mimood_whole_grid", fitted.mimood, images),
-        Subject("mimood_reference", reference),
-        maps_of("mimood_default", fitted.recipe, images),
-        Subject("ar_r4_uncached", uncached),
-        maps_of("ar_r4_cached", fitted.autoregressive, images),
-        maps_of("token_critic_r4", fitted.critic, images),
-    ])  # fmt: skip
+    timings = session.interleave({
+        "mimood_r4_t8": partial(ours.decision_function, images),
+        "mimood_whole_grid": partial(fitted.mimood.decision_function, images),
+        "mimood_reference": partial(plain_maps, exact, images),
+        "mimood_default": partial(fitted.recipe.decision_function, images),
+        "ar_r4_uncached": partial(
+            networks.restore_uncached, fitted.autoregressive, images, every, measured, session.device
+        ),
+        "ar_r4_cached": partial(fitted.autoregressive.decision_function, images),
+        "token_critic_r4": partial(fitted.critic.decision_function, images),
+    })  # fmt: skip
     recipe = fitted.recipe[-1]
     own: dict[str, Record] = {
         "mimood_r4_t8": {
@@ -108,9 +104,7 @@ def grid(session: Session) -> Iterator[Record]:
     def one() -> None:
         set_restoration(pipeline, N_STEPS[-1], N_RESTORATIONS[-1], session.share).decision_function(images)
 
-    timings = session.interleave([
-        Subject("grid_80_separate", separate), Subject("grid_80_path", path), Subject("grid_1", one),
-    ])  # fmt: skip
+    timings = session.interleave({"grid_80_separate": separate, "grid_80_path": path, "grid_1": one})
     set_restoration(pipeline, share=session.share)
     is_equal = separately.keys() == along_path.keys() and all(
         _are_same(maps, along_path[candidate]) for candidate, maps in separately.items()
@@ -147,12 +141,11 @@ def training(session: Session) -> Iterator[Record]:
         ("train_transformer_step", inpainter, fitted[:-1].transform(images),
          transformer_work(inpainter.config_, m, size)),
     ):  # fmt: skip
-        batch, timing = estimator.training.batch_size, Timing()
-
-        def run(estimator: Any = estimator, X: Any = X, timing: Timing = timing) -> None:
-            timing.runs = step_seconds(clone(estimator), X, session.plan.train_steps, session.device)
-
-        _, timing.peak_memory = measure(run, session.device)
+        batch = estimator.training.batch_size
+        seconds: list[float] = []
+        run = partial(step_seconds, clone(estimator), X, session.plan.train_steps, session.device, seconds)
+        _, memory = measure(run, session.device)
+        timing = Timing(seconds, memory)
         rate = 3 * forward.flops / timing.seconds  # forward, and twice as much backward
         yield record(
             name, timing, f"step of {batch} images", batch_size=batch, images_per_second=batch / timing.seconds,
@@ -164,8 +157,8 @@ class _EnoughError(Exception):
     """Ends a training that has been timed long enough."""
 
 
-def step_seconds(estimator: Any, X: Any, n_steps: int, device: torch.device) -> list[float]:
-    """Start a fit and return the seconds of its steps, of which the first is not counted; it is not brought to an end.
+def step_seconds(estimator: Any, X: Any, n_steps: int, device: torch.device, seconds: list[float]) -> None:
+    """Start a fit and note the seconds of its steps, of which the first is not counted; it is not brought to an end.
 
     Validations and copies of the weights, of which a training has twenty, are none of them.
     """
@@ -183,7 +176,7 @@ def step_seconds(estimator: Any, X: Any, n_steps: int, device: torch.device) -> 
         pass
     finally:
         hook.remove()
-    return [float(seconds) for seconds in np.diff(ticks)]
+    seconds += np.diff(ticks).tolist()
 
 
 def volume(session: Session) -> Iterator[Record]:
@@ -247,8 +240,8 @@ def growth(session: Session) -> Iterator[Record]:
                 pipeline = networks.build(session.preset, device, size=size, with_rivals=False).mimood
             n_steps, n_chains = (int(value) if series == name else n for name, n in (("T", 8), ("R", 4)))
             set_restoration(pipeline, n_steps, n_chains, share)
-            subject = maps_of(series, pipeline, networks.phantoms(n, size))
-            timing = session.interleave([subject], min(session.plan.repeats, 2))[series]
+            run = partial(pipeline.decision_function, networks.phantoms(n, size))
+            timing = session.interleave({series: run}, min(session.plan.repeats, 2))[series]
             floor = restoration_floor(pipeline, n, session.machine, share=share)
             set_restoration(pipeline)
             per = f"{n} images, {series} {value:g}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -13,7 +13,7 @@ import torch
 from benchmarks import records
 from benchmarks.timing import networks
 from benchmarks.timing.floor import Machine, measure_machine
-from benchmarks.timing.stopwatch import Subject, Timing, interleave, memory_kind
+from benchmarks.timing.stopwatch import Timing, interleave, memory_kind
 from skmimood.pipeline import PRESET_IMAGE_SIZE
 from skmimood.runtime.device import resolve_precision
 
@@ -22,30 +22,14 @@ Record = dict[str, Any]
 
 @dataclass(frozen=True)
 class Plan:
-    """How much is measured.
+    """How much is measured."""
 
-    Attributes
-    ----------
-    images, grid_images : int
-        Slices of the restorations, and of what takes many of them: grid and growth.
-    repeats : int
-        Runs that count, besides a warm-up.
-    patience : float
-        Seconds; see `interleave`.
-    positions : int
-        Of the uncached AR restoration that are measured.
-    train_steps : int
-        Steps of a training that are measured, besides a warm-up.
-    volume : tuple of int
-        Shape of the volume.
-    """
-
-    images: int = 32
-    grid_images: int = 8
-    repeats: int = 5
-    patience: float = 60.0
-    positions: int = 8
-    train_steps: int = 5
+    images: int = 32  # slices of the restorations
+    grid_images: int = 8  # slices of what takes many restorations: grid and growth
+    repeats: int = 5  # runs that count, besides a warm-up
+    patience: float = 60.0  # seconds beyond which something runs but once
+    positions: int = 8  # of the uncached AR restoration that are measured
+    train_steps: int = 5  # of a training, besides a warm-up
     volume: tuple[int, int, int] = (240, 240, 155)
 
 
@@ -74,7 +58,9 @@ class Session:
         """Return n slices."""
         return networks.phantoms(n, self.size)
 
-    def interleave(self, subjects: Sequence[Subject], repeats: int | None = None) -> dict[str, Timing]:
+    def interleave(
+        self, subjects: Mapping[str, Callable[[], Any]], repeats: int | None = None
+    ) -> dict[str, Timing]:
         """Time subjects as the plan says."""
         repeats = repeats or self.plan.repeats
         return interleave(subjects, self.device, repeats=repeats, patience=self.plan.patience)

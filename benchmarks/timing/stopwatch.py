@@ -6,33 +6,15 @@ import ctypes
 import re
 import resource
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
+from typing import Any
 
-import numpy as np
 import torch
-from sklearn.base import BaseEstimator
 
 _PROCESS = Path("/proc/self")
-
-
-@dataclass(frozen=True)
-class Subject:
-    """Something to be timed: ``run`` does it once, and returns the seconds of what it left out, if anything."""
-
-    name: str
-    run: Callable[[], float | None]
-
-
-def maps_of(name: str, estimator: BaseEstimator, images: np.ndarray) -> Subject:
-    """Return the maps that a fitted estimator makes of slices (n, H, W), as something to be timed."""
-
-    def run() -> None:
-        estimator.decision_function(images)
-
-    return Subject(name, run)
 
 
 @dataclass
@@ -49,19 +31,19 @@ class Timing:
 
 
 def interleave(
-    subjects: Sequence[Subject], device: torch.device, *, repeats: int, patience: float
+    subjects: Mapping[str, Callable[[], Any]], device: torch.device, *, repeats: int, patience: float
 ) -> dict[str, Timing]:
     """Run all subjects in turn, so that a machine that slows down slows all of them; return timings by name.
 
     Each runs ``repeats`` times after a warm-up, but only once if it takes more than ``patience`` seconds.
     """
-    timings = {subject.name: Timing() for subject in subjects}
+    timings = {name: Timing() for name in subjects}
     for number in range(repeats + 1):
-        for subject in subjects:
-            timing = timings[subject.name]
+        for name, run in subjects.items():
+            timing = timings[name]
             if number > 0 and timing.runs and timing.runs[0] > patience:
                 continue
-            seconds, memory = measure(subject.run, device)
+            seconds, memory = measure(run, device)
             if number == 1:
                 timing.runs.clear()  # the warm-up
             timing.runs.append(seconds)
@@ -69,16 +51,18 @@ def interleave(
     return timings
 
 
-def measure(run: Callable[[], float | None], device: torch.device) -> tuple[float, int | None]:
-    """Return seconds and peak memory in bytes of one run.
+def measure(run: Callable[[], Any], device: torch.device) -> tuple[float, int | None]:
+    """Return seconds and peak memory in bytes of one run; a number that it returns is the seconds of what it left out.
 
     On CUDA the memory is the peak of what is allocated, weights included. On a CPU it is the rise of the process'
     resident memory, and None where the system does not report it.
     """
     before = _reset_peak(device)
     start = clock(device)
-    left_out = run() or 0.0
-    seconds = clock(device) - start + left_out
+    returned = run()
+    seconds = clock(device) - start
+    if isinstance(returned, float):
+        seconds += returned
     if before is None:
         return seconds, None
     is_cuda = device.type == "cuda"
