@@ -124,8 +124,18 @@ def paint_lesion(
         value = _scrambled(image, mask, rng, grain=2.2 / frame.pixel)
     elif lesion.kind == "mass":
         value = rng.uniform(low, high) + 0.25 * (high - low) * uneven
-    else:
-        return _paint_ring(image, lesion, shares, levels, mask, brain, uneven, frame, rng)
+    else:  # a ring: a core of fluid, a solid rim, and oedema that spreads through white matter only
+        assert lesion.oedema is not None
+        # Oedema is bright on T2 and FLAIR, dark on T1.
+        brightens = levels["csf"] > high or levels["grey"] > levels["white"]
+        swollen = high + rng.uniform(0.12, 0.24) if brightens else low - rng.uniform(0.08, 0.16)
+        oedema = ((lesion.oedema >= 0) & brain & (shares[0] > 0.6)) | mask
+        image = _blend(image, swollen + 0.03 * uneven, lesion.oedema, oedema, frame, edge=4.0)
+        solid = 0.5 * (low + high) + rng.uniform(-0.05, 0.05) + 0.03 * uneven
+        image = _blend(image, solid, lesion.depth, mask, frame)
+        core_depth = lesion.depth - max(0.35 * lesion.radius, 1.2 * frame.pixel)
+        necrosis = levels["csf"] + (0.35 if levels["csf"] < low else -0.1) * abs(levels["csf"] - low)
+        return _blend(image, necrosis + 0.02 * uneven, core_depth, mask & (core_depth >= 0), frame), oedema
     return _blend(image, value, lesion.depth, mask, frame), mask
 
 
@@ -147,31 +157,3 @@ def _scrambled(image: np.ndarray, mask: np.ndarray, rng: np.random.Generator, *,
     grains /= grains.std()
     under = image[mask]
     return np.maximum(np.median(under) + np.clip(under.std(), 0.08, 0.12) * grains, 0.05)
-
-
-def _paint_ring(
-    image: np.ndarray,
-    lesion: Lesion,
-    shares: np.ndarray,
-    levels: Mapping[str, float],
-    mask: np.ndarray,
-    brain: np.ndarray,
-    uneven: np.ndarray,
-    frame: Frame,
-    rng: np.random.Generator,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Paint a core of fluid, a solid rim, and oedema that spreads through white matter only."""
-    low, high = sorted((levels["white"], levels["grey"]))
-    brightens = (
-        levels["csf"] > high or levels["grey"] > levels["white"]
-    )  # oedema: bright on T2 and FLAIR, dark on T1
-    swollen = high + rng.uniform(0.12, 0.24) if brightens else low - rng.uniform(0.08, 0.16)
-    assert lesion.oedema is not None
-    oedema = ((lesion.oedema >= 0) & brain & (shares[0] > 0.6)) | mask
-    image = _blend(image, swollen + 0.03 * uneven, lesion.oedema, oedema, frame, edge=4.0)
-    rim = max(0.35 * lesion.radius, 1.2 * frame.pixel)
-    solid = 0.5 * (low + high) + rng.uniform(-0.05, 0.05) + 0.03 * uneven
-    image = _blend(image, solid, lesion.depth, mask, frame)
-    core = mask & (lesion.depth >= rim)
-    necrosis = levels["csf"] + (0.35 if levels["csf"] < low else -0.1) * abs(levels["csf"] - low)
-    return _blend(image, necrosis + 0.02 * uneven, lesion.depth - rim, core, frame), oedema

@@ -155,7 +155,7 @@ def pair(
     if all_or_none and 0 < len(bare) < len(masks):
         raise InputError(
             f"{origin.name} has no mask of {listing(map(repr, bare))}, but masks of the other scans. Get these "
-            "masks, or keep scans without masks in another folder: a missing mask would pass for a healthy scan."
+            "masks, or keep scans without masks in another folder: a scan without a mask would count as healthy."
         )
     brain_masks = tuple(brain_mask_of(*each) for each in found)
     labels = None if labels is None else _check_labels(labels)

@@ -80,7 +80,7 @@ def average_precision(y_true: Any, y_score: Any, *, where: Any = None) -> float:
 def auroc(y_true: Any, y_score: Any, *, where: Any = None) -> float:
     """Compute the area under the receiver operating characteristic; parameters are those of `best_dice`.
 
-    Background that every method scores 0 inflates it: pass the brain as `where`, or say that all pixels count.
+    Background that every method scores 0 inflates it: pass the brain as `where`, or report that all pixels count.
 
     Returns
     -------

@@ -179,18 +179,13 @@ def _expand(entry: str | os.PathLike) -> list[Path]:
     path = expand(entry)
     if path.is_dir():
         return sorted(walk_images(path))
-    if os.path.lexists(path):  # a broken link is listed too: its reading then says what is wrong with it
+    if os.path.lexists(path):  # a broken link is listed too: reading it then raises an error
         return [path]
     if glob.has_magic(str(entry)):
-        matches = sorted(glob.glob(str(path), recursive=True))
-        return [file for match in matches for file in _expand_match(Path(match))]
+        matches = map(Path, sorted(glob.glob(str(path), recursive=True)))
+        wanted = (match for match in matches if match.is_dir() or _is_scan_name(match.name))
+        return [file for match in wanted for file in _expand(match)]
     raise InputError(f"No such file or folder: {os.fspath(entry)!r}. Check the path.")
-
-
-def _expand_match(path: Path) -> list[Path]:
-    if path.is_dir():
-        return sorted(walk_images(path))
-    return [path] if _is_scan_name(path.name) else []
 
 
 def walk_images(folder: Path) -> Iterator[Path]:

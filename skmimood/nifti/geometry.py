@@ -1,4 +1,4 @@
-"""Where the voxels of a scan lie: which of a header's affines can be believed, and what is odd about it."""
+"""Where the voxels of a scan lie: which of a header's affines is used, and what is odd about it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _MM_PER_UNIT = {1: 1000.0, 2: 1.0, 3: 0.001}  # codes of metre, millimetre and m
 _VOXEL_MM = (0.01, 100.0)
 _SHEAR_COSINE = 5e-3
 _DISAGREEMENT_VOXELS = 0.1
-THICK_RATIO = 3.0  # of the sides of voxels that are worth a remark
+THICK_RATIO = 3.0  # of the sides of voxels, from which on a remark is made
 _SAME_GRID_VOXELS = 0.1
 _FORM_FIELDS = {
     "sform": ("sform_code", "srow_x", "srow_y", "srow_z"),

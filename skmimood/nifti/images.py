@@ -86,7 +86,7 @@ def read_scan(
     source : str, path or nibabel image
         A NIfTI-1 or NIfTI-2 file, plain or gzip (its content decides, not its name), or any nibabel image.
     max_bytes : int
-        Largest amount of voxel data to accept, in bytes, judged from the header.
+        Largest amount of voxel data to accept, in bytes, computed from the header.
     volume : int, optional
         Which volume of a 4-D scan to take.
     max_invalid : float
@@ -170,7 +170,7 @@ def write_image(image: nib.Nifti1Image, path: str | os.PathLike, *, overwrite: b
     try:
         with open(temporary, "xb") as raw:
             if path.name.lower().endswith(".gz"):
-                # No name and no time in the gzip header: they would betray the path and make equal images differ.
+                # No name and no time in the gzip header: they would reveal the path and make equal images differ.
                 with gzip.GzipFile(filename="", mode="wb", fileobj=raw, compresslevel=4, mtime=0) as stream:
                     image.to_file_map({"image": nib.FileHolder(fileobj=stream)})
             else:

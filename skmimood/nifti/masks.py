@@ -1,4 +1,4 @@
-"""Which voxels a mask means, in whatever numbers it says so: 0 and 1, classes, probabilities, scaled integers."""
+"""Which voxels a mask marks, whether its values are 0 and 1, classes, probabilities or scaled integers."""
 
 from __future__ import annotations
 

@@ -142,7 +142,7 @@ def subject_in_name(name: str) -> str | None:
 
 
 def entities(stem: str) -> list[str]:
-    """Return the parts of a BIDS name that say what was scanned, without those that say what became of it.
+    """Return the parts of a BIDS name that identify the scan, without those of its processing.
 
     ``["sub-01", "space-MNI"]`` for ``"sub-01_space-MNI_desc-preproc_T1w"``.
     """

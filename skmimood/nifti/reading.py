@@ -187,7 +187,8 @@ def _check_extent(dims: list[int], dtype: np.dtype, max_bytes: int, volume: int 
     if not 2 <= len(dims) <= 4:
         raise UnsoundError(f"has {len(dims)} dimensions {shape}. Pass a 2-D, 3-D or 4-D scan.")
     if dtype.kind not in "iuf":
-        raise UnsoundError(f"holds {_type_name(dtype)} values, not real numbers. Convert it to one channel.")
+        kind = "RGB" if dtype.names else dtype.name
+        raise UnsoundError(f"holds {kind} values, not real numbers. Convert it to one channel.")
     n_volumes = dims[3] if len(dims) == 4 else 1
     if n_volumes > 1 and volume is None:
         raise UnsoundError(f"holds {n_volumes} volumes {shape}. Take one of them with volume=0, 1, ...")
@@ -202,10 +203,6 @@ def _check_extent(dims: list[int], dtype: np.dtype, max_bytes: int, volume: int 
             "Raise max_bytes if the scan is genuine.",
         )
     return _Extent(axes if n_volumes > 1 else shape, axes, n_volumes, volume or 0)
-
-
-def _type_name(dtype: np.dtype) -> str:
-    return "RGB" if dtype.names else dtype.name
 
 
 def _read_blocks(

@@ -1,4 +1,4 @@
-"""Which voxels of a volume, in any unit, are head or brain, told from the background around them.
+"""Which voxels of a volume, in any unit, are head or brain, as opposed to the background around them.
 
 Of slices that are already scaled to [0, 1], `skmimood.preprocessing.heads` tells the same by one fixed threshold.
 """
@@ -26,7 +26,7 @@ _AIR_SPREAD = 0.12  # of the contrast between air and head
 _AIR_CONTRAST = 0.02  # of that between padding and the rest
 _AIR_REACH = 0.35  # of the head's half thickness: a rind of skull or CSF is thinner than air
 _HEAD_RADIUS = 0.35  # of the half thickness of what is not padding
-_DARK_AIR = 0.3  # of the way from padding to body; brighter air is believed in a field of view alone
+_DARK_AIR = 0.3  # of the way from padding to body; brighter air is accepted in a field of view only
 _BOX_SHARE = 0.95  # of its bounding box, which a field of view with straight sides fills
 
 
@@ -35,7 +35,7 @@ def foreground_mask(data: np.ndarray) -> np.ndarray:
 
     The background is the commonest level at the border of the slightly smoothed volume, where faces, edges and corners
     of the frame have equal weights: a head that is cut by several faces does not outvote the air at the corners, and
-    clipped or rounded values do not outvote noise. Noise is told from tissue by half of Otsu's threshold of the
+    clipped or rounded values do not outvote noise. Noise and tissue are separated by half of Otsu's threshold of the
     deviations from that level; where noise would reach it, the volume is smoothed first. If the background is one
     value and the dark part holds hardly any other, or there are values on both sides of it (stripped and z-scored
     scans), all that differs from it is foreground. A background of one value may be padding with air inside. So the
@@ -84,8 +84,8 @@ def _body(
 ) -> tuple[np.ndarray, float]:
     """Part the body in a region (None: the whole frame) from its background.
 
-    `border` says how often each voxel counts where the background's value is sought, 0 but at the region's border;
-    `weights` (n,) are those of its voxels where the background's level is sought. Return the mask, and the contrast
+    `border` says how often each voxel counts for the background's value, 0 except at the region's border;
+    `weights` (n,) are those of its voxels for the background's level. Return the mask, and the contrast
     between background and the rest if the background is of one value, else 0.
     """
     nothing = np.zeros(data.shape, dtype=bool), 0.0
@@ -177,22 +177,17 @@ def _without_air(data: np.ndarray, mask: np.ndarray, padding_contrast: float) ->
     """Return the body inside the mask if there is air around it, else the mask."""
     if not mask.any():
         return mask
-    box = tuple(
-        slice(max(part.start - 1, 0), part.stop + 1) for part in ndimage.find_objects(mask.view(np.int8))[0]
-    )
-    body = _body_in_air(data[box], mask[box], padding_contrast, _is_field_of_view(mask, box))
+    sides = ndimage.find_objects(mask.view(np.int8))[0]
+    box = tuple(slice(max(side.start - 1, 0), side.stop + 1) for side in sides)
+    # What a scanner sees has straight sides, or reaches the frame; heads seldom do.
+    reaches_frame = any(np.take(mask, end, axis).any() for axis in range(3) for end in (0, -1))
+    is_field_of_view = reaches_frame or mask[sides].mean() >= _BOX_SHARE
+    body = _body_in_air(data[box], mask[box], padding_contrast, is_field_of_view)
     if body is None:
         return mask
     found = np.zeros_like(mask)
     found[box] = body
     return found
-
-
-def _is_field_of_view(mask: np.ndarray, box: tuple[slice, ...]) -> bool:
-    """Tell whether a region reaches the frame or has straight sides, as what a scanner sees and heads seldom have."""
-    reaches_frame = any(np.take(mask, end, axis).any() for axis in range(3) for end in (0, -1))
-    sides = ndimage.find_objects(mask[box].view(np.int8))[0]
-    return reaches_frame or mask[box][sides].mean() >= _BOX_SHARE
 
 
 def _body_in_air(

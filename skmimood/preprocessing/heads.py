@@ -14,7 +14,7 @@ _CENTRE, _SCALE = (
     0.4,
     0.1,
 )  # of standardised slices: more room above the median than below, for lesions and fat
-_DARKEST = 0.01  # of a standardised head, so that it can be told from the background
+_DARKEST = 0.01  # of a standardised head, so that it differs from the background
 _MARGIN = 1 / 16  # of the longer side: how far inside the head its interior begins
 _LEAST_INTERIOR = 50  # pixels; of a smaller interior, the whole head is measured
 _LEAST_CORE, _LEAST_CORE_SHARE = (
