@@ -26,7 +26,7 @@ def pipeline(**parameters):
     steps = Pipeline(
         small_steps(max_iter=6, warmup_iter=2, validation_fraction=0.3, precision="float32", **parameters)
     )
-    steps.set_params(**{f"{name}__batch_size": 7 for name in steps.named_steps})
+    steps.set_params(**{f"{name}__training__batch_size": 7 for name in steps.named_steps})
     return steps.set_params(
         tokenizer__codebook_decay=0.5, detector__corruption={"random": 1, "painted": 1},
         detector__skip_background=True, inpainter__skip_background=True,

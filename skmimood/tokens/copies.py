@@ -58,7 +58,7 @@ def tokenize_augmented(
         part = images[start : start + _BATCH], heads[start : start + _BATCH]
         return (tokens_of(*(_moved(*part, Streams.at(seed, copy * 2**32 + start), flip) if copy else part)),)
 
-    types = [np.min_scalar_type(-config["n_codes"])]
+    types = [_type_of_tokens(config["n_codes"])]
     return _of_copies(tokens_of_copy, len(images), 1 + n_augmentations, types, runtime)
 
 
@@ -85,6 +85,11 @@ def tokenize_painted(
         np.float16 if factor in _EXACT_IN_FLOAT16 else np.float32,
     ]
     return _of_copies(tokens_of_copy, len(images), n_copies, types, runtime)
+
+
+def _type_of_tokens(n_codes: int) -> np.dtype:
+    """Return the smallest type for tokens below ``n_codes`` and for their marks, down to ``-n_codes``."""
+    return np.min_scalar_type(-n_codes)
 
 
 def _of_copies(
