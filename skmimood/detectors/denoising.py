@@ -12,7 +12,6 @@ from scipy import ndimage
 from torch import Tensor
 
 from skmimood.detectors.image_network import BaseImageDetector
-from skmimood.maps.base import held_out_slices
 from skmimood.maps.residuals import RESIDUALS, residual_maps
 from skmimood.networks.batches import run_in_batches
 from skmimood.networks.unet import UNet
@@ -23,7 +22,6 @@ from skmimood.training.augmentation import vary_intensity
 from skmimood.training.loop import Runtime, train
 from skmimood.training.parameters import Training
 from skmimood.validation.estimator import ParameterGroup
-from skmimood.validation.images import check_images, healthy_samples
 from skmimood.validation.rules import COUNT, COUNT_OR_ZERO, ODD, POSITIVE, Rule, one_of
 
 _FOREGROUND = 0.01  # intensity above which the paper adds noise and counts errors
@@ -133,32 +131,12 @@ class DenoisingAutoencoder(BaseImageDetector):
         self.verbose = verbose
         self._set_old(old)
 
-    def fit(self, X: Any, y: Any = None, groups: Any = None) -> DenoisingAutoencoder:
-        """Learn to denoise healthy slices, and calibrate ``threshold_`` on the held-out ones.
-
-        Parameters
-        ----------
-        X : array-like of shape (n, H, W)
-            Slices in [0, 1].
-        y : array-like of shape (n, H, W) or (n,), optional
-            Lesion masks or labels; every sample whose mask is not empty is dropped.
-        groups : array-like of shape (n,), optional
-            Whose slice each is; see `VQTokenizer.fit`.
-
-        Returns
-        -------
-        DenoisingAutoencoder
-        """
-        self._check_parameters()
-        healthy, held_out = healthy_samples(check_images(X), y, groups, self._training.validation_fraction)
+    def _fit_images(self, healthy: np.ndarray, held_out: float) -> None:
         self._fit_network(
             train_denoiser, {"widths": [self.channels * 2**level for level in range(self.depth)]}, held_out,
             images=healthy, noise_std=self.noise_std, noise_resolution=self.noise_resolution, augment=self.augment,
             flip=self.flip,
         )  # fmt: skip
-        self.image_shape_ = healthy.shape[1:]
-        self._calibrate(held_out_slices(healthy, held_out))
-        return self
 
     def _detect_batch(self, images: Tensor) -> tuple[Tensor, Tensor]:
         network = self._network()
@@ -200,21 +178,7 @@ def train_denoiser(
     *, images: np.ndarray, config: dict[str, Any], noise_std: float, noise_resolution: int, augment: bool, flip: bool,
     recipe: Training, seed: int, runtime: Runtime,
 ) -> dict[str, dict[str, np.ndarray]]:  # fmt: skip
-    """Train a denoising U-Net; a pure function of everything but ``runtime``, cached by `DenoisingAutoencoder.fit`.
-
-    Parameters
-    ----------
-    images : ndarray of shape (n, H, W), float32
-        Healthy slices in [0, 1].
-    config : dict
-        Arguments of `UNet`.
-    noise_std, noise_resolution, augment, flip, recipe, seed, runtime
-        See `DenoisingAutoencoder` and `skmimood.training.loop`.
-
-    Returns
-    -------
-    dict with ``"state"`` and ``"history"``
-    """
+    """Train a denoising `UNet` on slices (n, H, W) in [0, 1]; return its ``"state"`` and ``"history"``."""
     pixels = torch.from_numpy(images)
 
     def loss(network: Any, indices: np.ndarray, streams: Streams, training: bool) -> Tensor:

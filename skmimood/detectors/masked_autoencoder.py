@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, cast
 
@@ -18,21 +17,18 @@ from skmimood.detectors.pseudo_abnormal import (
     train_residual_classifier,
     visible_patches,
 )
-from skmimood.exceptions import InputError, SkmimoodWarning
-from skmimood.maps.base import held_out_slices
+from skmimood.exceptions import InputError
 from skmimood.maps.residuals import RESIDUALS, filter_maps, residual_maps
 from skmimood.networks.batches import run_in_batches
 from skmimood.networks.mae import AutoencoderWithClassifier, MaskedAutoencoder, to_patches
 from skmimood.networks.weights import new_network
 from skmimood.preprocessing.heads import have_heads
 from skmimood.runtime.streams import Streams, uniform_draws
-from skmimood.training.loop import Runtime, split_validation, train
+from skmimood.training.loop import Runtime, train
 from skmimood.training.parameters import Training
 from skmimood.validation.estimator import ParameterGroup
-from skmimood.validation.images import check_images, has_lesion, healthy_samples
+from skmimood.validation.images import check_images
 from skmimood.validation.rules import COUNT, ODD, POSITIVE, RATE, Rule, one_of
-
-SELECTIONS = ("pseudo", "labelled")
 
 _MIN_PATCHES = 4
 
@@ -56,7 +52,9 @@ class MaskedAutoencoderDetector(BaseImageDetector):
     - boxes are drawn anew at each step, and a step of the classifier sees both versions of the same slices;
     - residuals are divided by their root mean square over the training slices before they enter the classifier;
     - the transformers have no class token, positions are fixed in both, and weights start from N(0, 0.02);
-    - the classifier's training knows neither decay of the learning rate over layers nor random erasing.
+    - the classifier's training knows neither decay of the learning rate over layers nor random erasing;
+    - the classifier's loss over held-out healthy slices and their pseudo-abnormal versions chooses its best weights,
+      where the authors choose by labelled abnormal slices, which would make it supervised.
 
     Without the pairs or the division, the classifier learnt nothing in a few hundred steps. Unless stated otherwise, a
     change of a parameter needs a refit; one of those of the classifier takes the autoencoder from the cache.
@@ -76,11 +74,6 @@ class MaskedAutoencoderDetector(BaseImageDetector):
         Sides in pixels, odd, of the filters of the maps; see `MaskedTokenInpainter`. No refit needed.
     fpr : float in (0, 1), default=0.01
         Share of held-out healthy pixels above ``threshold_``. Fit again to change it: training is cached.
-    selection : {"pseudo", "labelled"}, default="pseudo"
-        What chooses among the 20 checkpoints of the classifier. ``"pseudo"``: its loss over held-out healthy slices
-        and their pseudo-abnormal versions, without any abnormal slice. ``"labelled"``: the AUROC between held-out
-        healthy slices and the abnormal ones among the slices of `fit`, those whose ``y`` is not empty. This is what
-        the authors do; it makes the choice supervised, of which `fit` warns.
     augment : bool, default=True
         Train both networks on random resized crops of 70 to 100 % of the area, half of them mirrored along the last
         axis (paper: yes).
@@ -105,15 +98,13 @@ class MaskedAutoencoderDetector(BaseImageDetector):
 
     Attributes
     ----------
-    threshold_ : float
-        Map value above which `predict` calls a pixel anomalous: the 1 - ``fpr`` quantile over the
-        pixels of held-out healthy slices.
+    threshold_, calibrated_with_
+        See `BasePixelDetector`.
     image_shape_ : tuple of int
         Height and width seen in fit.
     history_ : dict of str to ndarray
         ``loss`` of each step, ``validation_loss`` at each ``validation_step`` of the autoencoder (mean squared error
-        of hidden pixels), and the same of the classifier under ``classifier_loss`` and so on (cross-entropy; its
-        validation loss is minus the AUROC where ``selection="labelled"``).
+        of hidden pixels), and the same of the classifier under ``classifier_loss`` and so on (cross-entropy).
     n_iter_ : int
         Training steps made for both networks.
     state_, config_, fitted_with_, seed_
@@ -138,7 +129,6 @@ class MaskedAutoencoderDetector(BaseImageDetector):
         "residual": one_of(RESIDUALS),
         "min_filter": ODD,
         "mean_filter": ODD,
-        "selection": one_of(SELECTIONS),
         "classifier_learning_rate": POSITIVE,
     }
 
@@ -152,7 +142,6 @@ class MaskedAutoencoderDetector(BaseImageDetector):
         min_filter: int = 3,
         mean_filter: int = 7,
         fpr: float = 0.01,
-        selection: str = "pseudo",
         augment: bool = True,
         depth: int = 6,
         width: int = 128,
@@ -178,7 +167,6 @@ class MaskedAutoencoderDetector(BaseImageDetector):
         self.min_filter = min_filter
         self.mean_filter = mean_filter
         self.fpr = fpr
-        self.selection = selection
         self.augment = augment
         self.depth = depth
         self.width = width
@@ -197,45 +185,18 @@ class MaskedAutoencoderDetector(BaseImageDetector):
         self.verbose = verbose
         self._set_old(old)
 
-    def fit(self, X: Any, y: Any = None, groups: Any = None) -> MaskedAutoencoderDetector:
-        """Train the autoencoder, then the classifier, on healthy slices; calibrate ``threshold_`` on held-out ones.
-
-        Parameters
-        ----------
-        X : array-like of shape (n, H, W)
-            Slices in [0, 1], H and W at least 8.
-        y : array-like of shape (n, H, W) or (n,), optional
-            Lesion masks or labels. Samples whose mask is not empty are dropped, or, with ``selection="labelled"``,
-            choose among the classifier's checkpoints; nothing is trained on them.
-        groups : array-like of shape (n,), optional
-            Whose slice each is; see `VQTokenizer.fit`.
-
-        Returns
-        -------
-        MaskedAutoencoderDetector
-
-        Raises
-        ------
-        InputError
-            If X is not a stack of finite images, no healthy sample is left, or ``selection="labelled"`` finds no
-            abnormal or no held-out healthy one.
-        """
-        self._check_parameters()
-        healthy, held_out = healthy_samples(check_images(X), y, groups, self._training.validation_fraction)
-        labelled = self._labelled(check_images(X), y, held_out)
+    def _fit_images(self, healthy: np.ndarray, held_out: float) -> None:
+        """Train the autoencoder, then the classifier of its residuals."""
         config = self._autoencoder_config(healthy.shape[1:])
         self._fit_network(train_autoencoder, config, held_out, images=healthy, augment=self.augment)
         history = self.history_
         self._fit_network(
             train_residual_classifier, config | {"drop_path": self.drop_path}, held_out, images=healthy,
-            labelled=labelled, autoencoder=self.state_, n_trials=self.n_trials, max_iter=self.classifier_max_iter,
+            autoencoder=self.state_, n_trials=self.n_trials, max_iter=self.classifier_max_iter,
             learning_rate=self.classifier_learning_rate, augment=self.augment,
         )  # fmt: skip
         self.n_iter_ += len(history["loss"])
         self.history_ = history | {f"classifier_{name}": array for name, array in self.history_.items()}
-        self.image_shape_ = healthy.shape[1:]
-        self._calibrate(held_out_slices(healthy, held_out))
-        return self
 
     def score_samples(self, X: Any) -> np.ndarray:
         """Return the classifier's probability that a slice is abnormal, the paper's score.
@@ -294,25 +255,6 @@ class MaskedAutoencoderDetector(BaseImageDetector):
         # A fit that was broken off between the two trainings leaves the autoencoder alone.
         return "drop_path" in getattr(self, "config_", {})
 
-    def _labelled(self, images: np.ndarray, y: Any, held_out: float) -> np.ndarray | None:
-        """Return the abnormal slices that choose among checkpoints, None where none are to."""
-        if self.selection == "pseudo":
-            return None
-        abnormal = has_lesion(y, images.shape)
-        n_abnormal, n_held_out = abnormal.sum(), len(split_validation((~abnormal).sum(), held_out)[1])
-        if not n_abnormal or not n_held_out:
-            raise InputError(
-                "selection='labelled' needs abnormal slices, marked in y, and held-out healthy ones; got "
-                f"{n_abnormal} and {n_held_out}. Pass masks, more slices or a larger validation_fraction, or use "
-                "selection='pseudo'."
-            )
-        warnings.warn(
-            f"selection='labelled' lets {n_abnormal} abnormal slices choose the classifier's weights: its scores are "
-            "not those of an unsupervised method.",
-            SkmimoodWarning, stacklevel=3,
-        )  # fmt: skip
-        return images[abnormal]
-
     def _autoencoder_config(self, image_shape: tuple[int, ...]) -> dict[str, Any]:
         """Return the arguments of the `MaskedAutoencoder` over images of this shape."""
         grid = [-(-side // self.patch_size) for side in image_shape]
@@ -346,21 +288,7 @@ def train_autoencoder(
     seed: int,
     runtime: Runtime,
 ) -> dict[str, dict[str, np.ndarray]]:
-    """Train a masked autoencoder; a pure function of everything but ``runtime``, cached.
-
-    Parameters
-    ----------
-    images : ndarray of shape (n, H, W), float32
-        Healthy slices in [0, 1].
-    config : dict
-        Arguments of `MaskedAutoencoder`.
-    augment, recipe, seed, runtime
-        See `MaskedAutoencoderDetector` and `skmimood.training.loop`.
-
-    Returns
-    -------
-    dict with ``"state"`` and ``"history"``
-    """
+    """Train a `MaskedAutoencoder` on slices (n, H, W) in [0, 1]; return its ``"state"`` and ``"history"``."""
 
     def loss(network: Any, indices: np.ndarray, streams: Streams, training: bool) -> Tensor:
         device = streams.torch.device

@@ -70,56 +70,30 @@ def visible_patches(autoencoder: MaskedAutoencoder, n_trials: int, seed: int) ->
 
 
 def train_residual_classifier(
-    *, images: np.ndarray, labelled: np.ndarray | None, autoencoder: dict[str, np.ndarray], n_trials: int,
+    *, images: np.ndarray, autoencoder: dict[str, np.ndarray], n_trials: int,
     max_iter: int, learning_rate: float, augment: bool, config: dict[str, Any], recipe: Training, seed: int,
     runtime: Runtime,
 ) -> dict[str, dict[str, np.ndarray]]:  # fmt: skip
-    """Train the classifier of a trained autoencoder's residuals; a pure function of all but ``runtime``, cached.
+    """Train the classifier of a trained autoencoder's residuals on healthy slices (n, H, W) in [0, 1].
 
-    Parameters
-    ----------
-    images : ndarray of shape (n, H, W), float32
-        Healthy slices in [0, 1].
-    labelled : ndarray of shape (m, H, W), float32, or None
-        Abnormal slices whose AUROC against the held-out healthy ones chooses the best weights; None leaves the
-        choice to the loss over the held-out healthy slices and their pseudo-abnormal versions.
-    autoencoder : dict of str to ndarray
-        Weights of the `MaskedAutoencoder`.
-    max_iter, learning_rate
-        Instead of those of ``recipe``.
-    config : dict
-        Arguments of `AutoencoderWithClassifier`.
-    n_trials, augment, recipe, seed, runtime
-        See `MaskedAutoencoderDetector` and `skmimood.training.loop`.
-
-    Returns
-    -------
-    dict with ``"state"``, of both networks, and ``"history"``, of the classifier
+    ``max_iter`` and ``learning_rate`` stand for those of ``recipe``. Returns the ``"state"`` of both networks and the
+    ``"history"`` of the classifier.
     """
     network = new_network(AutoencoderWithClassifier, config, Streams.at(seed, 2**41).torch)
     network.autoencoder.load_state_dict({k: torch.from_numpy(v) for k, v in autoencoder.items()})
     network.classifier.encoder.load_state_dict(network.autoencoder.encoder.state_dict())
-    training, held_out = split_validation(len(images), recipe.validation_fraction)
-    n_samples, fraction = len(images), recipe.validation_fraction
-    if labelled is not None:  # they validate; the held-out healthy slices are what they are compared with
-        images = np.concatenate([images[training], labelled, images[held_out]])
-        n_samples = len(training) + len(labelled)
-        fraction = len(labelled) / n_samples
+    training, _ = split_validation(len(images), recipe.validation_fraction)
     healed = _average_reconstructions(network.autoencoder, images, n_trials, seed, recipe, runtime)
     residuals = np.abs(images - healed)
     network.classifier.scale.fill_(float(np.square(residuals[training]).mean() ** 0.5) + _MIN_SCALE)
 
     def loss(classifier: Any, indices: np.ndarray, streams: Streams, training: bool) -> Tensor:
-        if labelled is not None and not training:
-            healthy = residuals[n_samples:]
-            return _auroc_loss(classifier, residuals[indices], healthy, recipe, streams.torch.device)
         return _pseudo_abnormal_loss(classifier, images[indices], healed[indices], streams, training, augment)
 
     recipe = clone(recipe).set_params(
         max_iter=max_iter, batch_size=math.ceil(recipe.batch_size / 2), learning_rate=learning_rate,
-        validation_fraction=fraction,
     )  # fmt: skip
-    trained = train(network.classifier, loss, n_samples, recipe, runtime, seed=seed)
+    trained = train(network.classifier, loss, len(images), recipe, runtime, seed=seed)
     return {"state": network_state(network), "history": trained["history"]}
 
 
@@ -152,15 +126,3 @@ def _pseudo_abnormal_loss(
     logits = classifier(residuals, streams.torch if training else None)
     target = torch.from_numpy(abnormal).to(logits.device)
     return F.cross_entropy(logits, target, label_smoothing=_LABEL_SMOOTHING)
-
-
-def _auroc_loss(
-    classifier: Any, abnormal: np.ndarray, healthy: np.ndarray, recipe: Training, device: torch.device
-) -> Tensor:
-    """Return minus the share of pairs of residuals in which the abnormal one scores higher; ties count half."""
-
-    def scores(residuals: np.ndarray) -> Tensor:
-        rows = torch.from_numpy(residuals).to(device)
-        return run_in_batches(classifier, rows, recipe.batch_size).diff()  # (n, 1)
-
-    return -(torch.sign(scores(abnormal) - scores(healthy).T) + 1).mean() / 2

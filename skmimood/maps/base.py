@@ -123,6 +123,6 @@ def held_out_slices(X: Any, share: float) -> Any:
     warnings.warn(
         f"threshold_ is calibrated on the {len(X)} training slices themselves, since none were held out, and "
         "will be too low. Pass more slices or raise validation_fraction.",
-        SkmimoodWarning, stacklevel=3,
+        SkmimoodWarning, stacklevel=4,
     )  # fmt: skip
     return X

@@ -10,18 +10,16 @@ import torch
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from skmimood.maps.base import held_out_slices
 from skmimood.maps.residuals import ResidualMaps
 from skmimood.networks.batches import run_in_batches
 from skmimood.networks.causal_transformer import CausalTransformer, CausalTransformers
 from skmimood.networks.weights import new_network
 from skmimood.runtime.streams import Streams, shared_seed
-from skmimood.tokens.base import BaseRestorer, check_grid, check_tokenized, detector_of
+from skmimood.tokens.base import BaseRestorer, check_grid, detector_of
 from skmimood.tokens.container import TokenizedScans
 from skmimood.tokens.sampling import sample
 from skmimood.training.loop import Runtime, pick_copies, train
 from skmimood.training.parameters import Training
-from skmimood.validation.images import healthy_samples
 from skmimood.validation.rules import BOOLEAN, Rule, is_count
 
 # Quarter turns of the grid before the raster scan, and whether it is transposed then. Each ordering
@@ -69,9 +67,8 @@ class AutoregressiveRestorer(BaseRestorer):
 
     Attributes
     ----------
-    threshold_ : float
-        Map value above which `predict` calls a pixel anomalous: the 1 - ``fpr`` quantile over the
-        pixels of held-out healthy slices.
+    threshold_, calibrated_with_
+        See `BasePixelDetector`.
     grid_ : tuple of int
         Height h and width w of the token grid.
     state_, config_, history_, n_iter_, seed_
@@ -82,13 +79,6 @@ class AutoregressiveRestorer(BaseRestorer):
     Naval Marimont & Tarroni, Anomaly detection through latent space restoration using VQ-VAEs, ISBI 2021. Naval
     Marimont et al., MIM-OOD, DGM4MICCAI 2023, section 4. Pinaya et al., Unsupervised brain imaging 3D anomaly
     detection and segmentation with transformers, 2022 (orderings, masked residual).
-
-    Examples
-    --------
-    >>> from sklearn.pipeline import Pipeline
-    >>> from skmimood import VQTokenizer
-    >>> from skmimood.baselines import AutoregressiveRestorer
-    >>> pipeline = Pipeline([("tokenizer", VQTokenizer()), ("restorer", AutoregressiveRestorer())])
     """
 
     _network_class = CausalTransformers
@@ -140,30 +130,6 @@ class AutoregressiveRestorer(BaseRestorer):
         self.verbose = verbose
         self._set_old(old)
 
-    def fit(self, X: TokenizedScans, y: Any = None, groups: Any = None) -> AutoregressiveRestorer:
-        """Learn from healthy tokens, and calibrate ``threshold_`` on the held-out ones.
-
-        Parameters
-        ----------
-        X : TokenizedScans of n slices
-        y : array-like of shape (n, H, W) or (n,), optional
-            Lesion masks or labels; every sample whose mask is not empty is dropped.
-        groups : array-like of shape (n,), optional
-            Whose slice each is; see `VQTokenizer.fit`.
-
-        Returns
-        -------
-        AutoregressiveRestorer
-        """
-        self._check_parameters()
-        healthy, held_out = healthy_samples(check_tokenized(X), y, groups, self._training.validation_fraction)
-        if self._recipe_of_maps.residual_weight == "anomaly":
-            detector_of(healthy)  # refuses what has not been scored, before the training
-        self._fit_orderings(healthy, held_out)
-        self.grid_ = healthy.tokens.shape[1:]
-        self._calibrate(held_out_slices(healthy, held_out))
-        return self
-
     def token_scores(self, X: TokenizedScans) -> np.ndarray:
         """Score every token of the slices as they are, unrestored.
 
@@ -182,8 +148,10 @@ class AutoregressiveRestorer(BaseRestorer):
         scores = run_in_batches(self._mean_surprisals, sequences, self._training.batch_size)
         return scores.unflatten(1, self.grid_).cpu().numpy()
 
-    def _fit_orderings(self, healthy: TokenizedScans, held_out: float) -> None:
+    def _fit_tokens(self, healthy: TokenizedScans, held_out: float) -> None:
         """Train a network for each ordering, cached one by one, and join what they learnt."""
+        if self._recipe_of_maps.residual_weight == "anomaly":
+            detector_of(healthy)  # refuses what has not been scored, before the training
         config = self._transformer_config(healthy, n_outputs=healthy.tokenizer.n_codes_)
         tokens = healthy.tokenizer.training_tokens(healthy)
         seed = shared_seed(self.random_state)
@@ -237,10 +205,6 @@ class AutoregressiveRestorer(BaseRestorer):
     def _inference_parameters(self, X: TokenizedScans) -> dict[str, Any]:
         names = ("threshold", "n_restorations", "temperature")
         return super()._inference_parameters(X) | {name: getattr(self, name) for name in names}
-
-    def _parameter_faults(self) -> Iterator[str]:
-        yield from super()._parameter_faults()
-        yield from self._heads_fault()
 
 
 def visiting_order(grid: tuple[int, int], ordering: int) -> np.ndarray:
@@ -324,23 +288,7 @@ def train_autoregressive(
     seed: int,
     runtime: Runtime,
 ) -> dict[str, dict[str, np.ndarray]]:
-    """Train on one ordering; a pure function of everything but ``runtime``, cached by `AutoregressiveRestorer.fit`.
-
-    Parameters
-    ----------
-    tokens : ndarray of int of shape (n, n_copies, h, w)
-        Healthy tokens of n slices and of their augmented copies.
-    ordering : int
-        See `visiting_order`.
-    config : dict
-        Arguments of `CausalTransformer`.
-    recipe, seed, runtime
-        See `AutoregressiveRestorer` and `skmimood.training.loop`.
-
-    Returns
-    -------
-    dict with ``"state"`` and ``"history"``
-    """
+    """Train on one ordering of ``tokens`` (n, n_copies, h, w); see `train_token_inpainter`."""
     order = visiting_order(tuple(config["grid"]), ordering)
 
     def loss(network: Any, indices: np.ndarray, streams: Streams, training: bool) -> Tensor:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from skmimood.exceptions import InputError
-from skmimood.maps.base import BasePixelDetector
+from skmimood.maps.base import BasePixelDetector, held_out_slices
 from skmimood.maps.residuals import ResidualMaps, clear_surface, filter_maps, residual_maps, upsample
 from skmimood.networks.batches import run_transformer
 from skmimood.networks.marks import in_order_of_length, unmark
@@ -25,7 +25,11 @@ from skmimood.tokens.sampling import of_distinct
 from skmimood.training.estimator import TrainedStep
 from skmimood.training.parameters import Training
 from skmimood.validation.estimator import ParameterGroup
+from skmimood.validation.images import healthy_samples
 from skmimood.validation.rules import COUNT, POSITIVE, Rule
+
+if TYPE_CHECKING:
+    from typing import Self  # of Python 3.11
 
 _IN_FLIGHT = 128  # restorations
 _CHUNK_BATCHES = 2  # of ``batch_size`` slices, the most that are taken at a time
@@ -61,20 +65,49 @@ def detector_of(X: Any) -> TokenDetector:
 
 
 class TokenStep(TrainedStep):
-    """Base of the steps that train a network on tokens."""
+    """Base of the steps that train a network on tokens; subclasses implement ``_fit_tokens``."""
+
+    grid_: tuple[int, int]
+
+    def fit(self, X: TokenizedScans, y: Any = None, groups: Any = None) -> Self:
+        """Learn from healthy tokens; a restorer also calibrates ``threshold_``, on the held-out ones.
+
+        Parameters
+        ----------
+        X : TokenizedScans of n slices
+            For `MaskedTokenInpainter` with a fitted detector.
+        y, groups
+            Lesions, and whose slice each is; see `VQTokenizer.fit`.
+
+        Returns
+        -------
+        self
+        """
+        self._check_parameters()
+        healthy, held_out = healthy_samples(check_tokenized(X), y, groups, self._training.validation_fraction)
+        self._fit_tokens(healthy, held_out)
+        self.grid_ = healthy.tokens.shape[1:]
+        self._finish(healthy, held_out)
+        return self
+
+    @abstractmethod
+    def _fit_tokens(self, healthy: TokenizedScans, held_out: float) -> None:
+        """Train on healthy tokens, of which the share ``held_out`` at the end validates."""
+
+    def _finish(self, healthy: TokenizedScans, held_out: float) -> None:
+        """Learn what takes the trained network."""
+
+    def _parameter_faults(self) -> Iterator[str]:
+        yield from super()._parameter_faults()
+        if getattr(self, "network", "transformer") == "transformer":
+            yield from self._heads_fault()
 
     def _transformer_config(self, X: TokenizedScans, *, n_outputs: int) -> dict[str, Any]:
         """Return the arguments of the `TokenTransformer` over the tokens of ``X``."""
-        n_codes = X.tokenizer.n_codes_
-        sizes = {
-            name: getattr(self, name) for name in ("depth", "width", "n_heads", "mlp_ratio", "drop_path")
-        }
-        return {
-            "n_inputs": n_codes + (n_outputs == n_codes),  # an in-painter has a [MASK] symbol
-            "n_outputs": n_outputs,
-            "grid": list(X.tokens.shape[1:]),
-            **sizes,
-        }
+        n_codes, sizes = X.tokenizer.n_codes_, ("depth", "width", "n_heads", "mlp_ratio", "drop_path")
+        n_inputs = n_codes + (n_outputs == n_codes)  # an in-painter has a [MASK] symbol
+        config = {"n_inputs": n_inputs, "n_outputs": n_outputs, "grid": list(X.tokens.shape[1:])}
+        return config | {name: getattr(self, name) for name in sizes}
 
 
 class BaseTokenDetector(TransformerMixin, TokenStep):
@@ -85,7 +118,6 @@ class BaseTokenDetector(TransformerMixin, TokenStep):
     """
 
     threshold: float
-    grid_: tuple[int, int]
 
     @property
     def leaves_out_background(self) -> bool:
@@ -143,7 +175,9 @@ class BaseRestorer(BasePixelDetector, TokenStep):
     maps: ResidualMaps | None
     n_restorations: int
     seed_: int
-    grid_: tuple[int, int]
+
+    def _finish(self, healthy: TokenizedScans, held_out: float) -> None:
+        self._calibrate(held_out_slices(healthy, held_out))
 
     @property
     @abstractmethod

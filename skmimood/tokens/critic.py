@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -14,14 +14,13 @@ from skmimood.networks.transformer import TokenTransformer
 from skmimood.networks.weights import load_network, new_network
 from skmimood.runtime.device import resolve_device
 from skmimood.runtime.streams import Streams, shared_seed, uniform_draws
-from skmimood.tokens.base import BaseTokenDetector, check_tokenized
+from skmimood.tokens.base import BaseTokenDetector
 from skmimood.tokens.container import TokenizedScans
 from skmimood.tokens.corruption import MASK_GENERATORS, draw_masks, law_of
 from skmimood.tokens.inpainter import train_token_inpainter
 from skmimood.tokens.sampling import sample
 from skmimood.training.loop import Runtime, pick_copies, train
 from skmimood.training.parameters import Training
-from skmimood.validation.images import healthy_samples
 from skmimood.validation.rules import PROBABILITY, Rule
 
 
@@ -106,23 +105,7 @@ class TokenCritic(BaseTokenDetector):
         self.verbose = verbose
         self._set_old(old)
 
-    def fit(self, X: TokenizedScans, y: Any = None, groups: Any = None) -> TokenCritic:
-        """Learn from healthy tokens and from samples of the in-painter, which is trained first.
-
-        Parameters
-        ----------
-        X : TokenizedScans of n slices
-        y : array-like of shape (n, H, W) or (n,), optional
-            Lesion masks or labels; every sample whose mask is not empty is dropped.
-        groups : array-like of shape (n,), optional
-            Whose slice each is; see `VQTokenizer.fit`.
-
-        Returns
-        -------
-        TokenCritic
-        """
-        self._check_parameters()
-        healthy, held_out = healthy_samples(check_tokenized(X), y, groups, self._training.validation_fraction)
+    def _fit_tokens(self, healthy: TokenizedScans, held_out: float) -> None:
         tokens, seed = healthy.tokenizer.training_tokens(healthy), shared_seed(self.random_state)
         generator_config = self._transformer_config(healthy, n_outputs=healthy.tokenizer.n_codes_)
         # The very call of MaskedTokenInpainter.fit, so that the cache trains for both but once.
@@ -135,16 +118,10 @@ class TokenCritic(BaseTokenDetector):
             generator_config=generator_config, generator_state=generator["state"],
             mask_generator=self.mask_generator,
         )  # fmt: skip
-        self.grid_ = healthy.tokens.shape[1:]
-        return self
 
     def decision_function(self, X: TokenizedScans) -> np.ndarray:
         """Return P(sampled) of every token, shape (n, h, w), float32 in [0, 1]."""
         return super().decision_function(X)
-
-    def _parameter_faults(self) -> Iterator[str]:
-        yield from super()._parameter_faults()
-        yield from self._heads_fault()
 
     def _score_tokens(self, tokens: Tensor) -> Tensor:
         return torch.sigmoid(self._network()(tokens)[..., 0].float())
@@ -154,23 +131,7 @@ def train_token_critic(
     *, tokens: np.ndarray, config: dict[str, Any], generator_config: dict[str, Any],
     generator_state: Mapping[str, np.ndarray], mask_generator: Any, recipe: Training, seed: int, runtime: Runtime,
 ) -> dict[str, dict[str, np.ndarray]]:  # fmt: skip
-    """Train a Token-Critic; a pure function of everything but ``runtime``, cached by `TokenCritic.fit`.
-
-    Parameters
-    ----------
-    tokens : ndarray of int of shape (n, n_copies, h, w)
-        Healthy tokens of n slices and of their augmented copies.
-    config, generator_config : dict
-        Arguments of `TokenTransformer` for the critic and for the in-painter.
-    generator_state : mapping of str to ndarray
-        Weights of the in-painter, which stay as they are.
-    mask_generator, recipe, seed, runtime
-        See `TokenCritic` and `skmimood.training.loop`.
-
-    Returns
-    -------
-    dict with ``"state"`` and ``"history"``
-    """
+    """Train a Token-Critic on ``tokens`` (n, n_copies, h, w) and a frozen in-painter; see `train_token_inpainter`."""
     mask_token, grid = generator_config["n_outputs"], tuple(config["grid"])
     device = resolve_device(runtime.device)
     generator = load_network(TokenTransformer, generator_config, generator_state).to(device)

@@ -16,7 +16,7 @@ from skmimood.networks.transformer import TokenTransformer
 from skmimood.networks.unet import TokenUNet
 from skmimood.networks.weights import new_network
 from skmimood.runtime.streams import Streams
-from skmimood.tokens.base import BaseTokenDetector, check_tokenized
+from skmimood.tokens.base import BaseTokenDetector
 from skmimood.tokens.container import TokenizedScans
 from skmimood.tokens.corruption import (
     CORRUPTIONS,
@@ -29,7 +29,6 @@ from skmimood.tokens.corruption import (
 from skmimood.training.loop import Runtime, pick_copies, train
 from skmimood.training.parameters import Training
 from skmimood.validation.estimator import ParameterGroup
-from skmimood.validation.images import healthy_samples
 from skmimood.validation.rules import COUNT, PROBABILITY, Rule, is_count, one_of
 
 NETWORKS = ("transformer", "unet")
@@ -144,23 +143,7 @@ class AnomalousTokenDetector(BaseTokenDetector):
         self.verbose = verbose
         self._set_old(old)
 
-    def fit(self, X: TokenizedScans, y: Any = None, groups: Any = None) -> AnomalousTokenDetector:
-        """Learn from healthy tokens.
-
-        Parameters
-        ----------
-        X : TokenizedScans of n slices
-        y : array-like of shape (n, H, W) or (n,), optional
-            Lesion masks or labels; every sample whose mask is not empty is dropped.
-        groups : array-like of shape (n,), optional
-            Whose slice each is; see `VQTokenizer.fit`.
-
-        Returns
-        -------
-        AnomalousTokenDetector
-        """
-        self._check_parameters()
-        healthy, held_out = healthy_samples(check_tokenized(X), y, groups, self._training.validation_fraction)
+    def _fit_tokens(self, healthy: TokenizedScans, held_out: float) -> None:
         share, _ = split_law(self.corruption, "painted")
         tokenizer, marked = healthy.tokenizer, self.skip_background and self.network == "transformer"
         self._fit_network(
@@ -169,8 +152,6 @@ class AnomalousTokenDetector(BaseTokenDetector):
             painted=tokenizer.painted_tokens(healthy, self.n_painted, marked=marked) if share else None,
             corruption=self.corruption, mask_generator=self.mask_generator,
         )  # fmt: skip
-        self.grid_ = healthy.tokens.shape[1:]
-        return self
 
     def decision_function(self, X: TokenizedScans) -> np.ndarray:
         """Return P(anomalous) of every token, shape (n, h, w), float32 in [0, 1]."""
@@ -198,9 +179,7 @@ class AnomalousTokenDetector(BaseTokenDetector):
 
     def _parameter_faults(self) -> Iterator[str]:
         yield from super()._parameter_faults()
-        if self.network == "transformer":
-            yield from self._heads_fault()
-        elif is_count(self.depth) and self.depth > _MAX_LEVELS:
+        if self.network == "unet" and is_count(self.depth) and self.depth > _MAX_LEVELS:
             yield f"depth must be an integer from 1 to {_MAX_LEVELS}; got {self.depth!r}"
 
     def _score_tokens(self, tokens: Tensor) -> Tensor:
@@ -221,24 +200,9 @@ def train_token_detector(
     *, tokens: np.ndarray, painted: tuple[np.ndarray, np.ndarray] | None, codes: np.ndarray, config: dict[str, Any],
     corruption: Any, mask_generator: Any, recipe: Training, seed: int, runtime: Runtime,
 ) -> dict[str, dict[str, np.ndarray]]:  # fmt: skip
-    """Train an ATD; a pure function of everything but ``runtime``, cached by `AnomalousTokenDetector.fit`.
+    """Train an ATD on ``tokens`` (n, n_copies, h, w) and on ``painted`` tokens and shares; see `train_token_inpainter`.
 
-    Parameters
-    ----------
-    tokens : ndarray of int of shape (n, n_copies, h, w)
-        Healthy tokens of n slices and of their augmented copies, marked if the background is left out.
-    painted : (tokens, shares) or None
-        See `VQTokenizer.painted_tokens`; None unless ``corruption`` has a part of them.
-    codes : ndarray of shape (K, D), float32
-        The codebook.
-    config : dict
-        Arguments of `TokenUNet` if there are ``"widths"`` among them, else of `TokenTransformer`.
-    corruption, mask_generator, recipe, seed, runtime
-        See `AnomalousTokenDetector` and `skmimood.training.loop`.
-
-    Returns
-    -------
-    dict with ``"state"`` and ``"history"``
+    ``config`` is that of a `TokenUNet` if there are ``"widths"`` in it, else of a `TokenTransformer`.
     """
     n_codes, grid = config["n_inputs"], tuple(config["grid"])
 

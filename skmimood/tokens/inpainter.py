@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -11,7 +11,6 @@ import torch.nn.functional as F
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from skmimood.maps.base import held_out_slices
 from skmimood.maps.residuals import ResidualMaps
 from skmimood.networks.batches import run_transformer
 from skmimood.networks.marks import in_order_of_length, longest, masks_on_head, unmark
@@ -20,14 +19,13 @@ from skmimood.networks.weights import new_network
 from skmimood.preprocessing.heads import have_heads
 from skmimood.runtime.streams import Streams
 from skmimood.tokens.background import mark_background
-from skmimood.tokens.base import BaseRestorer, check_tokenized, detector_of
+from skmimood.tokens.base import BaseRestorer, detector_of
 from skmimood.tokens.container import TokenizedScans
 from skmimood.tokens.corruption import MASK_GENERATORS, draw_masks, law_of
 from skmimood.tokens.sampling import restore_tokens
 from skmimood.training.loop import Runtime, pick_copies, train
 from skmimood.training.parameters import Training
 from skmimood.validation.estimator import ParameterGroup
-from skmimood.validation.images import healthy_samples
 from skmimood.validation.rules import COUNT, Rule
 
 
@@ -67,9 +65,8 @@ class MaskedTokenInpainter(BaseRestorer):
 
     Attributes
     ----------
-    threshold_ : float
-        Map value above which `predict` calls a pixel anomalous: the 1 - ``fpr`` quantile over the
-        pixels of held-out healthy slices.
+    threshold_, calibrated_with_
+        See `BasePixelDetector`.
     grid_ : tuple of int
         Height h and width w of the token grid.
     state_, config_, fitted_with_, history_, n_iter_, seed_
@@ -135,33 +132,13 @@ class MaskedTokenInpainter(BaseRestorer):
         self.verbose = verbose
         self._set_old(old)
 
-    def fit(self, X: TokenizedScans, y: Any = None, groups: Any = None) -> MaskedTokenInpainter:
-        """Learn from healthy tokens, and calibrate ``threshold_`` on the held-out ones.
-
-        Parameters
-        ----------
-        X : TokenizedScans of n slices, with a fitted detector
-        y : array-like of shape (n, H, W) or (n,), optional
-            Lesion masks or labels; every sample whose mask is not empty is dropped.
-        groups : array-like of shape (n,), optional
-            Whose slice each is; see `VQTokenizer.fit`.
-
-        Returns
-        -------
-        MaskedTokenInpainter
-        """
-        self._check_parameters()
-        detector_of(X)  # refuses what has not been scored, before the training
-        healthy, held_out = healthy_samples(check_tokenized(X), y, groups, self._training.validation_fraction)
-        config = self._transformer_config(healthy, n_outputs=healthy.tokenizer.n_codes_)
+    def _fit_tokens(self, healthy: TokenizedScans, held_out: float) -> None:
+        detector_of(healthy)  # refuses what has not been scored, before the training
         self._fit_network(
-            train_token_inpainter, config, held_out,
+            train_token_inpainter, self._transformer_config(healthy, n_outputs=healthy.tokenizer.n_codes_), held_out,
             tokens=healthy.tokenizer.training_tokens(healthy, marked=self.skip_background),
             mask_generator=self.mask_generator,
         )  # fmt: skip
-        self.grid_ = healthy.tokens.shape[1:]
-        self._calibrate(held_out_slices(healthy, held_out))
-        return self
 
     def path(
         self, X: TokenizedScans, *, threshold: float, n_steps: Sequence[int], n_restorations: Sequence[int]
@@ -198,14 +175,12 @@ class MaskedTokenInpainter(BaseRestorer):
         )
         healed, reference = self._decode(X, restored.flatten(1, 2))
         healed = healed.unflatten(1, restored.shape[1:3])  # (n, T, R, H, W)
-        return torch.stack(
-            [
-                torch.stack(
-                    [self._maps(X, tokens[:, :r], images[:, :r], reference)[0] for r in n_restorations]
-                )
-                for tokens, images in zip(restored.unbind(1), healed.unbind(1), strict=True)
-            ]
-        )
+        maps = [
+            self._maps(X, tokens[:, :r], images[:, :r], reference)[0]
+            for tokens, images in zip(restored.unbind(1), healed.unbind(1), strict=True)
+            for r in n_restorations
+        ]
+        return torch.stack(maps).unflatten(0, (len(n_steps), len(n_restorations)))
 
     @property
     def leaves_out_background(self) -> bool:
@@ -260,34 +235,14 @@ class MaskedTokenInpainter(BaseRestorer):
         own = {name: getattr(self, name) for name in names} | {"skip_background": self.leaves_out_background}
         return super()._inference_parameters(X) | own | {"detector_threshold": detector_of(X).threshold}
 
-    def _parameter_faults(self) -> Iterator[str]:
-        yield from super()._parameter_faults()
-        yield from self._heads_fault()
-
 
 def train_token_inpainter(
-    *,
-    tokens: np.ndarray,
-    config: dict[str, Any],
-    mask_generator: Any,
-    recipe: Training,
-    seed: int,
-    runtime: Runtime,
-) -> dict[str, dict[str, np.ndarray]]:
-    """Train an MVTM; a pure function of everything but ``runtime``, cached by `MaskedTokenInpainter.fit`.
+    *, tokens: np.ndarray, config: dict[str, Any], mask_generator: Any, recipe: Training, seed: int, runtime: Runtime
+) -> dict[str, dict[str, np.ndarray]]:  # fmt: skip
+    """Train an MVTM on ``tokens`` (n, n_copies, h, w), marked where the background is left out.
 
-    Parameters
-    ----------
-    tokens : ndarray of int of shape (n, n_copies, h, w)
-        Healthy tokens of n slices and of their augmented copies, marked if the background is left out.
-    config : dict
-        Arguments of `TokenTransformer`.
-    mask_generator, recipe, seed, runtime
-        See `MaskedTokenInpainter` and `skmimood.training.loop`.
-
-    Returns
-    -------
-    dict with ``"state"`` and ``"history"``
+    As every ``train_*`` function, it depends on its arguments but for ``runtime``, so that its result is cached; it
+    returns the ``"state"`` of the network and the ``"history"`` of its training.
     """
     mask_token, grid = config["n_outputs"], tuple(config["grid"])
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -11,12 +11,11 @@ from torch import Tensor
 
 from skmimood.networks.transformer import TokenTransformer
 from skmimood.runtime.streams import Streams
-from skmimood.tokens.base import BaseTokenDetector, check_tokenized
+from skmimood.tokens.base import BaseTokenDetector
 from skmimood.tokens.container import TokenizedScans
 from skmimood.tokens.corruption import MASK_GENERATORS, law_of
 from skmimood.tokens.inpainter import train_token_inpainter
 from skmimood.training.parameters import Training
-from skmimood.validation.images import healthy_samples
 from skmimood.validation.rules import Rule, is_count, one_of
 
 VISIBLE = ("complementary", "random", "unmasked")
@@ -113,40 +112,17 @@ class TokenLikelihoodDetector(BaseTokenDetector):
         self.verbose = verbose
         self._set_old(old)
 
-    def fit(self, X: TokenizedScans, y: Any = None, groups: Any = None) -> TokenLikelihoodDetector:
-        """Learn from healthy tokens.
-
-        Parameters
-        ----------
-        X : TokenizedScans of n slices
-        y : array-like of shape (n, H, W) or (n,), optional
-            Lesion masks or labels; every sample whose mask is not empty is dropped.
-        groups : array-like of shape (n,), optional
-            Whose slice each is; see `VQTokenizer.fit`.
-
-        Returns
-        -------
-        TokenLikelihoodDetector
-        """
-        self._check_parameters()
-        healthy, held_out = healthy_samples(check_tokenized(X), y, groups, self._training.validation_fraction)
-        config = self._transformer_config(healthy, n_outputs=healthy.tokenizer.n_codes_)
+    def _fit_tokens(self, healthy: TokenizedScans, held_out: float) -> None:
         # The very call of MaskedTokenInpainter.fit, so that the cache trains for both but once.
         self._fit_network(
-            train_token_inpainter, config, held_out, tokens=healthy.tokenizer.training_tokens(healthy),
-            mask_generator=self.mask_generator,
+            train_token_inpainter, self._transformer_config(healthy, n_outputs=healthy.tokenizer.n_codes_), held_out,
+            tokens=healthy.tokenizer.training_tokens(healthy), mask_generator=self.mask_generator,
         )  # fmt: skip
-        self.grid_ = healthy.tokens.shape[1:]
-        return self
 
     def decision_function(self, X: TokenizedScans) -> np.ndarray:
         """Return -log p(token | visible tokens) of every token, shape (n, h, w), float32, in nats."""
         self._check_parameters()
         return super().decision_function(X)
-
-    def _parameter_faults(self) -> Iterator[str]:
-        yield from super()._parameter_faults()
-        yield from self._heads_fault()
 
     def _score_tokens(self, tokens: Tensor) -> Tensor:
         network, mask_token = self._network(), self.config_["n_outputs"]

@@ -415,21 +415,7 @@ def train_vqvae(
     *, images: np.ndarray, config: dict[str, Any], commitment: float, augment: bool, recipe: Training, seed: int,
     runtime: Runtime,
 ) -> dict[str, dict[str, np.ndarray]]:  # fmt: skip
-    """Train a VQ-VAE; a pure function of everything but ``runtime``, cached by `VQTokenizer.fit`.
-
-    Parameters
-    ----------
-    images : ndarray of shape (n, H, W), float32
-        Healthy slices in [0, 1].
-    config : dict
-        Arguments of `VQVAE`.
-    commitment, augment, recipe, seed, runtime
-        See `VQTokenizer` and `skmimood.training.loop`.
-
-    Returns
-    -------
-    dict with ``"state"`` and ``"history"``
-    """
+    """Train a VQ-VAE on slices (n, H, W) in [0, 1]; return its ``"state"`` and ``"history"``."""
     pixels = torch.from_numpy(images)
 
     def loss(network: Any, indices: np.ndarray, streams: Streams, training: bool) -> Tensor:
