@@ -33,8 +33,8 @@ _SHOWN = 3  # names of what lies where a model should be
 
 # Where and how visibly an estimator runs is no part of a model; a saved path would tell of its machine.
 _RUNTIME = {"memory", "device", "verbose", "checkpoint_dir", "resume", "n_jobs"}
-# Parameters of 0.1.0 that are no more; maps are those of one pass.
-_RETIRED = {"n_passes": 1, "order": "confidence"}
+# Parameters of 0.1.0 that are no more, and what is done now.
+_RETIRED = {"n_passes": 1, "order": "confidence", "residual_reference": "image", "selection": "pseudo"}
 
 
 def save_model(estimator: BaseEstimator, path: str | os.PathLike, *, overwrite: bool = False) -> None:

@@ -55,7 +55,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
         },
         "detector": {"threshold": 0.005, "corruption": "random", **_PAPER_TRANSFORMER},
         "inpainter": {
-            "n_steps": 8, "n_restorations": 4, "maps__residual_reference": "image", "maps__residual_weight": "none",
+            "n_steps": 8, "n_restorations": 4, "maps__residual_weight": "none",
             "maps__combination": "similarity", "maps__min_filter": 3, "maps__mean_filter": 7, **_PAPER_TRANSFORMER,
         },
     },

@@ -13,8 +13,9 @@ from benchmarks.timing.plain_reading import at_precision, plain_maps, plain_rest
 from skmimood.networks.transformer import Block, TokenTransformer
 from skmimood.networks.weights import new_network
 from skmimood.runtime.streams import Streams
-from skmimood.tokens import base, tokenizer
+from skmimood.tokens import base
 from skmimood.tokens.background import mark_background
+from skmimood.training import estimator
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +78,7 @@ def test_tokens_and_maps_are_those_of_the_plain_reading(pipeline, slices, precis
     "choices",
     [
         {"combination": "median", "residual_weight": "changed", "erosion": 2},
-        {"combination": "min", "residual_weight": "anomaly", "residual_reference": "reconstruction"},
+        {"combination": "min", "residual_weight": "anomaly"},
         {"combination": "mean", "residual": "positive", "min_filter": 1},
     ],
 )
@@ -179,14 +180,14 @@ def test_restorations_without_a_mask_pass_no_network(pipeline, slices, batches):
 
 def test_a_healed_slice_is_decoded_once_whatever_r(pipeline, slices, monkeypatch):
     decoded = []
-    run = tokenizer.run_in_batches
+    run = estimator.run_in_batches
 
     def counting(function, rows, batch_size):
         decoded.append(len(rows))
         return run(function, rows, batch_size)
 
     scans = pipeline.set_params(detector__threshold=1.0, inpainter__n_restorations=16)[:-1].transform(slices)
-    monkeypatch.setattr(tokenizer, "run_in_batches", counting)
+    monkeypatch.setattr(estimator, "run_in_batches", counting)
     pipeline[-1].detect(scans)
     assert sum(decoded) <= len(slices)
 

@@ -210,44 +210,6 @@ def test_samples_with_lesions_are_dropped(healthy):
     assert_same_weights(small().fit(mixed, y), small().fit(healthy))
 
 
-def test_labelled_slices_choose_the_checkpoint_with_the_best_auroc(healthy):
-    boxes, masks = plant_lesions(make_slices(21, seed=3), value=0.0)
-    X, y = np.concatenate([boxes, healthy]), np.concatenate([masks, np.zeros(healthy.shape)])
-    detector = small(selection="labelled", classifier_max_iter=20, max_iter=20)
-    with pytest.warns(SkmimoodWarning, match="21 abnormal slices choose"):
-        detector.fit(X, y)
-    held_out = healthy[-6:]
-    scores = detector.score_samples(np.concatenate([held_out, boxes]))
-    expected = roc_auc_score(np.arange(27) >= 6, scores)
-    assert -detector.history_["classifier_validation_loss"].min() == pytest.approx(expected, abs=0.01)
-
-
-def test_nothing_is_trained_on_labelled_slices(healthy):
-    histories = []
-    for value in (0.0, 1.0):
-        slices, masks = plant_lesions(healthy[:8], value)
-        X, y = np.concatenate([slices, healthy]), np.repeat([1, 0], [len(masks), len(healthy)])
-        with pytest.warns(SkmimoodWarning, match="not those of an unsupervised"):
-            detector = small(selection="labelled", classifier_max_iter=4).fit(X, y)
-        histories.append(detector.history_)
-    unsupervised = small(classifier_max_iter=4).fit(healthy).history_
-    for name in ("loss", "classifier_loss"):
-        np.testing.assert_array_equal(histories[0][name], histories[1][name])
-        np.testing.assert_array_equal(histories[0][name], unsupervised[name])
-
-
-@pytest.mark.parametrize("y", [None, np.zeros(24)])
-def test_selection_by_labels_needs_labels(healthy, y):
-    with pytest.raises(InputError, match="needs abnormal slices, marked in y"):
-        small(selection="labelled").fit(healthy, y)
-
-
-def test_selection_by_labels_needs_held_out_healthy_slices(healthy):
-    y = np.arange(24) < 8
-    with pytest.raises(InputError, match="got 8 and 0"):
-        small(selection="labelled", validation_fraction=0.0).fit(healthy, y)
-
-
 def test_other_parameters_of_the_classifier_train_the_classifier_alone(healthy, tmp_path, n_trainings):
     detector = small(memory=str(tmp_path))
     first = clone(detector).fit(healthy)
@@ -319,7 +281,7 @@ def test_patches_and_images_are_inverse():
     ("parameter", "value"),
     [
         ("patch_size", 0), ("mask_ratio", 1.0), ("n_trials", 0), ("residual", "squared"), ("min_filter", 2),
-        ("mean_filter", 0), ("fpr", 1.0), ("selection", "best"), ("depth", 0), ("decoder_depth", 0),
+        ("mean_filter", 0), ("fpr", 1.0), ("depth", 0), ("decoder_depth", 0),
         ("decoder_width", 33), ("drop_path", 1.0), ("classifier_max_iter", 0), ("classifier_learning_rate", 0.0),
         ("width", 31), ("max_iter", 1.5), ("mask_ratio", "most"),
     ],

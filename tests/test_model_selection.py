@@ -54,7 +54,6 @@ def test_a_path_has_the_maps_of_separate_runs(fitted, slices, combination):
     "choices",
     [
         {"maps__residual_weight": "changed"},
-        {"maps__residual_reference": "reconstruction"},
         {"skip_background": True},
     ],
 )

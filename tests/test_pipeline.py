@@ -65,7 +65,6 @@ def test_the_paper_preset_has_every_value_that_the_paper_states():
         "inpainter__training__max_iter": 200_000,
         "inpainter__training__learning_rate": 5e-5,
         "inpainter__training__weight_decay": 1e-5,
-        "inpainter__maps__residual_reference": "image",
     }
     assert PRESET_IMAGE_SIZE["paper"] == 160
     parameters = pipeline.get_params()

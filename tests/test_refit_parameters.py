@@ -12,7 +12,7 @@ from skmimood.tokens.inpainter import MaskedTokenInpainter
 # No refit needed: of the maps, of memory and time, and of where a training runs.
 FREE = {
     "threshold", "n_steps", "n_restorations", "temperature", "combination", "sharpness",
-    "residual", "residual_weight", "weight_power", "residual_reference", "min_filter", "mean_filter", "median_filter",
+    "residual", "residual_weight", "weight_power", "min_filter", "mean_filter", "median_filter",
     "erosion", "smoothing", "equalize", "bright", "floor", "visible", "n_masks", "n_trials", "key_value_cache",
     "batch_size", "precision", "device", "memory", "verbose", "checkpoint_dir", "resume",
 }  # fmt: skip
@@ -23,7 +23,7 @@ OTHER = {
     "validation_fraction": 0.3, "n_iter_no_change": 5, "random_state": 9, "corruption": "painted", "n_painted": 3,
     "mask_generator": {"brush": 1, "maskgit_cosine": 1}, "generator_mask_generator": "maskgit_cosine",
     "network": "unet", "depth": 3, "width": 48, "n_heads": 8, "mlp_ratio": 2.0, "drop_path": 0.2, "n_orderings": 2,
-    "noise_std": 0.1, "noise_resolution": 4, "mask_ratio": 0.5, "selection": "labelled", "classifier_max_iter": 9,
+    "noise_std": 0.1, "noise_resolution": 4, "mask_ratio": 0.5, "classifier_max_iter": 9,
     "classifier_learning_rate": 0.1, "decoder_depth": 1, "decoder_width": 32, "decoder_n_heads": 4, "n_templates": 2,
     "fpr": 0.2,
 }  # fmt: skip

@@ -126,9 +126,7 @@ def _published(detector_class: Any, trained_as: str, **parameters: Any) -> Build
     def build(settings: Settings) -> BaseEstimator:
         inpainter = MaskedTokenInpainter(
             n_steps=8 if settings.preset == "paper" else 4, n_restorations=4, temperature=1.0, mask_generator="brush",
-            maps=ResidualMaps(
-                combination="similarity", residual="absolute", residual_weight="none", residual_reference="image"
-            ),
+            maps=ResidualMaps(combination="similarity", residual="absolute", residual_weight="none"),
         ).set_params(**settings.transformer("inpainter"))  # fmt: skip
         detector = detector_class(**parameters).set_params(**settings.transformer(trained_as))
         return settings.with_tokens(detector=detector, inpainter=inpainter)

@@ -12,7 +12,6 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "residual weighted by changed tokens": {"inpainter__maps__residual_weight": "changed"},
     "absolute residual": {"inpainter__maps__residual": "absolute"},
     "positive residual": {"inpainter__maps__residual": "positive"},
-    "against the decoded slice": {"inpainter__maps__residual_reference": "reconstruction"},
     "no erosion": {"inpainter__maps__erosion": 0},
     "mean filter of 3 pixels": {"inpainter__maps__mean_filter": 3},
     "the paper's filters": {"inpainter__maps__min_filter": 3, "inpainter__maps__mean_filter": 7},

@@ -90,8 +90,6 @@ def _maps(inpainter: Any, scans: TokenizedScans, restored: np.ndarray) -> np.nda
     healed = [tokenizer.decode_tensor(torch.from_numpy(one)).cpu() for one in restored.swapaxes(0, 1)]
     reference = torch.from_numpy(tokenizer.seen(scans.images))
     recipe = inpainter.get_params()["maps"]
-    if recipe.residual_reference == "reconstruction":
-        reference = tokenizer.decode_tensor(own).cpu()
     maps, _ = residual_maps(
         reference, torch.stack(healed, 1), recipe.residual, recipe.combination, recipe.sharpness
     )

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from skmimood.detectors.image_network import BaseImageDetector
 from skmimood.maps.residuals import RESIDUALS, residual_maps
-from skmimood.networks.batches import run_in_batches
 from skmimood.networks.unet import UNet
 from skmimood.networks.weights import new_network
 from skmimood.preprocessing.heads import eroded, head_masks
@@ -32,8 +31,7 @@ class DenoisingAutoencoder(BaseImageDetector):
 
     In training, Gaussian noise of low resolution is added to the foreground, and the network learns to return the
     slice. A slice to be scored gets no noise; the residual inside the eroded head or brain, filtered by a median, is
-    the anomaly map. The paper has four MR sequences as channels; here there is one. Defaults train in minutes on two
-    CPU cores at 128 x 128 pixels; the paper's values are given with each parameter. Unless stated otherwise, a change
+    the anomaly map. The paper has four MR sequences as channels; here there is one. Unless stated otherwise, a change
     of a parameter needs a refit.
 
     Parameters
@@ -41,15 +39,12 @@ class DenoisingAutoencoder(BaseImageDetector):
     noise_std : float > 0, default=0.2
         Standard deviation of the noise (paper: 0.2).
     noise_resolution : int, default=16
-        Cells of the noise a side, which are interpolated to pixels: the finest thing that looks like noise is a cell
-        (paper: 16 cells for 128 pixels).
+        Cells of the noise a side, which are interpolated to pixels (paper: 16 for 128 pixels).
     residual : {"absolute", "positive"}, default="absolute"
-        ``"positive"`` counts only pixels brighter than their reconstruction, a prior for lesions that are bright, as
-        those of FLAIR are (paper: absolute). No refit needed.
+        See `ResidualMaps` (paper: absolute). No refit needed.
     erosion : int >= 0, default=2
         Scores are 0 outside the head or brain, and within this many pixels of its surface (paper: outside those pixels
-        whose 5 x 5 neighbourhood is foreground by more than 95 %). Where the scalp has not been stripped, it is to be
-        excluded by more than that. No refit needed.
+        whose 5 x 5 neighbourhood is foreground by more than 95 %); take more for a scalp. No refit needed.
     median_filter : int, default=5
         Side in pixels, odd, of the median filter of the maps; 1 for none (paper: 5). No refit needed.
     fpr : float in (0, 1), default=0.01
@@ -140,32 +135,22 @@ class DenoisingAutoencoder(BaseImageDetector):
 
     def _detect_batch(self, images: Tensor) -> tuple[Tensor, Tensor]:
         network = self._network()
-        context = self._autocast()
-
-        def denoise(batch: Tensor) -> Tensor:
-            with context:
-                return network(batch[:, None]).clamp(0, 1)  # (n, 1, H, W)
-
-        restored = run_in_batches(denoise, images, self._training.batch_size)
+        restored = self._in_batches(lambda batch: network(batch[:, None]).clamp(0, 1), images)  # (n, 1, H, W)
         maps, healed = residual_maps(images, restored, self.residual, "mean", 0.0)
         inside = eroded(head_masks(images.cpu().numpy()), self.erosion)
         size = (1, self.median_filter, self.median_filter)
         return torch.from_numpy(ndimage.median_filter(maps.cpu().numpy() * inside, size)), healed
 
-    def _inference_dtype(self) -> torch.dtype:
-        return torch.float32  # autocast chooses layer by layer; the last one stays exact
-
     def _inference_parameters(self, X: Any) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in ("residual", "erosion", "median_filter", "fpr")}
+        return self._values("residual", "erosion", "median_filter", "fpr")
 
 
 def coarse_noise(
     images: Tensor, noise_std: float, noise_resolution: int, generator: torch.Generator
 ) -> Tensor:
-    """Draw noise for the foreground of images (n, 1, H, W), of their shape.
+    """Draw noise for the foreground of images (n, 1, H, W): normal cells, interpolated and rolled by a random shift.
 
-    Normal values of ``noise_resolution`` cells a side, interpolated bilinearly to pixels and rolled by a random shift,
-    so that the centres of the cells lie anywhere; as in the authors' code, one shift for the whole batch.
+    As in the authors' code, the shift is one for the whole batch.
     """
     device, sides = generator.device, images.shape[-2:]
     cells = normal_draws(generator, len(images), 1, noise_resolution, noise_resolution)

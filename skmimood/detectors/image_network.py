@@ -60,9 +60,6 @@ class BaseImageDetector(BasePixelDetector, TrainedStep):
     @abstractmethod
     def _detect_batch(self, images: Tensor) -> tuple[Tensor, Tensor]: ...
 
-    def _checked(self, X: Any) -> np.ndarray:
-        return check_images(X, self.image_shape_)
-
     def _detect(self, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         images = torch.from_numpy(X)
 

@@ -18,26 +18,22 @@ EQUALISATIONS = ("slice", "training", "none")
 class IntensityThreshold(UntrainedDetector):
     """How bright a pixel is: the score that every learnt method for bright lesions has to beat (Meissen et al. 2021).
 
-    The paper equalises the histogram of each volume. Slices come without the volume that they belong to, so here
-    each is equalised by itself, or all against the healthy slices of `fit`. Nothing is restored: the "healed" slices
-    are the slices.
+    The paper equalises the histogram of each volume; here it is of each slice, or of the healthy slices of `fit`.
+    Nothing is restored: the "healed" slices are the slices. No parameter but ``fpr`` needs a refit.
 
     Parameters
     ----------
     equalize : {"slice", "training", "none"}, default="slice"
-        ``"slice"``: the score is the share of the slice's own head or brain that is darker. It bears any change of
-        contrast from scan to scan, but a slice without a lesion scores as high as one that is full of it.
-        ``"training"``: the share of healthy heads that is darker. As one map for all slices it keeps the order of all
-        their pixels, which is right only as far as the scaling by the 98th percentile makes scans comparable.
-        ``"none"``: the intensity. No refit needed.
+        ``"slice"``: the score is the share of the slice's own head or brain that is darker. It tolerates any change of
+        contrast, but a slice without a lesion scores as high as one that is full of it. ``"training"``: the share of
+        healthy heads that is darker, which is right as far as scans are scaled alike. ``"none"``: the intensity.
     bright : bool, default=True
-        Whether bright pixels are anomalous; False calls dark ones so. No refit needed.
+        Whether bright pixels are anomalous; False calls dark ones so.
     smoothing : float >= 0, default=0.0
-        Standard deviation in pixels of a Gaussian filter of the maps; the paper removes small components instead. No
-        refit needed.
+        Standard deviation in pixels of a Gaussian filter of the maps; the paper removes small components instead.
     erosion : int >= 0, default=0
         Scores are 0 outside the head or brain (see `head_masks`), and within this many pixels of its surface: the scalp
-        is as bright as a lesion. No refit needed.
+        is as bright as a lesion.
     fpr : float in (0, 1), default=0.01
         Share of the foreground of the healthy slices above ``threshold_``. Fit again to change it.
 
@@ -81,28 +77,13 @@ class IntensityThreshold(UntrainedDetector):
         self.fpr = fpr
 
     def fit(self, X: Any, y: Any = None) -> IntensityThreshold:
-        """Learn the histogram of healthy slices, and calibrate ``threshold_`` on them.
-
-        Parameters
-        ----------
-        X : array-like of shape (n, H, W)
-            Slices in [0, 1].
-        y : array-like of shape (n, H, W) or (n,), optional
-            Lesion masks or labels; every sample whose mask is not empty is dropped.
-
-        Returns
-        -------
-        IntensityThreshold
-        """
+        """Learn the histogram of healthy slices, and calibrate ``threshold_`` on them; see `VQTokenizer.fit`."""
         self._check_parameters()
         healthy = drop_lesions(check_images(X), y)
         self.cumulative_ = cumulative_histogram(healthy[head_masks(healthy)])
         self.image_shape_ = healthy.shape[1:]
         self._calibrate(healthy)
         return self
-
-    def _checked(self, X: Any) -> np.ndarray:
-        return check_images(X, self.image_shape_)
 
     def _detect(self, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         images = X.clip(0, 1)
@@ -111,8 +92,6 @@ class IntensityThreshold(UntrainedDetector):
         return finish_maps(scores if self.bright else 1 - scores, heads, self.smoothing, self.erosion), images
 
     def _equalised(self, images: np.ndarray, heads: np.ndarray) -> np.ndarray:
-        if self.equalize == "none":
-            return images
-        if self.equalize == "training":
-            return look_up(images, self.cumulative_)
-        return equalise(images, heads)
+        if self.equalize == "slice":
+            return equalise(images, heads)
+        return look_up(images, self.cumulative_) if self.equalize == "training" else images

@@ -19,7 +19,6 @@ from skmimood.detectors.pseudo_abnormal import (
 )
 from skmimood.exceptions import InputError
 from skmimood.maps.residuals import RESIDUALS, filter_maps, residual_maps
-from skmimood.networks.batches import run_in_batches
 from skmimood.networks.mae import AutoencoderWithClassifier, MaskedAutoencoder, to_patches
 from skmimood.networks.weights import new_network
 from skmimood.preprocessing.heads import have_heads
@@ -36,17 +35,15 @@ _MIN_PATCHES = 4
 class MaskedAutoencoderDetector(BaseImageDetector):
     """Masked autoencoder with a classifier of its residuals (Georgescu 2023).
 
-    A vision transformer learns to predict hidden patches of healthy slices from a few visible ones (He et al.
-    2022). A slice is reconstructed under several random masks, and the reconstructions, with the visible patches
-    pasted back, are averaged. A second transformer, initialised from the encoder, learns to tell the residual of
-    a healthy slice from that of its *pseudo-abnormal* version: the residual between the slice and its
-    reconstruction with darkened boxes. Its probability of "abnormal" is the paper's score of a slice:
-    `score_samples`. The pixel maps are our extension, since the paper offers none: the residual of the
-    autoencoder alone, averaged over the trials in which a pixel was hidden, and filtered as those of the restorers
-    are.
+    A vision transformer learns to predict hidden patches of healthy slices from a few visible ones (He et al. 2022). A
+    slice is reconstructed under several random masks, and the reconstructions, with the visible patches pasted back,
+    are averaged. A second transformer, initialised from the encoder, learns to tell the residual of a healthy slice
+    from that of its *pseudo-abnormal* version: the residual between the slice and its reconstruction with darkened
+    boxes. Its probability of "abnormal" is the paper's score of a slice: `score_samples`. The pixel maps are our
+    extension: the residual of the autoencoder alone, averaged over the trials in which a pixel was hidden, and
+    filtered.
 
-    Defaults are sized for minutes on two CPU cores at 128 x 128 pixels; the paper's values, from the authors' code,
-    are given with each parameter. Unlike there,
+    The paper's values, from the authors' code, are given with each parameter. Unlike there,
 
     - the masks of a reconstruction are the same for every slice, so that no result depends on the others of a batch;
     - boxes are drawn anew at each step, and a step of the classifier sees both versions of the same slices;
@@ -56,8 +53,8 @@ class MaskedAutoencoderDetector(BaseImageDetector):
     - the classifier's loss over held-out healthy slices and their pseudo-abnormal versions chooses its best weights,
       where the authors choose by labelled abnormal slices, which would make it supervised.
 
-    Without the pairs or the division, the classifier learnt nothing in a few hundred steps. Unless stated otherwise, a
-    change of a parameter needs a refit; one of those of the classifier takes the autoencoder from the cache.
+    Unless stated otherwise, a change of a parameter needs a refit; one of those of the classifier takes the autoencoder
+    from the cache.
 
     Parameters
     ----------
@@ -66,12 +63,12 @@ class MaskedAutoencoderDetector(BaseImageDetector):
     mask_ratio : float in (0, 1), default=0.75
         Share of the patches that are hidden, in training and when reconstructing (paper: 0.75).
     n_trials : int, default=4
-        Reconstructions under different masks, which are averaged (paper: 4). The maps follow a change without a refit.
-        The classifier, and so `score_samples`, keeps the number that it has learnt with until the next one.
+        Reconstructions under different masks, which are averaged (paper: 4). For the maps no refit is needed;
+        `score_samples` keeps the number that its classifier has learnt with.
     residual : {"absolute", "positive"}, default="absolute"
-        Of the maps: ``"positive"`` counts only pixels brighter than their reconstruction. No refit needed.
+        Of the maps; see `ResidualMaps`. No refit needed.
     min_filter, mean_filter : int, default=3 and 7
-        Sides in pixels, odd, of the filters of the maps; see `MaskedTokenInpainter`. No refit needed.
+        Of the maps; see `ResidualMaps`. No refit needed.
     fpr : float in (0, 1), default=0.01
         Share of held-out healthy pixels above ``threshold_``. Fit again to change it: training is cached.
     augment : bool, default=True
@@ -103,8 +100,8 @@ class MaskedAutoencoderDetector(BaseImageDetector):
     image_shape_ : tuple of int
         Height and width seen in fit.
     history_ : dict of str to ndarray
-        ``loss`` of each step, ``validation_loss`` at each ``validation_step`` of the autoencoder (mean squared error
-        of hidden pixels), and the same of the classifier under ``classifier_loss`` and so on (cross-entropy).
+        Of the autoencoder (mean squared error of hidden pixels), and of the classifier under ``classifier_loss`` and so
+        on (cross-entropy).
     n_iter_ : int
         Training steps made for both networks.
     state_, config_, fitted_with_, seed_
@@ -199,17 +196,9 @@ class MaskedAutoencoderDetector(BaseImageDetector):
         self.history_ = history | {f"classifier_{name}": array for name, array in self.history_.items()}
 
     def score_samples(self, X: Any) -> np.ndarray:
-        """Return the classifier's probability that a slice is abnormal, the paper's score.
+        """Return the classifier's probability that a slice of ``X`` (n, H, W) is abnormal, the paper's score.
 
-        Parameters
-        ----------
-        X : array-like of shape (n, H, W)
-            Slices in [0, 1] of the size seen in fit.
-
-        Returns
-        -------
-        ndarray of shape (n,), float64
-            In [0, 1]; higher is more anomalous. 0 for slices that show no head.
+        The shape is (n,), float64; slices that show no head get 0.
         """
         check_is_fitted(self)
         self._check_parameters()
@@ -218,23 +207,15 @@ class MaskedAutoencoderDetector(BaseImageDetector):
         network, visible = self._networks(self._as_fitted("n_trials"))
 
         def logits(rows: Tensor) -> Tensor:
-            with self._autocast():
-                residuals = (rows - network.autoencoder.reconstruct(rows, visible).mean(1)).abs()
-                return network.classifier(residuals).double()
+            residuals = (rows - network.autoencoder.reconstruct(rows, visible).mean(1)).abs()
+            return network.classifier(residuals).double()
 
-        probabilities = (
-            run_in_batches(logits, images, self._training.batch_size).softmax(1)[:, 1].cpu().numpy()
-        )
+        probabilities = self._in_batches(logits, images).softmax(1)[:, 1].cpu().numpy()
         return np.where(have_heads(slices), probabilities, 0.0)
 
     def _detect_batch(self, images: Tensor) -> tuple[Tensor, Tensor]:
         network, visible = self._networks()
-
-        def reconstruct(rows: Tensor) -> Tensor:
-            with self._autocast():
-                return network.autoencoder.reconstruct(rows, visible)
-
-        trials = run_in_batches(reconstruct, images, self._training.batch_size)
+        trials = self._in_batches(lambda rows: network.autoencoder.reconstruct(rows, visible), images)
         maps, healed = residual_maps(images, trials, self.residual, "mean", 0.0)
         # A pixel has no residual in the trials that see it; how many these are must not shape the map.
         maps = maps / network.autoencoder.hidden_share(visible, self.image_shape_).clamp(
@@ -248,9 +229,6 @@ class MaskedAutoencoderDetector(BaseImageDetector):
         visible = visible_patches(network.autoencoder, n_trials or self.n_trials, self.seed_)
         return network, visible.to(self._torch_device)
 
-    def _inference_dtype(self) -> torch.dtype:
-        return torch.float32  # autocast chooses layer by layer; pixels stay exact
-
     def __sklearn_is_fitted__(self) -> bool:
         # A fit that was broken off between the two trainings leaves the autoencoder alone.
         return "drop_path" in getattr(self, "config_", {})
@@ -263,15 +241,11 @@ class MaskedAutoencoderDetector(BaseImageDetector):
                 f"Images of {image_shape[0]} x {image_shape[1]} pixels make {grid[0]} x {grid[1]} patches of "
                 f"{self.patch_size} pixels; at least {_MIN_PATCHES} are needed. Lower patch_size."
             )
-        names = (
-            "patch_size", "mask_ratio", "depth", "width", "n_heads", "mlp_ratio", "decoder_depth", "decoder_width",
-            "decoder_n_heads",
-        )  # fmt: skip
-        return {"grid": grid} | {name: getattr(self, name) for name in names}
+        sizes = self._values("patch_size", "mask_ratio", "depth", "width", "n_heads", "mlp_ratio")
+        return {"grid": grid} | sizes | self._values("decoder_depth", "decoder_width", "decoder_n_heads")
 
     def _inference_parameters(self, X: Any) -> dict[str, Any]:
-        names = ("n_trials", "residual", "min_filter", "mean_filter", "fpr")
-        return {name: getattr(self, name) for name in names}
+        return self._values("n_trials", "residual", "min_filter", "mean_filter", "fpr")
 
     def _parameter_faults(self) -> Iterator[str]:
         yield from super()._parameter_faults()

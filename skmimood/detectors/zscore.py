@@ -32,10 +32,8 @@ _THUMBNAIL = 16
 class HealthyZScore(UntrainedDetector):
     """Distance of each pixel to the mean of the healthy slices, in their standard deviations at that pixel.
 
-    It means something where scans are aligned to one another, and is only a reference where they are not. The slices
-    of a stack show different levels of the head, so one mean of all says little: ``n_templates`` groups the healthy
-    slices by likeness, and a slice is compared with the group that is nearest to it. No paper: the oldest method of
-    brain mapping as a rival that costs seconds.
+    It is made for scans that are aligned to one another. The slices of a stack show different levels of the head, so
+    ``n_templates`` groups the healthy slices by likeness, and a slice is compared with the nearest group.
 
     Parameters
     ----------
@@ -43,18 +41,16 @@ class HealthyZScore(UntrainedDetector):
         Groups of like healthy slices (k-means of slices reduced to 16 x 16 pixels), each with its own mean and
         deviation. 1 is right for slices at one level; for stacks take about one for every 10 mm. Needs a refit.
     floor : float > 0, default=0.05
-        Smallest standard deviation, in intensity: where all healthy slices agree, as they do in the background, any
-        difference would otherwise count infinitely. No refit needed.
+        Smallest standard deviation, in intensity, for where all healthy slices agree. No refit needed.
     residual : {"absolute", "positive"}, default="absolute"
         ``"positive"`` counts only pixels brighter than the mean. No refit needed.
     smoothing : float >= 0, default=0.0
         Standard deviation in pixels of a Gaussian filter of the maps. No refit needed.
     erosion : int >= 0, default=0
-        Scores are 0 outside the slice's head or brain and within this many pixels of its surface; see
-        `IntensityThreshold`. No refit needed.
+        See `IntensityThreshold`. No refit needed.
     fpr : float in (0, 1), default=0.01
-        Share of the foreground of the healthy slices above ``threshold_``. They are those that the means come from, so
-        that with few slices a template the threshold is too low. Fit again to change it.
+        Share of the foreground of the healthy slices above ``threshold_``. The means come from the same slices, so with
+        few slices a template the threshold is too low. Fit again to change it.
     random_state : int, RandomState instance or None, default=None
         Seeds k-means.
 
@@ -99,19 +95,7 @@ class HealthyZScore(UntrainedDetector):
         self.random_state = random_state
 
     def fit(self, X: Any, y: Any = None) -> HealthyZScore:
-        """Learn mean and deviation of healthy slices, and calibrate ``threshold_`` on them.
-
-        Parameters
-        ----------
-        X : array-like of shape (n, H, W)
-            Slices in [0, 1].
-        y : array-like of shape (n, H, W) or (n,), optional
-            Lesion masks or labels; every sample whose mask is not empty is dropped.
-
-        Returns
-        -------
-        HealthyZScore
-        """
+        """Learn mean and deviation of healthy slices, and calibrate ``threshold_`` on them; see `VQTokenizer.fit`."""
         self._check_parameters()
         healthy = drop_lesions(check_images(X), y)
         if self.n_templates > len(healthy):
@@ -128,12 +112,9 @@ class HealthyZScore(UntrainedDetector):
         return self
 
     @property
-    def image_shape_(self) -> tuple[int, int]:
+    def image_shape_(self) -> tuple[int, int]:  # type: ignore[override]
         """Height and width seen in fit."""
         return self.templates_.shape[2:]
-
-    def _checked(self, X: Any) -> np.ndarray:
-        return check_images(X, self.image_shape_)
 
     def _detect(self, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         distance = _thumbnails(X)[:, None] - _thumbnails(self.templates_[:, 0])  # (n, k, 256)

@@ -15,6 +15,7 @@ from skmimood.maps.conformal import HealthyReference
 from skmimood.preprocessing.heads import have_heads, head_masks
 from skmimood.training.loop import split_validation
 from skmimood.validation.estimator import SliceEstimator
+from skmimood.validation.images import check_images
 from skmimood.validation.rules import RATE, Rule
 
 
@@ -35,6 +36,7 @@ class BasePixelDetector(SliceEstimator):
     _rules: ClassVar[Mapping[str, Rule]] = {"fpr": RATE}
 
     fpr: float
+    image_shape_: tuple[int, int]
     threshold_: float
     calibrated_with_: dict[str, Any]
 
@@ -46,15 +48,14 @@ class BasePixelDetector(SliceEstimator):
     def _inference_parameters(self, X: Any) -> dict[str, Any]:
         """Return every parameter that changes maps but needs no refit."""
 
-    @abstractmethod
     def _checked(self, X: Any) -> Any:
         """Return the slices in the form that ``_detect`` takes, or raise `InputError`."""
+        return check_images(X, self.image_shape_)
 
     def detect(self, X: Any) -> tuple[np.ndarray, np.ndarray]:
-        """Return the anomaly maps and the healed slices of one and the same run.
+        """Return the anomaly maps and the healed slices of one run.
 
-        Whatever the network says of slices that show no head (black, even, noise of the air, specks), their maps are 0
-        and their healed slices are the slices.
+        Of slices that show no head (black, even, noise of the air, specks) the maps are 0, and nothing is healed.
 
         Parameters
         ----------
@@ -103,7 +104,7 @@ class BasePixelDetector(SliceEstimator):
         return pixel_average_precision_scorer(self, X, y)
 
     def _calibrate(self, X: Any) -> None:
-        """Set ``threshold_`` on the foreground of healthy slices, which were best held out of the training."""
+        """Set ``threshold_`` on the heads of healthy slices, if possible held out of the training."""
         maps, heads = self.decision_function(X), head_masks(slices_of(X))
         pixels = maps[heads] if heads.any() else maps
         self.threshold_ = HealthyReference.from_scans([(pixels, 0.0)]).pixel_threshold(self.fpr)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import numbers
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from skmimood.exceptions import InputError, ModelLoadError, warn
+from skmimood.validation.rules import RATE, fault_of
 
 # A bin holds the float32 numbers that agree in sign, exponent and the first 11 bits of the mantissa. So it is
 # 0.05 % wide at every magnitude, and the range of the scores need not be known beforehand.
@@ -217,13 +217,6 @@ def average_precision_of_counts(diseased: ScoreHistogram, healthy: ScoreHistogra
     return float((precision * hits).sum() / n_diseased)
 
 
-def check_rate(name: str, value: object) -> str | None:
-    """Return what is wrong with a rate that must lie strictly between 0 and 1, or None."""
-    if isinstance(value, numbers.Real) and not isinstance(value, bool) and 0 < float(value) < 1:
-        return None
-    return f"{name} must be a number between 0 and 1, both excluded; got {value!r}"
-
-
 def scores_needed(fpr: float) -> int:
     """Return the least number of healthy scores for which the threshold at rate ``fpr`` is finite."""
     return math.ceil(1 / fpr * (1 - 1e-12)) - 1  # undo rounding: 1 / 0.1 must not become 11
@@ -235,7 +228,7 @@ def _rate_above(n_above: int, n: int, threshold: float) -> float:
 
 def _conformal_rank(n: int, fpr: float, what: str) -> int | None:
     """Rank (from 1, ascending) of the threshold among n healthy scores; None if n is too small."""
-    if fault := check_rate("fpr", fpr):
+    if fault := fault_of("fpr", fpr, RATE):
         raise InputError(f"{fault}. Use 0.01 for one in a hundred.")
     allowed = round((n + 1) * fpr)
     allowed -= (

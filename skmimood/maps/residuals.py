@@ -15,7 +15,6 @@ from skmimood.validation.estimator import ParameterGroup
 from skmimood.validation.rules import COUNT_OR_ZERO, NOT_NEGATIVE, ODD, POSITIVE, Rule, one_of
 
 COMBINATIONS = ("similarity", "mean", "median", "min")
-REFERENCES = ("image", "reconstruction")
 RESIDUALS = ("absolute", "positive")
 WEIGHTS = ("none", "changed", "anomaly")
 
@@ -36,8 +35,6 @@ class ResidualMaps(ParameterGroup):
         detector before this step.
     weight_power : float > 0, default=1.0
         Power of that factor (Pinaya et al.: 1).
-    residual_reference : {"image", "reconstruction"}, default="image"
-        What restorations are compared with: the slice x_0 (paper) or its decoded tokens.
     combination : {"similarity", "mean", "median", "min"}, default="similarity"
         How R maps become one (paper silent). ``"similarity"`` weights the restorations nearer to the slice more, as the
         authors' earlier work does (Naval Marimont & Tarroni 2021).
@@ -56,7 +53,6 @@ class ResidualMaps(ParameterGroup):
         "residual": one_of(RESIDUALS),
         "residual_weight": one_of(WEIGHTS),
         "weight_power": POSITIVE,
-        "residual_reference": one_of(REFERENCES),
         "combination": one_of(COMBINATIONS),
         "sharpness": NOT_NEGATIVE,
         "min_filter": ODD,
@@ -70,7 +66,6 @@ class ResidualMaps(ParameterGroup):
         residual: str = "absolute",
         residual_weight: str = "none",
         weight_power: float = 1.0,
-        residual_reference: str = "image",
         combination: str = "similarity",
         sharpness: float = 3.0,
         min_filter: int = 3,
@@ -80,7 +75,6 @@ class ResidualMaps(ParameterGroup):
         self.residual = residual
         self.residual_weight = residual_weight
         self.weight_power = weight_power
-        self.residual_reference = residual_reference
         self.combination = combination
         self.sharpness = sharpness
         self.min_filter = min_filter
@@ -91,27 +85,11 @@ class ResidualMaps(ParameterGroup):
 def residual_maps(
     reference: Tensor, healed: Tensor, residual: str, combination: str, sharpness: float
 ) -> tuple[Tensor, Tensor]:
-    """Combine the residuals of R restorations.
+    """Combine the residuals between slices (n, H, W) and their R decoded restorations (n, R, H, W).
 
-    Parameters
-    ----------
-    reference : Tensor of shape (n, H, W)
-        What the restorations are compared with.
-    healed : Tensor of shape (n, R, H, W)
-        The decoded restorations.
-    residual : {"absolute", "positive"}
-        ``"positive"`` counts only what is brighter than its restoration (Baur et al. 2021).
-    combination : {"similarity", "mean", "median", "min"}
-        ``"similarity"`` weights restoration r by softmax(sharpness * mean(d) / d_r), d_r being its mean
-        residual over the image: the scale-free form of Naval Marimont & Tarroni (ISBI 2021), whose
-        softmax(3 / d_r) was made for z-scored images. The others act on each pixel.
-    sharpness : float >= 0
-        0 is the mean; large values take the nearest restoration.
-
-    Returns
-    -------
-    maps, healed : Tensor of shape (n, H, W)
-        Combined residuals, and the restorations averaged with the same weights.
+    ``"similarity"`` weights restoration r by softmax(sharpness * mean(d) / d_r), d_r being its mean residual over the
+    image: the scale-free form of Naval Marimont & Tarroni (ISBI 2021), whose softmax(3 / d_r) was made for z-scored
+    images. The other combinations act on each pixel. Returns the maps and the averaged restorations, both (n, H, W).
     """
     difference = reference[:, None] - healed
     residuals = difference.clamp(min=0) if residual == "positive" else difference.abs()
@@ -137,10 +115,9 @@ def upsample(values: Tensor, factor: int, image_shape: tuple[int, ...]) -> Tenso
 
 
 def filter_maps(maps: Tensor, min_filter: int, mean_filter: int) -> Tensor:
-    """Apply a minimum, then a mean filter of odd sizes in pixels to maps (n, H, W).
+    """Apply a minimum filter, against thin residuals of edges, then a mean filter of odd sizes to maps (n, H, W).
 
-    The minimum removes the thin residuals of edges that a blurred decoder leaves. Windows are cut off at
-    the border, where zero padding would lower the scores.
+    Windows are cut off at the border, where zero padding would lower the scores.
     """
     maps = -F.max_pool2d(-maps[:, None], min_filter, stride=1, padding=min_filter // 2)
     maps = F.avg_pool2d(maps, mean_filter, stride=1, padding=mean_filter // 2, count_include_pad=False)

@@ -24,11 +24,11 @@ class UntrainedDetector(BasePixelDetector):
     _learnt: tuple[str, ...]
 
     def _inference_parameters(self, X: Any) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in self._rules}
+        return self._values(*self._rules)
 
     def __skmimood_state__(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Return what was learnt as arrays and JSON values, for `skmimood.save_model`."""
-        return {n: getattr(self, n) for n in self._arrays}, {n: getattr(self, n) for n in self._learnt}
+        return self._values(*self._arrays), self._values(*self._learnt)
 
     def __skmimood_restore__(self, arrays: Mapping[str, np.ndarray], values: Mapping[str, Any]) -> None:
         """Set what was learnt; nothing is set unless it is complete and of the right shapes."""

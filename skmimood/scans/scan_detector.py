@@ -10,7 +10,7 @@ from joblib import effective_n_jobs
 from sklearn.utils.validation import check_is_fitted
 
 from skmimood.exceptions import warn
-from skmimood.maps.conformal import HealthyReference, check_rate
+from skmimood.maps.conformal import HealthyReference
 from skmimood.nifti import DEFAULT_MAX_BYTES, Source, scan_id
 from skmimood.preprocessing import Plane
 from skmimood.runtime.progress import each, job
@@ -22,6 +22,7 @@ from skmimood.scans.mapping import Frame, average_precision, judge, map_in_worke
 from skmimood.scans.results import ScanResult
 from skmimood.scans.sources import ListedScan, list_in_order, list_scans, mask_suffixes, pair_brain_masks
 from skmimood.scans.state import SavedDetector
+from skmimood.validation.rules import RATE, fault_of
 
 if TYPE_CHECKING:
     from nibabel import Nifti1Image
@@ -234,7 +235,7 @@ class ScanDetector(SavedDetector):
         """
         check_is_fitted(self)
         fpr, scan_fpr = self.fpr if fpr is None else fpr, self.scan_fpr if scan_fpr is None else scan_fpr
-        state.raise_faults([check_rate("fpr", fpr), check_rate("scan_fpr", scan_fpr)])
+        state.raise_faults([fault_of("fpr", fpr, RATE), fault_of("scan_fpr", scan_fpr, RATE)])
         scans = list_scans(X, y, groups, brain_masks, **self._choice(y))
         fitting.warn_about_learned(scans, self.fit_status_, by_name=groups is None)
         seen = self._reader(), self._frame(), self.pipeline_

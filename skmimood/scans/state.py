@@ -15,12 +15,13 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 
 from skmimood.exceptions import InputError, ModelLoadError, listing, warn
-from skmimood.maps.conformal import HealthyReference, check_rate
+from skmimood.maps.conformal import HealthyReference
 from skmimood.persistence import load_model, save_model
 from skmimood.preprocessing import Plane
 from skmimood.scans.cohort import ScanStatus, StatusName
 from skmimood.scans.domain import Domain
 from skmimood.validation.old_names import new_settings
+from skmimood.validation.rules import RATE, fault_of
 
 if TYPE_CHECKING:
     from typing import Self  # of Python 3.11; nothing else needs it
@@ -153,7 +154,7 @@ def check_parameters(detector: Any) -> None:
         value = getattr(detector, name)
         faults.append(None if is_valid(value) else f"{name} must be {wanted}; got {value!r}")
     rates = ("calibration_fraction", "fpr", "scan_fpr")
-    raise_faults([*faults, *(check_rate(name, getattr(detector, name)) for name in rates)])
+    raise_faults([*faults, *(fault_of(name, getattr(detector, name), RATE) for name in rates)])
 
 
 def raise_faults(faults: Iterable[str | None]) -> None:

@@ -33,9 +33,8 @@ class AutoregressiveRestorer(BaseRestorer):
     Trained to predict each healthy token from those before it in raster order. To score a slice, its tokens are
     visited in that order: each whose negative log-likelihood, given the partly restored tokens before it, exceeds
     ``threshold`` is replaced by a sample (Naval Marimont & Tarroni 2021; with a transformer, as here, the rival in
-    MIM-OOD, Naval Marimont et al. 2023, table 2). A last step after `VQTokenizer`; it needs no detector. Defaults
-    of the network and its training are those of `MaskedTokenInpainter`. Unless stated otherwise, a change of a
-    parameter needs a refit.
+    MIM-OOD, Naval Marimont et al. 2023, table 2). A last step after `VQTokenizer`; it needs no detector. Unless stated
+    otherwise, a change of a parameter needs a refit.
 
     Parameters
     ----------
@@ -50,9 +49,8 @@ class AutoregressiveRestorer(BaseRestorer):
         Orderings of the grid, each with a network and R restorations of its own (paper: 1; Pinaya et al. 2022: 8).
         They are raster scans of the grid as it is, turned by 180, 90 and 270 degrees, and transposed after each.
     key_value_cache : bool, default=True
-        Keep what the network has computed of earlier tokens, which do not change any more. False runs it over the
-        whole slice for every token, as the paper's timing does. Up to the rounding of a likelihood that lies on the
-        edge of the decision, the tokens are the same. No refit needed.
+        Keep what the network has computed of earlier tokens. False runs it over the whole slice for every token, as the
+        paper's timing does; up to rounding the result is the same. No refit needed.
     maps : ResidualMaps, default=ResidualMaps()
         How restorations become a map; see `ResidualMaps`. ``residual_weight="changed"`` is the masked residual of
         Pinaya et al. 2022; ``"anomaly"`` takes a token detector between the tokenizer and this step. No refit needed.
@@ -203,8 +201,7 @@ class AutoregressiveRestorer(BaseRestorer):
         return restored.flatten(1, 2).unflatten(-1, self.grid_)
 
     def _inference_parameters(self, X: TokenizedScans) -> dict[str, Any]:
-        names = ("threshold", "n_restorations", "temperature")
-        return super()._inference_parameters(X) | {name: getattr(self, name) for name in names}
+        return super()._inference_parameters(X) | self._values("threshold", "n_restorations", "temperature")
 
 
 def visiting_order(grid: tuple[int, int], ordering: int) -> np.ndarray:
@@ -228,29 +225,9 @@ def restore_in_order(
 ) -> Tensor:  # fmt: skip
     """Replace, one after the other, each token whose surprisal given the restored ones before exceeds a threshold.
 
-    Parameters
-    ----------
-    network : CausalTransformer
-    tokens : Tensor of shape (n, L)
-        Sequences of n slices.
-    uniforms : Tensor of shape (R, L)
-        Uniform draws in [0, 1), the same for every slice.
-    threshold : float
-        lambda, in nats.
-    temperature : float > 0
-        Divides the logits that are sampled from.
-    key_value_cache : bool
-        Whether to keep what has been computed of earlier positions. False passes over whole sequences L times.
-
-    Returns
-    -------
-    Tensor of shape (n, R, L)
-        The tokens of every restoration.
-
-    Notes
-    -----
-    Up to its first token beyond the threshold a slice stays what it is, so one pass over the given tokens, which all
-    restorations share, tells where each slice begins to change, and fills the cache up to there.
+    Takes sequences (n, L) and uniform draws (R, L), the same for every slice; returns the restorations (n, R, L). A
+    slice stays what it is up to its first token beyond the threshold. So one pass over the given tokens, which all
+    restorations share, says where each slice begins to change, and fills the cache up to there.
     """
     n_restorations, length = uniforms.shape
     restored = tokens[:, None].repeat(1, n_restorations, 1)  # (n, R, L)

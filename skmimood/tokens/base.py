@@ -17,7 +17,7 @@ from skmimood.maps.base import BasePixelDetector, held_out_slices
 from skmimood.maps.residuals import ResidualMaps, clear_surface, filter_maps, residual_maps, upsample
 from skmimood.networks.batches import run_transformer
 from skmimood.networks.marks import in_order_of_length, unmark
-from skmimood.runtime.device import inference, with_halving
+from skmimood.runtime.device import inference, resolve_precision, with_halving
 from skmimood.runtime.streams import sampling_uniforms
 from skmimood.tokens.background import mark_background
 from skmimood.tokens.container import TokenDetector, TokenizedScans
@@ -97,6 +97,9 @@ class TokenStep(TrainedStep):
     def _finish(self, healthy: TokenizedScans, held_out: float) -> None:
         """Learn what takes the trained network."""
 
+    def _inference_dtype(self) -> torch.dtype:
+        return resolve_precision(self._precision(), self._torch_device)
+
     def _parameter_faults(self) -> Iterator[str]:
         yield from super()._parameter_faults()
         if getattr(self, "network", "transformer") == "transformer":
@@ -104,10 +107,13 @@ class TokenStep(TrainedStep):
 
     def _transformer_config(self, X: TokenizedScans, *, n_outputs: int) -> dict[str, Any]:
         """Return the arguments of the `TokenTransformer` over the tokens of ``X``."""
-        n_codes, sizes = X.tokenizer.n_codes_, ("depth", "width", "n_heads", "mlp_ratio", "drop_path")
+        n_codes, sizes = (
+            X.tokenizer.n_codes_,
+            self._values("depth", "width", "n_heads", "mlp_ratio", "drop_path"),
+        )
         n_inputs = n_codes + (n_outputs == n_codes)  # an in-painter has a [MASK] symbol
         config = {"n_inputs": n_inputs, "n_outputs": n_outputs, "grid": list(X.tokens.shape[1:])}
-        return config | {name: getattr(self, name) for name in sizes}
+        return config | sizes
 
 
 class BaseTokenDetector(TransformerMixin, TokenStep):
@@ -133,17 +139,7 @@ class BaseTokenDetector(TransformerMixin, TokenStep):
         return run_transformer(self._score_tokens, ordered, self._training.batch_size)[where]
 
     def decision_function(self, X: TokenizedScans) -> np.ndarray:
-        """Score every token.
-
-        Parameters
-        ----------
-        X : TokenizedScans of n slices
-
-        Returns
-        -------
-        ndarray of shape (n, h, w), float32
-            Higher is more anomalous.
-        """
+        """Return the score of every token, shape (n, h, w), float32; higher is more anomalous."""
         check_is_fitted(self)
         check_grid(X, self.grid_)
         tokens = torch.from_numpy(X.tokens).to(self._torch_device)
@@ -241,12 +237,8 @@ class BaseRestorer(BasePixelDetector, TokenStep):
 
     def _decode(self, X: TokenizedScans, restored: Tensor) -> tuple[Tensor, Tensor]:
         """Return the decoded restorations (n, R, H, W), and what they are compared with (n, H, W)."""
-        is_decoded = self._recipe_of_maps.residual_reference == "reconstruction"
-        own = torch.from_numpy(X.tokens)[:, None] if is_decoded else restored[:, :0]
-        grids = torch.cat([own, restored], dim=1)
-        decoded = of_distinct(X.tokenizer.decode_tensor, grids.flatten(0, 1)).unflatten(0, grids.shape[:2])
-        if is_decoded:
-            return decoded[:, 1:], decoded[:, 0]
+        decoded = of_distinct(X.tokenizer.decode_tensor, restored.flatten(0, 1))
+        decoded = decoded.unflatten(0, restored.shape[:2])
         return decoded, torch.from_numpy(X.tokenizer.seen(X.images)).to(decoded.device)
 
     def _maps(
@@ -266,7 +258,5 @@ class BaseRestorer(BasePixelDetector, TokenStep):
 
     def _weights(self, values: Tensor, X: TokenizedScans) -> Tensor:
         """Interpolate values of tokens (n, h, w) to weights of pixels (n, H, W)."""
-        return (
-            upsample(values, X.tokenizer.downsampling, X.shape[1:]).clamp(min=0)
-            ** self._recipe_of_maps.weight_power
-        )
+        pixels = upsample(values, X.tokenizer.downsampling, X.shape[1:])
+        return pixels.clamp(min=0) ** self._recipe_of_maps.weight_power

@@ -27,19 +27,17 @@ from skmimood.validation.rules import PROBABILITY, Rule
 class TokenCritic(BaseTokenDetector):
     """Transformer that tells tokens sampled from the masked in-painter (MVTM) from real ones.
 
-    Trained on healthy tokens of which some are masked and filled with samples of the frozen in-painter, at
-    temperature 1 and independent of each other: it learns p(sampled) of every token by binary cross-entropy (Lezama
-    et al. 2022, section 3; the "MVTM + Token-Critic" of MIM-OOD's tables). The in-painter is that of
-    `MaskedTokenInpainter`: with the same training parameters, ``random_state`` and ``memory`` (and no
-    ``skip_background``) it is trained once for both. Defaults are those of preset ``"tiny"``. Unless stated otherwise,
-    a change of a parameter needs a refit.
+    Trained on healthy tokens of which some are masked and filled with independent samples of the frozen in-painter: it
+    learns p(sampled) of every token by binary cross-entropy (Lezama et al. 2022, section 3; the "MVTM + Token-Critic"
+    of MIM-OOD's tables). The in-painter is that of `MaskedTokenInpainter`: with the same training parameters,
+    ``random_state`` and ``memory`` (and no ``skip_background``) it is trained once for both. Unless stated otherwise, a
+    change of a parameter needs a refit.
 
     Parameters
     ----------
     threshold : float in [0, 1], default=0.5
-        lambda: tokens with a higher probability are resampled (MIM-OOD silent on its value for the critic). Where it
-        cannot tell, the critic answers with the share of tokens that training masks, 0.64 on average for
-        ``"maskgit_cosine"``; so tune it on validation slices. No refit needed.
+        lambda: tokens with a higher probability are resampled (MIM-OOD silent). Tune it on validation slices: a critic
+        that cannot tell returns the share of tokens masked in training, about 0.64. No refit needed.
     mask_generator : str, callable or dict, default="maskgit_cosine"
         Which tokens are sampled in training (Lezama et al.: the cosine schedule); see `AnomalousTokenDetector`.
     generator_mask_generator : str, callable or dict, default="brush"

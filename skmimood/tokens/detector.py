@@ -10,7 +10,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from skmimood.networks.batches import run_in_batches
 from skmimood.networks.marks import longest
 from skmimood.networks.transformer import TokenTransformer
 from skmimood.networks.unet import TokenUNet
@@ -38,17 +37,15 @@ _MAX_LEVELS = 6  # of a U-Net; each doubles the channels
 class AnomalousTokenDetector(BaseTokenDetector):
     """Network that tells corrupted tokens from healthy ones (ATD).
 
-    Trained on healthy tokens of which some are replaced: it learns p(corrupted) of every token by
-    binary cross-entropy (MIM-OOD, Naval Marimont et al. 2023, section 3.3, equation 2). Sizes and
-    lengths of training are those of preset ``"tiny"``; for its recipe see `make_mimood_pipeline`.
-    Unless stated otherwise, a change of a parameter needs a refit.
+    Trained on healthy tokens of which some are replaced: it learns p(corrupted) of every token by binary cross-entropy
+    (MIM-OOD, Naval Marimont et al. 2023, section 3.3, equation 2). For the recipe see `make_mimood_pipeline`. Unless
+    stated otherwise, a change of a parameter needs a refit.
 
     Parameters
     ----------
     threshold : float in [0, 1], default=0.002
-        lambda: tokens with a higher probability are resampled (paper: 0.005). What suits it depends on how well the
-        detector is trained, and on what: after a short training even healthy tokens score more, and it should be
-        higher. Tune it on validation slices where there are any. No refit needed.
+        lambda: tokens with a higher probability are resampled (paper: 0.005). Tune it on validation slices if there are
+        any: after a short training even healthy tokens score more. No refit needed.
     corruption : str, callable or dict, default="random"
         Law of the replacing tokens: ``"random"`` (uniform over the codes, the paper's), ``"painted"`` (the tokens of
         copies with anomalies painted into the pixels, see `skmimood.training.painted_anomalies`; then the target of a
@@ -174,7 +171,6 @@ class AnomalousTokenDetector(BaseTokenDetector):
         return shared | {"code_dim": X.tokenizer.codes.shape[1], "widths": widths}
 
     def _inference_dtype(self) -> torch.dtype:
-        # Of a U-Net, autocast chooses layer by layer.
         return torch.float32 if "widths" in self.config_ else super()._inference_dtype()
 
     def _parameter_faults(self) -> Iterator[str]:
@@ -187,13 +183,7 @@ class AnomalousTokenDetector(BaseTokenDetector):
         if isinstance(network, TokenTransformer):
             logits = network(tokens, length=longest(tokens))[..., 0]
             return torch.sigmoid(logits.float()).masked_fill(tokens < 0, 0)
-        context = self._autocast()
-
-        def score(batch: Tensor) -> Tensor:
-            with context:
-                return torch.sigmoid(network(batch)[..., 0])
-
-        return run_in_batches(score, tokens, self._training.batch_size)
+        return self._in_batches(lambda batch: torch.sigmoid(network(batch)[..., 0]), tokens)
 
 
 def train_token_detector(

@@ -33,9 +33,8 @@ class MaskedTokenInpainter(BaseRestorer):
     """Transformer that in-paints anomalous tokens (MVTM), and the anomaly maps that follow.
 
     Trained by masked image modelling on healthy tokens (MIM-OOD, Naval Marimont et al. 2023, equation 1). To
-    score a slice, T times the tokens that the detector finds anomalous are masked and resampled; the R
-    restorations are decoded, and the filtered residual is the anomaly map (section 3.4). Sizes and lengths
-    of training are those of preset ``"tiny"``; for its recipe see `make_mimood_pipeline`.
+    score a slice, T times the tokens that the detector finds anomalous are masked and resampled; the R restorations are
+    decoded, and the filtered residual is the anomaly map (section 3.4). For the recipe see `make_mimood_pipeline`.
     Unless stated otherwise, a change of a parameter needs a refit.
 
     Parameters
@@ -143,19 +142,9 @@ class MaskedTokenInpainter(BaseRestorer):
     def path(
         self, X: TokenizedScans, *, threshold: float, n_steps: Sequence[int], n_restorations: Sequence[int]
     ) -> np.ndarray:
-        """Return the maps of every T and R from one run with the largest; see `skmimood.restoration_path`.
+        """Return the maps of every T and R, at a lambda instead of the detector's; see `skmimood.restoration_path`.
 
-        Parameters
-        ----------
-        X : TokenizedScans of n slices, with a fitted detector
-        threshold : float
-            lambda, instead of the detector's.
-        n_steps, n_restorations : sequence of int
-            The values of T and R.
-
-        Returns
-        -------
-        ndarray of shape (len(n_steps), len(n_restorations), n, H, W), float32
+        The shape is (len(n_steps), len(n_restorations), n, H, W), float32.
         """
         check_is_fitted(self)
         self._check_parameters()
@@ -231,9 +220,9 @@ class MaskedTokenInpainter(BaseRestorer):
         return logits[row[which][masks]]
 
     def _inference_parameters(self, X: TokenizedScans) -> dict[str, Any]:
-        names = ("n_steps", "n_restorations", "temperature")
-        own = {name: getattr(self, name) for name in names} | {"skip_background": self.leaves_out_background}
-        return super()._inference_parameters(X) | own | {"detector_threshold": detector_of(X).threshold}
+        own = self._values("n_steps", "n_restorations", "temperature")
+        own |= {"skip_background": self.leaves_out_background, "detector_threshold": detector_of(X).threshold}
+        return super()._inference_parameters(X) | own
 
 
 def train_token_inpainter(

@@ -28,24 +28,21 @@ class TokenLikelihoodDetector(BaseTokenDetector):
     The score is -log p(token | visible tokens) in nats, at least 0: what MIM-OOD (Naval Marimont et al. 2023,
     table 1, "MVTM") compares its detector with. The network is that of `MaskedTokenInpainter`: with the same
     training parameters, ``random_state`` and ``memory`` (and no ``skip_background``) it is trained once for both.
-    Defaults are those of preset ``"tiny"``. Unless stated otherwise, a change of a parameter needs a refit.
+    Unless stated otherwise, a change of a parameter needs a refit.
 
     Parameters
     ----------
     threshold : float >= 0, default=6.0
-        lambda: tokens with a higher score are resampled (paper: 6 for its autoregressive likelihood, silent on this
-        one). That lies just above ln K = 5.5, the score of a guess among K = 256 codes; with fewer codes begin as far
-        above theirs. No refit needed.
+        lambda: tokens with a higher score are resampled (paper: 6 for its autoregressive likelihood). It belongs just
+        above ln K, the score of a guess: 5.5 for K = 256 codes. No refit needed.
     visible : {"random", "complementary", "unmasked"}, default="random"
-        Which tokens the network sees (paper silent). ``"random"``: scattered masks hide a half or a third of the
-        grid, and a token's score is the mean over the masks that hide it. ``"complementary"``: four masks, of which
-        each hides every second token of every second row, so each token is scored once. ``"unmasked"``: all tokens
-        in one pass; the network then sees the token that it scores, of which its training asked nothing. No refit
+        Which tokens the network sees (paper silent). ``"random"``: scattered masks hide a half or a third of the grid,
+        and the score is the mean over the masks that hide the token. ``"complementary"``: four masks, of which each
+        hides every second token of every second row. ``"unmasked"``: all, also the token that is scored. No refit
         needed.
     n_masks : int >= 2, default=16
-        Masks of ``"random"``, and so passes of the network. They are the parts of random partitions of the grid into
-        halves and thirds, so that all tokens are hidden equally often (of 16 masks by 6), and the same for every
-        slice. No refit needed.
+        Masks of ``"random"``, each a pass of the network: parts of random partitions of the grid into halves and
+        thirds, so that all tokens are hidden equally often, and the same for every slice. No refit needed.
     mask_generator : str, callable or dict, default="brush"
         Which tokens are masked in training; see `AnomalousTokenDetector`.
     depth, width, n_heads, mlp_ratio, drop_path

@@ -15,7 +15,6 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from skmimood.exceptions import CodebookCollapseWarning, InputError
-from skmimood.networks.batches import run_in_batches
 from skmimood.networks.marks import unmarked_in_place
 from skmimood.networks.quantizer import levels_for
 from skmimood.networks.vqvae import VQVAE
@@ -63,14 +62,13 @@ class VQTokenizer(TransformerMixin, TrainedStep):
         Dimension D of a code (paper: 256). ``quantizer="fsq"`` has its own.
     quantizer : {"ema", "cosine", "fsq"}, default="ema"
         Kind of codes (paper silent). ``"ema"``: a codebook that follows the encoder by moving averages (van den Oord et
-        al. 2017). ``"cosine"``: the same, of codes and encoder outputs of unit norm (Yu et al. 2022). ``"fsq"``: finite
-        scalar quantisation, 2 to 6 numbers each rounded to one of a few levels (Mentzer et al. 2024). There no codebook
-        is learnt, ``code_dim``, ``commitment``, ``codebook_decay`` and ``restart_below`` have no say, and of a table of
-        levels those are taken that make nearest to ``n_codes`` codes: 240 = 8 x 6 x 5 for 256, 512 = 8 x 8 x 8 for 512,
-        at least 16 and at most 64,000; see ``n_codes_``.
+        al. 2017). ``"cosine"``: the same with unit norm (Yu et al. 2022). ``"fsq"``: 2 to 6 numbers, each rounded to
+        one of a few levels (Mentzer et al. 2024); the number of codes is the nearest to ``n_codes`` that levels make
+        (240 = 8 x 6 x 5 for 256; from 16 to 64,000), and ``code_dim``, ``commitment``, ``codebook_decay`` and
+        ``restart_below`` are ignored.
     patch_size : int, default=2
-        Side of the pixel squares that become channels before the first convolution (VQGAN: 1). 2 quarters
-        the cost of the widest layers, on a CPU most of the whole.
+        Side of the pixel squares that become channels before the first convolution (VQGAN: 1). 2 quarters the cost of
+        the widest layers.
     channels : int, default=32
         Width of the first level (VQGAN: 128; the paper is silent).
     channel_multipliers : sequence of int, default=(1, 2)
@@ -85,13 +83,12 @@ class VQTokenizer(TransformerMixin, TrainedStep):
     restart_below : float, default=1.0
         A code used less often a batch than this restarts at an encoder output.
     standardize : bool, default=False
-        Standardise each slice by the interior of its head before all else, see `SliceStandardizer` (paper: no; presets
-        ``"tiny"`` and ``"small"``: yes). Then residuals mean the same in all scans.
+        Standardise each slice first, as `SliceStandardizer` does (paper: no; presets ``"tiny"`` and ``"small"``: yes).
     augment : bool, default=True
         Broad intensity augmentation in training (paper: yes, unspecified; see `skmimood.training.augmentation`).
     n_augmentations : int, default=2
-        Flipped and rotated copies of each healthy slice that the token models see in training besides
-        the slice itself (paper: random flips and rotations). Read when these are fitted: no refit needed here.
+        Flipped and rotated copies of each healthy slice that the token models see in training besides the slice
+        (paper: random flips and rotations). Read when these are fitted: no refit needed here.
     flip : bool, default=True
         Whether these copies may be mirrored along the last axis: left and right in axial and coronal slices. Turn it
         off for sagittal ones. Read as ``n_augmentations`` is.
@@ -123,10 +120,8 @@ class VQTokenizer(TransformerMixin, TrainedStep):
 
     References
     ----------
-    Naval Marimont et al., MIM-OOD, DGM4MICCAI 2023, sections 3.1 and 4. Esser et al., Taming transformers for
-    high-resolution image synthesis, CVPR 2021. van den Oord et al., Neural discrete representation learning, 2017.
-    Yu et al., Vector-quantized image modeling with improved VQGAN, ICLR 2022, section 3.2. Mentzer et al., Finite
-    scalar quantization: VQ-VAE made simple, ICLR 2024, table 1.
+    Naval Marimont et al., MIM-OOD, DGM4MICCAI 2023, sections 3.1 and 4. Esser et al., VQGAN, CVPR 2021. van den Oord
+    et al., VQ-VAE, NeurIPS 2017. Yu et al., improved VQGAN, ICLR 2022, section 3.2. Mentzer et al., FSQ, ICLR 2024.
     """
 
     _network_class = VQVAE
@@ -217,17 +212,7 @@ class VQTokenizer(TransformerMixin, TrainedStep):
         self._check_parameters()
         healthy, held_out = healthy_samples(check_images(X), y, groups, self._training.validation_fraction)
         seen = standardise(healthy) if self.standardize else healthy
-        config = {
-            "patch_size": self.patch_size,
-            "channels": self.channels,
-            "channel_multipliers": list(self.channel_multipliers),
-            "n_res_blocks": self.n_res_blocks,
-            "n_codes": self.n_codes,
-            "code_dim": self.code_dim,
-            "codebook_decay": self.codebook_decay,
-            "restart_below": self.restart_below,
-            **self._codes_config(),
-        }
+        config = self._config()
         grid = token_grid(healthy.shape[1:], pixels_a_side(config))
         self._fit_network(
             train_vqvae, config, held_out, images=seen, commitment=self.commitment, augment=self.augment
@@ -313,38 +298,26 @@ class VQTokenizer(TransformerMixin, TrainedStep):
         They are in the intensities that the network sees; see `seen`.
         """
         height, width = self.image_shape_
-        network, context = cast(VQVAE, self._network()), self._autocast()
-
-        def decode(batch: Tensor) -> Tensor:
-            with context:
-                return network.decode(batch)[:, 0, :height, :width].clamp(0, 1)
-
-        return run_in_batches(decode, tokens.to(self._torch_device), self._training.batch_size)
+        network = cast(VQVAE, self._network())
+        return self._in_batches(
+            lambda batch: network.decode(batch)[:, 0, :height, :width].clamp(0, 1),
+            tokens.to(self._torch_device),
+        )
 
     def training_tokens(self, X: TokenizedScans, *, marked: bool = False) -> np.ndarray:
         """Return the tokens that a token model trains on, shape (n, 1 + n_augmentations, h, w).
 
-        Of each slice its own tokens, then those of its flipped and rotated copies, as the smallest integers that hold
-        them. They come from the cache where there is one, so that they do not depend on who computes them. With
-        ``marked``, those off the head are marked (see `skmimood.tokens.background`).
+        Of each slice its own tokens, then those of its flipped and rotated copies, cached, as the smallest integers
+        that hold them. With ``marked``, those off the head are marked (see `skmimood.tokens.background`).
         """
-        (tokens,) = self._tokenize_cached(
-            tokenize_augmented, "moved copies", X, n_augmentations=self.n_augmentations
-        )
+        copies = self._values("n_augmentations")
+        (tokens,) = self._tokenize_cached(tokenize_augmented, "moved copies", X, **copies)
         return tokens if marked else unmarked_in_place(tokens)
 
     def painted_tokens(
         self, X: TokenizedScans, n_copies: int, *, marked: bool = False
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return the tokens of copies of the slices with painted anomalies, cached as `training_tokens`.
-
-        Parameters
-        ----------
-        X : TokenizedScans of n slices
-        n_copies : int
-            Copies of each slice, flipped and rotated, each with anomalies of its own.
-        marked : bool, default=False
-            As in `training_tokens`.
+        """Return the tokens of moved copies of the slices with painted anomalies; see `training_tokens`.
 
         Returns
         -------
@@ -364,22 +337,19 @@ class VQTokenizer(TransformerMixin, TrainedStep):
             precision=self._precision(), **arguments,
         )  # fmt: skip
 
-    def _inference_dtype(self) -> torch.dtype:
-        return torch.float32  # autocast chooses layer by layer; codes and the last layer stay exact
-
     def _encode(self, images: np.ndarray) -> np.ndarray:
         network = cast(VQVAE, self._network())
         return encode_images(network, images, self._torch_device, self._autocast(), self._training.batch_size)
 
-    def _codes_config(self) -> dict[str, Any]:
-        """Return the arguments of `VQVAE` by which the kind of codes differs from ``"ema"``.
-
-        Of that there are none, so that networks trained and saved before there was a choice stay valid.
-        """
+    def _config(self) -> dict[str, Any]:
+        """Return the arguments of `VQVAE`."""
+        names = ("patch_size", "channels", "channel_multipliers", "n_res_blocks", "n_codes", "code_dim")
+        config = self._values(*names, "codebook_decay", "restart_below")
+        config["channel_multipliers"] = list(self.channel_multipliers)
         if self.quantizer == "fsq":
             levels = levels_for(self.n_codes)
-            return {"n_codes": math.prod(levels), "code_dim": len(levels), "levels": list(levels)}
-        return {"unit_codes": True} if self.quantizer == "cosine" else {}
+            return config | {"n_codes": math.prod(levels), "code_dim": len(levels), "levels": list(levels)}
+        return config | {"unit_codes": True} if self.quantizer == "cosine" else config
 
     def _measure_usage(self, images: np.ndarray) -> None:
         chosen = np.linspace(0, len(images) - 1, min(len(images), _MAX_USAGE_IMAGES)).astype(int)

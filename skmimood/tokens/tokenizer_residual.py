@@ -21,8 +21,8 @@ class TokenizerResidual(UntrainedDetector):
     """Residual between a slice and its decoded tokens, none of which is changed.
 
     A codebook learnt from healthy slices cannot express every lesion, so a tokenizer heals a little by itself. This
-    last step, behind `VQTokenizer`, shows how much of a restorer's result is owed to that: it is MIM-OOD (Naval
-    Marimont et al. 2023, section 3.4, step 5) with T = 0.
+    last step after `VQTokenizer` shows how much: it is MIM-OOD (Naval Marimont et al. 2023, section 3.4, step 5), T =
+    0.
 
     Parameters
     ----------
@@ -74,20 +74,7 @@ class TokenizerResidual(UntrainedDetector):
         self.validation_fraction = validation_fraction
 
     def fit(self, X: TokenizedScans, y: Any = None, groups: Any = None) -> TokenizerResidual:
-        """Calibrate ``threshold_`` on the held-out healthy slices; nothing else is learnt.
-
-        Parameters
-        ----------
-        X : TokenizedScans of n slices
-        y : array-like of shape (n, H, W) or (n,), optional
-            Lesion masks or labels; every sample whose mask is not empty is dropped.
-        groups : array-like of shape (n,), optional
-            Whose slice each is; see `VQTokenizer.fit`.
-
-        Returns
-        -------
-        TokenizerResidual
-        """
+        """Calibrate ``threshold_`` on the held-out healthy slices; see `VQTokenizer.fit` for ``y`` and ``groups``."""
         self._check_parameters()
         healthy, held_out = healthy_samples(check_tokenized(X), y, groups, self.validation_fraction)
         self.grid_ = healthy.tokens.shape[1:]

@@ -11,9 +11,10 @@ import joblib
 import numpy as np
 import torch
 from sklearn.base import clone
-from torch import nn
+from torch import Tensor, nn
 
 from skmimood.exceptions import InputError, ModelLoadError
+from skmimood.networks.batches import run_in_batches
 from skmimood.networks.weights import empty_network, load_network
 from skmimood.runtime.cache import has_callable, run_cached
 from skmimood.runtime.code_digest import code_digest
@@ -114,15 +115,12 @@ class TrainedStep(SliceEstimator):
         self.state_, self.history_, self.config_ = state, history, config
         self.seed_, self.precision_ = seed, self._recipe().precision
         self.n_iter_ = len(history["loss"])
-        self.fitted_with_ = self._parameters_to_keep()
+        self.fitted_with_ = self._values(*self._kept)
         self.__dict__.pop("_loaded", None)
 
     def _as_fitted(self, name: str) -> Any:
         """Return a parameter as it was in fit; before a fit, as it is."""
         return getattr(self, "fitted_with_", vars(self))[name]
-
-    def _parameters_to_keep(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in self._kept}
 
     def _train(
         self, train: Callable[..., dict[str, Any]], config: dict[str, Any], held_out: float, seed: int, **arguments: Any
@@ -185,12 +183,21 @@ class TrainedStep(SliceEstimator):
         return self._loaded[1]
 
     def _inference_dtype(self) -> torch.dtype:
-        """Return the dtype that the weights are kept in for inference."""
-        return resolve_precision(self._precision(), self._torch_device)
+        """Return the dtype that the weights are kept in for inference; here autocast chooses layer by layer."""
+        return torch.float32
 
     def _autocast(self) -> torch.autocast:
         """Return the context in which torch chooses the precision layer by layer."""
         return autocast(self._torch_device, resolve_precision(self._precision(), self._torch_device))
+
+    def _in_batches(self, function: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
+        """Return ``function(rows)``, of ``batch_size`` rows at a time under `_autocast`."""
+
+        def run(batch: Tensor) -> Tensor:
+            with self._autocast():
+                return function(batch)
+
+        return run_in_batches(run, rows, self._training.batch_size)
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in super().__getstate__().items() if name != "_loaded"}
@@ -206,7 +213,7 @@ class TrainedStep(SliceEstimator):
     def __skmimood_restore__(self, arrays: Mapping[str, np.ndarray], values: Mapping[str, Any]) -> None:
         """Set what was learnt; nothing is set unless it is complete and fits the architecture."""
         # Models of before there was the entry have kept them as parameters alone.
-        values = {"fitted_with_": self._parameters_to_keep(), **values}
+        values = {"fitted_with_": self._values(*self._kept), **values}
         expected = {"config_", "n_iter_", "seed_", "precision_", "fitted_with_", *self._learnt}
         if set(values) != expected or set(values["fitted_with_"]) != set(self._kept):
             raise ModelLoadError(

@@ -17,6 +17,9 @@ class CheckedParameters(BaseEstimator):
 
     _rules: ClassVar[Mapping[str, Rule]] = {}
 
+    def _values(self, *names: str) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in names}
+
     def _parameter_faults(self) -> Iterator[str]:
         """Say what is wrong with each parameter; subclasses add what depends on several."""
         rules: dict[str, Rule] = {}

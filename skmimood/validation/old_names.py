@@ -20,7 +20,7 @@ MOVED = {
     ),
     **dict.fromkeys(
         (
-            "residual", "residual_weight", "weight_power", "residual_reference", "combination", "sharpness",
+            "residual", "residual_weight", "weight_power", "combination", "sharpness",
             "min_filter", "mean_filter", "erosion",
         ),
         "maps",
