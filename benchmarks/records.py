@@ -8,15 +8,17 @@ from __future__ import annotations
 import csv
 import functools
 import hashlib
+import io
 import json
 import os
 import platform
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from filelock import FileLock
 
@@ -55,19 +57,26 @@ def replace_rows(
     def key_of(row: Mapping[str, str]) -> tuple[str, ...]:
         return tuple(row[column] for column in key)
 
-    path.parent.mkdir(parents=True, exist_ok=True)
     # The lock lies elsewhere, since it stays: the folder of the tables holds nothing but tables.
     with FileLock(Path(tempfile.gettempdir()) / f"{hashlib.sha1(bytes(path.resolve())).hexdigest()}.lock"):
         new = [{column: _text(row.get(column)) for column in columns} for row in rows]
         replaced = {key_of(row) for row in new}
         kept = [row for row in read_table(path) if key_of(row) not in replaced]
-        temporary = path.with_name(f".{os.getpid()}-{path.name}")
-        with temporary.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, columns, lineterminator="\n")
+        with replacing(path) as file, io.TextIOWrapper(file, encoding="utf-8", newline="") as text:
+            writer = csv.DictWriter(text, columns, lineterminator="\n")
             writer.writeheader()
             # Sorted by run, so that a table does not depend on the order of the runs; rows of a run stay in order.
             writer.writerows(sorted(kept + new, key=key_of))
-        os.replace(temporary, path)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """Open a file that takes the place of ``path`` once it is whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{os.getpid()}-{path.name}")
+    with temporary.open("wb") as file:
+        yield file
+    os.replace(temporary, path)
 
 
 def _text(value: Any) -> str:

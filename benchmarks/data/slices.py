@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 from scipy.ndimage import distance_transform_edt
 
+from benchmarks import records
 from skmimood.datasets.scan_sets import ScanSet
 from skmimood.exceptions import InputError
 from skmimood.nifti import Scan, read_labels, read_scan
@@ -120,11 +120,8 @@ class SliceSet:
 
     def save(self, path: Path) -> None:
         """Write the set as one compressed file, at once."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{os.getpid()}-{path.name}")
-        with temporary.open("wb") as file:
+        with records.replacing(path) as file:
             np.savez_compressed(file, **_packed(self))
-        os.replace(temporary, path)
 
     @classmethod
     def load(cls, path: Path) -> SliceSet:

@@ -14,6 +14,7 @@ from sklearn.base import BaseEstimator
 from sklearn.model_selection import ParameterGrid
 from sklearn.utils.validation import has_fit_parameter
 
+from benchmarks import records
 from benchmarks.data.slices import SliceSet
 from benchmarks.protocol import scores
 from benchmarks.protocol.bootstrap import PatientCounts
@@ -36,14 +37,11 @@ class Outcome:
 
     def save(self, path: Path) -> None:
         """Write the outcome as one file, at once."""
-        path.parent.mkdir(parents=True, exist_ok=True)
         arrays: dict[str, Any] = {"told": np.array(json.dumps({"rows": self.rows, "run": self.run}))}
         for (slices, region), one in self.counts.items():
             arrays |= {f"{slices}/{region}/{name}": value for name, value in vars(one).items()}
-        temporary = path.with_name(f".{path.name}")
-        with temporary.open("wb") as file:
+        with records.replacing(path) as file:
             np.savez_compressed(file, **arrays)
-        temporary.replace(path)
 
     @classmethod
     def load(cls, path: Path) -> Outcome:

@@ -129,18 +129,14 @@ def training(session: Session) -> Iterator[Record]:
     fitted, size = session.networks.mimood, session.dtype.itemsize
     images = session.images(_TRAINING_IMAGES)
     tokenizer, inpainter = fitted["tokenizer"], fitted["inpainter"]
-    config, shape, n, m = (
-        tokenizer.config_,
-        tokenizer.grid_,
-        tokenizer.training.batch_size,
-        inpainter.training.batch_size,
-    )
-    both = encoder_work(config, shape, n, size) + decoder_work(config, shape, n, size)
+    n = tokenizer.training.batch_size
+    coded = encoder_work(tokenizer.config_, tokenizer.grid_, n, size)
+    coded += decoder_work(tokenizer.config_, tokenizer.grid_, n, size)
+    painted = transformer_work(inpainter.config_, inpainter.training.batch_size, size)
     for name, estimator, X, forward in (
-        ("train_tokenizer_step", tokenizer, images, both),
-        ("train_transformer_step", inpainter, fitted[:-1].transform(images),
-         transformer_work(inpainter.config_, m, size)),
-    ):  # fmt: skip
+        ("train_tokenizer_step", tokenizer, images, coded),
+        ("train_transformer_step", inpainter, fitted[:-1].transform(images), painted),
+    ):
         batch = estimator.training.batch_size
         seconds: list[float] = []
         run = partial(step_seconds, clone(estimator), X, session.plan.train_steps, session.device, seconds)
