@@ -44,7 +44,7 @@ def test_in_a_log_file_there_is_a_line_a_stage_and_one_every_ten_seconds(clock, 
                 clock[0] += 0.25
                 steps.move_to(step, "loss 0.1")
     lines = capsys.readouterr().err.splitlines()
-    assert lines[0] == "fit: 0 %, reading 0/10 scans; 00:00 gone, about ? left"
+    assert lines[0] == "fit: 0 %, reading 0/10 scans"
     assert lines[2] == "fit: 12 %, VQTokenizer 0/300 steps; 00:10 gone, about 01:15 left"
     assert lines[-1] == "fit: 100 %, VQTokenizer 300/300 steps, loss 0.1; 01:25 gone, about 00:00 left"
     assert len(lines) <= 2 * 2 + 85 / 10

@@ -236,10 +236,12 @@ def _conformal_rank(n: int, fpr: float, what: str) -> int | None:
     )  # compared as p-values are: 0.29 * 100 = 28.999..., but 29 / 100 = 0.29
     if allowed >= 1:
         return n + 1 - allowed
-    there = f"{n} of different subjects" if what == "scans" else n
+    there = f"{'is' if n == 1 else 'are'} {n}" + (
+        " of different subjects" if what == "scans" and n > 1 else ""
+    )
     warn(
         f"a false-positive rate of {fpr:g} needs at least {scores_needed(fpr)} healthy {what} for calibration; there "
-        f"are {there}. The threshold is infinite, so nothing is called anomalous: use more, or a higher rate.",
+        f"{there}. The threshold is infinite, so nothing is called anomalous: use more, or a higher rate.",
         stacklevel=4,
     )
     return None

@@ -35,7 +35,7 @@ class _Lines(tqdm):
 
     def tell(self, line: str) -> None:
         with contextlib.suppress(OSError):  # a closed pipe or a full disk does not end the job
-            print(line, file=self.fp, flush=True)
+            print(line.replace("; 00:00 gone, about ? left", ""), file=self.fp, flush=True)
         self.told_at, self.told_n = time.monotonic(), self.n
 
     def clear(self, nolock: bool = False) -> None:
