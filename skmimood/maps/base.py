@@ -57,10 +57,7 @@ class BasePixelDetector(SliceEstimator):
 
         Of slices that show no head (black, even, noise of the air, specks) the maps are 0, and nothing is healed.
 
-        Parameters
-        ----------
-        X : array-like of shape (n, H, W), or TokenizedScans of n slices
-            What the step was fitted on: slices in [0, 1], or the output of the step before.
+        ``X`` is of the kind that the step was fitted on: slices (n, H, W) in [0, 1], or the output of the step before.
 
         Returns
         -------

@@ -129,16 +129,9 @@ class AutoregressiveRestorer(BaseRestorer):
         self._set_old(old)
 
     def token_scores(self, X: TokenizedScans) -> np.ndarray:
-        """Score every token of the slices as they are, unrestored.
+        """Return the negative log-likelihood of every token given those before it, (n, h, w), float32, in nats.
 
-        Parameters
-        ----------
-        X : TokenizedScans of n slices
-
-        Returns
-        -------
-        ndarray of shape (n, h, w), float32
-            Negative log-likelihood of each token given those before it, in nats; the mean over the orderings.
+        The slices are not restored; it is the mean over the orderings.
         """
         check_is_fitted(self)
         check_grid(X, self.grid_)

@@ -45,8 +45,7 @@ class TokenDetector(Protocol):
 class TokenizedScans:
     """Slices with their tokens, and the fitted estimators that made them.
 
-    It holds numpy arrays and fitted estimators only, and can be indexed along samples like an
-    array, which is what scikit-learn's splitters and scorers need.
+    It can be indexed along samples like an array, which is what scikit-learn's splitters and scorers need.
 
     Parameters
     ----------

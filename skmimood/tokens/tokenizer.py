@@ -50,9 +50,9 @@ _COLLAPSED_SHARE = 0.03
 class VQTokenizer(TransformerMixin, TrainedStep):
     """VQ-VAE that turns slices into a grid of discrete tokens, and tokens into slices.
 
-    Encoder and decoder of VQGAN (Esser et al. 2021) trained by mean absolute error alone, without
-    adversary or perceptual loss, as in MIM-OOD (Naval Marimont et al. 2023, section 4). Defaults are
-    those of preset ``"tiny"``. Unless stated otherwise, a change of a parameter needs a refit.
+    Encoder and decoder of VQGAN (Esser et al. 2021) trained by mean absolute error alone, without adversary or
+    perceptual loss, as in MIM-OOD (Naval Marimont et al. 2023, section 4). Unless stated otherwise, a change of a
+    parameter needs a refit.
 
     Parameters
     ----------
@@ -200,10 +200,6 @@ class VQTokenizer(TransformerMixin, TrainedStep):
             Label of the subject or scan of each slice: of one label, all slices train or all validate. By default the
             last slices validate, whosever they are.
 
-        Returns
-        -------
-        VQTokenizer
-
         Raises
         ------
         InputError
@@ -222,33 +218,15 @@ class VQTokenizer(TransformerMixin, TrainedStep):
         return self
 
     def transform(self, X: Any) -> TokenizedScans:
-        """Tokenise slices.
-
-        Parameters
-        ----------
-        X : array-like of shape (n, H, W)
-            Slices in [0, 1] of the size seen in fit.
-
-        Returns
-        -------
-        TokenizedScans
-            With tokens of shape (n, h, w).
-        """
+        """Return slices ``X`` (n, H, W) in [0, 1], of the size seen in fit, with their tokens (n, h, w)."""
         check_is_fitted(self)
         images = check_images(X, self.image_shape_)
         return TokenizedScans(images, self._encode(self.seen(images)), self)
 
     def inverse_transform(self, X: Any) -> np.ndarray:
-        """Decode tokens to slices.
+        """Decode `TokenizedScans`, or tokens (n, h, w), to slices (n, H, W), float32 in [0, 1].
 
-        Parameters
-        ----------
-        X : TokenizedScans of n slices, or array-like of int, shape (n, h, w)
-
-        Returns
-        -------
-        ndarray of shape (n, H, W), float32
-            In [0, 1]: in the intensities of the slices, or of tokens alone in those that the network sees.
+        They are in the intensities of the slices, or of tokens alone in those that the network sees.
         """
         check_is_fitted(self)
         tokens = as_array("Tokens", X.tokens if isinstance(X, TokenizedScans) else X)

@@ -34,9 +34,7 @@ _MAX_SIZE = 2**16  # of any one dimension of a network that is read from a file
 class TrainedStep(SliceEstimator):
     """Base of the estimators that train one network.
 
-    The fitted network is kept as ``state_`` (dict of ndarray) and ``config_`` (dict): such an
-    estimator pickles without a device, and `joblib.hash` of it is stable. The torch module is
-    built when first used and never pickled.
+    The torch module is built when first used and never pickled, so that an estimator pickles without a device.
 
     Attributes
     ----------

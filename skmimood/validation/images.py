@@ -15,15 +15,7 @@ _MISSING = ("", "None", "nan", "NaT", "<NA>")  # labels, as tables have them
 
 
 def as_array(name: str, values: Any) -> np.ndarray:
-    """Return ``values`` as an array: numbers, whatever numpy takes, or torch tensors, also in lists.
-
-    Tensors may have any real type, device and strides, and gradients, which are left behind.
-
-    Raises
-    ------
-    InputError
-        If they cannot be made into one array.
-    """
+    """Return what numpy takes, or torch tensors of any real type and device, as one array, or raise `InputError`."""
     try:
         return np.asarray(_without_tensors(values))
     except (TypeError, ValueError, RuntimeError) as error:
@@ -47,18 +39,8 @@ def _without_tensors(values: Any) -> Any:
 def check_images(X: Any, image_shape: tuple[int, int] | None = None) -> np.ndarray:
     """Return ``X`` as a float32 array of shape (n_samples, height, width).
 
-    Parameters
-    ----------
-    X : array-like of shape (n_samples, height, width)
-        Slices with intensities in [0, 1].
-    image_shape : (int, int), optional
-        Height and width seen in ``fit``.
-
-    Raises
-    ------
-    InputError
-        If X is not numeric, has another number of dimensions, no samples, sides below 8 pixels,
-        NaN or infinite values, intensities far outside [0, 1], or another image size.
+    `InputError` if X is not numeric, has another number of dimensions, no samples, sides below 8 pixels, NaN or
+    infinite values, intensities far outside [0, 1], or not the ``image_shape`` (height, width) seen in fit.
     """
     if hasattr(X, "toarray"):
         raise InputError(
@@ -138,14 +120,6 @@ def healthy_samples(X: Any, y: Any, groups: Any, validation_fraction: float) -> 
 
     Without ``groups`` they keep their order, and the share is ``validation_fraction``. With them, whole groups are held
     out, the last to appear: so many that their share comes closest to ``validation_fraction``, and at least one.
-
-    Parameters
-    ----------
-    X : array or TokenizedScans of n samples
-    y : as in `drop_lesions`
-    groups : array-like of shape (n,), or None
-        Samples of one label stay together.
-    validation_fraction : float in [0, 1)
     """
     healthy = drop_lesions(X, y)
     if groups is None:
@@ -172,13 +146,7 @@ def healthy_samples(X: Any, y: Any, groups: Any, validation_fraction: float) -> 
 
 
 def check_groups(groups: Any, n_samples: int) -> list[Hashable]:
-    """Return the labels that say which of ``n_samples`` samples belong together.
-
-    Raises
-    ------
-    InputError
-        If there are more or fewer labels than samples, or one is missing (None, NaN or blank).
-    """
+    """Return the labels that say which of ``n_samples`` samples belong together; `InputError` unless each has one."""
     labels: list[Hashable] = []
     if isinstance(groups, Iterable) and not isinstance(groups, (str, Mapping)):
         labels = np.asarray(groups).ravel().tolist() if hasattr(groups, "tolist") else list(groups)
