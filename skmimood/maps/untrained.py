@@ -16,8 +16,7 @@ from skmimood.preprocessing.heads import eroded
 class UntrainedDetector(BasePixelDetector):
     """Base of the last steps that train no network: parameters checked, and what was learnt saved.
 
-    ``_arrays`` says which shapes the learnt arrays have (None for any
-    size), ``_learnt`` which other attributes are learnt.
+    ``_arrays`` says which shapes the learnt arrays have (None for any size), ``_learnt`` what else is learnt.
     """
 
     _arrays: ClassVar[Mapping[str, tuple[int | None, ...]]] = {}

@@ -205,11 +205,9 @@ def train_token_detector(
         return np.where(masks, wrong, batch), masks.astype(np.float32)
 
     def loss(network: Any, indices: np.ndarray, streams: Streams, training: bool) -> Tensor:
-        is_painted = (
-            streams.numpy.random(len(indices)) < painted_share if painted else np.zeros(len(indices), bool)
-        )
-        corrupted = np.empty((len(indices), *grid), np.int64)
-        target = np.empty((len(indices), *grid), np.float32)
+        n = len(indices)
+        is_painted = streams.numpy.random(n) < painted_share if painted else np.zeros(n, bool)
+        corrupted, target = np.empty((n, *grid), np.int64), np.empty((n, *grid), np.float32)
         if painted and is_painted.any():
             chosen = indices[is_painted]
             copies = streams.numpy.integers(0, painted[0].shape[1], len(chosen))
@@ -225,11 +223,9 @@ def train_token_detector(
             logits, wanted = logits[kept.to(device)], wanted[kept]
         return F.binary_cross_entropy_with_logits(logits, wanted.to(device))
 
-    generator = Streams.at(seed, 2**41).torch
-    network: TokenTransformer | TokenUNet
+    network: Any = new_network(
+        TokenUNet if "widths" in config else TokenTransformer, config, Streams.at(seed, 2**41).torch
+    )
     if "widths" in config:
-        network = new_network(TokenUNet, config, generator)
         network.start_from(torch.from_numpy(codes))
-    else:
-        network = new_network(TokenTransformer, config, generator)
     return train(network, loss, len(tokens), recipe, runtime, seed=seed)

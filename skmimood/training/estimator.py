@@ -131,15 +131,11 @@ class TrainedStep(SliceEstimator):
         arguments |= {"config": config, "recipe": recipe, "seed": seed}
         # A callable cannot be told from another of the same name, so what it trained is not cached.
         is_named = not any(map(has_callable, arguments.values()))
-        runtime = Runtime(
-            type(self).__name__,
-            self.device,
-            bool(self.verbose),
-            self._checkpoint(train, arguments, is_named),
-            self._training.resume,
-        )
+        checkpoint = self._checkpoint(train, arguments, is_named)
+        resume, shown = self._training.resume, bool(self.verbose)
+        runtime = Runtime(type(self).__name__, self.device, shown, checkpoint, resume)
         line = f"{type(self).__name__} was trained before, and is taken from the cache."
-        on_hit = functools.partial(tell, line, shown=bool(self.verbose)) if self._training.resume else None
+        on_hit = functools.partial(tell, line, shown=shown) if resume else None
         with learning(self._torch_device):
             return run_cached(
                 train, self.memory if is_named else None, runtime=runtime, on_hit=on_hit, **arguments
@@ -147,11 +143,11 @@ class TrainedStep(SliceEstimator):
 
     def _recipe(self, held_out: float = 0.0) -> Training:
         """Return how to train: ``held_out`` validates, and the precision is what "auto" means here."""
-        precision = str(resolve_precision(self._training.precision, self._torch_device)).removeprefix(
-            "torch."
-        )
+        precision = resolve_precision(self._training.precision, self._torch_device)
         recipe = clone(self._training).set_params(checkpoint_dir=None, resume=False)
-        return recipe.set_params(precision=precision, validation_fraction=held_out)
+        return recipe.set_params(
+            precision=str(precision).removeprefix("torch."), validation_fraction=held_out
+        )
 
     def _checkpoint(
         self, train: Callable[..., Any], arguments: dict[str, Any], is_named: bool
