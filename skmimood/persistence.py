@@ -58,8 +58,7 @@ def save_model(estimator: BaseEstimator, path: str | os.PathLike, *, overwrite: 
     path = Path(os.path.realpath(expand(path)))
     if not distributed.is_first():
         return
-    if not is_free(path):
-        _check_replaceable(path, overwrite)
+    check_replaceable(path, overwrite)
     arrays: dict[str, np.ndarray] = {}
     node = _pack(estimator, "", arrays)
     temporary = path.with_name(f".{path.name[:40]}-{secrets.token_hex(4)}")
@@ -97,7 +96,7 @@ def load_model(path: str | os.PathLike) -> Any:
         If the folder is missing, incomplete, damaged, of a newer version, or holds NaN weights.
     """
     path = expand(path)
-    content = _read_manifest(path)
+    content = read_manifest(path)
     arrays = _read_arrays(path, content)
     try:
         return _unpack(_without_retired(content["estimator"]), "", arrays)
@@ -107,14 +106,24 @@ def load_model(path: str | os.PathLike) -> Any:
         raise ModelLoadError(f"{str(path)!r}: the manifest does not describe a model ({error}).") from error
 
 
-def _check_replaceable(path: Path, overwrite: bool) -> None:
+def check_replaceable(path: Path, overwrite: bool) -> None:
+    """Raise `ModelSaveError` unless ``path`` is free or, with ``overwrite``, holds a model that can be replaced."""
     name = path.name or path
+    if is_free(path):
+        return
     if not overwrite:
-        raise ModelSaveError(f"{name} exists already. Choose another path or pass overwrite=True.")
+        raise ModelSaveError(
+            f"{name} exists already. Choose another path or pass overwrite=True (--overwrite)."
+        )
     if not (path / _MANIFEST).is_file():
-        raise ModelSaveError(f"{name} exists and is not a model, so it is not replaced. Choose another path.")
+        raise ModelSaveError(f"{name} is no model, so it is not overwritten. Choose another path.")
     if os.path.ismount(path):
         raise ModelSaveError(f"{name} is a mount point, which cannot be replaced. Choose a folder in it.")
+
+
+def fingerprint(path: Path) -> str:
+    """Return a digest of a saved model; its manifest carries a checksum of the networks too."""
+    return hashlib.sha256((path / _MANIFEST).read_bytes()).hexdigest()[:16]
 
 
 def _put_in_place(new: Path, path: Path) -> None:
@@ -154,7 +163,7 @@ def _write_manifest(folder: Path, node: dict[str, Any]) -> None:
     (folder / _MANIFEST).write_text(json.dumps(manifest, indent=1, ensure_ascii=False), encoding="utf-8")
 
 
-def _read_manifest(path: Path) -> dict[str, Any]:
+def read_manifest(path: Path) -> dict[str, Any]:
     """Return the verified content of the manifest in ``path``."""
     file = path / _MANIFEST
     if not os.path.lexists(file):

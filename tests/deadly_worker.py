@@ -3,7 +3,7 @@
 import os
 
 from skmimood.jobs.locks import claimed
-from skmimood.jobs.outcomes import ScanOutcome
+from skmimood.jobs.results import ScanOutcome
 
 DEADLY = "patient-1_T1"
 

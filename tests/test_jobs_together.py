@@ -12,11 +12,10 @@ from command_line import assert_mistake, content, rows, run, status
 from filelock import FileLock
 from toy_scans import image, save_model_of_toys
 
-from skmimood.jobs.digests import digest_of
-from skmimood.jobs.locks import at_work, claimed, locks_of_others
-from skmimood.jobs.one_scan import NamedScan, attempt
-from skmimood.jobs.outcomes import ScanOutcome, StatusTable
-from skmimood.jobs.scoring import ScoreJob, score_scans
+from skmimood.jobs.files import digest_of
+from skmimood.jobs.locks import claimed, locks_of_others
+from skmimood.jobs.results import ScanOutcome, StatusTable
+from skmimood.jobs.scoring import NamedScan, ScoreJob, attempt, score_scans
 from skmimood.nifti import write_image
 from skmimood.scans import ScanDetector
 
@@ -208,7 +207,7 @@ def test_all_that_a_job_writes_follows_the_umask(model, scans, tmp_path, umask):
 
 def test_a_folder_in_use_is_refused_at_once_and_left_as_it_is(score, scans, hidden, tmp_path, model, capsys):
     (tmp_path / "out" / ".skmimood-1.tmp").touch()
-    with at_work(hidden):
+    with claimed(hidden / "job-1.lock"):
         before = content(tmp_path / "out")
         command = ("score", scans, "-m", model, "-o", tmp_path / "out")
         says = r"Another job is at work.*\.report/job-\w+\.lock.*--resume to share the work"
@@ -264,7 +263,7 @@ def test_jobs_with_the_same_scans_share_the_work(model, tmp_path, monkeypatch):
 
 def test_jobs_with_other_settings_do_not_share_a_folder(model, scans, hidden, tmp_path, score, capsys):
     StatusTable(tmp_path / "out", {"model": "another"}).write("running")
-    with at_work(hidden):
+    with claimed(hidden / "job-1.lock"):
         assert score(scans, "--resume") == 2
     assert "come from another model" in capsys.readouterr().err
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from skmimood.exceptions import InputError, ScanWriteError
-from skmimood.jobs.outcomes import ScanOutcome, StatusTable
-from skmimood.jobs.outputs import printable, to_json, write
+from skmimood.jobs.files import printable, to_json, write
 from skmimood.jobs.report import MAX_PICTURED, load_gallery, save_gallery, write_report
+from skmimood.jobs.results import ScanOutcome, StatusTable
 from skmimood.plotting import (
     COLUMNS,
     ColourScale,
@@ -305,7 +305,7 @@ def test_a_text_that_cannot_be_written_leaves_what_was_there(tmp_path, monkeypat
     def full_disk(*paths):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("skmimood.jobs.outputs.os.replace", full_disk)
+    monkeypatch.setattr("skmimood.jobs.files.os.replace", full_disk)
     with pytest.raises(ScanWriteError, match=r"status\.json: No space left on device"):
         write(path, "after")
     monkeypatch.undo()

@@ -9,7 +9,7 @@ from command_line import assert_mistake, content, rows, run, status
 from toy_scans import RAS, MedianRestorer, image, make, write_healthy_scans
 
 from skmimood import persistence
-from skmimood.exceptions import SkmimoodWarning
+from skmimood.exceptions import ScanWriteError, SkmimoodWarning
 from skmimood.nifti import write_image
 from skmimood.scans import ScanDetector
 
@@ -93,14 +93,14 @@ def test_a_fault_in_the_program_costs_one_scan_only(model, scans, tmp_path, monk
 
 
 def test_a_scan_whose_last_image_cannot_be_written_leaves_none(model, scans, tmp_path, monkeypatch):
-    from skmimood.jobs import one_scan
+    from skmimood.scans import results
 
     def full_disk(picture, path, **options):
         if path.name == "patient-1_T1_mask.nii.gz":
-            raise one_scan.SkmimoodError("Cannot write: no space left.")
+            raise ScanWriteError("Cannot write: no space left.")
         write_image(picture, path, **options)
 
-    monkeypatch.setattr(one_scan, "write_image", full_disk)
+    monkeypatch.setattr(results, "write_image", full_disk)
     assert run("score", scans, "-m", model, "-o", tmp_path / "out", "--quiet") == 1
     assert not list((tmp_path / "out").glob("patient-1*"))
     assert len(list((tmp_path / "out").glob("patient-2*"))) == 3

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import dataclasses
+import os
 import signal
 import sys
 import threading
 import warnings
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, TextIO
 
 from skmimood.cli.arguments import build_parser
-from skmimood.cli.streams import lasting_output
 from skmimood.exceptions import SkmimoodError, SkmimoodWarning
-from skmimood.jobs.outputs import printable, to_json
+from skmimood.jobs.files import printable, to_json
 
 # Only what parsing needs is imported above: --help must not wait for torch.
 
@@ -25,7 +26,7 @@ _STEPS = ("tokenizer", "detector", "inpainter")
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status; a user's mistake never ends in a traceback."""
-    with lasting_output():
+    with _lasting_output():
         return _run(build_parser().parse_args(argv))
 
 
@@ -67,11 +68,13 @@ def _score(arguments: Namespace) -> int:
 
 
 def _info(arguments: Namespace) -> int:
-    from skmimood.jobs.description import describe, describe_lines, saved_by
+    from skmimood.jobs.description import describe, describe_lines
+    from skmimood.persistence import read_manifest
+    from skmimood.runtime.paths import expand
     from skmimood.scans import ScanDetector
 
     detector = ScanDetector.load(arguments.model)
-    version = saved_by(arguments.model)
+    version = read_manifest(expand(arguments.model))["skmimood_version"]
     if arguments.json:
         print(to_json({"skmimood_version": version, **describe(detector)}), end="")
     else:
@@ -151,3 +154,48 @@ def _complain(message: str) -> None:
     from tqdm import tqdm
 
     tqdm.write(f"skmimood: {printable(message)}", file=sys.stderr)  # above the bar, if one is shown
+
+
+class _Outliving:
+    """A text stream whose reader may go, or whose disk may be full: what is written then is lost, and nothing else."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        self._try(self._stream.write, text)
+        return len(text)
+
+    def flush(self) -> None:
+        self._try(self._stream.flush)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def _try(self, act: Callable[..., Any], *arguments: Any) -> None:
+        try:
+            act(*arguments)
+        except OSError:  # what is left in the buffer must not fail again when Python exits
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self._stream.fileno())
+            os.close(nowhere)
+
+
+@contextlib.contextmanager
+def _lasting_output() -> Iterator[None]:
+    """Let a job outlive those who read its output; its results matter more."""
+    with contextlib.ExitStack() as stack:
+        for redirect, stream in (
+            (contextlib.redirect_stdout, sys.stdout),
+            (contextlib.redirect_stderr, sys.stderr),
+        ):
+            if stream is None:  # closed before the start
+                stream = stack.enter_context(open(os.devnull, "w"))
+            if hasattr(stream, "reconfigure"):
+                # File names need not be text, and those that are keep their letters where the locale knows ASCII only.
+                is_ascii = codecs.lookup(stream.encoding).name == "ascii"
+                stream.reconfigure(encoding="utf-8" if is_ascii else None, errors="backslashreplace")
+            outliving = _Outliving(stream)
+            stack.enter_context(redirect(outliving))
+            stack.callback(outliving.flush)
+        yield

@@ -46,7 +46,7 @@ def read_splits(path: str | os.PathLike) -> dict[str, tuple[str, ...]]:
     if not table.is_file():
         raise InputError(
             f"There is no {table.name} in {str(table.parent)!r}. "
-            "Pass a CSV file with the columns subject and split."
+            "Pass a CSV file with the columns subject and split, or name no split."
         )
     spelled: dict[str, str] = {}
     splits: dict[str, list[str]] = {}

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import math
 import warnings
 from collections import Counter
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from skmimood.exceptions import SkmimoodWarning
-from skmimood.jobs.digests import MANIFEST
-from skmimood.jobs.outputs import printable
-from skmimood.runtime.paths import expand
+from skmimood.jobs.files import printable
 
 if TYPE_CHECKING:
     from skmimood.scans import ScanDetector
@@ -107,11 +103,6 @@ def _describe_step(step: Any) -> dict[str, Any]:
         "perplexity": None if perplexity is None else float(perplexity),
         "n_codes": getattr(step, "n_codes_", None),
     }
-
-
-def saved_by(model: Path) -> str:
-    """Return the version of skmimood that wrote a model, which has been loaded before and thus is sound."""
-    return str(json.loads((expand(model) / MANIFEST).read_text(encoding="utf-8"))["skmimood_version"])
 
 
 def counted(number: int, what: str) -> str:

@@ -1,30 +1,41 @@
-"""Fit a model on healthy scans and save it, so that an interruption costs little."""
+"""Fit a model on healthy scans and save it, so that an interruption costs little.
+
+What a training has learned so far lies in a hidden folder beside its model, with the settings it was begun with.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
+import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from skmimood.exceptions import InputError
+from skmimood.exceptions import InputError, listing
 from skmimood.jobs.description import describe_lines, minutes
-from skmimood.jobs.digests import MANIFEST, digest_of
-from skmimood.jobs.outputs import is_within, printable, refuse_inputs_within
-from skmimood.jobs.splits import select_split
-from skmimood.jobs.unfinished import begun, folder_of
+from skmimood.jobs.files import (
+    digest_of,
+    is_within,
+    make_folder,
+    printable,
+    refuse_inputs_within,
+    to_json,
+    write,
+)
+from skmimood.jobs.locks import claimed
 from skmimood.nifti import Source, scan_ids
 from skmimood.nifti.names import file_path
-from skmimood.persistence import is_free, save_model
+from skmimood.persistence import check_replaceable, save_model
 from skmimood.preprocessing import Plane
 from skmimood.runtime.device import resolve_device
 from skmimood.runtime.paths import expand
-from skmimood.scans.sources import label_images, mask_suffixes
+from skmimood.scans.sources import label_images, mask_suffixes, select_split
 from skmimood.scans.state import check_parameters
 from skmimood.scans.subjects import groups_in_table
 
@@ -35,8 +46,11 @@ Say = Callable[[str], None]
 
 # How a training runs, and how its scans are chosen: no network depends on these.
 _OF_THE_RUN = ("device", "cache", "resume", "overwrite", "verbose", "modality", "split", "groups")
-# The detector has defaults for these.
+# Parameters of the detector, and those of them whose default a training is not told from.
+_OF_DETECTOR = ("plane", "spacing", "mask", "modality", "volume", "verbose")
 _OPTIONAL = ("fpr", "scan_fpr", "calibration_fraction", "max_bytes", "max_invalid")
+_SETTINGS = "fit.json"
+_NAME_LENGTH = 200
 
 
 @dataclass(frozen=True)
@@ -81,15 +95,8 @@ def fit_model(paths: Sequence[str | os.PathLike], output: Path, job: FitJob, say
     What an interrupted training has learned stays in a hidden folder beside ``output`` until a fit with
     ``resume`` has finished. Of the processes that torchrun starts, only the first writes and prints.
 
-    Parameters
-    ----------
-    paths : sequence of paths
-        Folders, globs and files.
-    output : Path
-        Where the model goes; checked before anything is learned.
-    job : FitJob
-    say : callable
-        Receives lines of text for the user.
+    ``paths`` are folders, globs and files; ``output``, where the model goes, is checked before anything is learned;
+    ``say`` receives lines of text for the user.
     """
     from skmimood.runtime import distributed
 
@@ -140,15 +147,9 @@ def _unfitted(job: FitJob, unfinished: Path) -> ScanDetector:
         step.set_params(training__checkpoint_dir=str(unfinished), training__resume=job.resume)
     return ScanDetector(
         pipeline.set_params(**job.parameters),
-        plane=job.plane,
-        spacing=job.spacing,
         size=job.size or PRESET_IMAGE_SIZE[job.preset],
-        mask=job.mask,
-        modality=job.modality,
-        volume=job.volume,
         random_state=job.seed,
-        verbose=job.verbose,
-        **{name: value for name in _OPTIONAL if (value := getattr(job, name)) is not None},
+        **{name: value for name in (*_OF_DETECTOR, *_OPTIONAL) if (value := getattr(job, name)) is not None},
     )
 
 
@@ -162,20 +163,97 @@ def _settings(job: FitJob, sources: Sequence[Source], groups: Sequence[str] | No
     return {**named, "groups": groups, "scans": dict(zip(scan_ids(sources), digests, strict=True))}
 
 
+def folder_of(output: Path) -> Path:
+    """Return the hidden folder beside a model in which its training keeps what it has learned so far."""
+    return output.parent / f".{output.name[:_NAME_LENGTH]}.checkpoints"
+
+
+@contextlib.contextmanager
+def begun(
+    output: Path, settings: Mapping[str, Any], *, resume: bool, overwrite: bool, say: Callable[[str], None]
+) -> Iterator[None]:
+    """Hold the folder of an unfinished training while it goes on; it is removed if nothing is raised.
+
+    ``settings`` are what the training depends on, None for a default; "scans" maps the id of each scan to a digest.
+    With ``resume`` it goes on with what lies there, if that was begun with the same settings. Without it, ``overwrite``
+    replaces what lies there, which comes back if this training ends before it has learned anything.
+    """
+    folder = folder_of(output)
+    earlier = folder.with_name(f"{folder.name}.earlier")
+    make_folder(output.parent)
+    lock = folder.with_suffix(".lock")
+    with claimed(lock, wait=False) as is_ours:
+        if not is_ours:
+            raise InputError(
+                f"Another fit of {output.name!r} is at work and holds {lock.name!r}. Wait for its end, or choose "
+                "another output."
+            )
+        _settle(folder, earlier)  # if the last one was killed
+        is_there = folder.is_dir() and any(folder.iterdir())
+        if resume and is_there:
+            say(_resumed(folder, output, settings))
+        elif resume:
+            say("There is nothing to resume: all is trained anew.")
+        elif is_there and not overwrite:
+            raise InputError(
+                f"An unfinished training of {output.name!r} lies in {folder.name!r}. Add --resume to "
+                "finish it, or --overwrite to start anew."
+            )
+        elif is_there:
+            folder.rename(earlier)
+        make_folder(folder)
+        try:
+            write(folder / _SETTINGS, to_json(settings))
+            yield
+            shutil.rmtree(earlier, ignore_errors=True)
+            shutil.rmtree(folder, ignore_errors=True)
+        finally:
+            _settle(folder, earlier)
+
+
+def _settle(folder: Path, earlier: Path) -> None:
+    """Keep what has been learned: of this training or, if that is nothing, of the one that it was to replace."""
+    if not any(path.suffix == ".safetensors" or path.name == "output.pkl" for path in folder.rglob("*")):
+        shutil.rmtree(folder, ignore_errors=True)
+        if earlier.exists():
+            earlier.rename(folder)
+    shutil.rmtree(earlier, ignore_errors=True)
+
+
+def _resumed(folder: Path, output: Path, settings: Mapping[str, Any]) -> str:
+    """Say what is resumed, or refuse if it was begun with other settings."""
+    try:
+        earlier = json.loads((folder / _SETTINGS).read_text(encoding="utf-8"))
+        changed = _changes(earlier, json.loads(to_json(settings)))
+    except (OSError, ValueError, AttributeError, KeyError):
+        return f"{folder.name!r} has no record of the settings it was begun with; what fits these settings is used."
+    if changed:
+        raise InputError(
+            f"The unfinished training of {output.name!r} was begun with {listing(changed)}. Repeat that, or use "
+            "--overwrite without --resume to start anew."
+        )
+    return f"Resuming the training in {folder.name!r}."
+
+
+def _changes(earlier: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """Name what was different when a training began."""
+    names = sorted((earlier.keys() | now.keys()) - {"scans"})
+    differing = {name: earlier.get(name) for name in names if earlier.get(name) != now.get(name)}
+    changed = [f"the default {name}" if was is None else f"{name}={was!r}" for name, was in differing.items()]
+    before, after = earlier["scans"], now["scans"]
+    missing, added = before.keys() - after.keys(), after.keys() - before.keys()
+    other = {scan for scan in before.keys() & after.keys() if before[scan] != after[scan]}
+    counts = (("more", missing), ("fewer", added), ("other", other))
+    changed += [f"{len(scans)} {how} scans ({min(scans)})" for how, scans in counts if scans]
+    return changed
+
+
 def _check_output(output: Path, paths: Sequence[str | os.PathLike], job: FitJob) -> None:
     """Find out now whether the model can be saved, not after hours of training."""
     refuse_inputs_within(output, paths)
     if job.cache is not None and is_within(job.cache, output):
         raise InputError(f"The cache {str(job.cache)!r} lies in the model's folder. Choose another cache.")
-    if not is_free(output):
-        if not job.overwrite:
-            raise InputError(f"{str(output)!r} exists already. Choose another output, or add --overwrite.")
-        if not (output / MANIFEST).is_file():
-            raise InputError(f"{str(output)!r} is no model, so it is not overwritten. Choose another output.")
-        if os.path.ismount(output):
-            raise InputError(
-                f"{str(output)!r} is a mount point, which cannot be replaced. Choose a folder in it."
-            )
+    check_replaceable(output, job.overwrite)
 
 
 def _say_summary(detector: ScanDetector, output: Path, seconds: float, say: Say) -> None:

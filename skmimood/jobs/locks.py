@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import secrets
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from skmimood.exceptions import SkmimoodWarning
+from skmimood.exceptions import warn
 
 
 @contextlib.contextmanager
@@ -51,27 +49,17 @@ def claimed(file: Path, *, wait: bool = True) -> Iterator[bool]:
 
 def locks_of_others(folder: Path, mine: Path | None = None) -> list[Path]:
     """List the lock files of other jobs at work and of their workers; remove those of jobs that were killed."""
-    files = [*folder.glob("job-*.lock"), *folder.glob("*.begun")]
-    return [file for file in files if file != mine and _is_held(file)]
-
-
-@contextlib.contextmanager
-def at_work(folder: Path) -> Iterator[Path]:
-    """Be one of the jobs that are at work in a folder; yield the file that says so."""
-    mine = folder / f"job-{secrets.token_hex(8)}.lock"
-    with claimed(mine):
-        yield mine
+    held = []
+    for file in (*folder.glob("job-*.lock"), *folder.glob("*.begun")):
+        if file != mine:
+            with claimed(file, wait=False) as is_free:
+                held += [] if is_free else [file]
+    return held
 
 
 @functools.cache  # once a folder
 def _warn(fault: str) -> None:
-    warnings.warn(
+    warn(
         f"{fault}. So jobs there cannot see one another: start one at a time, or choose a folder elsewhere.",
-        SkmimoodWarning,
-        stacklevel=6,
+        7,
     )
-
-
-def _is_held(file: Path) -> bool:
-    with claimed(file, wait=False) as is_free:
-        return not is_free

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import skmimood
-from skmimood.jobs.outcomes import ScanOutcome
-from skmimood.jobs.outputs import write
+from skmimood.jobs.files import write
+from skmimood.jobs.results import ScanOutcome
 from skmimood.plotting import COLUMNS, ColourScale, colour_ramp, gallery_tiles
 
 if TYPE_CHECKING:

@@ -4,30 +4,38 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import math
 import os
+import time
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from joblib import effective_n_jobs
 
-from skmimood.exceptions import InputError, listing, warn
+from skmimood.exceptions import InputError, ScanReadError, SkmimoodError, listing, warn
 from skmimood.jobs.description import counted, facts, minutes
-from skmimood.jobs.digests import digest_of, fingerprint
+from skmimood.jobs.files import digest_of, is_within, printable, refuse_inputs_within
 from skmimood.jobs.locks import claimed
-from skmimood.jobs.one_scan import NamedScan, attempt, try_out
-from skmimood.jobs.outcomes import ScanOutcome, StatusTable
-from skmimood.jobs.outputs import is_within, printable, refuse_inputs_within
-from skmimood.jobs.report import MISSING, can_report, load_gallery, write_report
-from skmimood.jobs.results_folder import discard, holds_results, mark_of, opened, pictures_of, refuse_others
-from skmimood.jobs.splits import select_split
+from skmimood.jobs.report import MISSING, can_report, load_gallery, save_gallery, write_report
+from skmimood.jobs.results import (
+    ScanOutcome,
+    StatusTable,
+    discard,
+    holds_results,
+    mark_of,
+    opened,
+    pictures_of,
+    refuse_others,
+)
 from skmimood.jobs.workers import is_local, run_alone, run_in_workers
 from skmimood.nifti import scan_ids
+from skmimood.persistence import fingerprint
 from skmimood.plotting import ColourScale
 from skmimood.runtime.device import resolve_device
 from skmimood.runtime.paths import expand
-from skmimood.scans.sources import first_places, mask_suffixes
+from skmimood.scans.sources import first_places, mask_suffixes, select_split
 
 if TYPE_CHECKING:
     from skmimood.scans import ScanDetector
@@ -37,6 +45,10 @@ Say = Callable[[str], None]
 # Attributes of a detector that a job may replace.
 _REPLACED = {name: name for name in ("modality", "mask", "volume", "max_bytes", "max_invalid")}
 _REPLACED |= {name: f"{name}_" for name in ("pixel_threshold", "scan_threshold")}
+_TAKEN = (
+    "another job has scored another file of this name into this folder, and its results are kept. Score this one into "
+    "another folder, or with --resume once that job has ended."
+)
 
 
 @dataclass(frozen=True)
@@ -76,6 +88,14 @@ class ScoreJob:
                 step.set_params(device=self.device)
 
 
+class NamedScan(NamedTuple):
+    """A scan on disk, what it is called beside the others of its job, and the digest last scored under that name."""
+
+    id: str
+    path: Path
+    seen: str = ""
+
+
 def score_scans(
     paths: Sequence[str | os.PathLike], model: Path, output: Path, job: ScoreJob, say: Say
 ) -> StatusTable:
@@ -109,8 +129,8 @@ def score_scans(
         resolve_device(job.device)  # reports a missing device once, not for each scan
     default_mask = detector.mask
     job.adjust(detector)
-    scans = _scans(paths, output, detector, job, say)
-    if job.overwrite and holds_results(output) and (failed := _try_out(detector, model, scans, job)):
+    scans = _named_scans(paths, output, detector, job, say)
+    if job.overwrite and holds_results(output) and (failed := _failures(model, scans, job)):
         for outcome in failed:
             say(_status_line(outcome))
         say(f"No scan can be scored, so the earlier results in {str(output)!r} are kept.")
@@ -136,7 +156,7 @@ def score_scans(
     return table
 
 
-def _scans(
+def _named_scans(
     paths: Sequence[str | os.PathLike], output: Path, detector: ScanDetector, job: ScoreJob, say: Say
 ) -> dict[str, Path]:
     """List the scans by their ids, without the results of earlier runs if the output lies in a folder of scans."""
@@ -153,14 +173,11 @@ def _scans(
     return {scan: Path(str(source)).absolute() for scan, source in zip(scan_ids(scans), scans, strict=True)}
 
 
-def _try_out(detector: ScanDetector, model: Path, scans: dict[str, Path], job: ScoreJob) -> list[ScanOutcome]:
+def _failures(model: Path, scans: dict[str, Path], job: ScoreJob) -> list[ScanOutcome]:
     """Map scans, where the job will do it, until one can be mapped; return the failures of all if none can."""
-    failed = []
-    for scan in map(NamedScan, scans, scans.values()):
-        if is_local(job.n_jobs):
-            outcome = try_out(detector, scan)
-        else:
-            outcome = run_alone(try_in_worker, scan.id, (model, fingerprint(model), job, scan), job.n_jobs)
+    failed, n_jobs = [], 1 if is_local(job.n_jobs) else job.n_jobs
+    for scan, path in scans.items():
+        outcome = run_alone(try_in_worker, scan, (model, fingerprint(model), job, scan, path), n_jobs)
         if outcome.status == "ok":
             return []
         failed.append(outcome)
@@ -244,9 +261,14 @@ def score_in_worker(
     return attempt(_loaded(model, mark, job), scan, StatusTable.read(output), job.healed, wait=wait)
 
 
-def try_in_worker(model: Path, mark: str, job: ScoreJob, scan: NamedScan) -> ScanOutcome:
+def try_in_worker(model: Path, mark: str, job: ScoreJob, scan: str, path: Path) -> ScanOutcome:
     """Map one scan as `score_in_worker` does, but write nothing."""
-    return try_out(_loaded(model, mark, job), scan)
+    detector = _loaded(model, mark, job)
+    try:
+        detector.detect_scan(path)
+    except Exception as error:
+        return ScanOutcome(scan, "failed", reason=_reason(error))
+    return ScanOutcome(scan, "ok")
 
 
 @functools.lru_cache(maxsize=1)  # another model in the same folder has another mark
@@ -260,6 +282,56 @@ def _loaded(model: Path, mark: str, job: ScoreJob) -> ScanDetector:
     detector = ScanDetector.load(model)
     job.adjust(detector)
     return detector
+
+
+def attempt(
+    detector: ScanDetector, scan: NamedScan, table: StatusTable, healed: bool, *, wait: bool
+) -> ScanOutcome:
+    """Score a scan and record it, unless another job of the folder is at it or has done it."""
+    with claimed(mark_of(table.folder, scan.id), wait=wait) as is_ours:
+        if not is_ours:
+            return ScanOutcome(scan.id, "busy")
+        table.refresh()
+        digest, recorded = digest_of(scan.path, detector.mask), table.outcome(scan.id)
+        if recorded is not None and recorded.digest:
+            if recorded.digest == digest and table.is_finished(scan.id, healed=healed):
+                return replace(recorded, status="kept")
+            if recorded.digest not in (digest, scan.seen):
+                return ScanOutcome(scan.id, "taken", reason=_TAKEN)
+        outcome = replace(_score(detector, scan, table.folder, healed), digest=digest)
+        table.record(outcome)
+        return outcome
+
+
+def _score(detector: ScanDetector, scan: NamedScan, folder: Path, healed: bool) -> ScanOutcome:
+    """Score a scan and write its results; whatever is wrong with it becomes its outcome."""
+    started = time.monotonic()
+    try:
+        result = replace(detector.detect_scan(scan.path), id=scan.id)
+        discard(folder, scan.id)
+        result.save(folder, healed=healed)
+        save_gallery(pictures_of(folder, scan.id), result.gallery)
+    except BaseException as error:
+        discard(folder, scan.id)
+        if not isinstance(error, Exception):  # interrupted
+            raise
+        outcome = ScanOutcome(scan.id, "failed", reason=_reason(error))
+    else:
+        is_anomalous = None if detector.scan_threshold_ == math.inf else result.is_anomalous
+        outcome = ScanOutcome(scan.id, "ok", result.score, result.pvalue, is_anomalous, flags=result.flags)
+    return replace(outcome, seconds=round(time.monotonic() - started, 3))
+
+
+def _reason(error: Exception) -> str:
+    """Say why a scan failed; a fault in one scan must not cost the others."""
+    if isinstance(error, ScanReadError):
+        return error.reason
+    if isinstance(error, SkmimoodError):
+        return str(error)
+    if isinstance(error, MemoryError):
+        return "the computer ran out of memory. Close other programs, or resample the scan to fewer voxels."
+    # Its text might hold anything, the paths of this computer for instance.
+    return f"unexpected {type(error).__name__}, a fault in the program. Please report it."
 
 
 def _status_line(outcome: ScanOutcome) -> str:

@@ -10,7 +10,7 @@ from joblib import Parallel, delayed, effective_n_jobs
 from joblib.parallel import ThreadingBackend, get_active_backend
 
 from skmimood.exceptions import WorkerError
-from skmimood.jobs.outcomes import ScanOutcome
+from skmimood.jobs.results import ScanOutcome
 
 Run = Callable[..., ScanOutcome]
 Task = tuple[Any, ...]

@@ -55,13 +55,16 @@ class ScanMaps:
         """Map values of the scored voxels, shape (n_voxels,) float32."""
         return self.anomaly[self.scored]
 
-    def gallery(self, pixel_threshold: float) -> Gallery:
-        """Pick the most anomalous slices."""
-        candidates = np.flatnonzero(self.has_foreground)
-        scores = np.asarray([top_mean(self.maps[index]) for index in candidates])
-        indices = candidates[np.argsort(-scores, kind="stable")[:_GALLERY_SIZE]]
+    def gallery(self, indices: np.ndarray, pixel_threshold: float) -> Gallery:
+        """Return the slices at ``indices``."""
         maps = self.maps[indices]
         return Gallery(self.images[indices], self.healed[indices], maps, maps > pixel_threshold, indices)
+
+    def most_anomalous(self) -> np.ndarray:
+        """Return the indices of the most anomalous slices."""
+        candidates = np.flatnonzero(self.has_foreground)
+        scores = np.asarray([top_mean(self.maps[index]) for index in candidates])
+        return candidates[np.argsort(-scores, kind="stable")[:_GALLERY_SIZE]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,7 +147,7 @@ def judge(
         pvalues=make_image(pvalues, prepared.scan),
         mask=make_image(mask, prepared.scan, dtype=np.uint8),
         flags=(*flags, *maps.flags),
-        gallery=maps.gallery(pixel_threshold),
+        gallery=maps.gallery(maps.most_anomalous(), pixel_threshold),
         healing=Healing(*drawn_from) if healing else None,
     )
 

@@ -137,7 +137,7 @@ class ScanResult:
             raise InputError(f"{self.id} was made without what a healed scan is drawn from. Detect it again.")
         return self.healing.image()
 
-    def save(self, folder: str | os.PathLike, *, overwrite: bool = False) -> list[Path]:
+    def save(self, folder: str | os.PathLike, *, overwrite: bool = False, healed: bool = True) -> list[Path]:
         """Write map, p-values, mask and healed scan, by the names that ``skmimood score`` gives them.
 
         Parameters
@@ -146,6 +146,8 @@ class ScanResult:
             Made if it does not exist.
         overwrite : bool, default=False
             Replace files of these names.
+        healed : bool, default=True
+            Write the healed scan too.
 
         Returns
         -------
@@ -158,7 +160,7 @@ class ScanResult:
             If one cannot be written, or exists and ``overwrite`` is False: then none is written.
         """
         folder = expand(folder)
-        paths = image_paths(folder, self.id)
+        paths = image_paths(folder, self.id, healed=healed)
         existing = [path.name for path in paths if os.path.lexists(path)]
         if existing and not overwrite:
             raise ScanWriteError(
@@ -170,6 +172,7 @@ class ScanResult:
             raise ScanWriteError(
                 f"Cannot make {str(folder)!r}: {error.strerror}. Choose another folder."
             ) from None
-        for image, path in zip((self.anomaly, self.pvalues, self.mask, self.healed), paths, strict=True):
+        images = [self.anomaly, self.pvalues, self.mask, *([self.healed] if healed else [])]
+        for image, path in zip(images, paths, strict=True):
             write_image(image, path, overwrite=overwrite)
         return paths

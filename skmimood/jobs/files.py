@@ -1,7 +1,8 @@
-"""Results on disk: written whole or not at all, never over an input, and safe to show in a terminal."""
+"""Files of jobs: written whole or not at all, never over an input, safe to show, and known by their bytes."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -13,14 +14,17 @@ from typing import Any
 from skmimood.exceptions import InputError, ScanWriteError
 from skmimood.runtime.paths import expand
 
+# Nothing heavy is imported here: the command line needs `printable` and `to_json`.
+
 PathLike = str | os.PathLike[str]
+
+_CHUNK = 2**20
 
 
 def write(path: Path, content: str | bytes | Iterable[str]) -> None:
-    """Replace a file at once, so that a reader never sees half of it.
+    """Replace a file at once, as a whole or not at all; text, in UTF-8, may come in parts.
 
-    Text is written in UTF-8; a long one may come in parts, so that it is never held as a whole. If the file cannot be
-    written, `ScanWriteError` is raised and what stood there before is still there.
+    If the file cannot be written, `ScanWriteError` is raised and what stood there before is still there.
     """
     temporary = _temporary(path.parent)
     try:
@@ -36,13 +40,8 @@ def write(path: Path, content: str | bytes | Iterable[str]) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def to_json(content: Any) -> str:
-    """Return strict, indented JSON, in which a number that is not finite is null."""
-    return json.dumps(_finite(content), indent=1, allow_nan=False) + "\n"
-
-
 def make_folder(path: Path) -> None:
-    """Make a folder and those above it, and prove that files can be written into it, or raise `ScanWriteError`."""
+    """Make a folder and those above it; raise `ScanWriteError` unless files can be written into it."""
     try:
         path.mkdir(parents=True, exist_ok=True)
         probe = _temporary(path)
@@ -51,6 +50,10 @@ def make_folder(path: Path) -> None:
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise ScanWriteError(f"Cannot write to {str(path)!r}: {reason}. Choose another folder.") from None
+
+
+def _temporary(folder: Path) -> Path:
+    return folder / f".skmimood-{secrets.token_hex(8)}.tmp"
 
 
 def refuse_inputs_within(folder: Path, inputs: Iterable[PathLike]) -> None:
@@ -68,18 +71,46 @@ def is_within(path: PathLike, folder: PathLike) -> bool:
     return Path(os.path.realpath(expand(path))).is_relative_to(os.path.realpath(expand(folder)))
 
 
+def to_json(content: Any) -> str:
+    """Return strict, indented JSON, in which a number that is not finite is null."""
+
+    def finite(part: Any) -> Any:
+        if isinstance(part, dict):
+            return {str(key): finite(value) for key, value in part.items()}
+        if isinstance(part, list | tuple):
+            return [finite(value) for value in part]
+        return None if isinstance(part, float) and not math.isfinite(part) else part
+
+    return json.dumps(finite(content), indent=1, allow_nan=False) + "\n"
+
+
 def printable(text: str) -> str:
     """Return ``text`` on one line, with characters that could steer a terminal escaped."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
-def _temporary(folder: Path) -> Path:
-    return folder / f".skmimood-{secrets.token_hex(8)}.tmp"
+def digest_of(scan: Path, *masks: str | None) -> str:
+    """Return a digest of the bytes of a scan and of the masks beside it; empty if one of them cannot be read.
+
+    ``masks`` are endings of names; ``"auto"``, ``"none"`` and None stand for no file.
+    """
+    from skmimood.nifti import find_companion
+
+    named = [mask for mask in masks if mask not in ("auto", "none", None)]
+    digest = hashlib.blake2b(digest_size=16)
+    try:
+        for path in (scan, *(find_companion(scan, mask) for mask in named)):
+            digest.update(b"" if path is None else _bytes_digest(path))
+    except OSError:
+        return ""
+    return digest.hexdigest()
 
 
-def _finite(content: Any) -> Any:
-    if isinstance(content, dict):
-        return {str(key): _finite(value) for key, value in content.items()}
-    if isinstance(content, list | tuple):
-        return [_finite(value) for value in content]
-    return None if isinstance(content, float) and not math.isfinite(content) else content
+def _bytes_digest(path: Path) -> bytes:
+    if not path.is_file():  # opening a pipe would wait for ever
+        raise FileNotFoundError(path)
+    digest = hashlib.blake2b()
+    with path.open("rb") as stream:
+        while chunk := stream.read(_CHUNK):
+            digest.update(chunk)
+    return digest.digest()
