@@ -116,7 +116,7 @@ def check_replaceable(path: Path, overwrite: bool) -> None:
             f"{name} exists already. Choose another path or pass overwrite=True (--overwrite)."
         )
     if not (path / _MANIFEST).is_file():
-        raise ModelSaveError(f"{name} is no model, so it is not overwritten. Choose another path.")
+        raise ModelSaveError(f"{name} is not a model, so it is not overwritten. Choose another path.")
     if os.path.ismount(path):
         raise ModelSaveError(f"{name} is a mount point, which cannot be replaced. Choose a folder in it.")
 

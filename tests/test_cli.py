@@ -143,7 +143,7 @@ def test_an_existing_model_is_refused_before_anything_is_learned(healthy, tmp_pa
     (tmp_path / "model" / "thesis.txt").write_text("the only copy")
     command = ("fit", healthy, "-o", tmp_path / "model", *FAST)
     assert_mistake(capsys, *command, says="exists already.*--overwrite")
-    assert_mistake(capsys, *command, "--overwrite", says="no model, so it is not overwritten")
+    assert_mistake(capsys, *command, "--overwrite", says="not a model, so it is not overwritten")
     assert (tmp_path / "model" / "thesis.txt").read_text() == "the only copy"
     assert_mistake(capsys, "fit", healthy, "-o", healthy, *FAST, "--overwrite", says="another output")
     assert_mistake(capsys, "fit", healthy, "-o", tmp_path, *FAST, "--overwrite", says="another output")
