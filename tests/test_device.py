@@ -39,7 +39,7 @@ def test_an_unknown_precision_is_refused():
 
 
 def test_running_out_of_memory_names_the_batch_size_to_try():
-    with pytest.raises(DeviceError, match="try batch_size=8"), out_of_memory_advice(16):
+    with pytest.raises(DeviceError, match="try training__batch_size=8"), out_of_memory_advice(16):
         raise torch.OutOfMemoryError
 
 
@@ -49,12 +49,12 @@ def test_a_batch_that_is_too_large_is_halved():
 
 
 def test_a_batch_is_halved_but_once_and_then_an_error_names_the_size_to_try():
-    with pytest.raises(DeviceError, match="at batch_size=8; try batch_size=4"):
+    with pytest.raises(DeviceError, match="at training__batch_size=8; try training__batch_size=4"):
         run_in_batches(refuse_above(4), torch.arange(21), 16)
 
 
 def test_a_single_sample_that_is_too_large_is_an_error_with_another_way_out():
-    with pytest.raises(DeviceError, match="at batch_size=1; try device='cpu'"):
+    with pytest.raises(DeviceError, match="at training__batch_size=1; try device='cpu'"):
         run_in_batches(refuse_above(0), torch.arange(3), 2)
 
 
@@ -81,5 +81,5 @@ def test_restorations_that_run_out_of_memory_are_made_in_halves(quick_pipeline, 
     monkeypatch.setattr(TokenTransformer, "forward", refuse)
     assert_same(quick_pipeline.decision_function(slices), expected)
     most = 1
-    with pytest.raises(DeviceError, match="at batch_size=2; try batch_size=1"):
+    with pytest.raises(DeviceError, match="at training__batch_size=2; try training__batch_size=1"):
         quick_pipeline.decision_function(slices)

@@ -78,8 +78,17 @@ class DenoisingAutoencoder(BaseImageDetector):
     (positive residual).
     """
 
+    noise_std: float = 0.2
+    noise_resolution: int = 16
+    residual: str = "absolute"
+    erosion: int = 2
+    median_filter: int = 5
+    channels: int = 16
+    depth: int = 4
+    augment: bool = False
+    flip: bool = True
+
     _network_class = UNet
-    _learnt = ("image_shape_", "threshold_", "calibrated_with_")
     _defaults: ClassVar[Mapping[str, ParameterGroup]] = {"training": Training(max_iter=1200)}
     _rules: ClassVar[Mapping[str, Rule]] = {
         "noise_std": POSITIVE,
@@ -89,44 +98,7 @@ class DenoisingAutoencoder(BaseImageDetector):
         "median_filter": ODD,
     }
 
-    def __init__(
-        self,
-        *,
-        noise_std: float = 0.2,
-        noise_resolution: int = 16,
-        residual: str = "absolute",
-        erosion: int = 2,
-        median_filter: int = 5,
-        fpr: float = 0.01,
-        channels: int = 16,
-        depth: int = 4,
-        augment: bool = False,
-        flip: bool = True,
-        training: Training | None = None,
-        random_state: Any = None,
-        device: str = "auto",
-        memory: Any = None,
-        verbose: bool = False,
-        **old: Any,
-    ) -> None:
-        self.noise_std = noise_std
-        self.noise_resolution = noise_resolution
-        self.residual = residual
-        self.erosion = erosion
-        self.median_filter = median_filter
-        self.fpr = fpr
-        self.channels = channels
-        self.depth = depth
-        self.augment = augment
-        self.flip = flip
-        self.training = training
-        self.random_state = random_state
-        self.device = device
-        self.memory = memory
-        self.verbose = verbose
-        self._set_old(old)
-
-    def _fit_images(self, healthy: np.ndarray, held_out: float) -> None:
+    def _fit(self, healthy: np.ndarray, held_out: float) -> None:
         self._fit_network(
             train_denoiser, {"widths": [self.channels * 2**level for level in range(self.depth)]}, held_out,
             images=healthy, noise_std=self.noise_std, noise_resolution=self.noise_resolution, augment=self.augment,

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
 from skmimood.maps.untrained import UntrainedDetector, finish_maps
 from skmimood.preprocessing.heads import N_BINS, cumulative_histogram, equalise, head_masks, look_up
-from skmimood.validation.images import check_images, drop_lesions
-from skmimood.validation.rules import BOOLEAN, COUNT_OR_ZERO, FINITE_NOT_NEGATIVE, RATE, Rule, one_of
+from skmimood.validation.rules import BOOLEAN, COUNT_OR_ZERO, FINITE_NOT_NEGATIVE, Rule, one_of
 
 EQUALISATIONS = ("slice", "training", "none")
 
@@ -51,39 +50,23 @@ class IntensityThreshold(UntrainedDetector):
     Meissen, Kaissis & Rueckert, Challenging current semi-supervised anomaly segmentation methods for brain MRI, 2021.
     """
 
+    equalize: str = "slice"
+    bright: bool = True
+    smoothing: float = 0.0
+    erosion: int = 0
+
     _rules: ClassVar[Mapping[str, Rule]] = {
         "equalize": one_of(EQUALISATIONS),
         "bright": BOOLEAN,
         "smoothing": FINITE_NOT_NEGATIVE,
         "erosion": COUNT_OR_ZERO,
-        "fpr": RATE,
     }
     _arrays: ClassVar[Mapping[str, tuple[int | None, ...]]] = {"cumulative_": (N_BINS + 1,)}
     _learnt = ("image_shape_", "threshold_", "calibrated_with_")
 
-    def __init__(
-        self,
-        *,
-        equalize: str = "slice",
-        bright: bool = True,
-        smoothing: float = 0.0,
-        erosion: int = 0,
-        fpr: float = 0.01,
-    ) -> None:
-        self.equalize = equalize
-        self.bright = bright
-        self.smoothing = smoothing
-        self.erosion = erosion
-        self.fpr = fpr
-
-    def fit(self, X: Any, y: Any = None) -> IntensityThreshold:
-        """Learn the histogram of healthy slices, and calibrate ``threshold_`` on them; see `VQTokenizer.fit`."""
-        self._check_parameters()
-        healthy = drop_lesions(check_images(X), y)
+    def _fit(self, healthy: np.ndarray, held_out: float) -> None:
         self.cumulative_ = cumulative_histogram(healthy[head_masks(healthy)])
         self.image_shape_ = healthy.shape[1:]
-        self._calibrate(healthy)
-        return self
 
     def _detect(self, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         images = X.clip(0, 1)

@@ -113,8 +113,25 @@ class MaskedAutoencoderDetector(BaseImageDetector):
     (arXiv 2307.07534), and the authors' code. He et al., Masked autoencoders are scalable vision learners, CVPR 2022.
     """
 
+    patch_size: int = 8
+    mask_ratio: float = 0.75
+    n_trials: int = 4
+    residual: str = "absolute"
+    min_filter: int = 3
+    mean_filter: int = 7
+    augment: bool = True
+    depth: int = 6
+    width: int = 128
+    n_heads: int = 4
+    mlp_ratio: float = 4.0
+    decoder_depth: int = 2
+    decoder_width: int = 64
+    decoder_n_heads: int = 4
+    drop_path: float = 0.1
+    classifier_max_iter: int = 300
+    classifier_learning_rate: float = 5e-4
+
     _network_class = AutoencoderWithClassifier
-    _learnt = ("image_shape_", "threshold_", "calibrated_with_")
     _kept = ("n_trials",)
     _defaults: ClassVar[Mapping[str, ParameterGroup]] = {
         "training": Training(max_iter=1000, batch_size=32, weight_decay=0.05, warmup_iter=50)
@@ -129,60 +146,7 @@ class MaskedAutoencoderDetector(BaseImageDetector):
         "classifier_learning_rate": POSITIVE,
     }
 
-    def __init__(
-        self,
-        *,
-        patch_size: int = 8,
-        mask_ratio: float = 0.75,
-        n_trials: int = 4,
-        residual: str = "absolute",
-        min_filter: int = 3,
-        mean_filter: int = 7,
-        fpr: float = 0.01,
-        augment: bool = True,
-        depth: int = 6,
-        width: int = 128,
-        n_heads: int = 4,
-        mlp_ratio: float = 4.0,
-        decoder_depth: int = 2,
-        decoder_width: int = 64,
-        decoder_n_heads: int = 4,
-        drop_path: float = 0.1,
-        classifier_max_iter: int = 300,
-        classifier_learning_rate: float = 5e-4,
-        training: Training | None = None,
-        random_state: Any = None,
-        device: str = "auto",
-        memory: Any = None,
-        verbose: bool = False,
-        **old: Any,
-    ) -> None:
-        self.patch_size = patch_size
-        self.mask_ratio = mask_ratio
-        self.n_trials = n_trials
-        self.residual = residual
-        self.min_filter = min_filter
-        self.mean_filter = mean_filter
-        self.fpr = fpr
-        self.augment = augment
-        self.depth = depth
-        self.width = width
-        self.n_heads = n_heads
-        self.mlp_ratio = mlp_ratio
-        self.decoder_depth = decoder_depth
-        self.decoder_width = decoder_width
-        self.decoder_n_heads = decoder_n_heads
-        self.drop_path = drop_path
-        self.classifier_max_iter = classifier_max_iter
-        self.classifier_learning_rate = classifier_learning_rate
-        self.training = training
-        self.random_state = random_state
-        self.device = device
-        self.memory = memory
-        self.verbose = verbose
-        self._set_old(old)
-
-    def _fit_images(self, healthy: np.ndarray, held_out: float) -> None:
+    def _fit(self, healthy: np.ndarray, held_out: float) -> None:
         """Train the autoencoder, then the classifier of its residuals."""
         config = self._autoencoder_config(healthy.shape[1:])
         self._fit_network(train_autoencoder, config, held_out, images=healthy, augment=self.augment)

@@ -15,13 +15,11 @@ from skmimood.exceptions import InputError
 from skmimood.maps.residuals import RESIDUALS
 from skmimood.maps.untrained import UntrainedDetector, finish_maps
 from skmimood.preprocessing.heads import head_masks
-from skmimood.validation.images import check_images, drop_lesions
 from skmimood.validation.rules import (
     COUNT,
     COUNT_OR_ZERO,
     FINITE_NOT_NEGATIVE,
     FINITE_POSITIVE,
-    RATE,
     Rule,
     one_of,
 )
@@ -64,40 +62,24 @@ class HealthyZScore(UntrainedDetector):
         See `BasePixelDetector`.
     """
 
+    n_templates: int = 1
+    floor: float = 0.05
+    residual: str = "absolute"
+    smoothing: float = 0.0
+    erosion: int = 0
+    random_state: Any = None
+
     _rules: ClassVar[Mapping[str, Rule]] = {
         "n_templates": COUNT,
         "floor": FINITE_POSITIVE,
         "residual": one_of(RESIDUALS),
         "smoothing": FINITE_NOT_NEGATIVE,
         "erosion": COUNT_OR_ZERO,
-        "fpr": RATE,
     }
     _arrays: ClassVar[Mapping[str, tuple[int | None, ...]]] = {"templates_": (None, 2, None, None)}
     _learnt = ("threshold_", "calibrated_with_")
 
-    def __init__(
-        self,
-        *,
-        n_templates: int = 1,
-        floor: float = 0.05,
-        residual: str = "absolute",
-        smoothing: float = 0.0,
-        erosion: int = 0,
-        fpr: float = 0.01,
-        random_state: Any = None,
-    ) -> None:
-        self.n_templates = n_templates
-        self.floor = floor
-        self.residual = residual
-        self.smoothing = smoothing
-        self.erosion = erosion
-        self.fpr = fpr
-        self.random_state = random_state
-
-    def fit(self, X: Any, y: Any = None) -> HealthyZScore:
-        """Learn mean and deviation of healthy slices, and calibrate ``threshold_`` on them; see `VQTokenizer.fit`."""
-        self._check_parameters()
-        healthy = drop_lesions(check_images(X), y)
+    def _fit(self, healthy: np.ndarray, held_out: float) -> None:
         if self.n_templates > len(healthy):
             raise InputError(
                 f"n_templates={self.n_templates} groups cannot be made of {len(healthy)} healthy slices. Pass more "
@@ -108,11 +90,9 @@ class HealthyZScore(UntrainedDetector):
             labels = groups.fit_predict(_thumbnails(healthy))
         members = [healthy[labels == label].astype(np.float64) for label in np.unique(labels)]
         self.templates_ = np.stack([[m.mean(0), m.std(0)] for m in members]).astype(np.float32)
-        self._calibrate(healthy)
-        return self
 
     @property
-    def image_shape_(self) -> tuple[int, int]:  # type: ignore[override]
+    def image_shape_(self) -> tuple[int, int]:
         """Height and width seen in fit."""
         return self.templates_.shape[2:]
 

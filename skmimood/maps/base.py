@@ -22,7 +22,12 @@ from skmimood.validation.rules import RATE, Rule
 class BasePixelDetector(SliceEstimator):
     """Base of the last steps of a pipeline, from slices or their tokens to pixel maps.
 
-    Subclasses implement ``_detect`` and ``_inference_parameters``, and call ``_calibrate`` at the end of `fit`.
+    Subclasses implement ``_fit``, ``_detect`` and ``_inference_parameters``.
+
+    Parameters
+    ----------
+    fpr : float in (0, 1), default=0.01
+        Share of held-out healthy pixels above ``threshold_``. Fit again to change it: training is cached.
 
     Attributes
     ----------
@@ -35,10 +40,7 @@ class BasePixelDetector(SliceEstimator):
 
     _rules: ClassVar[Mapping[str, Rule]] = {"fpr": RATE}
 
-    fpr: float
-    image_shape_: tuple[int, int]
-    threshold_: float
-    calibrated_with_: dict[str, Any]
+    fpr: float = 0.01
 
     @abstractmethod
     def _detect(self, X: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -100,8 +102,12 @@ class BasePixelDetector(SliceEstimator):
 
         return pixel_average_precision_scorer(self, X, y)
 
+    def _finish(self, healthy: Any, held_out: float) -> None:
+        super()._finish(healthy, held_out)
+        self._calibrate(held_out_slices(healthy, held_out))
+
     def _calibrate(self, X: Any) -> None:
-        """Set ``threshold_`` on the heads of healthy slices, if possible held out of the training."""
+        """Set ``threshold_`` on the heads of healthy slices."""
         maps, heads = self.decision_function(X), head_masks(slices_of(X))
         pixels = maps[heads] if heads.any() else maps
         self.threshold_ = HealthyReference.from_scans([(pixels, 0.0)]).pixel_threshold(self.fpr)

@@ -49,6 +49,15 @@ class ResidualMaps(ParameterGroup):
         not been stripped; 0 leaves them as they are (paper).
     """
 
+    residual: str = "absolute"
+    residual_weight: str = "none"
+    weight_power: float = 1.0
+    combination: str = "similarity"
+    sharpness: float = 3.0
+    min_filter: int = 3
+    mean_filter: int = 7
+    erosion: int = 0
+
     _rules: ClassVar[Mapping[str, Rule]] = {
         "residual": one_of(RESIDUALS),
         "residual_weight": one_of(WEIGHTS),
@@ -59,27 +68,6 @@ class ResidualMaps(ParameterGroup):
         "mean_filter": ODD,
         "erosion": COUNT_OR_ZERO,
     }
-
-    def __init__(
-        self,
-        *,
-        residual: str = "absolute",
-        residual_weight: str = "none",
-        weight_power: float = 1.0,
-        combination: str = "similarity",
-        sharpness: float = 3.0,
-        min_filter: int = 3,
-        mean_filter: int = 7,
-        erosion: int = 0,
-    ) -> None:
-        self.residual = residual
-        self.residual_weight = residual_weight
-        self.weight_power = weight_power
-        self.combination = combination
-        self.sharpness = sharpness
-        self.min_filter = min_filter
-        self.mean_filter = mean_filter
-        self.erosion = erosion
 
 
 def residual_maps(

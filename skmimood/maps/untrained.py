@@ -20,10 +20,13 @@ class UntrainedDetector(BasePixelDetector):
     """
 
     _arrays: ClassVar[Mapping[str, tuple[int | None, ...]]] = {}
-    _learnt: tuple[str, ...]
+    _learnt: ClassVar[tuple[str, ...]]
+
+    def _finish(self, healthy: Any, held_out: float) -> None:
+        self._calibrate(healthy)
 
     def _inference_parameters(self, X: Any) -> dict[str, Any]:
-        return self._values(*self._rules)
+        return self._values("fpr", *self._rules)
 
     def __skmimood_state__(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Return what was learnt as arrays and JSON values, for `skmimood.save_model`."""

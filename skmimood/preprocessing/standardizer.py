@@ -29,8 +29,8 @@ class SliceStandardizer(TransformerMixin, SliceEstimator):
         Height and width seen in fit.
     """
 
-    def fit(self, X: Any, y: Any = None) -> SliceStandardizer:
-        """Note the size of the slices ``X`` (n, H, W); nothing else is learnt, and ``y`` is ignored."""
+    def fit(self, X: Any, y: Any = None, groups: Any = None) -> SliceStandardizer:
+        """Note the size of the slices ``X`` (n, H, W); nothing else is learnt, and the others are ignored."""
         self.image_shape_ = check_images(X).shape[1:]
         return self
 

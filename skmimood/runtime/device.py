@@ -115,6 +115,10 @@ def out_of_memory_advice(batch_size: int) -> Iterator[None]:
         yield
     except torch.OutOfMemoryError as error:
         advice = (
-            f"try batch_size={batch_size // 2}" if batch_size > 1 else "try device='cpu' or smaller images"
+            f"try training__batch_size={batch_size // 2}"
+            if batch_size > 1
+            else "try device='cpu' or smaller images"
         )
-        raise DeviceError(f"The device ran out of memory at batch_size={batch_size}; {advice}.") from error
+        raise DeviceError(
+            f"The device ran out of memory at training__batch_size={batch_size}; {advice}."
+        ) from error

@@ -10,7 +10,6 @@ import torch
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from skmimood.maps.residuals import ResidualMaps
 from skmimood.networks.batches import run_in_batches
 from skmimood.networks.causal_transformer import CausalTransformer, CausalTransformers
 from skmimood.networks.weights import new_network
@@ -79,54 +78,16 @@ class AutoregressiveRestorer(BaseRestorer):
     detection and segmentation with transformers, 2022 (orderings, masked residual).
     """
 
+    threshold: float = 6.0
+    n_orderings: int = 1
+    key_value_cache: bool = True
+
     _network_class = CausalTransformers
-    _learnt = ("grid_", "threshold_", "calibrated_with_")
     _rules: ClassVar[Mapping[str, Rule]] = {
         "threshold": (lambda nats: nats >= 0, "a number of nats, at least 0"),
         "n_orderings": (lambda n: is_count(n) and n <= len(_ORDERINGS), "an integer in [1, 8]"),
         "key_value_cache": BOOLEAN,
     }
-
-    def __init__(
-        self,
-        *,
-        threshold: float = 6.0,
-        n_restorations: int = 4,
-        temperature: float = 1.0,
-        n_orderings: int = 1,
-        key_value_cache: bool = True,
-        maps: ResidualMaps | None = None,
-        fpr: float = 0.01,
-        depth: int = 4,
-        width: int = 128,
-        n_heads: int = 4,
-        mlp_ratio: float = 4.0,
-        drop_path: float = 0.1,
-        training: Training | None = None,
-        random_state: Any = None,
-        device: str = "auto",
-        memory: Any = None,
-        verbose: bool = False,
-        **old: Any,
-    ) -> None:
-        self.threshold = threshold
-        self.n_restorations = n_restorations
-        self.temperature = temperature
-        self.n_orderings = n_orderings
-        self.key_value_cache = key_value_cache
-        self.maps = maps
-        self.fpr = fpr
-        self.depth = depth
-        self.width = width
-        self.n_heads = n_heads
-        self.mlp_ratio = mlp_ratio
-        self.drop_path = drop_path
-        self.training = training
-        self.random_state = random_state
-        self.device = device
-        self.memory = memory
-        self.verbose = verbose
-        self._set_old(old)
 
     def token_scores(self, X: TokenizedScans) -> np.ndarray:
         """Return the negative log-likelihood of every token given those before it, (n, h, w), float32, in nats.
@@ -139,7 +100,7 @@ class AutoregressiveRestorer(BaseRestorer):
         scores = run_in_batches(self._mean_surprisals, sequences, self._training.batch_size)
         return scores.unflatten(1, self.grid_).cpu().numpy()
 
-    def _fit_tokens(self, healthy: TokenizedScans, held_out: float) -> None:
+    def _fit(self, healthy: TokenizedScans, held_out: float) -> None:
         """Train a network for each ordering, cached one by one, and join what they learnt."""
         if self._recipe_of_maps.residual_weight == "anomaly":
             detector_of(healthy)  # refuses what has not been scored, before the training

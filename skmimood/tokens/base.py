@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from skmimood.exceptions import InputError
-from skmimood.maps.base import BasePixelDetector, held_out_slices
+from skmimood.maps.base import BasePixelDetector
 from skmimood.maps.residuals import ResidualMaps, clear_surface, filter_maps, residual_maps, upsample
 from skmimood.networks.batches import run_transformer
 from skmimood.networks.marks import in_order_of_length, unmark
@@ -25,11 +25,7 @@ from skmimood.tokens.sampling import of_distinct
 from skmimood.training.estimator import TrainedStep
 from skmimood.training.parameters import Training
 from skmimood.validation.estimator import ParameterGroup
-from skmimood.validation.images import healthy_samples
 from skmimood.validation.rules import COUNT, POSITIVE, Rule
-
-if TYPE_CHECKING:
-    from typing import Self  # of Python 3.11
 
 _IN_FLIGHT = 128  # restorations
 _CHUNK_BATCHES = 2  # of ``batch_size`` slices, the most that are taken at a time
@@ -65,37 +61,38 @@ def detector_of(X: Any) -> TokenDetector:
 
 
 class TokenStep(TrainedStep):
-    """Base of the steps that train a network on tokens; subclasses implement ``_fit_tokens``."""
+    """Base of the steps that train a network on tokens.
 
-    grid_: tuple[int, int]
+    Parameters
+    ----------
+    depth : int, default=4
+        Transformer blocks (MIM-OOD: 12).
+    width : int, default=128
+        Width of a token, a multiple of ``n_heads`` (paper silent).
+    n_heads : int, default=4
+        Attention heads (paper silent).
+    mlp_ratio : float, default=4.0
+        Width of the MLPs over ``width`` (paper silent).
+    drop_path : float in [0, 1), default=0.1
+        Stochastic depth (paper: 0.1).
 
-    def fit(self, X: TokenizedScans, y: Any = None, groups: Any = None) -> Self:
-        """Learn from healthy tokens; a restorer also calibrates ``threshold_``, on the held-out ones.
+    Attributes
+    ----------
+    grid_ : tuple of int
+        Height h and width w of the token grid.
+    """
 
-        Parameters
-        ----------
-        X : TokenizedScans of n slices
-            For `MaskedTokenInpainter` with a fitted detector.
-        y, groups
-            Lesions, and whose slice each is; see `VQTokenizer.fit`.
+    depth: int = 4
+    width: int = 128
+    n_heads: int = 4
+    mlp_ratio: float = 4.0
+    drop_path: float = 0.1
 
-        Returns
-        -------
-        self
-        """
-        self._check_parameters()
-        healthy, held_out = healthy_samples(check_tokenized(X), y, groups, self._training.validation_fraction)
-        self._fit_tokens(healthy, held_out)
-        self.grid_ = healthy.tokens.shape[1:]
-        self._finish(healthy, held_out)
-        return self
-
-    @abstractmethod
-    def _fit_tokens(self, healthy: TokenizedScans, held_out: float) -> None:
-        """Train on healthy tokens, of which the share ``held_out`` at the end validates."""
+    _check_input = staticmethod(check_tokenized)
 
     def _finish(self, healthy: TokenizedScans, held_out: float) -> None:
-        """Learn what takes the trained network."""
+        self.grid_ = healthy.tokens.shape[1:]
+        super()._finish(healthy, held_out)
 
     def _inference_dtype(self) -> torch.dtype:
         return resolve_precision(self._precision(), self._torch_device)
@@ -123,6 +120,8 @@ class BaseTokenDetector(TransformerMixin, TokenStep):
     parameter ``threshold``, the score above which a token is resampled.
     """
 
+    _learnt = ("grid_",)
+
     threshold: float
 
     @property
@@ -141,6 +140,7 @@ class BaseTokenDetector(TransformerMixin, TokenStep):
     def decision_function(self, X: TokenizedScans) -> np.ndarray:
         """Return the score of every token, shape (n, h, w), float32; higher is more anomalous."""
         check_is_fitted(self)
+        self._check_parameters()
         check_grid(X, self.grid_)
         tokens = torch.from_numpy(X.tokens).to(self._torch_device)
         if self.leaves_out_background:
@@ -153,7 +153,7 @@ class BaseTokenDetector(TransformerMixin, TokenStep):
         return TokenizedScans(X.images, X.tokens, X.tokenizer, self.decision_function(X), self)
 
 
-class BaseRestorer(BasePixelDetector, TokenStep):
+class BaseRestorer(TokenStep, BasePixelDetector):
     """Base of the last steps that restore tokens and turn the change into a pixel map.
 
     Subclasses implement ``_restore_chunk(X, uniforms (R, D, h, w)) -> (n, R, h, w) int64 tensor``, where D is
@@ -165,15 +165,13 @@ class BaseRestorer(BasePixelDetector, TokenStep):
     more than ``_IN_FLIGHT`` restorations of one slice, the tokens and images are held.
     """
 
+    n_restorations: int = 4
+    temperature: float = 1.0
+    maps: ResidualMaps | None = None
+
+    _learnt = ("grid_", "threshold_", "calibrated_with_")
     _rules: ClassVar[Mapping[str, Rule]] = {"n_restorations": COUNT, "temperature": POSITIVE}
     _defaults: ClassVar[Mapping[str, ParameterGroup]] = {"training": Training(), "maps": ResidualMaps()}
-
-    maps: ResidualMaps | None
-    n_restorations: int
-    seed_: int
-
-    def _finish(self, healthy: TokenizedScans, held_out: float) -> None:
-        self._calibrate(held_out_slices(healthy, held_out))
 
     @property
     @abstractmethod

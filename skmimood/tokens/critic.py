@@ -62,48 +62,18 @@ class TokenCritic(BaseTokenDetector):
     DGM4MICCAI 2023, section 4 and tables 1 and 2.
     """
 
+    threshold: float = 0.5
+    mask_generator: Any = "maskgit_cosine"
+    generator_mask_generator: Any = "brush"
+
     _network_class = TokenTransformer
-    _learnt = ("grid_",)
     _rules: ClassVar[Mapping[str, Rule]] = {
         "threshold": PROBABILITY,
         "mask_generator": law_of(MASK_GENERATORS),
         "generator_mask_generator": law_of(MASK_GENERATORS),
     }
 
-    def __init__(
-        self,
-        *,
-        threshold: float = 0.5,
-        mask_generator: Any = "maskgit_cosine",
-        generator_mask_generator: Any = "brush",
-        depth: int = 4,
-        width: int = 128,
-        n_heads: int = 4,
-        mlp_ratio: float = 4.0,
-        drop_path: float = 0.1,
-        training: Training | None = None,
-        random_state: Any = None,
-        device: str = "auto",
-        memory: Any = None,
-        verbose: bool = False,
-        **old: Any,
-    ) -> None:
-        self.threshold = threshold
-        self.mask_generator = mask_generator
-        self.generator_mask_generator = generator_mask_generator
-        self.depth = depth
-        self.width = width
-        self.n_heads = n_heads
-        self.mlp_ratio = mlp_ratio
-        self.drop_path = drop_path
-        self.training = training
-        self.random_state = random_state
-        self.device = device
-        self.memory = memory
-        self.verbose = verbose
-        self._set_old(old)
-
-    def _fit_tokens(self, healthy: TokenizedScans, held_out: float) -> None:
+    def _fit(self, healthy: TokenizedScans, held_out: float) -> None:
         tokens, seed = healthy.tokenizer.training_tokens(healthy), shared_seed(self.random_state)
         generator_config = self._transformer_config(healthy, n_outputs=healthy.tokenizer.n_codes_)
         # The very call of MaskedTokenInpainter.fit, so that the cache trains for both but once.
@@ -116,10 +86,6 @@ class TokenCritic(BaseTokenDetector):
             generator_config=generator_config, generator_state=generator["state"],
             mask_generator=self.mask_generator,
         )  # fmt: skip
-
-    def decision_function(self, X: TokenizedScans) -> np.ndarray:
-        """Return P(sampled) of every token, shape (n, h, w), float32 in [0, 1]."""
-        return super().decision_function(X)
 
     def _score_tokens(self, tokens: Tensor) -> Tensor:
         return torch.sigmoid(self._network()(tokens)[..., 0].float())

@@ -90,7 +90,13 @@ class AnomalousTokenDetector(BaseTokenDetector):
     Naval Marimont et al., MIM-OOD, DGM4MICCAI 2023, sections 3.3 and 4.
     """
 
-    _learnt = ("grid_",)
+    threshold: float = 0.002
+    corruption: Any = "random"
+    n_painted: int = 16
+    mask_generator: Any = "brush"
+    network: str = "transformer"
+    skip_background: bool = False
+
     _kept = ("skip_background",)
     _defaults: ClassVar[Mapping[str, ParameterGroup]] = {"training": Training(max_iter=900, batch_size=32)}
     _rules: ClassVar[Mapping[str, Rule]] = {
@@ -101,46 +107,7 @@ class AnomalousTokenDetector(BaseTokenDetector):
         "network": one_of(NETWORKS),
     }
 
-    def __init__(
-        self,
-        *,
-        threshold: float = 0.002,
-        corruption: Any = "random",
-        n_painted: int = 16,
-        mask_generator: Any = "brush",
-        network: str = "transformer",
-        depth: int = 4,
-        width: int = 128,
-        n_heads: int = 4,
-        mlp_ratio: float = 4.0,
-        drop_path: float = 0.1,
-        skip_background: bool = False,
-        training: Training | None = None,
-        random_state: Any = None,
-        device: str = "auto",
-        memory: Any = None,
-        verbose: bool = False,
-        **old: Any,
-    ) -> None:
-        self.threshold = threshold
-        self.corruption = corruption
-        self.n_painted = n_painted
-        self.mask_generator = mask_generator
-        self.network = network
-        self.depth = depth
-        self.width = width
-        self.n_heads = n_heads
-        self.mlp_ratio = mlp_ratio
-        self.drop_path = drop_path
-        self.skip_background = skip_background
-        self.training = training
-        self.random_state = random_state
-        self.device = device
-        self.memory = memory
-        self.verbose = verbose
-        self._set_old(old)
-
-    def _fit_tokens(self, healthy: TokenizedScans, held_out: float) -> None:
+    def _fit(self, healthy: TokenizedScans, held_out: float) -> None:
         share, _ = split_law(self.corruption, "painted")
         tokenizer, marked = healthy.tokenizer, self.skip_background and self.network == "transformer"
         self._fit_network(
@@ -149,10 +116,6 @@ class AnomalousTokenDetector(BaseTokenDetector):
             painted=tokenizer.painted_tokens(healthy, self.n_painted, marked=marked) if share else None,
             corruption=self.corruption, mask_generator=self.mask_generator,
         )  # fmt: skip
-
-    def decision_function(self, X: TokenizedScans) -> np.ndarray:
-        """Return P(anomalous) of every token, shape (n, h, w), float32 in [0, 1]."""
-        return super().decision_function(X)
 
     @property
     def leaves_out_background(self) -> bool:

@@ -78,8 +78,11 @@ class MaskedTokenInpainter(BaseRestorer):
     al., Unsupervised brain imaging 3D anomaly detection and segmentation with transformers, 2022 (masked residual).
     """
 
+    n_steps: int = 4
+    skip_background: bool = False
+    mask_generator: Any = "brush"
+
     _network_class = TokenTransformer
-    _learnt = ("grid_", "threshold_", "calibrated_with_")
     _kept = ("skip_background",)
     _defaults: ClassVar[Mapping[str, ParameterGroup]] = {
         "training": Training(),
@@ -90,48 +93,7 @@ class MaskedTokenInpainter(BaseRestorer):
         "mask_generator": law_of(MASK_GENERATORS),
     }
 
-    def __init__(
-        self,
-        *,
-        n_steps: int = 4,
-        n_restorations: int = 4,
-        temperature: float = 1.0,
-        skip_background: bool = False,
-        maps: ResidualMaps | None = None,
-        fpr: float = 0.01,
-        mask_generator: Any = "brush",
-        depth: int = 4,
-        width: int = 128,
-        n_heads: int = 4,
-        mlp_ratio: float = 4.0,
-        drop_path: float = 0.1,
-        training: Training | None = None,
-        random_state: Any = None,
-        device: str = "auto",
-        memory: Any = None,
-        verbose: bool = False,
-        **old: Any,
-    ) -> None:
-        self.n_steps = n_steps
-        self.n_restorations = n_restorations
-        self.temperature = temperature
-        self.skip_background = skip_background
-        self.maps = maps
-        self.fpr = fpr
-        self.mask_generator = mask_generator
-        self.depth = depth
-        self.width = width
-        self.n_heads = n_heads
-        self.mlp_ratio = mlp_ratio
-        self.drop_path = drop_path
-        self.training = training
-        self.random_state = random_state
-        self.device = device
-        self.memory = memory
-        self.verbose = verbose
-        self._set_old(old)
-
-    def _fit_tokens(self, healthy: TokenizedScans, held_out: float) -> None:
+    def _fit(self, healthy: TokenizedScans, held_out: float) -> None:
         detector_of(healthy)  # refuses what has not been scored, before the training
         self._fit_network(
             train_token_inpainter, self._transformer_config(healthy, n_outputs=healthy.tokenizer.n_codes_), held_out,

@@ -15,7 +15,6 @@ from skmimood.tokens.base import BaseTokenDetector
 from skmimood.tokens.container import TokenizedScans
 from skmimood.tokens.corruption import MASK_GENERATORS, law_of
 from skmimood.tokens.inpainter import train_token_inpainter
-from skmimood.training.parameters import Training
 from skmimood.validation.rules import Rule, is_count, one_of
 
 VISIBLE = ("complementary", "random", "unmasked")
@@ -65,8 +64,12 @@ class TokenLikelihoodDetector(BaseTokenDetector):
     detection through latent space restoration using VQ-VAEs, ISBI 2021 (restoration of unlikely tokens).
     """
 
+    threshold: float = 6.0
+    visible: str = "random"
+    n_masks: int = 16
+    mask_generator: Any = "brush"
+
     _network_class = TokenTransformer
-    _learnt = ("grid_",)
     _rules: ClassVar[Mapping[str, Rule]] = {
         "threshold": (lambda nats: nats >= 0, "a number of at least 0, in nats"),
         "visible": one_of(VISIBLE),
@@ -74,52 +77,12 @@ class TokenLikelihoodDetector(BaseTokenDetector):
         "mask_generator": law_of(MASK_GENERATORS),
     }
 
-    def __init__(
-        self,
-        *,
-        threshold: float = 6.0,
-        visible: str = "random",
-        n_masks: int = 16,
-        mask_generator: Any = "brush",
-        depth: int = 4,
-        width: int = 128,
-        n_heads: int = 4,
-        mlp_ratio: float = 4.0,
-        drop_path: float = 0.1,
-        training: Training | None = None,
-        random_state: Any = None,
-        device: str = "auto",
-        memory: Any = None,
-        verbose: bool = False,
-        **old: Any,
-    ) -> None:
-        self.threshold = threshold
-        self.visible = visible
-        self.n_masks = n_masks
-        self.mask_generator = mask_generator
-        self.depth = depth
-        self.width = width
-        self.n_heads = n_heads
-        self.mlp_ratio = mlp_ratio
-        self.drop_path = drop_path
-        self.training = training
-        self.random_state = random_state
-        self.device = device
-        self.memory = memory
-        self.verbose = verbose
-        self._set_old(old)
-
-    def _fit_tokens(self, healthy: TokenizedScans, held_out: float) -> None:
+    def _fit(self, healthy: TokenizedScans, held_out: float) -> None:
         # The very call of MaskedTokenInpainter.fit, so that the cache trains for both but once.
         self._fit_network(
             train_token_inpainter, self._transformer_config(healthy, n_outputs=healthy.tokenizer.n_codes_), held_out,
             tokens=healthy.tokenizer.training_tokens(healthy), mask_generator=self.mask_generator,
         )  # fmt: skip
-
-    def decision_function(self, X: TokenizedScans) -> np.ndarray:
-        """Return -log p(token | visible tokens) of every token, shape (n, h, w), float32, in nats."""
-        self._check_parameters()
-        return super().decision_function(X)
 
     def _score_tokens(self, tokens: Tensor) -> Tensor:
         network, mask_token = self._network(), self.config_["n_outputs"]

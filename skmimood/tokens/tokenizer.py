@@ -29,7 +29,7 @@ from skmimood.training.estimator import TrainedStep
 from skmimood.training.loop import Runtime, train
 from skmimood.training.parameters import Training
 from skmimood.validation.estimator import ParameterGroup
-from skmimood.validation.images import as_array, check_images, healthy_samples
+from skmimood.validation.images import as_array, check_images
 from skmimood.validation.rules import (
     BOOLEAN,
     COUNT,
@@ -124,6 +124,21 @@ class VQTokenizer(TransformerMixin, TrainedStep):
     et al., VQ-VAE, NeurIPS 2017. Yu et al., improved VQGAN, ICLR 2022, section 3.2. Mentzer et al., FSQ, ICLR 2024.
     """
 
+    n_codes: int = 256
+    code_dim: int = 32
+    quantizer: str = "ema"
+    patch_size: int = 2
+    channels: int = 32
+    channel_multipliers: Sequence[int] = (1, 2)
+    n_res_blocks: int = 1
+    commitment: float = 0.25
+    codebook_decay: float = 0.99
+    restart_below: float = 1.0
+    standardize: bool = False
+    augment: bool = True
+    n_augmentations: int = 2
+    flip: bool = True
+
     _network_class = VQVAE
     _learnt = ("image_shape_", "grid_", "perplexity_", "n_active_codes_")
     _kept = ("standardize",)
@@ -142,71 +157,7 @@ class VQTokenizer(TransformerMixin, TrainedStep):
         "n_augmentations": COUNT_OR_ZERO,
     }
 
-    def __init__(
-        self,
-        *,
-        n_codes: int = 256,
-        code_dim: int = 32,
-        quantizer: str = "ema",
-        patch_size: int = 2,
-        channels: int = 32,
-        channel_multipliers: Sequence[int] = (1, 2),
-        n_res_blocks: int = 1,
-        commitment: float = 0.25,
-        codebook_decay: float = 0.99,
-        restart_below: float = 1.0,
-        standardize: bool = False,
-        augment: bool = True,
-        n_augmentations: int = 2,
-        flip: bool = True,
-        training: Training | None = None,
-        random_state: Any = None,
-        device: str = "auto",
-        memory: Any = None,
-        verbose: bool = False,
-        **old: Any,
-    ) -> None:
-        self.n_codes = n_codes
-        self.code_dim = code_dim
-        self.quantizer = quantizer
-        self.patch_size = patch_size
-        self.channels = channels
-        self.channel_multipliers = channel_multipliers
-        self.n_res_blocks = n_res_blocks
-        self.commitment = commitment
-        self.codebook_decay = codebook_decay
-        self.restart_below = restart_below
-        self.standardize = standardize
-        self.augment = augment
-        self.n_augmentations = n_augmentations
-        self.flip = flip
-        self.training = training
-        self.random_state = random_state
-        self.device = device
-        self.memory = memory
-        self.verbose = verbose
-        self._set_old(old)
-
-    def fit(self, X: Any, y: Any = None, groups: Any = None) -> VQTokenizer:
-        """Learn the codebook from healthy slices.
-
-        Parameters
-        ----------
-        X : array-like of shape (n, H, W)
-            Slices in [0, 1], H and W at least 8.
-        y : array-like of shape (n, H, W) or (n,), optional
-            Lesion masks or labels; every sample whose mask is not empty is dropped.
-        groups : array-like of shape (n,), optional
-            Label of the subject or scan of each slice: of one label, all slices train or all validate. By default the
-            last slices validate, whosever they are.
-
-        Raises
-        ------
-        InputError
-            If X is not a stack of finite images, or no healthy sample is left.
-        """
-        self._check_parameters()
-        healthy, held_out = healthy_samples(check_images(X), y, groups, self._training.validation_fraction)
+    def _fit(self, healthy: np.ndarray, held_out: float) -> None:
         seen = standardise(healthy) if self.standardize else healthy
         config = self._config()
         grid = token_grid(healthy.shape[1:], pixels_a_side(config))
@@ -215,7 +166,6 @@ class VQTokenizer(TransformerMixin, TrainedStep):
         )
         self.image_shape_, self.grid_ = healthy.shape[1:], grid
         self._measure_usage(seen)
-        return self
 
     def transform(self, X: Any) -> TokenizedScans:
         """Return slices ``X`` (n, H, W) in [0, 1], of the size seen in fit, with their tokens (n, h, w)."""
@@ -339,7 +289,7 @@ class VQTokenizer(TransformerMixin, TrainedStep):
             warnings.warn(
                 f"The codebook has collapsed: perplexity {self.perplexity_:.1f}, {self.n_active_codes_} of "
                 f"{self.n_codes_} codes in use. Train longer, lower code_dim, or pass more varied slices.",
-                CodebookCollapseWarning, stacklevel=3,
+                CodebookCollapseWarning, stacklevel=4,
             )  # fmt: skip
 
 

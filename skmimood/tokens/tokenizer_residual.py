@@ -13,8 +13,7 @@ from skmimood.maps.residuals import RESIDUALS, clear_surface, filter_maps, resid
 from skmimood.maps.untrained import UntrainedDetector
 from skmimood.tokens.base import check_grid, check_tokenized
 from skmimood.tokens.container import TokenizedScans
-from skmimood.validation.images import healthy_samples
-from skmimood.validation.rules import COUNT_OR_ZERO, ODD, RATE, SHARE, Rule, one_of
+from skmimood.validation.rules import COUNT_OR_ZERO, ODD, SHARE, Rule, one_of
 
 
 class TokenizerResidual(UntrainedDetector):
@@ -46,40 +45,30 @@ class TokenizerResidual(UntrainedDetector):
         See `BasePixelDetector`.
     """
 
+    residual: str = "absolute"
+    min_filter: int = 3
+    mean_filter: int = 7
+    erosion: int = 0
+    validation_fraction: float = 0.1
+
     _rules: ClassVar[Mapping[str, Rule]] = {
         "residual": one_of(RESIDUALS),
         "min_filter": ODD,
         "mean_filter": ODD,
         "erosion": COUNT_OR_ZERO,
-        "fpr": RATE,
         "validation_fraction": SHARE,
     }
     _learnt = ("grid_", "threshold_", "calibrated_with_")
+    _check_input = staticmethod(check_tokenized)
 
-    def __init__(
-        self,
-        *,
-        residual: str = "absolute",
-        min_filter: int = 3,
-        mean_filter: int = 7,
-        erosion: int = 0,
-        fpr: float = 0.01,
-        validation_fraction: float = 0.1,
-    ) -> None:
-        self.residual = residual
-        self.min_filter = min_filter
-        self.mean_filter = mean_filter
-        self.erosion = erosion
-        self.fpr = fpr
-        self.validation_fraction = validation_fraction
+    def _validation_fraction(self) -> float:
+        return self.validation_fraction
 
-    def fit(self, X: TokenizedScans, y: Any = None, groups: Any = None) -> TokenizerResidual:
-        """Calibrate ``threshold_`` on the held-out healthy slices; see `VQTokenizer.fit` for ``y`` and ``groups``."""
-        self._check_parameters()
-        healthy, held_out = healthy_samples(check_tokenized(X), y, groups, self.validation_fraction)
+    def _fit(self, healthy: TokenizedScans, held_out: float) -> None:
         self.grid_ = healthy.tokens.shape[1:]
+
+    def _finish(self, healthy: TokenizedScans, held_out: float) -> None:
         self._calibrate(held_out_slices(healthy, held_out))
-        return self
 
     def _checked(self, X: Any) -> TokenizedScans:
         check_grid(X, self.grid_)

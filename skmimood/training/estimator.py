@@ -54,9 +54,15 @@ class TrainedStep(SliceEstimator):
         Parameters that need a refit and that inference needs besides ``config_``, as they were in fit.
     """
 
-    _network_class: type[nn.Module]
-    _learnt: tuple[str, ...]  # what a subclass learns besides the attributes below
-    _kept: tuple[str, ...] = ()  # the parameters in ``fitted_with_``
+    training: Training | None = None
+    random_state: Any = None
+    device: str = "auto"
+    memory: str | joblib.Memory | None = None
+    verbose: bool = False
+
+    _network_class: ClassVar[type[nn.Module]]
+    _learnt: ClassVar[tuple[str, ...]]  # what a subclass learns besides the attributes above
+    _kept: ClassVar[tuple[str, ...]] = ()  # the parameters in ``fitted_with_``
 
     _rules: ClassVar[Mapping[str, Rule]] = {
         "random_state": (
@@ -72,22 +78,13 @@ class TrainedStep(SliceEstimator):
     }
     _defaults: ClassVar[Mapping[str, ParameterGroup]] = {"training": Training()}
 
-    # Parameters of every trained step; subclasses assign them in __init__.
-    device: str
-    memory: str | joblib.Memory | None
-    random_state: Any
-    training: Training | None
-    verbose: bool
-
-    state_: dict[str, np.ndarray]
-    config_: dict[str, Any]
-    history_: dict[str, np.ndarray]
-    fitted_with_: dict[str, Any]
-
     def _heads_fault(self, prefix: str = "") -> Iterator[str]:
         width, n_heads = getattr(self, f"{prefix}width"), getattr(self, f"{prefix}n_heads")
         if is_count(width) and is_count(n_heads) and width % n_heads:
             yield f"{prefix}width must be a multiple of {prefix}n_heads; got {width} and {n_heads}"
+
+    def _validation_fraction(self) -> float:
+        return self._training.validation_fraction
 
     def _precision(self) -> str:
         """Return the precision to compute in; "auto" was decided where the network was trained."""

@@ -117,8 +117,8 @@ class _Trainer:
         self.is_warned = False  # that no checkpoint can be written
         if recipe.batch_size < distributed.n_processes():
             raise InputError(
-                f"batch_size={recipe.batch_size} cannot be divided among {distributed.n_processes()} processes. "
-                "Raise it, or start fewer."
+                f"training__batch_size={recipe.batch_size} cannot be divided among {distributed.n_processes()} "
+                "processes. Raise it, or start fewer."
             )
 
     def run(self) -> dict[str, dict[str, np.ndarray]]:

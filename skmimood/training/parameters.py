@@ -55,6 +55,18 @@ class Training(ParameterGroup):
         Continue from the checkpoint of an equal training by the same code, if there is one. No refit needed.
     """
 
+    max_iter: int = 600
+    batch_size: int = 16
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-5
+    warmup_iter: int = 100
+    gradient_clip: float = 1.0
+    validation_fraction: float = 0.1
+    n_iter_no_change: int | None = None
+    precision: str = "auto"
+    checkpoint_dir: str | None = None
+    resume: bool = False
+
     _rules: ClassVar[Mapping[str, Rule]] = {
         "max_iter": COUNT,
         "batch_size": COUNT,
@@ -67,30 +79,3 @@ class Training(ParameterGroup):
         "precision": one_of(PRECISIONS),
         "resume": BOOLEAN,
     }
-
-    def __init__(
-        self,
-        *,
-        max_iter: int = 600,
-        batch_size: int = 16,
-        learning_rate: float = 1e-3,
-        weight_decay: float = 1e-5,
-        warmup_iter: int = 100,
-        gradient_clip: float = 1.0,
-        validation_fraction: float = 0.1,
-        n_iter_no_change: int | None = None,
-        precision: str = "auto",
-        checkpoint_dir: str | None = None,
-        resume: bool = False,
-    ) -> None:
-        self.max_iter = max_iter
-        self.batch_size = batch_size
-        self.learning_rate = learning_rate
-        self.weight_decay = weight_decay
-        self.warmup_iter = warmup_iter
-        self.gradient_clip = gradient_clip
-        self.validation_fraction = validation_fraction
-        self.n_iter_no_change = n_iter_no_change
-        self.precision = precision
-        self.checkpoint_dir = checkpoint_dir
-        self.resume = resume

@@ -1,21 +1,33 @@
-"""What every estimator of slices shares: all parameters are checked at once, nested ones have defaults of the class."""
+"""What every estimator of slices shares: parameters as annotated attributes, checked all at once, and one `fit`."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from sklearn.base import BaseEstimator, clone
+from typing_extensions import Self, dataclass_transform
 
 from skmimood.exceptions import InputError
-from skmimood.validation.old_names import add_old_attributes, check_old_names, new_names
+from skmimood.validation.images import check_images, healthy_samples
+from skmimood.validation.old_names import new_names, take_old_names
 from skmimood.validation.rules import Rule, fault_of
 
 
+@dataclass_transform(kw_only_default=True, eq_default=False)
 class CheckedParameters(BaseEstimator):
-    """Base of everything with parameters; ``_rules`` of a class and of its bases say what they must be."""
+    """Base of everything with parameters, which are the annotated attributes of a class and of its bases.
+
+    The constructor is that of a dataclass, so what is learnt has no annotation in the class. ``_rules`` of a class and
+    of its bases say what the values must be.
+    """
 
     _rules: ClassVar[Mapping[str, Rule]] = {}
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        dataclass(cls, eq=False, repr=False, kw_only=True)  # a constructor that a class writes itself stays
 
     def _values(self, *names: str) -> dict[str, Any]:
         return {name: getattr(self, name) for name in names}
@@ -38,17 +50,57 @@ class ParameterGroup(CheckedParameters):
 
 
 class SliceEstimator(CheckedParameters):
-    """Base of the estimators whose input is slices or their tokens.
+    """Base of the estimators whose input is slices or their tokens; subclasses implement ``_fit``.
 
     ``_defaults`` holds the nested parameters of a class and what None stands for there, of which each instance gets a
     copy of its own when it is first needed.
     """
 
     _defaults: ClassVar[Mapping[str, ParameterGroup]] = {}
+    _check_input: ClassVar[Any] = staticmethod(check_images)
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        add_old_attributes(cls, cls._defaults)
+        take_old_names(cls, cls._defaults)
+
+    def fit(self, X: Any, y: Any = None, groups: Any = None) -> Self:
+        """Learn from healthy slices; a last step also calibrates ``threshold_``, if possible on held-out ones.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, H, W), or TokenizedScans of n slices
+            Slices in [0, 1], H and W at least 8, or the output of the step before.
+        y : array-like of shape (n, H, W) or (n,), optional
+            Lesion masks or labels; every sample whose mask is not empty is dropped.
+        groups : array-like of shape (n,), optional
+            Label of the subject or scan of each slice: of one label, all slices train or all validate. By default the
+            last slices validate, whosever they are.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        InputError
+            If a parameter is wrong, X is not what it should be, or no healthy sample is left.
+        """
+        self._check_parameters()
+        healthy, held_out = healthy_samples(self._check_input(X), y, groups, self._validation_fraction())
+        self._fit(healthy, held_out)
+        self._finish(healthy, held_out)
+        return self
+
+    def _validation_fraction(self) -> float:
+        """Return the share of the healthy slices that should be held out."""
+        return 0.0
+
+    def _fit(self, healthy: Any, held_out: float) -> None:
+        """Learn from healthy samples, of which the share ``held_out`` at the end validates."""
+        raise NotImplementedError
+
+    def _finish(self, healthy: Any, held_out: float) -> None:
+        """Learn what takes the fitted estimator."""
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """Return the parameters; ``deep`` adds those of nested estimators, as ``training__max_iter``."""
@@ -63,15 +115,6 @@ class SliceEstimator(CheckedParameters):
             if name in parameters and parameters[name] is None:
                 parameters[name] = clone(self._defaults[name])
         return super().set_params(**parameters)
-
-    def _set_old(self, parameters: Mapping[str, Any]) -> None:
-        """Set what a constructor was given by its old name."""
-        if not parameters:
-            return
-        check_old_names(self, parameters)
-        for name in self._defaults:
-            setattr(self, name, clone(self._nested(name), safe=False))  # what was passed stays as it is
-        self.set_params(**parameters)
 
     def _nested(self, name: str) -> Any:
         """Return a nested parameter; None becomes the default of the class."""

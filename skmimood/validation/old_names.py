@@ -1,13 +1,16 @@
 """Parameters that moved into `Training` and `ResidualMaps`: their old names work for one more release, with a warning.
 
-To end it, delete this module, its uses, and the ``**old`` of the constructors.
+To end it, delete this module and its uses.
 """
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Container, Mapping
 from typing import Any
+
+from sklearn.base import clone
 
 # Old name -> the parameter that holds it now.
 MOVED = {
@@ -28,11 +31,24 @@ MOVED = {
 }  # fmt: skip
 
 
-def add_old_attributes(cls: type, groups: Mapping[str, Any]) -> None:
-    """Let instances of ``cls`` be read and set by the old names of what is in their nested ``groups`` now."""
-    for name, group in MOVED.items():
-        if group in groups:
-            setattr(cls, name, _OldName(name, group))
+def take_old_names(cls: Any, groups: Mapping[str, Any]) -> None:
+    """Let the constructor and the attributes of ``cls`` take the old names of what is in its nested ``groups`` now."""
+    old = {name: group for name, group in MOVED.items() if group in groups}
+    for name, group in old.items():
+        setattr(cls, name, _OldName(name, group))
+    construct = cls.__init__
+
+    @functools.wraps(construct)
+    def construct_with(self: Any, *arguments: Any, **parameters: Any) -> None:
+        moved = {name: parameters.pop(name) for name in list(parameters) if name in old}
+        construct(self, *arguments, **parameters)
+        for group in {old[name] for name in moved}:
+            setattr(self, group, clone(self._nested(group), safe=False))  # what was passed stays as it is
+        if moved:
+            self.set_params(**moved)
+
+    if old:
+        cls.__init__ = construct_with
 
 
 def new_names(estimator: Any, parameters: Mapping[str, Any]) -> dict[str, Any]:
@@ -41,15 +57,6 @@ def new_names(estimator: Any, parameters: Mapping[str, Any]) -> dict[str, Any]:
     for name, value in parameters.items():
         found[_new_name(estimator, name, stacklevel=4)] = value
     return found
-
-
-def check_old_names(estimator: Any, parameters: Mapping[str, Any]) -> None:
-    """Raise `TypeError` for a keyword of a constructor that is no old name either."""
-    for name in parameters:
-        if not isinstance(vars(type(estimator)).get(name), _OldName):
-            raise TypeError(
-                f"{type(estimator).__name__}.__init__() got an unexpected keyword argument {name!r}"
-            )
 
 
 def nested(groups: Mapping[str, Any], parameters: Mapping[str, Any]) -> dict[str, Any]:
