@@ -24,7 +24,7 @@ def test_a_rate_that_was_asked_for_or_set_by_hand_is_not_explained(detector):
     assert facts(make(scan_fpr=0.5).fit([image(seed) for seed in range(3)]))["Scan threshold"].endswith(
         "(false-positive rate 0.5 among healthy scans)"
     )
-    by_hand = facts(detector, are_thresholds_set=(False, True))["Scan threshold"]
+    by_hand = facts(detector, set_by_hand=["scan"])["Scan threshold"]
     assert by_hand.endswith("(set by hand; false-positive rate 0.2 among healthy scans)")
 
 

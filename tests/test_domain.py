@@ -6,7 +6,7 @@ import pytest
 from toy_scans import RAS, image, make
 
 from skmimood.exceptions import SkmimoodWarning
-from skmimood.scans.domain import layout_distance, tissue_layout
+from skmimood.scans.domain import Domain, ScanFeatures, layout_distance, tissue_layout
 
 SHAPE = (30, 36, 20)
 
@@ -106,3 +106,15 @@ def test_a_foreground_that_fills_the_volume_is_told():
         "the foreground found fills 90% of the volume" in one and one.endswith(": scan-004") for one in told
     )
     assert any("scan-004 (its intensities" in one and "stand out" in one for one in told)
+
+
+@pytest.mark.parametrize(
+    ("volume", "told"), [(90.0, "90 ml"), (79.99, "79.99 ml lies outside the 80.00 to 100.00")]
+)
+def test_a_value_and_the_limit_that_it_exceeds_never_read_alike(volume, told):
+    histogram = np.full(64, 1 / 64)
+    domain = Domain(histogram, 0.1, (80.0, 100.0), aspect_range=(0.5, 1.1))
+    layout = np.zeros((2, 8, 8, 8), np.float32)
+    remarks = domain.remarks(ScanFeatures(histogram, volume, (110.1, 100.0), layout, 0.5))
+    assert "height over width 1.101, limits 0.500 and 1.100" in remarks[0]
+    assert (told in remarks[-1]) == (volume < 80)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections import Counter
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -41,26 +42,22 @@ def describe(detector: ScanDetector) -> dict[str, Any]:
     }
 
 
-def facts(
-    detector: ScanDetector, *, are_thresholds_set: tuple[bool, bool] = (False, False)
-) -> dict[str, str]:
-    """Return what there is to know about a fitted detector, as a few lines for people.
-
-    ``are_thresholds_set`` tells whether the pixel and the scan threshold were set by hand and not calibrated.
-    """
+def facts(detector: ScanDetector, *, set_by_hand: Collection[str] = ()) -> dict[str, str]:
+    """Return what there is to know about a fitted detector, in a few words; of ``set_by_hand``, "pixel" and "scan"."""
     about, reference, (height, width) = describe(detector), detector.reference_, detector.size_
     n_parameters = sum(step["n_parameters"] for step in about["steps"].values())
     n_held_out = Counter(line.status for line in detector.fit_status_)["calibration"]
     different = " of different subjects" if n_held_out > reference.n_scans else ""
-    return {
+    told = {
         "Model": f"{about['class']}, {n_parameters:,} parameters",
         "Slices": f"{detector.plane_}, {height} x {width} pixels of {detector.spacing_:.3g} mm",
         "Foreground": _foreground(detector),
         "Learned from": f"{about['n_training_scans']} healthy scans, {detector.n_slices_:,} slices",
         "Calibrated on": f"{counted(reference.n_scans, 'held-out healthy scan')}{different}",
-        "Pixel threshold": _threshold(detector, "pixel", detector.fpr, are_thresholds_set[0]),
-        "Scan threshold": _threshold(detector, "scan", detector.scan_fpr, are_thresholds_set[1]),
     }
+    for what, asked in (("pixel", detector.fpr), ("scan", detector.scan_fpr)):
+        told[f"{what.capitalize()} threshold"] = _threshold(detector, what, asked, what in set_by_hand)
+    return told
 
 
 def _foreground(detector: ScanDetector) -> str:
@@ -74,20 +71,18 @@ def _foreground(detector: ScanDetector) -> str:
 
 def describe_lines(detector: ScanDetector) -> list[str]:
     """Return what ``skmimood info`` prints."""
-    lines = [f"{name + ':':<17} {value}" for name, value in facts(detector).items()]
+    told = list(facts(detector).items())
     for name, step in describe(detector)["steps"].items():
-        line = f"{name + ':':<17} {step['class']}, {step['n_parameters']:,} parameters"
+        line = f"{step['class']}, {step['n_parameters']:,} parameters"
         if step["n_training_steps"]:
             line += f", {step['n_training_steps']:,} training steps, loss {step['final_loss']:.4g}"
         if step["validation_loss"] is not None:
             line += f", validation loss {step['validation_loss']:.4g}"
         if step["perplexity"] is not None:
             line += f", codebook perplexity {step['perplexity']:.1f} of {step['n_codes']} codes"
-        lines.append(line)
-    lines += [
-        f"{'stands out:':<17} {printable(scan)} ({reason})" for scan, reason in detector.suspects_.items()
-    ]
-    return lines
+        told.append((name, line))
+    told += [("stands out", f"{printable(scan)} ({reason})") for scan, reason in detector.suspects_.items()]
+    return [f"{name + ':':<17} {text}" for name, text in told]
 
 
 def _describe_step(step: Any) -> dict[str, Any]:

@@ -18,16 +18,8 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from skmimood.exceptions import InputError, listing
+from skmimood.jobs import files
 from skmimood.jobs.description import describe_lines, minutes
-from skmimood.jobs.files import (
-    digest_of,
-    is_within,
-    make_folder,
-    printable,
-    refuse_inputs_within,
-    to_json,
-    write,
-)
 from skmimood.jobs.locks import claimed
 from skmimood.nifti import Source, scan_ids
 from skmimood.nifti.names import file_path
@@ -36,7 +28,6 @@ from skmimood.preprocessing import Plane
 from skmimood.runtime.device import resolve_device
 from skmimood.runtime.paths import expand
 from skmimood.scans.sources import label_images, mask_suffixes, select_split
-from skmimood.scans.state import check_parameters
 from skmimood.scans.subjects import groups_in_table
 
 if TYPE_CHECKING:
@@ -107,7 +98,7 @@ def fit_model(paths: Sequence[str | os.PathLike], output: Path, job: FitJob, say
         job, say = replace(job, verbose=False), lambda line: None
     distributed.on_first(lambda: _check_output(output, paths, job))
     detector = _unfitted(job, folder_of(output))
-    check_parameters(detector)
+    detector._check_parameters()
     resolve_device(job.device)
     sources = healthy_sources(paths, job)
     grouped = {} if job.groups is None else {"groups": groups_in_table(sources, job.groups)}
@@ -159,7 +150,9 @@ def _settings(job: FitJob, sources: Sequence[Source], groups: Sequence[str] | No
     optional = {name: defaults[name] for name in ("size", *_OPTIONAL)}
     named = {name: value for name, value in vars(job).items() if name not in _OF_THE_RUN}
     named = {name: None if value == optional.get(name) else value for name, value in named.items()}
-    digests = [digest_of(path, job.mask, job.lesions) if path else "" for path in map(file_path, sources)]
+    digests = [
+        files.digest_of(path, job.mask, job.lesions) if path else "" for path in map(file_path, sources)
+    ]
     return {**named, "groups": groups, "scans": dict(zip(scan_ids(sources), digests, strict=True))}
 
 
@@ -180,7 +173,7 @@ def begun(
     """
     folder = folder_of(output)
     earlier = folder.with_name(f"{folder.name}.earlier")
-    make_folder(output.parent)
+    files.make_folder(output.parent)
     lock = folder.with_suffix(".lock")
     with claimed(lock, wait=False) as is_ours:
         if not is_ours:
@@ -201,9 +194,9 @@ def begun(
             )
         elif is_there:
             folder.rename(earlier)
-        make_folder(folder)
+        files.make_folder(folder)
         try:
-            write(folder / _SETTINGS, to_json(settings))
+            files.write(folder / _SETTINGS, files.to_json(settings))
             yield
             shutil.rmtree(earlier, ignore_errors=True)
             shutil.rmtree(folder, ignore_errors=True)
@@ -224,7 +217,7 @@ def _resumed(folder: Path, output: Path, settings: Mapping[str, Any]) -> str:
     """Say what is resumed, or refuse if it was begun with other settings."""
     try:
         earlier = json.loads((folder / _SETTINGS).read_text(encoding="utf-8"))
-        changed = _changes(earlier, json.loads(to_json(settings)))
+        changed = _changes(earlier, json.loads(files.to_json(settings)))
     except (OSError, ValueError, AttributeError, KeyError):
         return f"{folder.name!r} has no record of the settings it was begun with; what fits these settings is used."
     if changed:
@@ -250,8 +243,8 @@ def _changes(earlier: dict[str, Any], now: dict[str, Any]) -> list[str]:
 
 def _check_output(output: Path, paths: Sequence[str | os.PathLike], job: FitJob) -> None:
     """Find out now whether the model can be saved, not after hours of training."""
-    refuse_inputs_within(output, paths)
-    if job.cache is not None and is_within(job.cache, output):
+    files.refuse_inputs_within(output, paths)
+    if job.cache is not None and files.is_within(job.cache, output):
         raise InputError(f"The cache {str(job.cache)!r} lies in the model's folder. Choose another cache.")
     check_replaceable(output, job.overwrite)
 
@@ -282,6 +275,6 @@ def _say_summary(detector: ScanDetector, output: Path, seconds: float, say: Say)
     )
     for line in lines:
         if line not in taken:
-            say(printable(f"  {line.status} {line.id}: {line.reason}"))
+            say(files.printable(f"  {line.status} {line.id}: {line.reason}"))
     for about in describe_lines(detector):
         say(f"  {about}")

@@ -46,9 +46,8 @@ def write_report(
 ) -> None:
     """Write the report, or replace it.
 
-    ``facts`` are what to say of the model, by name. ``galleries`` returns the most anomalous slices of the scan of a
-    given id, or None if they are lost. It is called for one scan at a time, so that the report of any number of scans
-    needs the memory of one.
+    ``facts`` are what to say of the model, by name. ``galleries`` is called for one scan at a time and returns its most
+    anomalous slices, or None if they are lost.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 

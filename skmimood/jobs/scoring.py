@@ -15,20 +15,12 @@ from typing import TYPE_CHECKING, NamedTuple
 from joblib import effective_n_jobs
 
 from skmimood.exceptions import InputError, ScanReadError, SkmimoodError, listing, warn
+from skmimood.jobs import results
 from skmimood.jobs.description import counted, facts, minutes
 from skmimood.jobs.files import digest_of, is_within, printable, refuse_inputs_within
 from skmimood.jobs.locks import claimed
 from skmimood.jobs.report import MISSING, can_report, load_gallery, save_gallery, write_report
-from skmimood.jobs.results import (
-    ScanOutcome,
-    StatusTable,
-    discard,
-    holds_results,
-    mark_of,
-    opened,
-    pictures_of,
-    refuse_others,
-)
+from skmimood.jobs.results import ScanOutcome, StatusTable
 from skmimood.jobs.workers import is_local, run_alone, run_in_workers
 from skmimood.nifti import scan_ids
 from skmimood.persistence import fingerprint
@@ -101,36 +93,23 @@ def score_scans(
 ) -> StatusTable:
     """Score scans and write maps, p-value maps, masks, ``scores.csv``, ``status.json`` and ``report.html``.
 
-    Parameters
-    ----------
-    paths : sequence of paths
-        Folders, globs and files.
-    model : Path
-        What ``fit_model`` or ``ScanDetector.save`` wrote.
-    output : Path
-        Folder for the results; it must not hold any of the scans.
-    job : ScoreJob
-    say : callable
-        Receives lines of text for the user.
-
-    Returns
-    -------
-    StatusTable
-        With the scans of earlier runs too if the job resumes. A scan that fails is recorded and raises nothing.
+    ``paths`` are folders, globs and files, ``model`` is what ``fit_model`` or ``ScanDetector.save`` wrote, ``output`` a
+    folder that holds none of the scans; ``say`` receives lines of text for the user. The table has the scans of earlier
+    runs too if the job resumes. A scan that fails is recorded and raises nothing.
     """
     from skmimood.scans import ScanDetector
 
     model, output = expand(model).absolute(), expand(output)
     refuse_inputs_within(output, [*paths, model])
     if not job.resume:
-        refuse_others(output)
+        results.refuse_others(output)
     detector = ScanDetector.load(model)
     if is_local(job.n_jobs):
         resolve_device(job.device)  # reports a missing device once, not for each scan
     default_mask = detector.mask
     job.adjust(detector)
     scans = _named_scans(paths, output, detector, job, say)
-    if job.overwrite and holds_results(output) and (failed := _failures(model, scans, job)):
+    if job.overwrite and results.holds_results(output) and (failed := _failures(model, scans, job)):
         for outcome in failed:
             say(_status_line(outcome))
         say(f"No scan can be scored, so the earlier results in {str(output)!r} are kept.")
@@ -142,7 +121,7 @@ def score_scans(
         "volume": detector.volume,
         "mask": detector.mask,
     }
-    with opened(
+    with results.opened(
         output, scans, settings, functools.partial(_report, detector, job), default_mask=default_mask,
         resume=job.resume, overwrite=job.overwrite, healed=job.healed,
     ) as table:  # fmt: skip
@@ -244,13 +223,13 @@ def _outcomes(
     shared = (model, fingerprint(model), job, table.folder.absolute(), wait)
 
     def give_up(scan: str) -> None:
-        with claimed(mark_of(table.folder, scan), wait=False) as is_ours:
+        with claimed(results.mark_of(table.folder, scan), wait=False) as is_ours:
             if is_ours:  # and of no other job
-                discard(table.folder, scan)
+                results.discard(table.folder, scan)
 
     return run_in_workers(
         score_in_worker, {name: (*shared, scan) for name, scan in scans.items()}, n_jobs=job.n_jobs,
-        is_begun=lambda scan: mark_of(table.folder, scan).exists(), give_up=give_up,
+        is_begun=lambda scan: results.mark_of(table.folder, scan).exists(), give_up=give_up,
     )  # fmt: skip
 
 
@@ -288,7 +267,7 @@ def attempt(
     detector: ScanDetector, scan: NamedScan, table: StatusTable, healed: bool, *, wait: bool
 ) -> ScanOutcome:
     """Score a scan and record it, unless another job of the folder is at it or has done it."""
-    with claimed(mark_of(table.folder, scan.id), wait=wait) as is_ours:
+    with claimed(results.mark_of(table.folder, scan.id), wait=wait) as is_ours:
         if not is_ours:
             return ScanOutcome(scan.id, "busy")
         table.refresh()
@@ -308,11 +287,11 @@ def _score(detector: ScanDetector, scan: NamedScan, folder: Path, healed: bool) 
     started = time.monotonic()
     try:
         result = replace(detector.detect_scan(scan.path), id=scan.id)
-        discard(folder, scan.id)
+        results.discard(folder, scan.id)
         result.save(folder, healed=healed)
-        save_gallery(pictures_of(folder, scan.id), result.gallery)
+        save_gallery(results.pictures_of(folder, scan.id), result.gallery)
     except BaseException as error:
-        discard(folder, scan.id)
+        results.discard(folder, scan.id)
         if not isinstance(error, Exception):  # interrupted
             raise
         outcome = ScanOutcome(scan.id, "failed", reason=_reason(error))
@@ -347,11 +326,11 @@ def _status_line(outcome: ScanOutcome) -> str:
 def _report(detector: ScanDetector, job: ScoreJob, table: StatusTable) -> None:
     if not (job.report and can_report()):
         return
-    are_set = (job.pixel_threshold is not None, job.scan_threshold is not None)
+    by_hand = [what for what in ("pixel", "scan") if getattr(job, f"{what}_threshold") is not None]
     write_report(
         table.folder / "report.html",
         table.outcomes,
         scale=ColourScale.of(detector),
-        facts=facts(detector, are_thresholds_set=are_set),
-        galleries=lambda scan: load_gallery(pictures_of(table.folder, scan)),
+        facts=facts(detector, set_by_hand=by_hand),
+        galleries=lambda scan: load_gallery(results.pictures_of(table.folder, scan)),
     )

@@ -33,11 +33,9 @@ def run_in_workers(
 ) -> Generator[ScanOutcome, None, None]:  # fmt: skip
     """Call ``run(*task)`` for each scan on the active joblib backend, and yield the outcomes as they come.
 
-    A worker that dies takes the pool with it. What it and its neighbours had begun is tried once more, one scan at a
-    time; a scan that kills its worker again has failed. Then a new pool goes on with the others.
-
-    ``run`` is pickled by name. ``is_begun`` tells whether a worker has begun a scan and not finished it, ``give_up``
-    removes what there may be of an unfinished scan. `WorkerError` is raised if a pool dies before it has begun a scan.
+    A worker that dies takes the pool with it. What it and its neighbours had begun, as ``is_begun`` tells, is tried
+    once more, one scan at a time; a scan that kills its worker again has failed, and ``give_up`` removes what is left.
+    Then a new pool goes on. `WorkerError` is raised if a pool dies before it has begun a scan.
     """
     waiting = dict(tasks)
     try:

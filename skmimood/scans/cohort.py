@@ -79,10 +79,7 @@ class ScanStatus:
 
 @dataclass(frozen=True, eq=False)
 class PreparedScan:
-    """A scan as read, its foreground and, if they are known, its lesions (bool), and its intensities in [0, 1].
-
-    All arrays have shape (X, Y, Z).
-    """
+    """A scan as read, its foreground and known lesions (X, Y, Z) bool, and its intensities (X, Y, Z) in [0, 1]."""
 
     scan: Scan
     foreground: np.ndarray
@@ -92,7 +89,7 @@ class PreparedScan:
 
 @dataclass(frozen=True, eq=False)
 class Candidate:
-    """What is kept of a usable scan after screening: everything but its voxels."""
+    """What is kept of a usable scan after screening: everything but its voxels; ``line`` has its id and group."""
 
     listed: ListedScan
     features: ScanFeatures
@@ -102,12 +99,7 @@ class Candidate:
     @property
     def id(self) -> str:
         """What the scan is called."""
-        return self.listed.id
-
-    @property
-    def group(self) -> str:
-        """Whose scan it is."""
-        return self.listed.group
+        return self.line.id
 
     def status(self, status: StatusName, reason: str = "", n_slices: int = 0) -> ScanStatus:
         """Return this scan's line in the status table."""
@@ -129,13 +121,9 @@ class ScanReader:
     plane: Plane
 
     def read(self, listed: ListedScan) -> PreparedScan:
-        """Read a scan with its foreground, which its brain mask gives if it has one, and its lesions.
-
-        `ScanReadError` if the scan or one of its masks cannot be read or is empty; `InputError` if masks lie beside the
-        scans but this one is an image in memory.
-        """
+        """Read a scan with its foreground and its lesions; `ScanReadError` if it cannot be used."""
         scan = self._scan(listed)
-        if float(scan.data.min()) == float(scan.data.max()):
+        if not np.ptp(scan.data):
             raise ScanReadError(scan.id, f"empty: every voxel is {scan.data.flat[0]:g}. Leave this scan out.")
         foreground, remarks = self._foreground(listed, scan)
         if scan.invalid is not None:
@@ -155,12 +143,14 @@ class ScanReader:
             lesions, more = read_mask(listed.lesions, scan, max_bytes=self.max_bytes)
             remarks += more
         if better := find_better_plane(scan, self.plane):
-            remarks += (
-                f"the thick axis lies in the {self.plane} slices, which are coarse along it; the {better} are not",
-            )
+            thick = f"the thick axis lies in the {self.plane} slices, which are coarse along it; the {better} are not"
+            remarks += (thick,)
         scan = replace(scan, warnings=(*scan.warnings, *remarks))
         is_stripped = kind_of_foreground(self.mask, listed.brain_mask) == BRAIN_MASK
-        return PreparedScan(scan, foreground, _scaled(scan, foreground, is_stripped), lesions)
+        intensities = scale_intensity(scan.data, foreground, strip=is_stripped)
+        if not np.ptp(scan.data[foreground]) or not intensities.any():
+            raise ScanReadError(scan.id, "empty: its foreground has no contrast. Leave this scan out.")
+        return PreparedScan(scan, foreground, intensities, lesions)
 
     def voxels(self, listed: ListedScan) -> np.ndarray | None:
         """Read the voxels (X, Y, Z) of a scan once more; None if that is not possible."""
@@ -209,14 +199,6 @@ def _found(scan: Scan) -> tuple[np.ndarray, tuple[str, ...]]:
     return foreground, (remark,) * (share > _MOST_FOREGROUND)
 
 
-def _scaled(scan: Scan, foreground: np.ndarray, is_stripped: bool) -> np.ndarray:
-    inside = scan.data[foreground]
-    scaled = scale_intensity(scan.data, foreground, strip=is_stripped)
-    if float(inside.min()) == float(inside.max()) or not scaled.any():
-        raise ScanReadError(scan.id, "empty: its foreground has no contrast. Leave this scan out.")
-    return scaled
-
-
 def kind_of_foreground(mask: str, brain_mask: Any = None) -> str:
     """Return where foregrounds come from, by a ``ScanDetector``'s ``mask`` and what was handed over beside it."""
     return _FOUND.get(mask, BRAIN_MASK) if brain_mask is None else BRAIN_MASK
@@ -248,10 +230,9 @@ def _repaired(mask: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
 def screen(
     scans: Iterable[ListedScan], reader: ScanReader, plane: Plane
 ) -> tuple[list[Candidate], list[ScanStatus]]:
-    """Look at every scan once; return those that can be used, and what is wrong with the others.
+    """Look at every scan once; return those that can be used and lines on the others; warn of what is wrong or odd.
 
-    Each scan is judged alone, but for copies, so nothing leaks from scans that are held out later. What is wrong or odd
-    is warned about.
+    Each scan is judged alone, but for copies, so nothing leaks from scans that are held out later.
     """
     usable: list[Candidate] = []
     rejected: list[ScanStatus] = []
@@ -302,16 +283,15 @@ def split(
 ) -> tuple[list[Candidate], list[Candidate]]:
     """Draw the scans to learn from and the scans to hold out for calibration; both keep the given order.
 
-    Whole groups are drawn. More than ``calibration_fraction`` of them are held out if a scan threshold at rate
-    ``scan_fpr`` needs more, unless fewer than half would be left to learn from. The draw depends on the scans' names
-    and the seed, not on their order. `InputError` if there are fewer than 3 scans or groups.
+    Whole groups are drawn, by names and seed, whatever the order of the scans. More than ``calibration_fraction`` are
+    held out if a scan threshold at ``scan_fpr`` needs more, unless fewer than half would be left to learn from.
     """
     if len(candidates) < 3:
         raise InputError(
             "fit needs at least 3 different usable scans, 2 to learn from and 1 held out for the thresholds; "
             f"got {len(candidates)} of {len(candidates) + n_rejected}. Add healthy scans."
         )
-    groups = list(dict.fromkeys(one.group for one in sorted(candidates, key=lambda one: one.id)))
+    groups = list(dict.fromkeys(one.line.group for one in sorted(candidates, key=lambda one: one.id)))
     n = len(groups)
     if n < 3:
         raise InputError(
@@ -322,8 +302,8 @@ def split(
     wanted, needed = max(1, round(calibration_fraction * n)), scores_needed(scan_fpr)
     n_held_out = min(max(wanted, needed) if 2 * needed <= n else wanted, n - 2)
     held_out = {groups[k] for k in rng.permutation(n)[:n_held_out]}
-    learning = [one for one in candidates if one.group not in held_out]
-    return learning, [one for one in candidates if one.group in held_out]
+    learning = [one for one in candidates if one.line.group not in held_out]
+    return learning, [one for one in candidates if one.line.group in held_out]
 
 
 def warn_about_left_out(lines: Iterable[ScanStatus]) -> None:

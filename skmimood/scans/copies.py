@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -19,30 +18,6 @@ _ROUNDING = 1.05  # steps that the voxels of a copy may differ by
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, eq=False)
-class Signature:
-    """What is kept of a scan to find copies of it.
-
-    ``shape`` is that of its voxels in one of their `orientations`; ``values`` (n_places,) float32 are their intensities
-    at the same places of all scans of this shape, as deviations from the mean of all voxels.
-    """
-
-    shape: tuple[int, ...]
-    values: np.ndarray
-
-    @classmethod
-    def of(cls, voxels: np.ndarray) -> Signature:
-        """Measure voxels (X, Y, Z)."""
-        places = np.random.default_rng(0).integers(0, voxels.size, _N_PLACES)
-        values = voxels[np.unravel_index(places, voxels.shape)].astype(np.float64)
-        mean, deviation = voxels.mean(dtype=np.float64), voxels.std(dtype=np.float64)
-        return cls(voxels.shape, ((values - mean) / max(deviation, 1e-300)).astype(np.float32))
-
-    def resembles(self, other: Signature) -> bool:
-        """Tell whether the voxels are worth comparing."""
-        return self.shape == other.shape and bool(np.abs(self.values - other.values).max() <= _COARSE)
-
-
 class Copies(Generic[T]):
     """Finds scans whose voxels another had before, in any orientation; see `is_copy`.
 
@@ -51,19 +26,31 @@ class Copies(Generic[T]):
 
     def __init__(self, read: Callable[[T], np.ndarray | None]) -> None:
         self._read = read
-        self._noted: list[tuple[Signature, T]] = []
+        self._noted: list[tuple[tuple[int, ...], np.ndarray, T]] = []  # shape, values at a few places, scan
 
     def find(self, scan: T, voxels: np.ndarray) -> T | None:
         """Return the scan that was noted before with the same voxels; if there is none, note this one."""
         turned = orientations(voxels)
-        signatures = [Signature.of(one) for one in turned]
-        for noted, which in self._noted:
-            alike = [one for one, its in zip(turned, signatures, strict=True) if its.resembles(noted)]
+        values = [_values_at_places(one) for one in turned]
+        for shape, noted, which in self._noted:
+            alike = [
+                one
+                for one, its in zip(turned, values, strict=True)
+                if one.shape == shape and np.abs(its - noted).max() <= _COARSE
+            ]
             earlier = self._read(which) if alike else None
             if earlier is not None and any(is_copy(one, orientations(earlier)[0]) for one in alike):
                 return which
-        self._noted.append((signatures[0], scan))
+        self._noted.append((turned[0].shape, values[0], scan))
         return None
+
+
+def _values_at_places(voxels: np.ndarray) -> np.ndarray:
+    """Return deviations from the mean at the same places of all scans of a shape, (n_places,) float32."""
+    places = np.random.default_rng(0).integers(0, voxels.size, _N_PLACES)
+    values = voxels[np.unravel_index(places, voxels.shape)].astype(np.float64)
+    mean, deviation = voxels.mean(dtype=np.float64), voxels.std(dtype=np.float64)
+    return ((values - mean) / max(deviation, 1e-300)).astype(np.float32)
 
 
 def is_copy(first: np.ndarray, second: np.ndarray) -> bool:

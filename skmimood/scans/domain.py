@@ -1,8 +1,4 @@
-"""What the healthy scans of a cohort look like as wholes, and which scans do not look like them.
-
-Nothing here decides on lesions. It finds scans that the networks should not be asked about: another modality,
-inverted contrast, a skull under a model of bare brains, half a head.
-"""
+"""What healthy scans look like as wholes, and which scans do not look like them, so that networks cannot judge them."""
 
 from __future__ import annotations
 
@@ -26,16 +22,15 @@ _MIN_CELLS = 5
 _MIN_SCANS_FOR_SUSPECTS = 3
 _MIN_SCORES_FOR_SUSPECTS = 5
 _SUSPECT_DEVIATIONS = 6.0
-_MEASURES = (
-    "its intensities",
-    "the layout of its tissue",
-    "its foreground volume",
-    "its height in a slice",
-    "its width in a slice",
-)
-# Smallest standard deviations of the two distances, then of logarithms. Few scans tell little of their spread.
-_SPREAD_FLOORS = (0.01, 0.05, 0.03, 0.03, 0.03)
-_SPREAD_FLOORS_OF_FEW = (0.03, 0.1, 0.08, 0.08, 0.08)
+# What a scan may stand out by, and the smallest standard deviations of many scans and of few, which tell little of
+# their spread: of the two distances, then of logarithms.
+_MEASURES = {
+    "its intensities": (0.01, 0.03),
+    "the layout of its tissue": (0.05, 0.1),
+    "its foreground volume": (0.03, 0.08),
+    "its height in a slice": (0.03, 0.08),
+    "its width in a slice": (0.03, 0.08),
+}
 _FEW = 5
 
 
@@ -64,20 +59,10 @@ class ScanFeatures:
 class Domain:
     """Limits on `ScanFeatures`, learned from healthy scans, beyond which a scan is flagged.
 
-    Attributes
-    ----------
-    intensity_histogram : ndarray of shape (64,), float64
-        Mean intensity histogram of the training scans.
-    intensity_limit : float
-        Largest intensity distance, in units of scaled intensity.
-    foreground_range : (float, float)
-        Smallest and largest foreground volume in ml.
-    layout : ndarray of shape (2, 8, 8, 8), float32, or None
-        Mean `tissue_layout` of the training scans; None in old models.
-    layout_limit : float
-        Largest layout distance, in [0, 2]; infinite in old models.
-    aspect_range : (float, float)
-        Smallest and largest height of the foreground over its width in a slice; any in old models.
+    ``intensity_histogram`` (64,) float64 and ``layout`` (2, 8, 8, 8) float32 are the means of the training scans;
+    ``intensity_limit``, in units of scaled intensity, and ``layout_limit``, in [0, 2], the largest distances from them;
+    ``foreground_range`` the smallest and largest foreground in ml, and ``aspect_range`` that of its height over its
+    width in a slice. Old models have no limits on layout and aspect.
     """
 
     intensity_histogram: np.ndarray
@@ -86,27 +71,6 @@ class Domain:
     layout: np.ndarray | None = None
     layout_limit: float = np.inf
     aspect_range: tuple[float, float] = (0.0, np.inf)
-
-    @classmethod
-    def learn(cls, training: Sequence[ScanFeatures], held_out: Sequence[ScanFeatures]) -> Domain:
-        """Learn the limits from healthy scans.
-
-        Every distance is that of a scan to *other* scans: of a held-out scan to the mean histogram, or layout, of
-        the training scans, of a training scan to that of the other training scans. The limit is 1.5 times the
-        largest of them.
-        """
-        volumes = [features.volume for features in (*training, *held_out)]
-        aspects = [features.aspect for features in (*training, *held_out)]
-        histogram, farthest = _mean_and_farthest("histogram", intensity_distance, training, held_out)
-        layout, farthest_layout = _mean_and_farthest("layout", layout_distance, training, held_out)
-        return cls(
-            histogram,
-            max(_SLACK * farthest, _DISTANCE_FLOOR),
-            (min(volumes) / _VOLUME_SLACK, max(volumes) * _VOLUME_SLACK),
-            layout,
-            max(_SLACK * farthest_layout, _LAYOUT_FLOOR),
-            (min(aspects) / _ASPECT_SLACK, max(aspects) * _ASPECT_SLACK),
-        )
 
     @classmethod
     def of(cls, detector: Any) -> Domain:
@@ -132,28 +96,27 @@ class Domain:
 
     def remarks(self, features: ScanFeatures) -> tuple[str, ...]:
         """Say in what respects a scan looks unlike the training data, one sentence each."""
-        unlike, found = [], []
         distance = intensity_distance(features.histogram, self.intensity_histogram)
-        if distance > self.intensity_limit:
-            unlike.append(f"intensity distance {distance:.3f}, limit {self.intensity_limit:.3f}")
+        unlike = _beyond("intensity distance {0}, limit {2}", distance, 0.0, self.intensity_limit, 3)
         if self.layout is not None:
             distance = layout_distance(features.layout, self.layout)
-            if distance > self.layout_limit:
-                unlike.append(f"layout distance of its tissue {distance:.2f}, limit {self.layout_limit:.2f}")
-        low, high = self.aspect_range
-        if not low <= features.aspect <= high:
-            unlike.append(f"height over width {features.aspect:.2f}, limits {low:.2f} and {high:.2f}")
+            unlike += _beyond(
+                "layout distance of its tissue {0}, limit {2}", distance, 0.0, self.layout_limit, 2
+            )
+        unlike += _beyond("height over width {}, limits {} and {}", features.aspect, *self.aspect_range, 2)
+        found = _beyond(
+            "foreground of {} ml lies outside the {} to {} ml of the training data (skull stripped in one and not in "
+            "the other, or a part of the head only?)",
+            features.volume,
+            *self.foreground_range,
+            0,
+        )
         if unlike:
-            found.append(
+            found.insert(
+                0,
                 f"looks unlike the training data: {' and '.join(unlike)} (another modality, contrast or scanner, "
                 "inverted, turned, or a part of the head only?). P-values and thresholds may not hold for it; for "
-                "another scanner, calibrate on healthy scans of that site"
-            )
-        low, high = self.foreground_range
-        if not low <= features.volume <= high:
-            found.append(
-                f"foreground of {features.volume:.0f} ml lies outside the {low:.0f} to {high:.0f} ml of the "
-                "training data (skull stripped in one and not in the other, or a part of the head only?)"
+                "another scanner, calibrate on healthy scans of that site",
             )
         return tuple(found)
 
@@ -166,6 +129,16 @@ _SHAPES = {
     "layout_limit": (),
     "aspect_range": (2,),
 }
+
+
+def _beyond(text: str, value: float, low: float, high: float, digits: int) -> list[str]:
+    """Tell of a value outside of its limits, with enough digits to see that it is."""
+    if low <= value <= high:
+        return []
+    nearest = high if value > high else low
+    while digits < 9 and f"{value:.{digits}f}" == f"{nearest:.{digits}f}":
+        digits += 1
+    return [text.format(*(f"{number:.{digits}f}" for number in (value, low, high)))]
 
 
 def intensity_histogram(intensities: np.ndarray, foreground: np.ndarray) -> np.ndarray:
@@ -182,9 +155,8 @@ def intensity_distance(first: np.ndarray, second: np.ndarray) -> float:
 def tissue_layout(intensities: np.ndarray, foreground: np.ndarray) -> np.ndarray:
     """Return where tissue lies and how bright it is, on 8 x 8 x 8 cells over the foreground's bounding box.
 
-    Intensities in [0, 1] and foreground (bool), (X, Y, Z), have axes in a fixed order and direction in the patient.
-    The result (2, 8, 8, 8) float32 is the share of each cell that is foreground, and the sum of its foreground's
-    intensities over the size of the cell.
+    Intensities and foreground (X, Y, Z) have axes in a fixed order and direction in the patient. The result
+    (2, 8, 8, 8) float32 is the foreground's share of each cell, and the sum of its intensities over the cell's size.
     """
     places = np.nonzero(foreground)
     cells, sides = [], []
@@ -200,11 +172,10 @@ def tissue_layout(intensities: np.ndarray, foreground: np.ndarray) -> np.ndarray
 
 
 def layout_distance(first: np.ndarray, second: np.ndarray) -> float:
-    """Return how little two layouts are alike, in [0, 2]: one minus a correlation of the brightness of their cells.
+    """Return how little two layouts are alike, in [0, 2], whatever the gain and offset of the intensities.
 
-    The lower of two correlations counts: that of all cells, which shows the head's shape, and that of the tissue in
-    cells that both heads fill to one half, which shows the contrast. Gain and offset of the intensities do not matter,
-    nor do left and right exchanged in a symmetric head.
+    It is one minus the lower of two correlations: of the brightness of all cells, which shows the head's shape, and of
+    the tissue in cells that both heads fill to one half, which shows the contrast.
     """
     (filled, brightness), (other_filled, other_brightness) = first, second
     common = np.minimum(filled, other_filled)
@@ -226,12 +197,36 @@ def _correlation(first: np.ndarray, second: np.ndarray, weights: np.ndarray) -> 
     return float((weights * first * second).sum() / norm) if norm > 1e-9 else 0.0
 
 
+def learn_domain(
+    training: dict[str, ScanFeatures], held_out: dict[str, ScanFeatures]
+) -> tuple[Domain, dict[str, str]]:
+    """Learn the limits from the healthy scans that look like one another; return them and the suspects.
+
+    Every distance is that of a scan to *other* scans: of a held-out scan to the mean histogram, or layout, of the
+    training scans, of a training scan to that of the other training scans. The limit is 1.5 times the largest of them.
+    """
+    suspects = find_suspects(training | held_out)
+    sound, aside = (
+        [features for name, features in part.items() if name not in suspects] for part in (training, held_out)
+    )
+    sound = sound or list(training.values())
+    histogram, farthest = _mean_and_farthest("histogram", intensity_distance, sound, aside)
+    layout, farthest_layout = _mean_and_farthest("layout", layout_distance, sound, aside)
+    volumes, aspects = ([getattr(one, name) for one in (*sound, *aside)] for name in ("volume", "aspect"))
+    domain = Domain(
+        histogram,
+        max(_SLACK * farthest, _DISTANCE_FLOOR),
+        (min(volumes) / _VOLUME_SLACK, max(volumes) * _VOLUME_SLACK),
+        layout,
+        max(_SLACK * farthest_layout, _LAYOUT_FLOOR),
+        (min(aspects) / _ASPECT_SLACK, max(aspects) * _ASPECT_SLACK),
+    )
+    return domain, suspects
+
+
 def _mean_and_farthest(
-    name: str,
-    distance: Callable[[np.ndarray, np.ndarray], float],
-    training: Sequence[ScanFeatures],
-    held_out: Sequence[ScanFeatures],
-) -> tuple[np.ndarray, float]:
+    name: str, distance: Callable[..., float], training: Sequence[ScanFeatures], held_out: Sequence[ScanFeatures]
+) -> tuple[np.ndarray, float]:  # fmt: skip
     """Return the mean of a measure over the training scans, and the largest distance of a scan to other scans."""
     learned = np.stack([getattr(features, name) for features in training])
     mean = learned.mean(axis=0)
@@ -242,27 +237,15 @@ def _mean_and_farthest(
     return mean, max(distances, default=0.0)
 
 
-def learn_domain(
-    training: dict[str, ScanFeatures], held_out: dict[str, ScanFeatures]
-) -> tuple[Domain, dict[str, str]]:
-    """Learn the limits from the scans that look like one another; return them and the suspects."""
-    suspects = find_suspects(training | held_out)
-    sound, aside = (
-        [features for name, features in part.items() if name not in suspects] for part in (training, held_out)
-    )
-    return Domain.learn(sound or list(training.values()), aside), suspects
-
-
 def find_suspects(features: dict[str, ScanFeatures]) -> dict[str, str]:
     """Name the scans of a healthy set that differ much from the others, with what is odd about each.
 
-    A measure is odd if it lies 6 robust standard deviations from the median, which are larger if there are fewer than 5
-    scans. With fewer than 3 the result is empty.
+    A measure is odd if it lies 6 robust standard deviations from the median. With fewer than 3 scans none is.
     """
     if len(features) < _MIN_SCANS_FOR_SUSPECTS:
         return {}
-    floors = _SPREAD_FLOORS if len(features) >= _FEW else _SPREAD_FLOORS_OF_FEW
-    deviations = _robust_deviations(_measures(list(features.values())), np.asarray(floors))
+    floors = np.asarray(list(_MEASURES.values()))[:, int(len(features) < _FEW)]
+    deviations = _robust_deviations(_measures(list(features.values())), floors)
     deviations[:, 2:] = np.abs(deviations[:, 2:])  # a distance is odd only if it is large
     return {
         scan: " and ".join(name for name, is_odd in zip(_MEASURES, row, strict=True) if is_odd)

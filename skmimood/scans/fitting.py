@@ -88,10 +88,7 @@ def choose_frame(
     spacing: float | None,
     size: tuple[int, int],
 ) -> Frame:
-    """Return the frame of given ``spacing``, or of the smallest that crops no training foreground.
-
-    For the latter, scans named in ``suspects`` are ignored: one foreground that was not found must not coarsen all.
-    """
+    """Return the frame of given ``spacing``, or of the smallest that crops no training foreground but of suspects."""
     if spacing is None:
         sound = [candidate for candidate in training if candidate.id not in suspects] or training
         extents = np.asarray([candidate.features.extent for candidate in sound])
@@ -115,13 +112,7 @@ def collect_slices(
     rng: np.random.Generator,
     progress: Progress,
 ) -> tuple[np.ndarray, np.ndarray, list[ScanStatus]]:
-    """Return the slices to learn from, (n, H, W) float32, the group of each, (n,) str, and what became of each scan.
-
-    Raises
-    ------
-    InputError
-        If there is no slice to learn from.
-    """
+    """Return the slices to learn from, (n, H, W) float32, the group of each, (n,) str, and what became of each scan."""
     reservoir = SliceReservoir(min(max_slices, sum(max(one.line.shape) for one in training)), frame.size, rng)
     lines = []
     for candidate in progress(training, "slicing"):
@@ -157,9 +148,9 @@ def warn_about_size(pipeline: Pipeline, size: tuple[int, int]) -> None:
 
 
 def fit_pipeline(pipeline: Pipeline, plane: Plane, slices: np.ndarray, groups: np.ndarray) -> Pipeline:
-    """Fit a clone on slices (n, H, W); steps that ask for ``groups`` (n,) get them.
+    """Fit a clone on slices (n, H, W), mirrored for training only where left and right are their two sides.
 
-    Slices are not mirrored for training where left and right are not their two sides.
+    Steps that ask for ``groups`` (n,) get them.
     """
     pipeline = clone(pipeline)
     if plane == "sagittal":
@@ -175,10 +166,7 @@ def fit_pipeline(pipeline: Pipeline, plane: Plane, slices: np.ndarray, groups: n
 def warn_about_learned(
     scans: Iterable[ListedScan], fit_status: Iterable[ScanStatus], *, by_name: bool
 ) -> None:
-    """Warn about scans to calibrate on that were learned from, or of whose subjects others were.
-
-    Their subjects are compared, and with ``by_name`` the names of the scans too.
-    """
+    """Warn about scans whose subjects, or with ``by_name`` whose names too, were learned from."""
     learned = set()
     for line in fit_status:
         if line.status == "used":  # a subject's name comes after that of the data set
@@ -198,10 +186,9 @@ def warn_about_learned(
 def refer(
     held_out: Sequence[Candidate], reader: ScanReader, frame: Frame, pipeline: Pipeline, progress: Progress
 ) -> tuple[HealthyReference, list[ScanStatus], dict[str, float]]:
-    """Score healthy scans that were not learned from.
+    """Score healthy scans that were not learned from; of each group the highest score counts.
 
-    Return the reference, in which the highest score of each group counts, what became of each scan, and the score of
-    each that could be used. `InputError` if none can.
+    Return the reference, what became of each scan, and the score of each that could be used.
     """
     lines: list[ScanStatus] = []
     scores: dict[str, float] = {}
@@ -219,7 +206,8 @@ def refer(
                 lines.append(candidate.status("skipped", "every slice holds a lesion"))
                 continue
             score = scores[candidate.id] = top_mean(values)
-            highest[candidate.group] = max(score, highest.get(candidate.group, score))
+            group = candidate.line.group
+            highest[group] = max(score, highest.get(group, score))
             lines.append(candidate.status("calibration", n_slices=int(maps.has_foreground.sum())))
             yield values, score
 

@@ -7,6 +7,7 @@ import pickle
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import cloudpickle
@@ -15,13 +16,15 @@ from joblib import Parallel, delayed
 
 from skmimood.exceptions import warn
 from skmimood.maps.conformal import HealthyReference, ScoreHistogram, average_precision_of_counts
-from skmimood.nifti import make_image
+from skmimood.nifti import Scan, make_image
 from skmimood.preprocessing import GridPlan, Plane
 from skmimood.preprocessing.heads import have_heads
+from skmimood.preprocessing.intensity import intensity_range
 from skmimood.scans.cohort import PreparedScan
-from skmimood.scans.results import Gallery, Healing, ScanResult
+from skmimood.scans.results import Gallery, ScanResult
 
 if TYPE_CHECKING:
+    from nibabel import Nifti1Image
     from sklearn.pipeline import Pipeline
 
 R = TypeVar("R")
@@ -77,12 +80,11 @@ class Frame:
 
     def remarks(self, extent: tuple[float, float]) -> tuple[str, ...]:
         """Say so if a foreground of ``extent`` (height, width) in mm is cropped."""
-        if not self.crops(extent):
-            return ()
         height, width = extent
-        return (
-            f"foreground of {height:.0f} x {width:.0f} mm is larger than the frame; the map is 0 outside it",
+        remark = (
+            f"foreground of {height:.0f} x {width:.0f} mm is larger than the frame; the map is 0 outside it"
         )
+        return (remark,) if self.crops(extent) else ()
 
     def crops(self, extent: tuple[float, float]) -> bool:
         """Tell whether a foreground of ``extent`` (height, width) in mm reaches beyond the frame."""
@@ -105,7 +107,8 @@ class Frame:
         places = np.flatnonzero(has_foreground)
         for start in range(0, len(places), _CHUNK):
             chunk = places[start : start + _CHUNK]
-            maps[chunk], healed[chunk] = run_pipeline(pipeline, images[chunk])
+            slices = pipeline[:-1].transform(images[chunk]) if len(pipeline) > 1 else images[chunk]
+            maps[chunk], healed[chunk] = pipeline[-1].detect(slices)
         # The native map is cut to the foreground there: cut on this grid, it would fade out along the edge.
         anomaly = plan.inverse(maps)
         anomaly[~scored] = 0.0
@@ -148,16 +151,24 @@ def judge(
         mask=make_image(mask, prepared.scan, dtype=np.uint8),
         flags=(*flags, *maps.flags),
         gallery=maps.gallery(maps.most_anomalous(), pixel_threshold),
-        healing=Healing(*drawn_from) if healing else None,
+        healing=partial(_draw_healed, *drawn_from) if healing else None,
     )
 
 
-def average_precision(scans: Iterable[PreparedScan], frame: Frame, pipeline: Pipeline) -> float:
-    """Return the average precision over the voxels of all scans together, which are held one at a time.
+def _draw_healed(
+    scan: Scan, foreground: np.ndarray, plan: GridPlan, slices: np.ndarray, has_foreground: np.ndarray
+) -> Nifti1Image:
+    """Draw the healed scan on its own grid; see `ScanResult.healed`."""
+    low, high = intensity_range(scan.data[foreground])
+    volume = plan.inverse(slices)
+    volume *= high - low
+    volume += low
+    np.copyto(volume, scan.data, where=~(foreground & plan.reach(has_foreground)))
+    return make_image(volume, scan)
 
-    A scan without a lesion mask has no lesion. NaN, with a warning, if none has. What is odd about a scan or its mask
-    is warned about.
-    """
+
+def average_precision(scans: Iterable[PreparedScan], frame: Frame, pipeline: Pipeline) -> float:
+    """Return the average precision over the voxels of all scans together; NaN, with a warning, if none has a lesion."""
     healthy, diseased = ScoreHistogram(), ScoreHistogram()
     for prepared in scans:
         truth = prepared.lesions
@@ -176,11 +187,6 @@ def top_mean(values: np.ndarray) -> float:
     flat = values.reshape(-1)
     n_top = max(1, math.ceil(_TOP_SHARE * flat.size))
     return float(np.partition(flat, flat.size - n_top)[flat.size - n_top :].mean(dtype=np.float64))
-
-
-def run_pipeline(pipeline: Pipeline, slices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return maps and healed slices, each (n, H, W), of slices (n, H, W)."""
-    return pipeline[-1].detect(pipeline[:-1].transform(slices) if len(pipeline) > 1 else slices)
 
 
 def _remarks_on_headless(images: np.ndarray, maps: np.ndarray, inside: np.ndarray) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,9 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from skmimood.exceptions import InputError, ScanWriteError
-from skmimood.nifti import Scan, make_image, write_image
-from skmimood.preprocessing import GridPlan
-from skmimood.preprocessing.intensity import intensity_range
+from skmimood.nifti import write_image
 from skmimood.runtime.paths import expand
 
 if TYPE_CHECKING:
@@ -39,31 +38,6 @@ def output_stem(scan: str) -> str:
 def image_paths(folder: Path, scan: str, *, healed: bool = True) -> list[Path]:
     """Return where a scan's anomaly map, p-value map, mask and, with ``healed``, its healed scan are written."""
     return [folder / (output_stem(scan) + ending) for ending in OUTPUTS if healed or ending != HEALED]
-
-
-@dataclass(frozen=True, eq=False)
-class Healing:
-    """What the healed scan is drawn from when asked for, since the volume is large.
-
-    ``foreground`` (X, Y, Z) bool is where the scan may be healed, ``plan`` brings slices back to its grid, ``slices``
-    (n, H, W) float32 in [0, 1] are healed, and ``has_foreground`` (n,) bool says which of them the network has seen.
-    """
-
-    scan: Scan
-    foreground: np.ndarray
-    plan: GridPlan
-    slices: np.ndarray
-    has_foreground: np.ndarray
-
-    def image(self) -> Nifti1Image:
-        """Return the healed scan on its own grid; see `ScanResult.healed`."""
-        low, high = intensity_range(self.scan.data[self.foreground])
-        where = self.foreground & self.plan.reach(self.has_foreground)
-        volume = self.plan.inverse(self.slices)
-        volume *= high - low
-        volume += low
-        np.copyto(volume, self.scan.data, where=~where)
-        return make_image(volume, self.scan)
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,8 +85,8 @@ class ScanResult:
         Remarks on the scan's quality and on whether the model may be asked about it.
     gallery : Gallery
         The four most anomalous slices; fewer if the scan has fewer.
-    healing : Healing or None
-        What `healed` is drawn from.
+    healing : callable or None
+        Draws `healed`.
     """
 
     id: str
@@ -124,7 +98,7 @@ class ScanResult:
     mask: Nifti1Image
     flags: tuple[str, ...]
     gallery: Gallery
-    healing: Healing | None = field(default=None, repr=False)
+    healing: Callable[[], Nifti1Image] | None = field(default=None, repr=False)
 
     @property
     def healed(self) -> Nifti1Image:
@@ -135,7 +109,7 @@ class ScanResult:
         """
         if self.healing is None:
             raise InputError(f"{self.id} was made without what a healed scan is drawn from. Detect it again.")
-        return self.healing.image()
+        return self.healing()
 
     def save(self, folder: str | os.PathLike, *, overwrite: bool = False, healed: bool = True) -> list[Path]:
         """Write map, p-values, mask and healed scan, by the names that ``skmimood score`` gives them.

@@ -22,7 +22,6 @@ from skmimood.scans.mapping import Frame, average_precision, judge, map_in_worke
 from skmimood.scans.results import ScanResult
 from skmimood.scans.sources import ListedScan, list_in_order, list_scans, mask_suffixes, pair_brain_masks
 from skmimood.scans.state import SavedDetector
-from skmimood.validation.rules import RATE, fault_of
 
 if TYPE_CHECKING:
     from nibabel import Nifti1Image
@@ -39,26 +38,24 @@ class ScanDetector(SavedDetector):
     pipeline : sklearn.pipeline.Pipeline
         Steps for slices (n, H, W), as :func:`skmimood.make_mimood_pipeline` returns them. It is cloned.
     plane : {"axial", "coronal", "sagittal"}, default="axial"
-        Direction of the slices in the patient, whatever the file's orientation. In the sagittal plane, parameters
-        ``flip`` of the steps become False: front and back are no mirror images. Needs a refit.
+        Direction of the slices in the patient. In the sagittal plane, parameters ``flip`` of the steps become False:
+        front and back are no mirror images. Needs a refit.
     spacing : float, optional
-        Pixel size in mm. By default the smallest that crops no training foreground, except of scans that stand
-        out (see ``suspects_``). Needs a refit.
+        Pixel size in mm. By default the smallest that crops no training foreground but of ``suspects_``. Needs a refit.
     size : int or (int, int), default=64
         Height and width of the slices in pixels: 64 for preset ``"tiny"``, 128 for ``"small"``, 160 for ``"paper"``;
         `fit` warns of another. Needs a refit.
     mask : str, default="auto"
-        ``"auto"`` finds head or brain from the intensities; ``"none"`` takes every voxel as foreground; any
-        other string is the ending of a brain mask beside each scan (``"_brainmask"``), outside of which all
-        becomes 0. It may be changed for other scans to be scored, such as bare brains; see ``mask_``.
+        ``"auto"`` finds head or brain from the intensities; ``"none"`` takes every voxel as foreground; else the ending
+        of a brain mask beside each scan (``"_brainmask"``), outside of which all becomes 0. No refit needed.
     modality : str, optional
-        Ending of the files to take from folders and globs (``"T1"``). By default all but label images, by their names
-        (``_mask``, ``_dseg``, ``aparc+aseg``, ...), and results (``_anomaly``, ...). It may be changed likewise.
+        Ending of the files to take from folders and globs (``"T1"``). By default all but label images (``_mask``,
+        ``_dseg``, ``aparc+aseg``, ...) and results (``_anomaly``, ...), by their names. No refit needed.
     min_foreground : float, default=0.05
         Share of the frame that foreground must fill for a slice to be learned from. Needs a refit.
     calibration_fraction : float, default=0.15
-        Share of the healthy subjects, at least one, that is held out for the thresholds, with all their scans; more if
-        ``scan_fpr`` needs more and half of them are left to learn from. Needs a refit.
+        Share of the healthy subjects held out for the thresholds, at least one; more if ``scan_fpr`` needs more and
+        half of them are left to learn from. Needs a refit.
     fpr, scan_fpr : float, default=0.01 and 0.1
         False-positive rates among healthy foreground voxels, for ``pixel_threshold_``, and among healthy scans, for
         ``scan_threshold_``; the latter is infinite with fewer than 1 / scan_fpr - 1 subjects to calibrate on. They need
@@ -77,17 +74,15 @@ class ScanDetector(SavedDetector):
         Which volume of 4-D scans to take.
     n_jobs : int, optional
         Scans to map at the same time in `detect`, `decision_function`, `predict` and `score_samples`, by the active
-        joblib backend: processes of this machine, or a cluster under ``joblib.parallel_config("dask")``. None is 1
-        outside such a context. Maps do not depend on it. A failing worker ends it; see ``skmimood score --jobs``.
+        joblib backend: processes, or a cluster under ``joblib.parallel_config("dask")``; None is 1 outside such a
+        context. A failing worker ends it; see ``skmimood score --jobs``.
 
     Attributes
     ----------
     pipeline_ : Pipeline
         The fitted clone.
-    plane_, spacing_, size_ : str, float and (int, int)
-        Plane, pixel size in mm, and (height, width), of the network's slices.
-    mask_ : str
-        What ``mask`` was in `fit`, ``"given"`` if masks were handed over; scans that differ in this are flagged.
+    plane_, spacing_, size_, mask_
+        What they were, or were found to be, in `fit`; ``mask_`` is ``"given"`` if masks were handed over.
     reference_ : HealthyReference
         Scores of the held-out healthy scans.
     pixel_threshold_, scan_threshold_ : float
@@ -97,7 +92,7 @@ class ScanDetector(SavedDetector):
     fit_status_ : list of ScanStatus
         What became of each scan given to `fit`.
     n_scans_, n_slices_ : int
-        Number of scans and slices learned from.
+        Numbers learned from.
     intensity_histogram_, intensity_limit_, layout_, layout_limit_, foreground_range_, aspect_range_
         What the training scans look like, and how different a scan may be before it is flagged; see
         :class:`skmimood.scans.domain.Domain`.
@@ -175,7 +170,7 @@ class ScanDetector(SavedDetector):
             If a parameter is wrong, there are too few usable scans or subjects, or no slice has enough foreground. A
             scan that cannot be used does not raise: it is warned about and listed in ``fit_status_``.
         """
-        state.check_parameters(self)
+        self._check_parameters()
         for name in [name for name in vars(self) if name.endswith("_")]:
             delattr(self, name)  # a fit that fails must not leave half of the last one
         self.plane_, self.mask_ = self.plane, self.mask
@@ -235,7 +230,8 @@ class ScanDetector(SavedDetector):
         """
         check_is_fitted(self)
         fpr, scan_fpr = self.fpr if fpr is None else fpr, self.scan_fpr if scan_fpr is None else scan_fpr
-        state.raise_faults([fault_of("fpr", fpr, RATE), fault_of("scan_fpr", scan_fpr, RATE)])
+        rates = {"fpr": fpr, "scan_fpr": scan_fpr}
+        type(self)(**{**self.get_params(deep=False), **rates})._check_parameters()
         scans = list_scans(X, y, groups, brain_masks, **self._choice(y))
         fitting.warn_about_learned(scans, self.fit_status_, by_name=groups is None)
         seen = self._reader(), self._frame(), self.pipeline_

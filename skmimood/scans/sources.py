@@ -36,11 +36,7 @@ class ListedScan:
 def list_scans(
     X: Any, y: Any, groups: Any, brain_masks: Any, *, suffix: str | None, exclude: Sequence[str]
 ) -> list[ListedScan]:
-    """List healthy scans with their masks and groups; a file that is named twice is listed once.
-
-    See `find_named_or_chosen`, `pair_masks`, `pair_brain_masks`, `label_images` and
-    :func:`skmimood.scans.subjects.groups_of`.
-    """
+    """List healthy scans with their masks and groups; a file that is named twice is listed once."""
     sources = find_named_or_chosen(X, suffix=suffix, exclude=exclude)
     groups, brains = groups_of(sources, groups), pair_brain_masks(brain_masks, sources)
     places = first_places(sources)
@@ -60,10 +56,9 @@ def list_scans(
 
 
 def label_images(sources: Sequence[Source], *, suffix: str | None, exclude: Sequence[str]) -> set[int]:
-    """Return the places of files, not images in memory, that are named like masks or results, with a warning.
+    """Return the places of files named like masks or results, which a shell passes for ``healthy/*.nii.gz``.
 
-    A shell passes them for ``healthy/*.nii.gz``. Files of the ending ``suffix`` are scans. There is no warning if all
-    files are named so: then they may be scans.
+    There is a warning, unless all files are named so: then they may be scans. Files of the ending ``suffix`` are scans.
     """
     endings = (*exclude, *_NO_SCANS)
     labels = {
@@ -106,11 +101,10 @@ def mask_suffixes(mask: str | Sequence[str], y: Any) -> tuple[str, ...]:
 
 
 def find_named_or_chosen(X: Any, *, suffix: str | None, exclude: Sequence[str]) -> list[Source]:
-    """List scans to be scored, choosing among the files of folders and globs only.
+    """List scans, choosing among the files of folders and globs only: results line up with files named one by one.
 
-    Files that end in one of ``exclude`` are left out. So are those named like label images or results, if no
-    ``suffix`` chooses; a warning says how many label images that are. Files that are named one by one stay, whatever
-    they are called: their results must line up with them.
+    Files that end in one of ``exclude`` are left out, and with a warning those named like label images or results, if
+    no ``suffix`` chooses.
     """
     found: list[Source] = []
     for entry in as_entries(X):
@@ -188,15 +182,8 @@ def first_places(sources: Sequence[Source]) -> list[int]:
 def pair_masks(y: Any, sources: Sequence[Source]) -> list[Source | None]:
     """Find the lesion mask of each scan, by ``y``: None, suffix, folder, glob, or list of paths, images and None.
 
-    A suffix such as ``"_seg"`` names files beside the scans. A list, array or series has one entry a scan, in their
-    order; None or NaN stands for a scan without lesions. The masks of a folder or glob belong to the scans of the same
-    name, of the same name up to the last underscore, or of the same BIDS entities; files there that are scans
-    themselves or end in ``_brainmask`` are ignored.
-
-    Raises
-    ------
-    InputError
-        If a scan has no mask or two files fit it, if a scan is given as its own mask, or if the numbers differ.
+    See `skmimood.ScanDetector.score`. Masks of a folder or glob may also have the scan's BIDS entities; scans and brain
+    masks there are ignored. `InputError` if a scan has no mask, two, or itself as one.
     """
     if y is None:
         return [None] * len(sources)
@@ -219,11 +206,7 @@ def pair_masks(y: Any, sources: Sequence[Source]) -> list[Source | None]:
 
 
 def pair_brain_masks(brain_masks: Any, sources: Sequence[Source]) -> list[Source | None]:
-    """Return the brain mask that was handed over with each scan, None where there is none.
-
-    ``brain_masks`` has one entry a scan, in the scans' order; for a single scan the mask alone will do. `InputError` if
-    the numbers differ, a scan is given as its own mask, or endings of names are given.
-    """
+    """Return the brain mask that was handed over with each scan, None where there is none; one alone for one scan."""
     if brain_masks is None:
         return [None] * len(sources)
     if is_suffix(brain_masks):

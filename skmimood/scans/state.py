@@ -1,27 +1,27 @@
-"""A ``ScanDetector``'s parameters, checked, and its fitted attributes as arrays and JSON values and back."""
+"""What a ``ScanDetector``'s parameters must be, and its fitted attributes as arrays and JSON values and back."""
 
 from __future__ import annotations
 
 import math
 import numbers
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, get_args
 
 import numpy as np
-from sklearn.base import BaseEstimator
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 
-from skmimood.exceptions import InputError, ModelLoadError, listing, warn
+from skmimood.exceptions import ModelLoadError, listing, warn
 from skmimood.maps.conformal import HealthyReference
 from skmimood.persistence import load_model, save_model
 from skmimood.preprocessing import Plane
 from skmimood.scans.cohort import ScanStatus, StatusName
 from skmimood.scans.domain import Domain
+from skmimood.validation import rules
+from skmimood.validation.estimator import CheckedParameters
 from skmimood.validation.old_names import new_settings
-from skmimood.validation.rules import RATE, fault_of
 
 if TYPE_CHECKING:
     from typing import Self  # of Python 3.11; nothing else needs it
@@ -32,32 +32,42 @@ _REFERENCE = "reference_."
 _RUNTIME_PARAMETERS = ("batch_size", "device", "memory", "verbose", "checkpoint_dir", "resume")
 _PLANES = get_args(Plane)
 
-# What each parameter must be, but for rates and the pipeline.
-_RULES = {
-    "plane": (lambda plane: plane in _PLANES, f"one of {_PLANES}"),
-    "spacing": (
-        lambda mm: mm is None or (_is_number(mm) and 0 < mm < math.inf),
-        "None or a positive number of mm",
-    ),
-    "size": (
-        lambda size: len(sides := _sides(size)) == 2 and all(_is_whole(side, _MIN_SIDE) for side in sides),
-        f"one or two whole numbers of at least {_MIN_SIDE} pixels",
-    ),
-    "mask": (lambda mask: isinstance(mask, str) and mask, "'auto', 'none' or the ending of mask files"),
-    "min_foreground": (lambda share: _is_number(share) and 0 <= share < 1, "a share in [0, 1)"),
-    "max_invalid": (lambda share: _is_number(share) and 0 <= share <= 1, "a share in [0, 1]"),
-    "volume": (lambda number: number is None or _is_whole(number, 0), "None or a whole number of at least 0"),
-    "n_jobs": (
-        lambda n: n is None or (_is_whole(n, -math.inf) and n != 0),
-        "None or a whole number other than 0",
-    ),
-    "max_slices": (lambda n: _is_whole(n, 1), "a whole number of at least 1"),
-    "max_bytes": (lambda n: _is_whole(n, 1), "a whole number of at least 1"),
-}
+
+def as_pair(size: Any) -> tuple[Any, ...]:
+    """Return (height, width) of ``size``, one or two numbers."""
+    return tuple(size) if isinstance(size, (tuple, list)) else (size, size)
 
 
-class SavedDetector(BaseEstimator):
-    """How a ``ScanDetector`` is saved and loaded."""
+def _is_size(size: Any) -> bool:
+    sides = as_pair(size)
+    return len(sides) == 2 and all(rules.is_count(side) and side >= _MIN_SIDE for side in sides)
+
+
+class SavedDetector(CheckedParameters):
+    """What a ``ScanDetector``'s parameters must be, and how it is saved and loaded."""
+
+    _rules: ClassVar[Mapping[str, Any]] = {
+        "pipeline": (
+            lambda pipeline: isinstance(pipeline, Pipeline) and hasattr(pipeline.steps[-1][1], "detect"),
+            "a Pipeline whose last step has detect, as make_mimood_pipeline returns",
+        ),
+        "plane": rules.one_of(_PLANES),
+        "spacing": rules.or_none(rules.FINITE_POSITIVE),
+        "size": (_is_size, f"one or two whole numbers of at least {_MIN_SIDE} pixels"),
+        "mask": (lambda mask: isinstance(mask, str) and mask, "'auto', 'none' or the ending of mask files"),
+        "min_foreground": rules.SHARE,
+        "max_invalid": (lambda share: 0 <= share <= 1, "a share in [0, 1]"),
+        "volume": rules.or_none(rules.COUNT_OR_ZERO),
+        "n_jobs": (
+            lambda n: n is None or (isinstance(n, numbers.Integral) and n != 0),
+            "None or a whole number other than 0",
+        ),
+        "max_slices": rules.COUNT,
+        "max_bytes": rules.COUNT,
+        "calibration_fraction": rules.RATE,
+        "fpr": rules.RATE,
+        "scan_fpr": rules.RATE,
+    }
 
     def save(self, path: str | os.PathLike, *, overwrite: bool = False) -> None:
         """Save the detector as a folder of safetensors and JSON, with the ids in ``fit_status_``.
@@ -93,9 +103,8 @@ class SavedDetector(BaseEstimator):
         fitted = {name: value for name, value in vars(self).items() if name.endswith("_")}
         del fitted["pipeline_"]
         # Numbers travel as arrays: a threshold may be infinite, for which JSON has no word.
-        arrays = {name: np.asarray(float(fitted.pop(name))) for name in _NUMBERS}
-        domain = {name: fitted.pop(name) for name in Domain.of(self).attributes()}
-        arrays |= {name: np.asarray(value) for name, value in domain.items() if value is not None}
+        names = (*_NUMBERS, *Domain.of(self).attributes())
+        arrays = {name: np.asarray(value) for name in names if (value := fitted.pop(name)) is not None}
         reference = fitted.pop("reference_").to_arrays()
         arrays |= {_REFERENCE + name: array for name, array in reference.items()}
         return arrays, {**fitted, "fit_status_": [asdict(line) for line in self.fit_status_]}
@@ -124,11 +133,9 @@ def _restored(arrays: Mapping[str, np.ndarray], values: Mapping[str, Any]) -> di
     is_sound = (
         fitted["plane_"] in _PLANES
         and 0 < fitted["spacing_"] < math.inf
-        and not math.isnan(fitted["pixel_threshold_"])
-        and not math.isnan(fitted["scan_threshold_"])
-        and len(fitted["size_"]) == 2
-        and all(_is_whole(side, _MIN_SIDE) for side in fitted["size_"])
-        and all(_is_whole(fitted[name], 1) for name in ("n_scans_", "n_slices_"))
+        and not any(math.isnan(fitted[name]) for name in _NUMBERS)
+        and _is_size(fitted["size_"])
+        and all(rules.is_count(fitted[name]) for name in ("n_scans_", "n_slices_"))
     )
     if not is_sound:
         raise ModelLoadError("the detector's settings are damaged: a value is out of range. Save it again.")
@@ -141,41 +148,17 @@ def _status(line: Mapping[str, Any]) -> ScanStatus:
     return ScanStatus(**{**line, "shape": tuple(line["shape"]), "spacing": tuple(line["spacing"])})
 
 
-def check_parameters(detector: Any) -> None:
-    """Raise one `InputError` that names every wrong parameter of a ``ScanDetector``."""
-    pipeline = detector.pipeline
-    faults = [
-        None
-        if isinstance(pipeline, Pipeline) and pipeline.steps and hasattr(pipeline.steps[-1][1], "detect")
-        else "pipeline must be a Pipeline whose last step has detect, as make_mimood_pipeline returns; got "
-        f"{type(pipeline).__name__}"
-    ]
-    for name, (is_valid, wanted) in _RULES.items():
-        value = getattr(detector, name)
-        faults.append(None if is_valid(value) else f"{name} must be {wanted}; got {value!r}")
-    rates = ("calibration_fraction", "fpr", "scan_fpr")
-    raise_faults([*faults, *(fault_of(name, getattr(detector, name), RATE) for name in rates)])
-
-
-def raise_faults(faults: Iterable[str | None]) -> None:
-    """Raise one `InputError` with all faults that are not None."""
-    if found := [fault for fault in faults if fault]:
-        raise InputError("; ".join(found) + ". Set the parameter anew.")
-
-
-def as_pair(size: Any) -> tuple[int, int]:
-    """Return (height, width) of ``size``, one or two numbers."""
-    height, width = _sides(size)
-    return int(height), int(width)
-
-
 def inference_settings(pipeline: Pipeline) -> dict[str, Any]:
     """Return the plain parameters of a pipeline's steps, but for those that change no map."""
     return {
         name: value
         for name, value in pipeline.get_params().items()
         if name.rpartition("__")[2] not in _RUNTIME_PARAMETERS
-        and (value is None or isinstance(value, (int, str)) or _is_finite_float(value))
+        and (
+            value is None
+            or isinstance(value, (int, str))
+            or (isinstance(value, float) and math.isfinite(value))
+        )
     }
 
 
@@ -191,19 +174,3 @@ def warn_if_changed(pipeline: Pipeline, settings: Mapping[str, Any]) -> None:
             f"{listing(changed)} of pipeline_ changed since the thresholds were set, so that they and the "
             "p-values may not hold now. Set them again with calibrate."
         )
-
-
-def _sides(size: Any) -> tuple[Any, ...]:
-    return tuple(size) if isinstance(size, (tuple, list)) else (size, size)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, numbers.Real) and not isinstance(value, bool)
-
-
-def _is_whole(value: Any, least: float) -> bool:
-    return isinstance(value, numbers.Integral) and not isinstance(value, bool) and int(value) >= least
-
-
-def _is_finite_float(value: Any) -> bool:
-    return isinstance(value, float) and math.isfinite(value)

@@ -58,11 +58,6 @@ def groups_in_table(sources: Sequence[Source], table: Path) -> list[str]:
     """Return the group of each scan from a table with the columns subject and group, else as `groups_of` does.
 
     A scan belongs to the subject that its name, or the name of a folder above, starts with.
-
-    Raises
-    ------
-    InputError
-        If the table cannot be read, has a blank cell or two groups for one subject, or lists none of the scans.
     """
     table = expand(table)
     if not table.is_file():

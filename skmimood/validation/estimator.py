@@ -41,6 +41,12 @@ class CheckedParameters(BaseEstimator):
         faults = (fault_of(name, getattr(self, name), rule) for name, rule in rules.items() if name in own)
         yield from filter(None, faults)
 
+    def _check_parameters(self) -> None:
+        """Raise `InputError` naming every parameter that is wrong, before anything is computed."""
+        faults = list(self._parameter_faults())
+        if faults:
+            raise InputError(f"{type(self).__name__}: {'; '.join(faults)}.")
+
 
 class ParameterGroup(CheckedParameters):
     """Base of parameters that go together, as one nested parameter; two are equal if all their values are."""
@@ -121,12 +127,6 @@ class SliceEstimator(CheckedParameters):
         if getattr(self, name) is None:
             setattr(self, name, clone(self._defaults[name]))
         return getattr(self, name)
-
-    def _check_parameters(self) -> None:
-        """Raise `InputError` naming every parameter that is wrong, before anything is computed."""
-        faults = list(self._parameter_faults())
-        if faults:
-            raise InputError(f"{type(self).__name__}: {'; '.join(faults)}.")
 
     def _parameter_faults(self) -> Iterator[str]:
         yield from super()._parameter_faults()

@@ -31,6 +31,12 @@ def one_of(choices: Collection[str]) -> Rule:
     return lambda name: name in choices, f"one of {choices}"
 
 
+def or_none(rule: Rule) -> Rule:
+    """Return a rule that None follows too."""
+    is_valid, wanted = rule
+    return lambda value: value is None or is_valid(value), f"None or {wanted}"
+
+
 BOOLEAN: Rule = (lambda value: isinstance(value, bool | np.bool_), "True or False")
 COUNT: Rule = (is_count, "a positive integer")
 COUNT_OR_ZERO: Rule = (
