@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from benchmarks.commands import ablation, accuracy, domain, ixi, pareto, report, scaling, speed, volume
+from skmimood.exceptions import SkmimoodError
 
 COMMANDS = {
     "accuracy": accuracy, "ablation": ablation, "speed": speed, "pareto": pareto, "scaling": scaling, "report": report,
@@ -18,7 +19,10 @@ def main() -> None:
     for name, module in COMMANDS.items():
         module.add_arguments(commands.add_parser(name, help=module.__doc__, description=module.__doc__))
     arguments = parser.parse_args()
-    COMMANDS[arguments.command].run(arguments)
+    try:
+        COMMANDS[arguments.command].run(arguments)
+    except SkmimoodError as error:
+        raise SystemExit(f"error: {error}") from None
 
 
 if __name__ == "__main__":

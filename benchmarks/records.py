@@ -1,7 +1,4 @@
-"""Result files: what was measured, on which machine, by which command and commit.
-
-In a CSV table a run replaces its own rows and keeps those of others.
-"""
+"""Result files: what was measured, on which machine, by which command and commit."""
 
 from __future__ import annotations
 
@@ -10,6 +7,7 @@ import functools
 import hashlib
 import io
 import json
+import operator
 import os
 import platform
 import subprocess
@@ -38,7 +36,6 @@ _INTERVAL = ("seeds", "preset", "device", "slices", "region", "metric", "mean", 
 INTERVAL_COLUMNS = ("dataset", "method", *_INTERVAL)
 DIFFERENCE_COLUMNS = ("dataset", "method", "minus", *_INTERVAL)
 CURVE_COLUMNS = ("dataset", "method", "seed", "preset", "device", "slices", "region", "recall", "precision")
-_PATHS = ("--root", "--cache", "--model", "--healthy", "--slices", "--results", "--json")
 
 
 def read_table(path: Path) -> list[dict[str, str]]:
@@ -53,10 +50,7 @@ def replace_rows(
     path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[str], key: Sequence[str] = RUN_KEY
 ) -> None:
     """Put ``rows`` into a table in place of those with the same ``key``; written at once, one writer at a time."""
-
-    def key_of(row: Mapping[str, str]) -> tuple[str, ...]:
-        return tuple(row[column] for column in key)
-
+    key_of = operator.itemgetter(*key)
     # The lock lies elsewhere, since it stays: the folder of the tables holds nothing but tables.
     with FileLock(Path(tempfile.gettempdir()) / f"{hashlib.sha1(bytes(path.resolve())).hexdigest()}.lock"):
         new = [{column: _text(row.get(column)) for column in columns} for row in rows]
@@ -106,38 +100,28 @@ def environment(device: str = "auto") -> dict[str, Any]:
 
     chosen = resolve_device(device)
     is_cpu = chosen.type == "cpu"
-    told = zip(sys.argv, sys.argv[1:], strict=False)
-    arguments = ["DIR" if before in _PATHS else argument for before, argument in told]
+    arguments = ["DIR" if os.sep in argument else argument for argument in sys.argv[1:]]
     return {
-        "command": " ".join(["python -m benchmarks", *arguments]),
-        "commit": commit(),
+        "command": " ".join(["python -m benchmarks", *arguments]), "commit": commit(),
         "device": f"CPU ({platform.machine()})" if is_cpu else torch.cuda.get_device_name(chosen),
-        "threads": torch.get_num_threads(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-    }
+        "threads": torch.get_num_threads(), "python": platform.python_version(), "torch": torch.__version__,
+    }  # fmt: skip
 
 
 @functools.cache
 def commit() -> str:
-    """Return the commit of the code, with "-dirty" if the code has changed since, as it is when first asked for.
+    """Return the commit of the code when first asked for, "-dirty" if code but not results changed since.
 
-    Results do not count as code. Without git, $BENCHMARK_COMMIT tells.
+    Without git, $BENCHMARK_COMMIT tells.
     """
-    head = _git("rev-parse", "--short", "HEAD")
-    if head is None:
-        return os.environ.get("BENCHMARK_COMMIT", "unknown")
-    written = [f":!{name}" for name in ("results", "figures", "README.md")] + [":(top,exclude)README.md"]
-    changed = _git("status", "--porcelain", "--untracked-files=no", "--", ":/", *written)
-    return f"{head}-dirty" if changed else head
-
-
-def _git(*arguments: str) -> str | None:
-    """Return what git says, None where there is no git or no repository."""
     try:
-        said = subprocess.run(
-            ["git", *arguments], capture_output=True, text=True, check=True, cwd=Path(__file__).parent
-        )
+        head = _git("rev-parse", "--short", "HEAD")
     except (OSError, subprocess.CalledProcessError):
-        return None
-    return said.stdout.strip()
+        return os.environ.get("BENCHMARK_COMMIT", "unknown")
+    written = [":!results", ":!figures", ":!README.md", ":(top,exclude)README.md"]
+    return f"{head}-dirty" if _git("status", "--porcelain", "-uno", "--", ":/", *written) else head
+
+
+def _git(*arguments: str) -> str:
+    git = subprocess.run(["git", *arguments], capture_output=True, text=True, check=True, cwd=RESULTS.parent)
+    return git.stdout.strip()

@@ -28,6 +28,7 @@ def toy_patient(name, split, n_lesions, *, n_slices=6, seed=0, value=1.0, datase
         kinds=np.where(has_lesion[:, 0, 0], "bright", ""),
         region_name="interior",
         spacing=4.0,
+        vanished=np.zeros(n_slices, bool),
     )
 
 

@@ -36,7 +36,7 @@ def test_an_unknown_variant_is_refused_with_the_choices():
 @pytest.mark.filterwarnings("ignore:a false-positive rate of")
 def test_the_figures_of_a_variant_are_those_of_val():
     slices = toy_set()
-    figures = ablation.measure(Pipeline(small_steps(max_iter=2)), slices)
+    figures = ablation.measure(Pipeline(small_steps(max_iter=2)), slices, None, {})
     assert {"token_ap", "ap", "best_dice", "fit_seconds", "seconds_per_32"} <= set(figures)
     assert all(np.isfinite(value) for value in figures.values())
     assert json.loads(json.dumps(figures)) == figures

@@ -11,7 +11,6 @@ from sklearn.pipeline import Pipeline
 
 from benchmarks.protocol import scores, stages
 from benchmarks.protocol.bootstrap import Resamples, count, pixel_figures, precision_recall
-from benchmarks.protocol.stages import Outcome
 from skmimood import metrics
 
 
@@ -270,20 +269,3 @@ def test_a_curve_starts_at_the_highest_scores_and_ends_at_the_base_rate():
     assert len(recall) <= 100
     assert (np.diff(recall) > 0).all()
     assert (recall[-1], precision[-1]) == (1.0, pytest.approx(labels.mean(), rel=0.3))
-
-
-def test_an_outcome_comes_back_as_it_was_saved(slices, tmp_path):
-    outcome = stages.evaluate(Brightness(), slices)
-    outcome.run.update(seed=0)
-    outcome.save(tmp_path / "outcome.npz")
-    loaded = Outcome.load(tmp_path / "outcome.npz")
-    assert (loaded.rows, loaded.run) == (outcome.rows, outcome.run)
-    assert {*loaded.counts} == {
-        ("tumour", "all"),
-        ("tumour", "interior"),
-        ("head", "all"),
-        ("head", "interior"),
-    }
-    for place, counts in outcome.counts.items():
-        for name, array in vars(counts).items():
-            np.testing.assert_array_equal(getattr(loaded.counts[place], name), array)

@@ -259,6 +259,7 @@ def brain():
         kinds=np.full(n, ""),
         region_name="brain",
         spacing=3.0,
+        vanished=np.zeros(n, bool),
     )
 
 

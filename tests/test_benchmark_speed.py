@@ -4,6 +4,7 @@ import argparse
 import copy
 import json
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,8 +20,8 @@ from benchmarks.protocol.methods import Method
 from benchmarks.report import figures, headline
 from benchmarks.report import speed as speed_report
 from benchmarks.timing import floor, groups, networks, stopwatch
-from benchmarks.timing.session import Plan, Session
-from benchmarks.timing.session import record as record_of
+from benchmarks.timing.groups import Session
+from benchmarks.timing.networks import phantoms
 from skmimood.baselines import AutoregressiveRestorer
 from skmimood.exceptions import InputError
 from skmimood.networks.transformer import TokenTransformer
@@ -46,17 +47,17 @@ COMPLETE = {
 @pytest.fixture(scope="module")
 def session():
     """Return a session of preset tiny, with networks that are smaller still."""
-    plan = Plan(
-        images=2, grid_images=1, repeats=1, patience=0.0, positions=2, train_steps=2, volume=(32, 32, 4)
-    )
-    found = Session("tiny", CPU, plan, size=32)
+    found = Session(
+        "tiny", CPU, 32, images=2, grid_images=1, repeats=1, patience=0.0, positions=2, train_steps=2,
+        volume=(32, 32, 4),
+    )  # fmt: skip
     found.machine = floor.Machine(flops=1e12, bandwidth=1e11, itemsize=2)  # measuring it takes a second
     with pytest.MonkeyPatch.context() as smaller:
         smaller.setitem(PRESETS["tiny"]["tokenizer"], "channels", 8)
         for step in ("detector", "inpainter"):
             smaller.setitem(PRESETS["tiny"][step], "depth", 2)
             smaller.setitem(PRESETS["tiny"][step], "width", 32)
-        assert list(found.networks.mimood.named_steps) == ["tokenizer", "detector", "inpainter"]  # built here
+        assert list(found.mimood.named_steps) == ["tokenizer", "detector", "inpainter"]  # built here
     return found
 
 
@@ -65,7 +66,7 @@ def by_name(records):
 
 
 def test_restorations_are_recorded_with_the_ratios_of_their_seconds(session):
-    found = by_name([session.common | record for record in groups.restorations(session)])
+    found = by_name(groups.restorations(session))
     assert list(found) == [
         "mimood_r4_t8", "mimood_whole_grid", "mimood_reference", "mimood_default", "ar_r4_uncached", "ar_r4_cached",
         "token_critic_r4",
@@ -82,15 +83,14 @@ def test_restorations_are_recorded_with_the_ratios_of_their_seconds(session):
     assert json.loads(json.dumps(found)) == found
 
 
-def test_a_grid_is_recorded_with_whether_its_maps_are_equal(session, monkeypatch):
+def test_a_grid_is_recorded_and_leaves_the_pipeline_as_it_was(session, monkeypatch):
     for name, values in (("N_STEPS", (1, 2)), ("N_RESTORATIONS", (1,)), ("SHARES", (0.05,))):
         monkeypatch.setattr(groups, name, values)
     found = by_name(groups.grid(session))
     assert found["grid_80_separate"]["ratio_to"] == "grid_80_path"
     assert found["grid_80_path"]["ratio_to"] == "grid_1"
-    assert found["grid_80_path"]["equal_maps"]
-    inpainter = session.networks.mimood["inpainter"]
-    assert (inpainter.n_steps, inpainter.n_restorations) == (8, 4)  # as it was
+    inpainter = session.mimood["inpainter"]
+    assert (inpainter.n_steps, inpainter.n_restorations) == (8, 4)
 
 
 def test_training_steps_are_those_of_the_fit_and_end_it(session):
@@ -102,14 +102,12 @@ def test_training_steps_are_those_of_the_fit_and_end_it(session):
         assert 0 < record["share_of_matmul"] < 10
 
 
-def test_a_volume_tells_the_peak_of_its_process():
-    timing, kind = groups.score_volume("tiny", "cpu", (32, 32, 3), 32, 0.05, torch.get_num_threads())
-    assert timing.peak_memory > 1e8
-    assert kind == "resident, whole process"
+def test_a_volume_tells_the_peak_of_its_process(session):
+    assert groups.score_volume(session).peak_memory > 1e8
 
 
 def test_the_floor_of_a_gpu_needs_none(session):
-    (found,) = [session.common | record for record in groups.on_paper(session)]
+    (found,) = groups.on_paper(session)
     assert found["device"] == "NVIDIA H200, on paper"
     assert 0 < found["seconds"] < 1e-3
     assert found.keys() >= COMPLETE
@@ -117,19 +115,17 @@ def test_the_floor_of_a_gpu_needs_none(session):
 
 def test_a_command_prints_and_keeps_the_records_of_other_groups(tmp_path, monkeypatch, capsys):
     def group(name):
-        return lambda session: [
-            record_of(name, stopwatch.Timing([1.0, 3.0, 2.0]), "call", precision="none", image_size=1)
-        ]
+        timing = stopwatch.Timing([1.0, 3.0, 2.0])
+        return lambda session: [session.record(name, timing, "call", precision="none", image_size=1)]
 
     monkeypatch.setattr(speed, "GROUPS", {"first": group("a"), "second": group("b")})
     monkeypatch.setattr(Session, "common", {})
     parser = argparse.ArgumentParser()
     speed.add_arguments(parser)
-    file = tmp_path / "records.json"
     for asked in ("all", "second"):
-        options = ["--json", str(file), "--groups", asked, "--quick", "--device", "cpu"]
+        options = ["--results", str(tmp_path), "--groups", asked, "--device", "cpu"]
         speed.run(parser.parse_args(options))
-    written = json.loads(file.read_text())
+    written = json.loads((tmp_path / "speed_tiny_cpu.json").read_text())
     assert [(record["name"], record["seconds"]) for record in written] == [("a", 2.0), ("b", 2.0)]
     assert "`b` | 2 | call" in capsys.readouterr().out
 
@@ -172,8 +168,8 @@ def test_peak_memory_is_what_a_run_grows_by():
 
 
 def test_the_share_of_masked_tokens_is_the_same_in_every_slice_and_step(session):
-    pipeline = session.networks.mimood
-    scans = pipeline[:-1].transform(session.images(2))
+    pipeline = session.mimood
+    scans = pipeline[:-1].transform(phantoms(2, 32))
     restored = torch.from_numpy(pipeline["inpainter"].restore(scans)[:, 0])
     for tokens in (torch.from_numpy(scans.tokens), restored):
         with torch.inference_mode():
@@ -182,20 +178,20 @@ def test_the_share_of_masked_tokens_is_the_same_in_every_slice_and_step(session)
 
 
 def test_some_of_the_passes_tell_the_time_of_all(session, monkeypatch):
-    pipeline, images = session.networks.autoregressive, session.images(2)
-    scans, restorer = pipeline[:-1].transform(images), pipeline["restorer"]
-    restorer.set_params(key_value_cache=False)
-    whole = restorer.restore(scans)
-    with networks.some_passes(1, CPU) as seconds:
-        assert np.array_equal(restorer.restore(scans), whole)
-    assert len(seconds) % 64 == 0
+    _, pipeline = networks.rivals(session.mimood, "tiny", "cpu", 32, 0.05)
+    images = phantoms(2, 32)
+    whole = pipeline.set_params(restorer__key_value_cache=False).decision_function(images)
+    kept = []
+    spy = SimpleNamespace(
+        set_params=pipeline.set_params, decision_function=lambda X: kept.append(pipeline.decision_function(X))
+    )
+    assert networks.restore_uncached(spy, images, 1, CPU) == 0
+    assert np.array_equal(kept[0], whole)
     ticks = iter(range(1000))
     monkeypatch.setattr(networks, "clock", lambda _: next(ticks))
-    every, share = networks.uncached_share(pipeline, 4)
-    assert (every, share) == (16, 4 / 64)
-    left_out = networks.restore_uncached(pipeline, images, every, share, CPU)
+    left_out = networks.restore_uncached(pipeline, images, 16, CPU)
     assert left_out == next(ticks) / 2 * 15  # a second a pass, and 15 times as many left out
-    assert restorer.key_value_cache
+    assert pipeline["restorer"].key_value_cache
 
 
 def test_operations_of_a_transformer_are_those_that_torch_counts():
@@ -241,7 +237,7 @@ def test_the_floor_is_the_longer_of_computing_and_moving():
 
 
 def test_a_restoration_is_as_many_passes_as_its_steps(session, monkeypatch):
-    pipeline = session.networks.mimood
+    pipeline = session.mimood
     passes = floor.restoration_passes(pipeline, 2, share=0.05, itemsize=2)
     assert len(passes) == 1 + 1 + 7 + 8 + 1
     assert passes[2].flops == 4 * passes[1].flops  # the first is shared by the R = 4 restorations
@@ -260,7 +256,7 @@ def test_a_power_law_is_found():
 def test_growth_varies_one_thing_at_a_time_and_ends_with_patience(session, monkeypatch):
     series = {"images": (1, 2), "T": (1, 2), "R": (1,), "image size": (32,), "masked share": (0.1,)}
     monkeypatch.setattr(groups, "SERIES", series)
-    monkeypatch.setattr(networks, "build", lambda *_, **__: session.networks)
+    monkeypatch.setattr(networks, "published", lambda *_: session.mimood)
     points = list(groups.growth(session))
     assert [(point["series"], point["value"]) for point in points] == [
         ("images", 1), ("T", 1), ("R", 1), ("image size", 32), ("masked share", 0.1),
@@ -292,11 +288,11 @@ def few_variants(monkeypatch):
 
 def test_variants_hold_the_default_once_and_both_precisions(toys, few_variants):
     listed = list(pareto.variants("mimood", toys[0]["mimood"]))
-    assert [variant.name for variant in listed] == [
+    assert [name for name, _, _ in listed] == [
         "n_restorations 2, n_steps 1", "n_restorations 2, n_steps 2", "n_restorations 1, n_steps 1", "float32",
         "bfloat16", "plain reading",
     ]  # fmt: skip
-    assert [variant.is_default for variant in listed] == [False, True, False, False, False, False]
+    assert [is_default for _, _, is_default in listed] == [False, True, False, False, False, False]
 
 
 def test_accuracy_and_time_of_both_families_are_rows_of_one_table(toys, few_variants):
@@ -320,7 +316,7 @@ def test_the_command_writes_a_table_that_the_report_reads(toys, monkeypatch, tmp
     methods = {name: Method(name, lambda _, name=name: pipelines[name], {}) for name in pipelines}
     monkeypatch.setattr(pareto, "METHODS", methods)
     monkeypatch.setattr(pareto, "slices_of_command", lambda _: slices)
-    monkeypatch.setattr(pareto.stages, "fit", lambda *_: 0.0)
+    monkeypatch.setattr(pareto.stages, "learn", lambda *_: (0.0, {}))
     monkeypatch.setattr(pareto, "GRIDS", {"mimood": [{"n_steps": [2]}], "ar": [{"n_restorations": [4]}]})
     parser = argparse.ArgumentParser()
     pareto.add_arguments(parser)

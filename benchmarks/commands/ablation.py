@@ -10,7 +10,7 @@ from typing import Any
 from sklearn.pipeline import Pipeline
 
 from benchmarks import records
-from benchmarks.commands.options import Log, add_data_arguments, listed, slices_of_command, told_in_a_line
+from benchmarks.commands.options import add_data_arguments, listed, say, slices_of_command
 from benchmarks.data.slices import SliceSet
 from benchmarks.protocol import ledger, scores, stages
 from benchmarks.protocol.methods import METHODS, Settings
@@ -29,16 +29,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0)
 
 
-@told_in_a_line
 def run(arguments: argparse.Namespace) -> None:
     names = listed(arguments.variants, VARIANTS, "variant", ";")
-    say = Log()
     slices = slices_of_command(arguments)
     settings = Settings(arguments.preset, arguments.seed, arguments.device, arguments.cache)
     kept, method = arguments.cache / ledger.NAME, METHODS["mimood"]
     recipe = method.build(settings)
-    stages.fit(recipe, slices.training_images(), kept, slices.training_patients())
-    chosen, _ = stages.select(recipe, method.grid, slices.tumour("val"))
+    _, chosen = stages.learn(recipe, method.grid, slices, kept)
     say(f"recipe: {chosen}")
     machine = records.environment(arguments.device)
     for name in names:
@@ -47,7 +44,7 @@ def run(arguments: argparse.Namespace) -> None:
             continue  # val chose it
         pipeline = method.build(settings).set_params(**chosen).set_params(**changes)
         trains = any(key.startswith(TRAINED) for key in changes)
-        figures = measure(pipeline, slices, kept, method.grid if trains else None)
+        figures = measure(pipeline, slices, kept, method.grid if trains else {})
         row = {
             "dataset": arguments.data, "preset": arguments.preset, "seed": arguments.seed, "variant": name,
             "parameters": json.dumps(changes), **figures, "device": machine["device"],
@@ -57,17 +54,14 @@ def run(arguments: argparse.Namespace) -> None:
         say(f"{name}: AP {figures['ap']:.3f}, best Dice {figures['best_dice']:.3f}")
 
 
-def measure(
-    pipeline: Pipeline, slices: SliceSet, kept: Path | None = None, grid: Any = None
-) -> dict[str, float]:
+def measure(pipeline: Pipeline, slices: SliceSet, kept: Path | None, grid: Any) -> dict[str, float]:
     """Fit, choose from ``grid`` on val, and compute the figures over all pixels and tokens of its tumour slices."""
-    seconds = stages.fit(pipeline, slices.training_images(), kept, slices.training_patients())
+    seconds, _ = stages.learn(pipeline, grid, slices, kept)
     val = slices.tumour("val")
-    stages.select(pipeline, grid or {}, val)
     pixels = scores.pixel_rows(pipeline.decision_function(val.images), val)[0]
     tokens = scores.token_rows(pipeline, val)[0]
     return {
-        "token_ap": tokens["ap"], "token_auroc": tokens["auroc"], "ap": pixels["ap"],
-        "best_dice": pixels["best_dice"], "auroc": pixels["auroc"], "fit_seconds": seconds,
+        "token_ap": tokens["ap"], "token_auroc": tokens["auroc"],
+        **{name: pixels[name] for name in ("ap", "best_dice", "auroc")}, "fit_seconds": seconds,
         "seconds_per_32": stages.seconds_per_32(pipeline, val.images),
     }  # fmt: skip

@@ -16,7 +16,7 @@ from benchmarks import records
 from benchmarks.data.sources import data_root
 from benchmarks.report.domain import N_DRAWS, render
 from skmimood.datasets import write_phantom_dataset
-from skmimood.exceptions import ScanReadError
+from skmimood.exceptions import InputError, ScanReadError
 from skmimood.nifti import DEFAULT_MAX_BYTES
 from skmimood.scans.cohort import ScanReader, measure
 from skmimood.scans.domain import ScanFeatures, learn_domain
@@ -36,6 +36,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     root = data_root(arguments.root)
+    if not (root / "ixi").is_dir():
+        raise InputError(
+            f"There is no folder ixi in {str(root)!r}. Pass --root DIR, with ixi/, lgg/, ct/ and ms/."
+        )
     records.commit()  # as it is now, kept
     others = list(_features_of_folders(root))
     cohorts = {"IXI T1, brains": "_brainmask", "IXI T1, with skull": "auto"}

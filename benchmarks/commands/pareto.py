@@ -5,14 +5,15 @@ from __future__ import annotations
 import argparse
 import copy
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any
 
 import torch
 from sklearn.model_selection import ParameterGrid
 from sklearn.pipeline import Pipeline
 
 from benchmarks import records
-from benchmarks.commands.options import Log, add_data_arguments, listed, slices_of_command, told_in_a_line
+from benchmarks.commands.options import add_data_arguments, listed, say, slices_of_command
 from benchmarks.data.slices import SliceSet
 from benchmarks.protocol import ledger, stages
 from benchmarks.protocol.methods import METHODS, Settings
@@ -40,14 +41,6 @@ GRIDS: dict[str, list[dict[str, list[Any]]]] = {
 }
 
 
-class Variant(NamedTuple):
-    """One setting of a method: its name, parameters of the whole pipeline, and whether it is the method as it comes."""
-
-    name: str
-    parameters: dict[str, Any]
-    is_default: bool = False
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_data_arguments(parser, default="lgg")
     add = parser.add_argument
@@ -56,26 +49,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--repeats", type=int, default=3, help="timed runs of each variant (default: 3)")
 
 
-@told_in_a_line
 def run(arguments: argparse.Namespace) -> None:
     names = listed(arguments.methods, GRIDS, "method")
-    say = Log()
     slices = slices_of_command(arguments)
     settings = Settings(arguments.preset, arguments.seed, arguments.device, arguments.cache)
     kept, machine = arguments.cache / ledger.NAME, records.environment(arguments.device)
-    pipelines, trained = {}, {}
-    for name in names:
-        pipelines[name] = METHODS[name].build(settings)
-        stages.fit(pipelines[name], slices.training_images(), kept, slices.training_patients())
-        trained[name] = ledger.trained(kept, pipelines[name])
-        chosen, _ = stages.select(pipelines[name], METHODS[name].grid, slices.tumour("val"))
+    pipelines = {name: METHODS[name].build(settings) for name in names}
+    for name, pipeline in pipelines.items():
+        _, chosen = stages.learn(pipeline, METHODS[name].grid, slices, kept)
         say(f"{name}: {chosen}")
     told = {
         "dataset": arguments.data, "preset": arguments.preset, "seed": arguments.seed,
         **{key: machine[key] for key in ("device", "threads", "commit")},
     }  # fmt: skip
     rows = measure(pipelines, slices, resolve_device(arguments.device), repeats=arguments.repeats)
-    rows = [told | trained[row["method"]] | row for row in rows]
+    rows = [told | ledger.trained(kept, pipelines[row["method"]]) | row for row in rows]
     records.replace_rows(arguments.results / f"{arguments.data}_pareto.csv", rows, COLUMNS, _KEY)
     say(f"{len(rows)} variants")
 
@@ -83,70 +71,62 @@ def run(arguments: argparse.Namespace) -> None:
 def measure(
     pipelines: dict[str, Pipeline], slices: SliceSet, device: torch.device, *, repeats: int
 ) -> list[dict[str, Any]]:
-    """Time all variants of fitted pipelines in turn, ``repeats`` times, by setting them; return their rows.
+    """Time all variants of fitted pipelines in turn and return their rows, the accuracy over tumour slices of val.
 
-    The accuracy is over all pixels of tumour slices of val, and also of test for the precisions.
+    The precisions are also tested.
     """
     images = slices.tumour("val").images[:_TIMED]
-    cases, subjects = [], {}
-    for name, original in pipelines.items():
-        for variant in variants(name, original):
-            # Networks in another precision are built anew, which a copy of its own keeps out of the time.
-            is_own = variant.name in (*PRECISIONS, _PLAIN)
-            pipeline = copy.deepcopy(original) if is_own else original
-            cases.append((name, variant, pipeline))
-
-            def run(pipeline: Pipeline = pipeline, variant: Variant = variant) -> None:
-                _set(pipeline, variant)
-                plain_maps(pipeline, images) if variant.name == _PLAIN else pipeline.decision_function(images)
-
-            subjects[f"{name}: {variant.name}"] = run
+    found = {
+        (method, name): (copy.deepcopy(pipeline).set_params(**parameters), is_default)
+        for method, pipeline in pipelines.items()
+        for name, parameters, is_default in variants(method, pipeline)
+    }
+    subjects = {
+        key: partial(plain_maps, pipeline, images)
+        if _PLAIN in key
+        else partial(pipeline.decision_function, images)
+        for key, (pipeline, _) in found.items()
+    }
     timings = interleave(subjects, device, repeats=repeats, patience=_PATIENCE)
     rows = []
-    for name, variant, pipeline in cases:
-        _set(pipeline, variant)
-        seconds = timings[f"{name}: {variant.name}"].seconds * _TIMED / len(images)
-        told = {"method": name, "is_default": variant.is_default, "seconds_per_32": seconds}
-        for split in ("val", "test") if variant.name in PRECISIONS else ("val",):
-            rows.append(
-                told | {"variant": variant.name, "split": split} | _row(pipeline, slices.tumour(split))
-            )
-        uncached = stages.seconds_per_32_uncached(pipeline, images) if variant.is_default else None
+    for (method, name), (pipeline, is_default) in found.items():
+        seconds = timings[method, name].seconds * _TIMED / len(images)
+        told = {"method": method, "variant": name, "is_default": is_default, "seconds_per_32": seconds}
+        for split in ("val", "test") if name in PRECISIONS else ("val",):
+            rows.append(told | {"split": split} | _row(pipeline, slices.tumour(split)))
+        uncached = stages.seconds_per_32_uncached(pipeline, images) if is_default else None
         if uncached is not None:
             changed = {"variant": "uncached", "key_value_cache": False, "is_default": False}
             rows.append(rows[-1] | changed | {"seconds_per_32": uncached})
     return rows
 
 
-def variants(name: str, pipeline: Pipeline) -> Iterator[Variant]:
-    """Return the grid of a method, its default in both precisions, and of MIM-OOD the plain reading.
+def variants(name: str, pipeline: Pipeline) -> Iterator[tuple[str, dict[str, Any], bool]]:
+    """Yield name, parameters and whether it is the default: of the grid of a method, and of the default in precisions.
 
-    The plain reading, at R = 4 and T = 8 in float32, gives the very same maps in all its time.
+    Of MIM-OOD also the plain reading at R = 4 and T = 8 in float32. The others are in the device's own precision.
     """
     last, known = pipeline.steps[-1][0], pipeline.get_params()
-    axes = {key for stage in GRIDS[name] for key in stage}
-    default = {f"{last}__{key}": known[f"{last}__{key}"] for key in axes}
+    precisions = [key for key in known if key.endswith("__precision")]
+    axes = {f"{last}__{key}" for stage in GRIDS[name] for key in stage}
+    default = {key: known[key] for key in axes} | dict.fromkeys(precisions, "auto")
     seen = []
-    for candidate in [candidate for stage in GRIDS[name] for candidate in ParameterGrid(stage)]:
+    for candidate in ParameterGrid(GRIDS[name]):
         parameters = default | {f"{last}__{key}": value for key, value in candidate.items()}
         if parameters not in seen:
             seen.append(parameters)
-            text = ", ".join(f"{key} {candidate[key]}" for key in sorted(candidate))
-            yield Variant(text, parameters, parameters == default)
+            yield (
+                ", ".join(f"{key} {candidate[key]}" for key in sorted(candidate)),
+                parameters,
+                parameters == default,
+            )
     if default not in seen:
-        yield Variant("default", default, True)
-    steps = [key for key in known if key.endswith("__precision")]
+        yield "default", default, True
     for precision in PRECISIONS:
-        yield Variant(precision, default | dict.fromkeys(steps, precision))
+        yield precision, default | dict.fromkeys(precisions, precision), False
     if name == "mimood":
-        plain = {f"{last}__n_restorations": 4, f"{last}__n_steps": 8}
-        yield Variant(_PLAIN, plain | dict.fromkeys(steps, "float32"))
-
-
-def _set(pipeline: Pipeline, variant: Variant) -> Pipeline:
-    """Set a variant; its precision is the trained networks' own unless it has one."""
-    own = {key: "auto" for key in pipeline.get_params() if key.endswith("__precision")}
-    return pipeline.set_params(**own | variant.parameters)
+        published = {f"{last}__n_restorations": 4, f"{last}__n_steps": 8}
+        yield _PLAIN, default | published | dict.fromkeys(precisions, "float32"), False
 
 
 def _row(pipeline: Pipeline, tumour: SliceSet) -> dict[str, Any]:

@@ -16,7 +16,7 @@ import nibabel as nib
 import numpy as np
 
 from benchmarks import records
-from benchmarks.commands.options import PRESETS, told_in_a_line
+from benchmarks.commands.options import add_common_arguments
 from benchmarks.report.speed import scaling_table
 from benchmarks.timing.networks import MASKED_SHARE, fit_briefly, phantoms, scan_detector, synthetic_head
 from skmimood import make_mimood_pipeline
@@ -24,15 +24,13 @@ from skmimood.pipeline import PRESET_IMAGE_SIZE
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_common_arguments(parser)
     add = parser.add_argument
-    add("--preset", default="tiny", choices=PRESETS)
     add("--workers", type=int, nargs="+", default=[1, 2], help="processes (default: 1 2)")
     add("--scans", type=int, default=4, help="for each worker (default: 4)")
     add("--shape", type=int, nargs=3, default=[120, 120, 90], help="voxels (default: 120 120 90)")
-    add("--json", type=Path, metavar="FILE", help="write here (default: results/scaling_<preset>.json)")
 
 
-@told_in_a_line
 def run(arguments: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as folder:
         model = save_model(arguments.preset, Path(folder) / "model")
@@ -41,8 +39,7 @@ def run(arguments: argparse.Namespace) -> None:
             for n in arguments.workers
         ]
     result = {"preset": arguments.preset, "shape": arguments.shape, "workers": measured}
-    file = arguments.json or records.RESULTS / f"scaling_{arguments.preset}.json"
-    records.write_json(file, result, "cpu")
+    records.write_json(arguments.results / f"scaling_{arguments.preset}.json", result, "cpu")
     print(scaling_table(result))
 
 

@@ -3,57 +3,24 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.ndimage import distance_transform_edt, gaussian_filter, map_coordinates
 from sklearn.cluster import KMeans
 
-from benchmarks.data.slices import MIN_EVALUATED_SHARE, SliceSet, cut, join, learn_spacing, prepared, rounded
+from benchmarks.data.slices import MIN_EVALUATED_SHARE, SliceSet, join, rounded
 from skmimood.datasets.atlas import Frame
 from skmimood.datasets.lesions import LESION_KINDS, Lesion, displace, paint_lesion, plan_lesions
-from skmimood.datasets.scan_sets import ScanSet
-from skmimood.exceptions import InputError
 
-_MAX_TRAINING_SLICES = 1300
 _TISSUE_SAMPLES = 20_000
 
 
-def planted_slices(dataset: str, splits: Mapping[str, ScanSet], size: int) -> SliceSet:
-    """Take healthy training slices, and plant lesions into the brains of ``"val"`` and ``"test"``.
-
-    Each held-out brain is cut into five slabs of axial slices, and each slab gets one kind of lesion. From subject
-    to subject the kinds move on by one slab, so that every kind is in every subject and, over five subjects, at
-    every height. Of a slab two slices are evaluated, that of the largest lesion area and that nearest to half of it,
-    and their untouched twins as slices without lesion. Each of the healthy T1 scans needs a brain mask.
-    """
-    for split in ("train", "val", "test"):
-        scans = splits[split]
-        bare = [name for name, brain in zip(scans.subjects, scans.brain_masks, strict=True) if brain is None]
-        if bare:
-            raise InputError(
-                f"{dataset}: {len(bare)} scan(s) of split {split!r} have no brain mask, {bare[0]} for one. Put "
-                f"{bare[0]}_brainmask.nii.gz beside it."
-            )
-    spacing = learn_spacing(splits["train"], size)
-    most = max(1, _MAX_TRAINING_SLICES // len(splits["train"]))
-    parts = []
-    for split, scans in splits.items():
-        for turn, (subject, one) in enumerate(prepared(scans)):
-            slices = cut(dataset, subject, split, one, spacing, size, is_brain=True)
-            if split == "train":
-                parts.append(slices.used(most))
-            else:
-                parts.append(plant(slices, float(one.scan.spacing.max()), turn))
-    return join(parts)
-
-
 def plant(healthy: SliceSet, thickness: float, turn: int) -> SliceSet:
-    """Plant all kinds of lesions into one brain: all axial slices of a subject, upwards, ``thickness`` mm apart.
+    """Plant lesions into one T1 brain: all axial slices of a subject, upwards, ``thickness`` mm apart.
 
-    The kinds are moved on by ``turn`` slabs. Returned are two slices with a lesion of each kind, and then their
-    untouched twins.
+    Each of five slabs gets one kind of lesion; the kinds are moved on by ``turn`` slabs. Returned are of each slab the
+    slices of the largest lesion area and of that nearest to half of it, and then their untouched twins.
     """
     brain = Brain.of(healthy, thickness)
     filled = np.flatnonzero(healthy.head.mean((1, 2)) > MIN_EVALUATED_SHARE)

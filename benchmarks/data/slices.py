@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+import joblib
 import numpy as np
 from scipy.ndimage import distance_transform_edt
 
@@ -23,7 +22,6 @@ MIN_EVALUATED_SHARE = 0.15  # ... in a tumour-free slice to be evaluated
 MAX_SLICES = {"train": 20_000, "val": 4_000, "test": 4_000}  # of more, each scan gives an even share
 _MARGIN = 2  # pixels kept free around the largest training head, as in ScanDetector
 _DEPTH = 13.0  # mm: what lies deeper in the head is its interior, beyond scalp and skull
-_BITS = ("lesions", "head", "region")
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,13 +38,7 @@ class SliceSet:
     kinds: np.ndarray  # (n,): the kind of a planted lesion, else ""
     region_name: str  # "interior" (deeper in the head than 13 mm) or "brain"
     spacing: float  # pixel size in mm
-    # (n,), bool, by default False: the scan's own mask has a lesion here that has no pixel in ``lesions``. Such a slice
-    # is neither healthy nor counted as one with a lesion.
-    vanished: np.ndarray = None  # type: ignore[assignment]
-
-    def __post_init__(self) -> None:
-        if self.vanished is None:
-            object.__setattr__(self, "vanished", np.zeros(len(self.images), bool))
+    vanished: np.ndarray  # (n,), bool: the scan's own mask has a lesion here that has no pixel in ``lesions``
 
     def __len__(self) -> int:
         return len(self.images)
@@ -90,8 +82,7 @@ class SliceSet:
 
     def check(self) -> SliceSet:
         """Return the set; raise `InputError` where the protocol cannot be run on it."""
-        pairs = set(zip(map(str, self.patients), map(str, self.splits), strict=True))
-        twice = sorted(one for one, n in Counter(patient for patient, _ in pairs).items() if n > 1)
+        twice = [name for name in np.unique(self.patients) if len({*self.splits[self.patients == name]}) > 1]
         if twice:
             raise InputError(
                 f"{self.dataset}: {len(twice)} patient(s) are in more than one split, {twice[0]} for one. Give each "
@@ -103,49 +94,34 @@ class SliceSet:
                 f"{MIN_TRAINING_SHARE:.0%} of the frame. Add healthy scans to 'train'."
             )
         for split in ("val", "test"):
-            if not (self.has_lesion & (self.splits == split)).any():
+            if not len(self.tumour(split)):
                 raise InputError(
-                    f"{self.dataset}: split {split!r} has no lesion, so nothing can be "
-                    f"{'chosen' if split == 'val' else 'measured'} on it. Put patients with lesion masks into it."
+                    f"{self.dataset}: split {split!r} has no lesion, so nothing can be chosen or measured on it. Put "
+                    "patients with lesion masks into it."
                 )
         return self
 
     def fingerprint(self) -> str:
         """Return a digest of everything in the set."""
-        digest = hashlib.blake2b(digest_size=12)
-        for name, array in _packed(self).items():
-            digest.update(f"{name}{array.dtype}{array.shape}".encode())
-            digest.update(np.ascontiguousarray(array).data)
-        return digest.hexdigest()
+        return joblib.hash({name: np.ascontiguousarray(value) for name, value in vars(self).items()})
 
     def save(self, path: Path) -> None:
         """Write the set as one compressed file, at once."""
         with records.replacing(path) as file:
-            np.savez_compressed(file, **_packed(self))
+            np.savez_compressed(file, **vars(self) | {"images": _as_bytes(self.images)})
 
     @classmethod
     def load(cls, path: Path) -> SliceSet:
         """Read what `save` wrote; raise `InputError` if the file is something else."""
         try:
             with np.load(path, allow_pickle=False) as file:
-                arrays = dict(file)
-            shape = arrays["images"].shape
-            values: dict[str, Any] = {field.name: arrays[field.name] for field in fields(cls)}
+                values: dict[str, Any] = {field.name: file[field.name] for field in fields(cls)}
         except (OSError, ValueError, KeyError) as error:
             raise InputError(
                 f"{path} does not hold slices ({error}). Write it anew: --slices FILE with --root DIR."
             ) from None
-        for name in _BITS:
-            values[name] = np.unpackbits(values[name], count=int(np.prod(shape))).reshape(shape).astype(bool)
         values |= {name: values[name].item() for name in ("dataset", "region_name", "spacing")}
-        return cls(**{**values, "images": values["images"].astype(np.float32) / 255})
-
-
-def _packed(slices: SliceSet) -> dict[str, Any]:
-    """Return the arrays that are stored: bytes for pixels, bits for masks."""
-    packed = {name: np.asarray(value) for name, value in vars(slices).items()}
-    packed["images"] = _as_bytes(slices.images)
-    return packed | {name: np.packbits(packed[name]) for name in _BITS}
+        return cls(**values | {"images": values["images"].astype(np.float32) / 255})
 
 
 def rounded(images: np.ndarray) -> np.ndarray:
@@ -200,30 +176,30 @@ def learn_spacing(training: ScanSet, size: int) -> float:
     return float((np.max(extents, axis=0) / (size - _MARGIN)).max())
 
 
-def slices_of(dataset: str, splits: Mapping[str, ScanSet], size: int, *, is_brain: bool) -> SliceSet:
+def slices_of(
+    dataset: str,
+    splits: Mapping[str, ScanSet],
+    size: int,
+    *,
+    is_brain: bool,
+    max_slices: Mapping[str, int] = MAX_SLICES,
+    plant: Callable[[SliceSet, float, int], SliceSet] | None = None,
+) -> SliceSet:
     """Read scans and take all their axial slices that are learned from or evaluated, of ``size`` pixels a side.
 
     ``is_brain`` says whether the foreground is the brain alone; then it is the region, else the head's interior.
+    ``plant`` puts lesions into the slices of a held-out subject, given their distance in mm and the subject's number.
     """
-    check_splits(dataset, splits)
     spacing = learn_spacing(splits["train"], size)
     parts = []
     for split, scans in splits.items():
-        most = max(1, MAX_SLICES[split] // len(scans))
-        for subject, one in prepared(scans):
-            parts.append(cut(dataset, subject, split, one, spacing, size, is_brain).used(most))
+        for number, (subject, one) in enumerate(prepared(scans)):
+            slices = cut(dataset, subject, split, one, spacing, size, is_brain)
+            if plant is not None and split != "train":
+                parts.append(plant(slices, float(one.scan.spacing.max()), number))
+            else:
+                parts.append(slices.used(max(1, max_slices[split] // len(scans))))
     return join(parts)
-
-
-def check_splits(dataset: str, splits: Mapping[str, ScanSet]) -> None:
-    """Raise `InputError`, before any voxel is read, if splits or masks are missing or masks do not fit."""
-    for split in MAX_SLICES:
-        if not len(splits.get(split, ())):
-            raise InputError(
-                f"{dataset}: there is no scan in split {split!r}. Give each of 'train', 'val' and 'test' some subjects "
-                "in splits.csv."
-            )
-        splits[split].check()
 
 
 def cut(

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
+import joblib
 import numpy as np
 from scipy.ndimage import binary_fill_holes
 
-from benchmarks.data.planted import planted_slices
-from benchmarks.data.slices import SliceSet, check_splits, join, rounded, slices_of
+from benchmarks.data.planted import plant
+from benchmarks.data.slices import MAX_SLICES, SliceSet, join, rounded, slices_of
 from skmimood.datasets import (
     LESION_KINDS,
     load_brats,
@@ -32,7 +33,8 @@ _LOADERS: dict[str, Callable[..., ScanSet]] = {
     "folder": load_image_mask_folder,
 }  # fmt: skip
 DATA = ("phantom", *_LOADERS)
-_FOLDERS = {"ixi-synthetic": "ixi"}  # of a folder that holds several data sets; the others' are their names
+_PLANTED = "ixi-synthetic"
+_MAX_SLICES = MAX_SLICES | {"train": 1300}  # of the set with planted lesions
 _HCP = "*/T1w/{contrast}_acpc_dc_restore_brain.nii.gz"  # HCP Young Adult, structural preprocessed
 
 
@@ -48,8 +50,7 @@ def open_slices(
 ) -> SliceSet:
     """Return the slices of a data set, from ``file`` or the ``cache`` if they hold them, else from the scans.
 
-    ``size`` is the side in pixels; the phantom's are smaller. The other options are those of the command line. Raises
-    `InputError` if there are no such data, or they cannot be used.
+    ``size`` is the side in pixels; the phantom's are smaller. The other options are those of the command line.
     """
     if file is not None and file.exists():
         slices = SliceSet.load(file)
@@ -61,8 +62,7 @@ def open_slices(
             )
         return slices.check()
     splits = {} if data == "phantom" else scans_of(data, root, healthy, modality)
-    key = _key(splits, size) if splits else ""
-    kept = cache / "slices" / f"{data}{key}-{code_digest(__name__)}.npz"
+    kept = cache / "slices" / f"{data}-{_key(splits, size)}-{code_digest(__name__)}.npz"
     slices = SliceSet.load(kept) if kept.exists() else _read(data, splits, size)
     slices.check()
     for path in {kept, file or kept}:
@@ -74,8 +74,8 @@ def open_slices(
 def _read(data: str, splits: Mapping[str, ScanSet], size: int) -> SliceSet:
     if data == "phantom":
         return phantom_slices()
-    if data == "ixi-synthetic":
-        return planted_slices(data, splits, size)
+    if data == _PLANTED:
+        return slices_of(data, splits, size, is_brain=True, max_slices=_MAX_SLICES, plant=plant)
     # The other public sets are skull-stripped, or have brain masks.
     return slices_of(data, splits, size, is_brain=data not in ("lgg", "folder"))
 
@@ -84,10 +84,10 @@ def scans_of(
     data: str, root: str | None, healthy: str | None = None, modality: str | None = None
 ) -> dict[str, ScanSet]:
     """Find the scans of ``"train"``, ``"val"`` and ``"test"``; no voxel is read."""
-    folder = data_folder(data, root)
-    scans = _LOADERS[data](folder, **({} if modality is None else {"modality": modality}))
+    folder = data_folder("ixi" if data == _PLANTED else data, root)
+    scans = _LOADERS[data](folder, **_given(modality))
     table = read_splits(folder / "splits.csv")
-    splits = split_scan_set(scans, {name: table[name] for name in ("train", "val", "test") if name in table})
+    splits = split_scan_set(scans, {name: table[name] for name in MAX_SLICES if name in table})
     if healthy is not None:
         if "train" in splits:
             raise InputError(
@@ -95,30 +95,34 @@ def scans_of(
                 f"{healthy}. Rename that split, or leave out --healthy."
             )
         splits = {"train": healthy_scans(Path(healthy), scans.modality), **splits}
-    check_splits(data, splits)
+    for split in MAX_SLICES:
+        if not len(splits.get(split, ())):
+            raise InputError(
+                f"{data}: there is no scan in split {split!r}. Give each of 'train', 'val' and 'test' some subjects "
+                "in splits.csv."
+            )
+        splits[split].check()
+        if data == _PLANTED and None in splits[split].brain_masks:
+            bare = splits[split].subjects[splits[split].brain_masks.index(None)]
+            raise InputError(
+                f"{data}: {bare} of split {split!r} has no brain mask. Put {bare}_brainmask.nii.gz beside it."
+            )
     return splits
 
 
-def data_root(argument: str | None) -> Path:
+def data_root(root: str | None) -> Path:
     """Return the folder that holds all data sets: the argument, else $SKMIMOOD_DATA, else ../shared/data."""
-    root = _base(argument)
-    if not root.is_dir():
-        raise SystemExit(
-            f"{root} is not a folder. Pass --root DIR or set SKMIMOOD_DATA to a folder with ixi/ (<subject>_T1.nii.gz, "
-            "<subject>_brainmask.nii.gz, splits.csv), from https://brain-development.org/ixi-dataset/."
-        )
-    return root
-
-
-def _base(root: str | None) -> Path:
     return Path(root or os.environ.get("SKMIMOOD_DATA") or "../shared/data").expanduser()
 
 
-def data_folder(data: str, root: str | None) -> Path:
-    """Return the folder of a data set: ``root`` itself, or the folder of the set's name in it."""
-    base = _base(root)
-    inside = base / _FOLDERS.get(data, data)
-    return inside if inside.is_dir() and not (base / "splits.csv").is_file() else base
+def data_folder(name: str, root: str | None) -> Path:
+    """Return the folder of a data set: ``root`` itself if it has a splits.csv, or the folder of that name in it."""
+    base = data_root(root)
+    return base / name if (base / name).is_dir() and not (base / "splits.csv").is_file() else base
+
+
+def _given(modality: str | None) -> dict[str, str]:
+    return {} if modality is None else {"modality": modality}
 
 
 def healthy_scans(folder: Path, modality: str | None) -> ScanSet:
@@ -133,19 +137,17 @@ def healthy_scans(folder: Path, modality: str | None) -> ScanSet:
         nothing = (None,) * len(found)
         return ScanSet("HCP", modality, subjects, tuple(found), nothing, nothing, "WU-Minn HCP open access")
     if any(folder.rglob("IXI*.nii*")):
-        return load_ixi(folder, **({} if modality is None else {"modality": modality}))
+        return load_ixi(folder, **_given(modality))
     return load_image_mask_folder(folder, modality=modality, brain_mask_suffix="_brainmask")
 
 
 def _key(splits: Mapping[str, ScanSet], size: int) -> str:
     """Return a digest of the names, sizes and times of all files, of the splits and of the slices' size."""
-    lines = [str(size)]
+    told: list[Any] = [size]
     for split, scans in splits.items():
-        for paths in zip(scans.scans, scans.masks, scans.brain_masks, strict=True):
-            for path in filter(None, paths):
-                status = path.stat()
-                lines.append(f"{split} {path.name} {status.st_size} {status.st_mtime_ns}")
-    return "-" + hashlib.blake2b("\n".join(lines).encode(), digest_size=8).hexdigest()
+        for path in filter(None, (*scans.scans, *scans.masks, *scans.brain_masks)):
+            told.append((split, path.name, path.stat().st_size, path.stat().st_mtime_ns))
+    return joblib.hash(told)[:16]
 
 
 def phantom_slices(size: int = 64, n_slices: int = 12, n_healthy: int = 36, n_patients: int = 10) -> SliceSet:
@@ -162,7 +164,8 @@ def phantom_slices(size: int = 64, n_slices: int = 12, n_healthy: int = 36, n_pa
             kinds = np.where(lesions.any((1, 2)), kind, "")
             patients, splits = (np.full(n_slices, name) for name in (f"{split}-{i:02d}", split))
             made = SliceSet(
-                "phantom", rounded(images), lesions, head, head, patients, splits, kinds, "brain", 200 / size
-            )
+                "phantom", rounded(images), lesions, head, head, patients, splits, kinds, "brain", 200 / size,
+                vanished=np.zeros(n_slices, bool),
+            )  # fmt: skip
             parts.append(made.used(n_slices))
     return join(parts)

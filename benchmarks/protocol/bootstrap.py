@@ -1,8 +1,4 @@
-"""Intervals that know of patients: all slices of a patient are drawn together.
-
-The scores of each patient are counted in bins once; a resample of patients is then a sum of rows, and thousands of
-resamples take seconds.
-"""
+"""Intervals over patients: the scores of each are counted in bins once, and a resample of patients is a sum of rows."""
 
 from __future__ import annotations
 
@@ -40,11 +36,9 @@ def count(
     alarms: np.ndarray | None = None,
     n_bins: int = _BINS,
 ) -> PatientCounts:
-    """Count the scores of maps (n, H, W) with lesion masks as ``labels``, patients (n,) in sorted order.
+    """Count the scores of maps (n, H, W) with lesion masks as ``labels``, patient (n,) by patient, in sorted order.
 
-    ``where`` says which pixels count, and ``alarms`` (n,) which slices have a false alarm; only those without lesion
-    count. The edges of the at most ``n_bins`` bins are quantiles of the scores of lesion pixels and of the others, so
-    that equal scores are in one bin and the curves are fine where lesions are; few distinct scores have a bin each.
+    ``where`` says which pixels count, and ``alarms`` (n,) which slices have a false alarm, if they have no lesion.
     """
     where = np.ones(labels.shape, bool) if where is None else where
     edges = _edges(scores[where & labels], scores[where & ~labels], n_bins)
@@ -60,7 +54,7 @@ def count(
         hits[patient] += (truth & (values > threshold)).sum()
         called[patient] += (values > threshold).sum()
     free = ~labels.any((1, 2))
-    alarmed = free & alarms if alarms is not None else np.zeros(len(labels), bool)
+    alarmed = free & (False if alarms is None else alarms)
     return PatientCounts(
         positives, negatives, hits, called,
         alarms=np.bincount(owner[alarmed], minlength=len(names)),
@@ -69,7 +63,10 @@ def count(
 
 
 def _edges(positives: np.ndarray, negatives: np.ndarray, n_bins: int) -> np.ndarray:
-    """Return rising lower edges of bins: scores that occur, the lowest first."""
+    """Return rising lower edges of bins: each score of few, else quantiles of lesion pixels and of the others.
+
+    So equal scores are in one bin, and the curves are fine where lesions are.
+    """
     values = np.sort(np.concatenate([positives, negatives]))
     distinct = values[np.append(True, values[1:] != values[:-1])]
     if len(distinct) <= n_bins:
@@ -80,10 +77,7 @@ def _edges(positives: np.ndarray, negatives: np.ndarray, n_bins: int) -> np.ndar
 
 
 def pixel_figures(positives: np.ndarray, negatives: np.ndarray) -> dict[str, np.ndarray]:
-    """Compute best Dice, AP and AUROC of counts (..., n_bins), the highest scores first; NaN where undefined.
-
-    With a bin for each distinct score they are exact: ties fall on one side of every threshold.
-    """
+    """Compute best Dice, AP and AUROC of counts (..., n_bins), the highest scores first; NaN where undefined."""
     true = np.cumsum(positives, axis=-1, dtype=np.float64)
     false = np.cumsum(negatives, axis=-1, dtype=np.float64)
     n_true, n_false = true[..., -1:], false[..., -1:]
@@ -109,13 +103,10 @@ def _resampled(counts: PatientCounts, weights: np.ndarray) -> dict[str, np.ndarr
 
 @dataclass(frozen=True, eq=False)
 class Resamples:
-    """Figures of one method, means over its seeds: over all patients, and over patients drawn with replacement.
-
-    The draws (n_resamples,) are of the same patients for all methods with as many patients.
-    """
+    """Figures of one method, means over its seeds: of all patients, and of draws that are the same for all methods."""
 
     means: dict[str, float]
-    draws: dict[str, np.ndarray]
+    draws: dict[str, np.ndarray]  # (n_resamples,)
 
     @classmethod
     def of(cls, seeds: Sequence[PatientCounts], *, n_resamples: int = 2000) -> Resamples:
@@ -129,10 +120,7 @@ class Resamples:
         return cls(means, draws)
 
     def intervals(self, minus: Resamples | None = None) -> dict[str, tuple[float, float, float]]:
-        """Return mean, low and high end of the 95 % interval of each figure that is defined.
-
-        With ``minus``, of another method on the same patients, they are of the differences, draw by draw.
-        """
+        """Return mean, low and high end of the 95 % interval of each figure, or of its excess over another's."""
         bounds = {}
         for name, mean in self.means.items():
             draws = self.draws[name] - (0.0 if minus is None else minus.draws[name])

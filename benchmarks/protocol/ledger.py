@@ -40,10 +40,7 @@ def code_of(step: BaseEstimator) -> str:
 
 
 def note(ledger: Path | None, step: BaseEstimator, seconds: float) -> float:
-    """Note that the fit of a step with a network took this long, and return the longest time that it ever took.
-
-    It was trained then; what took less came from the cache. The commit is noted the first time.
-    """
+    """Note how long the fit of a network took; return the longest that it ever took: less came from the cache."""
     if ledger is None:
         return seconds
     ledger.parent.mkdir(parents=True, exist_ok=True)
@@ -56,11 +53,9 @@ def note(ledger: Path | None, step: BaseEstimator, seconds: float) -> float:
 
 
 def trained(ledger: Path | None, estimator: BaseEstimator) -> dict[str, str]:
-    """Return the columns that tell which code has fitted an estimator.
+    """Return commits and digests of the code that trained the networks of an estimator, as columns of a table.
 
-    ``trained``: the commits that its networks were trained at, in one cell; a step without a network is fitted anew in
-    each run, at the commit of the run. ``trained_code``: the digest of the code of each network's training; it is the
-    cache's, which answers for no other code.
+    What has no network is fitted anew in each run, at the commit of the run.
     """
     entries = {} if ledger is None else _read(ledger)
     networks = [step for step in steps_of(estimator) if hasattr(step, "state_")]

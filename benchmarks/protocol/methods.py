@@ -57,19 +57,14 @@ class Settings:
     seed: int  # `random_state` of every step
     device: str = "auto"
     cache: Path | None = None  # keeps trained networks, and checkpoints of unfinished ones
-    verbose: bool = False
 
     def common(self) -> dict[str, Any]:
         """Return the parameters that every trained step has."""
-        folder = None if self.cache is None else str(self.cache)
-        return {
-            "random_state": self.seed,
-            "device": self.device,
-            "memory": None if folder is None else f"{folder}/networks",
-            "training__checkpoint_dir": None if folder is None else f"{folder}/checkpoints",
-            "training__resume": folder is not None,
-            "verbose": self.verbose,
-        }
+        common: dict[str, Any] = {"random_state": self.seed, "device": self.device}
+        if self.cache is not None:
+            checkpoints = {"training__checkpoint_dir": f"{self.cache}/checkpoints", "training__resume": True}
+            common |= {"memory": f"{self.cache}/networks", **checkpoints}
+        return common
 
     def with_tokens(self, **steps: BaseEstimator) -> Pipeline:
         """Put the tokenizer that all methods share before the steps of one."""
@@ -91,15 +86,11 @@ Grid = Mapping[str, Sequence[Any]]
 
 @dataclass(frozen=True)
 class Method:
-    """One method: its title in tables, how it is built, and the inference parameters that are chosen on val.
+    """One method."""
 
-    ``build`` returns an unfitted estimator of slices (n, H, W) with ``decision_function`` to maps; ``grid`` is what
-    `stages.select` takes.
-    """
-
-    title: str
-    build: Build
-    grid: Grid | Sequence[Grid]
+    title: str  # in tables
+    build: Build  # makes an unfitted estimator whose ``decision_function`` turns slices (n, H, W) into maps
+    grid: Grid | Sequence[Grid]  # of inference parameters, which are chosen on val
 
 
 def _standardized(build: Build) -> Build:
@@ -136,10 +127,14 @@ def _published(detector_class: Any, trained_as: str, **parameters: Any) -> Build
 
 def _mimood(settings: Settings) -> BaseEstimator:
     pipeline = make_mimood_pipeline(settings.preset)
-    common = settings.common()
-    known = pipeline.get_params()
-    named = {f"{step}__{name}": value for step in pipeline.named_steps for name, value in common.items()}
-    return pipeline.set_params(**{name: value for name, value in named.items() if name in known})
+    for step in pipeline.named_steps.values():
+        _set_known(step, settings)
+    return pipeline
+
+
+def _set_known(step: BaseEstimator, settings: Settings) -> BaseEstimator:
+    known = step.get_params()
+    return step.set_params(**{name: value for name, value in settings.common().items() if name in known})
 
 
 def _maps(last: str) -> list[Mapping[str, Sequence[Any]]]:
@@ -226,13 +221,8 @@ METHODS: dict[str, Method] = {
 _IN_ROWS_ABOVE = {"IntensityThreshold", "HealthyZScore", "DenoisingAutoencoder", "MaskedAutoencoderDetector"}
 
 
-def _as_it_comes(name: str) -> Callable[[Settings], BaseEstimator]:
-    def build(settings: Settings) -> BaseEstimator:
-        estimator = load_estimator(name)()
-        known = estimator.get_params()
-        return estimator.set_params(**{k: v for k, v in settings.common().items() if k in known})
-
-    return build
+def _as_it_comes(name: str) -> Build:
+    return lambda settings: _set_known(load_estimator(name)(), settings)
 
 
 # Other detectors of slices take part under their own name, with their defaults and nothing to choose.

@@ -23,17 +23,13 @@ _TOKEN_RULE = "any"  # a token is a lesion if any of its pixels is
 Row = dict[str, Any]
 
 
-def regions(slices: SliceSet) -> dict[str, np.ndarray | None]:
-    """Return the pixels that are counted: ``"all"`` (None) and those of the interior or brain."""
-    return {"all": None, slices.region_name: slices.region}
+def regions(slices: SliceSet) -> dict[str, np.ndarray]:
+    """Return the pixels that are counted, (n, H, W): all, and those of the interior or brain."""
+    return {"all": np.ones_like(slices.region), slices.region_name: slices.region}
 
 
 def strata(slices: SliceSet) -> dict[str, np.ndarray]:
-    """Return which slices are pooled, each as a mask of shape (n,).
-
-    ``"tumour"``, and ``"head"`` if there are others; thirds of the tumour slices by lesion area; the kinds of planted
-    lesions.
-    """
+    """Return masks (n,) of the slices that are pooled: tumour, all, thirds by lesion area, kinds of planted lesions."""
     tumour = slices.has_lesion
     chosen = {"tumour": tumour}
     if not tumour.all():
@@ -67,7 +63,7 @@ def pixel_rows(
 ) -> list[Row]:
     """Compute the figures of maps (n, H, W) over pooled pixels, for all strata and both regions.
 
-    Dice and false alarms are at the ``thresholds`` of the regions, fixed on val, if these are given.
+    With ``thresholds`` of the regions, fixed on val, also Dice and false alarms at these.
     """
     rows = []
     for name, region, part, part_maps, where in _parts(slices, maps):
@@ -75,29 +71,24 @@ def pixel_rows(
         row |= _figures(part.lesions, part_maps, where)
         if thresholds is not None:
             threshold, free = thresholds[region], part.is_healthy
-            dice = _quiet(metrics.dice_at_threshold, part.lesions, part_maps, threshold, where=where)
-            row["dice_at_val_threshold"] = dice
+            row["dice_at_val_threshold"] = _quiet(
+                metrics.dice_at_threshold, part.lesions, part_maps, threshold, where=where
+            )
             if free.any():
-                inside = None if where is None else where[free]
-                alarms = false_alarms(part_maps[free], threshold, part.spacing, inside)
+                alarms = false_alarms(part_maps[free], threshold, part.spacing, where[free])
                 row["false_alarm_rate"] = float(alarms.mean())
         rows.append(row)
     return rows
 
 
-def false_alarms(
-    maps: np.ndarray, threshold: float, spacing: float, where: np.ndarray | None = None
-) -> np.ndarray:
-    """Tell which slices (n, H, W) have 72 mm2 of connected pixels above a threshold, corners included.
+def false_alarms(maps: np.ndarray, threshold: float, spacing: float, where: Any = True) -> np.ndarray:
+    """Tell which slices have 72 mm2 of connected pixels ``where`` maps exceed a threshold, corners included."""
 
-    ``spacing`` is the size of a pixel in mm; ``where`` says which pixels count.
-    """
-    called = maps > threshold if where is None else (maps > threshold) & where
-    found = np.zeros(len(maps), bool)
-    for i, one in enumerate(called):
-        parts, _ = ndimage.label(one, np.ones((3, 3), int))
-        found[i] = np.bincount(parts.ravel())[1:].max(initial=0) * spacing**2 >= MIN_ALARM_AREA
-    return found
+    def largest(called: np.ndarray) -> int:
+        parts, _ = ndimage.label(called, np.ones((3, 3)))
+        return np.bincount(parts.ravel())[1:].max(initial=0)
+
+    return np.array([largest(called) for called in (maps > threshold) & where]) * spacing**2 >= MIN_ALARM_AREA
 
 
 def token_rows(estimator: BaseEstimator, slices: SliceSet) -> list[Row]:
@@ -112,29 +103,27 @@ def token_rows(estimator: BaseEstimator, slices: SliceSet) -> list[Row]:
         return []
     labels = metrics.token_labels(slices.lesions, scans.tokenizer.downsampling, rule=_TOKEN_RULE)
     return [
-        {"slices": name, "level": "token", "region": "all", **_figures(labels[chosen], scores[chosen], None)}
+        {"slices": name, "level": "token", "region": "all", **_figures(labels[chosen], scores[chosen])}
         for name, chosen in strata(slices).items()
         if name in ("tumour", "head")
     ]
 
 
 def image_rows(estimator: BaseEstimator, maps: np.ndarray, slices: SliceSet) -> list[Row]:
-    """Compute AP and AUROC of slices with against slices without lesion.
+    """Compute AP and AUROC of slices with against slices without lesion, by the mean of the highest 1 % of their maps.
 
-    The score of a slice is the mean of the highest 1 % of its map; a method that scores slices itself
-    (``score_samples``) gets a second row, region "classifier".
+    A method that scores slices itself (``score_samples``) gets a second row, region "classifier".
     """
     labels = slices.has_lesion
+    if labels.all():
+        return []
     scores = {"all": np.array([top_mean(one) for one in maps])}
     if hasattr(estimator, "score_samples") and not isinstance(estimator, Pipeline):
         scores["classifier"] = np.asarray(estimator.score_samples(slices.images))
-    if labels.all():
-        return []
     return [
-        {"slices": "head", "level": "image", "region": region, "ap": metrics.average_precision(labels, values),
-         "auroc": metrics.auroc(labels, values)}
+        {"slices": "head", "level": "image", "region": region, **_figures(labels, values)}
         for region, values in scores.items()
-    ]  # fmt: skip
+    ]
 
 
 def patient_counts(
@@ -144,15 +133,14 @@ def patient_counts(
     counts = {}
     for name, region, part, part_maps, where in _parts(slices, maps):
         if name in ("tumour", "head"):
-            threshold = thresholds[region]
-            alarms = false_alarms(part_maps, threshold, part.spacing, where)
+            alarms = false_alarms(part_maps, thresholds[region], part.spacing, where)
             counts[name, region] = count(
-                part.lesions, part_maps, part.patients, threshold, where=where, alarms=alarms
+                part.lesions, part_maps, part.patients, thresholds[region], where=where, alarms=alarms
             )
     return counts
 
 
-def _figures(labels: np.ndarray, scores: np.ndarray, where: np.ndarray | None) -> dict[str, float]:
+def _figures(labels: np.ndarray, scores: np.ndarray, where: Any = None) -> dict[str, float]:
     named = {"best_dice": metrics.best_dice, "ap": metrics.average_precision, "auroc": metrics.auroc}
     return {name: _quiet(metric, labels, scores, where=where) for name, metric in named.items()}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +13,6 @@ from sklearn.base import BaseEstimator
 from sklearn.model_selection import ParameterGrid
 from sklearn.utils.validation import has_fit_parameter
 
-from benchmarks import records
 from benchmarks.data.slices import SliceSet
 from benchmarks.protocol import scores
 from benchmarks.protocol.bootstrap import PatientCounts
@@ -35,26 +33,6 @@ class Outcome:
     counts: dict[tuple[str, str], PatientCounts]  # scores of the test set, by slices and region
     run: dict[str, Any] = field(default_factory=dict)  # seconds of fit, parameters chosen
 
-    def save(self, path: Path) -> None:
-        """Write the outcome as one file, at once."""
-        arrays: dict[str, Any] = {"told": np.array(json.dumps({"rows": self.rows, "run": self.run}))}
-        for (slices, region), one in self.counts.items():
-            arrays |= {f"{slices}/{region}/{name}": value for name, value in vars(one).items()}
-        with records.replacing(path) as file:
-            np.savez_compressed(file, **arrays)
-
-    @classmethod
-    def load(cls, path: Path) -> Outcome:
-        """Read what `save` wrote."""
-        with np.load(path, allow_pickle=False) as file:
-            arrays = dict(file)
-        told = json.loads(arrays.pop("told").item())
-        parts: dict[tuple[str, str], dict[str, np.ndarray]] = {}
-        for name, value in arrays.items():
-            slices, region, attribute = name.split("/")
-            parts.setdefault((slices, region), {})[attribute] = value
-        return cls(told["rows"], {key: PatientCounts(**parts[key]) for key in sorted(parts)}, told["run"])
-
 
 def fit(
     estimator: BaseEstimator,
@@ -62,10 +40,9 @@ def fit(
     ledger: Path | None = None,
     patients: np.ndarray | None = None,
 ) -> float:
-    """Fit on healthy slices, step by step, and return the seconds that the training of all its networks took.
+    """Fit on healthy slices (n, H, W) of patients (n,), step by step, and return the seconds of all its trainings.
 
-    A network that comes from the cache took what the ``ledger``, a JSON file, says it took when it was trained. What
-    a step holds out of its training is cut between ``patients``, shape (n,).
+    A network that comes from the cache took what the ``ledger``, a JSON file, says it took when it was trained.
     """
     steps = steps_of(estimator)
     total, inputs = 0.0, images
@@ -80,6 +57,14 @@ def fit(
     return total
 
 
+def learn(
+    estimator: BaseEstimator, grid: Any, slices: SliceSet, ledger: Path | None
+) -> tuple[float, dict[str, Any]]:
+    """Fit on the slices to learn from and choose on val; return seconds of fit and what was chosen."""
+    seconds = fit(estimator, slices.training_images(), ledger, slices.training_patients())
+    return seconds, select(estimator, grid, slices.tumour("val"))[0]
+
+
 def select(
     estimator: BaseEstimator,
     grid: Mapping[str, Sequence[Any]] | Sequence[Mapping[str, Sequence[Any]]],
@@ -87,11 +72,10 @@ def select(
     *,
     max_slices: int = MAX_SELECTION_SLICES,
 ) -> tuple[dict[str, Any], list[Row]]:
-    """Choose inference parameters by the pixel AP on tumour slices of val, and set them; the first of equals.
+    """Choose inference parameters by the pixel AP on evenly spread tumour slices of val, and set them.
 
-    Candidates are as `ParameterGrid` takes them; several mappings are chosen from one after the other. Of more than
-    ``max_slices`` slices, this many evenly spread ones are scored. Returns the parameters, and of every candidate
-    ``parameters`` and ``ap``.
+    Several grids are chosen from one after the other. Returns the parameters, and of every candidate ``parameters`` and
+    ``ap``.
     """
     sample = tumour[np.linspace(0, len(tumour) - 1, min(len(tumour), max_slices)).astype(int)]
     chosen: dict[str, Any] = {}

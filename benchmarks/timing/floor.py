@@ -27,9 +27,6 @@ class Work:
     flops: float
     bytes: float
 
-    def __add__(self, other: Work) -> Work:
-        return Work(self.flops + other.flops, self.bytes + other.bytes)
-
 
 @dataclass(frozen=True)
 class Machine:

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import copy
-import math
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 from unittest import mock
 
+import nibabel as nib
 import numpy as np
 import torch
 from sklearn.pipeline import Pipeline
@@ -22,7 +19,6 @@ from skmimood import AnomalousTokenDetector, ScanDetector
 from skmimood.baselines import TokenCritic
 from skmimood.datasets import make_brain_phantom
 from skmimood.networks.causal_transformer import CausalTransformer
-from skmimood.pipeline import PRESET_IMAGE_SIZE
 from skmimood.scans.state import inference_settings
 from skmimood.tokens.background import mark_background
 
@@ -54,68 +50,49 @@ class EvenCritic(_EvenScores, TokenCritic):
     """`TokenCritic` with even scores."""
 
 
-@dataclass(frozen=True)
-class Networks:
-    """The fitted pipelines that are timed, with one tokenizer, and the side of their slices.
-
-    MIM-OOD's restoration as published, the preset as it comes, the former behind a Token-Critic, and AR restoration.
-    """
-
-    mimood: Pipeline
-    recipe: Pipeline
-    critic: Pipeline
-    autoregressive: Pipeline
-    size: int
+def published(preset: str, device: str, size: int, share: float = MASKED_SHARE) -> Pipeline:
+    """Fit MIM-OOD as published briefly, with R = 4 and T = 8; ``share`` of the tokens are masked at every step."""
+    pipeline = _even(METHODS["mimood-paper"].build(Settings(preset, 0, device)), EvenDetector)
+    fit_briefly(pipeline, phantoms(_N_FITTED, size))
+    return set_restoration(pipeline, share=share).set_params(tokenizer__n_augmentations=0)
 
 
-def build(
-    preset: str,
-    device: str,
-    *,
-    size: int | None = None,
-    share: float = MASKED_SHARE,
-    with_rivals: bool = True,
-) -> Networks:
-    """Fit the networks of a preset briefly, with R = 4 and T = 8 but for the preset as it comes.
+def recipe(preset: str, device: str, size: int, share: float) -> Pipeline:
+    """Fit the preset as it comes."""
+    pipeline = _even(METHODS["mimood"].build(Settings(preset, 0, device)), EvenDetector)
+    return fit_briefly(pipeline, phantoms(_N_FITTED, size)).set_params(detector__threshold=1 - share)
 
-    ``size`` is by default the preset's; ``share`` of the tokens are masked at every step, and AR replaces about as
-    many. Without ``with_rivals`` only MIM-OOD as published is fitted.
-    """
-    size = size or PRESET_IMAGE_SIZE[preset]
-    settings = Settings(preset, 0, device)
-    images = phantoms(_N_FITTED, size)
-    mimood, recipe, critic, autoregressive = (
-        METHODS[name].build(settings) for name in ("mimood-paper", "mimood", "token-critic", "ar")
+
+def rivals(ours: Pipeline, preset: str, device: str, size: int, share: float) -> tuple[Pipeline, Pipeline]:
+    """Fit a Token-Critic before our in-painter, and AR restoration that replaces about as many tokens."""
+    critic, autoregressive = (
+        METHODS[name].build(Settings(preset, 0, device)) for name in ("token-critic", "ar")
     )
-    for pipeline in (mimood, recipe):
-        pipeline.set_params(detector=EvenDetector(**pipeline["detector"].get_params(deep=False)))
-    critic.set_params(detector=EvenCritic(**critic["detector"].get_params(deep=False)))
-    fit_briefly(mimood, images)
-    set_restoration(mimood, share=share).set_params(tokenizer__n_augmentations=0)
-    if with_rivals:
-        fit_briefly(recipe, images).set_params(detector__threshold=1 - share)
-        scans = mimood["tokenizer"].transform(images)
-        judge = fit_briefly(critic["detector"], scans).set_params(threshold=1 - share)
-        restorer = fit_briefly(autoregressive["restorer"], scans)
-        nats = float(np.quantile(restorer.token_scores(scans), 1 - share))
-        restorer.set_params(n_restorations=4, threshold=nats)
-        shared = ("tokenizer", mimood["tokenizer"])
-        critic = Pipeline([shared, ("detector", judge), ("inpainter", mimood["inpainter"])])
-        autoregressive = Pipeline([shared, ("restorer", restorer)])
-    return Networks(mimood, recipe, critic, autoregressive, size)
+    _even(critic, EvenCritic).set_params(tokenizer=ours["tokenizer"], inpainter=ours["inpainter"])
+    autoregressive.set_params(tokenizer=ours["tokenizer"])
+    scans = ours["tokenizer"].transform(phantoms(_N_FITTED, size))
+    fit_briefly(critic["detector"], scans).set_params(threshold=1 - share)
+    restorer = fit_briefly(autoregressive["restorer"], scans)
+    nats = float(np.quantile(restorer.token_scores(scans), 1 - share))
+    restorer.set_params(n_restorations=4, threshold=nats)
+    return critic, autoregressive
+
+
+def _even(pipeline: Pipeline, detector: Any) -> Pipeline:
+    return pipeline.set_params(detector=detector(**pipeline["detector"].get_params(deep=False)))
 
 
 def set_restoration(
     pipeline: Pipeline, n_steps: int = 8, n_restorations: int = 4, share: float = MASKED_SHARE
 ) -> Pipeline:
-    """Set T, R and the share of masked tokens of the MIM-OOD pipeline of `build`, and return it."""
+    """Set T, R and the share of masked tokens of MIM-OOD as published, and return it."""
     return pipeline.set_params(
         detector__threshold=1 - share, inpainter__n_steps=n_steps, inpainter__n_restorations=n_restorations
     )
 
 
 def without_background(pipeline: Pipeline) -> Pipeline:
-    """Return a copy of the MIM-OOD pipeline of `build` that leaves out the tokens off the head."""
+    """Return a copy of MIM-OOD as published that leaves out the tokens off the head."""
     pipeline = copy.deepcopy(pipeline)
     for step in pipeline[1:]:
         step.skip_background = step.fitted_with_["skip_background"] = True
@@ -129,41 +106,31 @@ def share_kept(images: np.ndarray, factor: int) -> float:
     return float((marked >= 0).float().mean())
 
 
-def uncached_share(pipeline: Pipeline, n_positions: int) -> tuple[int, float]:
-    """Return k such that every k-th position is about ``n_positions``, and their share of the sequence."""
-    length = math.prod(pipeline["restorer"].grid_)
-    every = max(1, length // n_positions)
-    return every, math.ceil(length / every) / length
+def restore_uncached(pipeline: Pipeline, images: np.ndarray, every: int, device: torch.device) -> float:
+    """Make AR's maps with every k-th of the passes without a cache; return the seconds that the others would take.
 
-
-def restore_uncached(pipeline: Pipeline, images: np.ndarray, every: int, share: float, device: Any) -> float:
-    """Make AR's maps with every k-th of the passes without a cache; return the seconds that the others would take."""
-    pipeline.set_params(restorer__key_value_cache=False)
-    with some_passes(every, device) as seconds:
-        pipeline.decision_function(images)
-    pipeline.set_params(restorer__key_value_cache=True)
-    return sum(seconds) * (1 / share - 1)
-
-
-@contextmanager
-def some_passes(every: int, device: torch.device) -> Iterator[list[float]]:
-    """Let AR pass over the sequence at every k-th position alone, and yield the seconds of these passes.
-
-    Without a cache each pass costs the same, so the seconds of some tell those of all.
+    Without a cache each pass costs the same.
     """
     whole = CausalTransformer.logits_at
     seconds: list[float] = []
     last: list[Tensor] = []
+    n_left_out = 0
 
     def logits_at(network: CausalTransformer, tokens: Tensor, position: int, cache: None) -> Tensor:
-        if position % every == 0:
-            start = clock(device)
-            last[:] = [whole(network, tokens, position, cache)]
-            seconds.append(clock(device) - start)
+        nonlocal n_left_out
+        if position % every:
+            n_left_out += 1
+            return last[0]
+        start = clock(device)
+        last[:] = [whole(network, tokens, position, cache)]
+        seconds.append(clock(device) - start)
         return last[0]
 
+    pipeline.set_params(restorer__key_value_cache=False)
     with mock.patch.object(CausalTransformer, "logits_at", logits_at):
-        yield seconds
+        pipeline.decision_function(images)
+    pipeline.set_params(restorer__key_value_cache=True)
+    return n_left_out * sum(seconds) / len(seconds)
 
 
 def fit_briefly(estimator: Any, X: Any) -> Any:
@@ -177,14 +144,9 @@ def fit_briefly(estimator: Any, X: Any) -> Any:
 
 
 def scan_detector(pipeline: Pipeline, size: int) -> ScanDetector:
-    """Fit a `ScanDetector` briefly, on small volumes, around a pipeline with R and T as they are there.
-
-    The thresholds, which one step cannot set, cost nothing and mean nothing.
-    """
-    import nibabel
-
+    """Fit a `ScanDetector` briefly, on small volumes, around a pipeline with R and T as they are there."""
     volumes, _ = make_brain_phantom(4, size=32, n_slices=8, random_state=0)
-    scans = [nibabel.Nifti1Image(np.moveaxis(volume, 0, -1), np.eye(4)) for volume in volumes]
+    scans = [nib.Nifti1Image(np.moveaxis(volume, 0, -1), np.eye(4)) for volume in volumes]
     given = pipeline.get_params()
     detector = fit_briefly(ScanDetector(pipeline, size=size), scans)
     fitted = detector.pipeline_

@@ -8,7 +8,6 @@ token, and what their speed is measured against.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -35,18 +34,13 @@ def at_precision(pipeline: Pipeline, precision: str) -> Pipeline:
 
 def plain_restore(pipeline: Pipeline, images: np.ndarray) -> np.ndarray:
     """Restore slices (n, H, W) as ``MaskedTokenInpainter.restore`` does; return tokens (n, R, h, w)."""
-    return np.concatenate([_restore(pipeline, batch) for batch in _batches(pipeline, images)])
+    return _restore(pipeline, pipeline[:-1].transform(images))
 
 
 def plain_maps(pipeline: Pipeline, images: np.ndarray) -> np.ndarray:
     """Compute the anomaly maps (n, H, W) of slices that ``pipeline.decision_function`` returns."""
-    batches = _batches(pipeline, images)
-    return np.concatenate([_maps(pipeline[-1], batch, _restore(pipeline, batch)) for batch in batches])
-
-
-def _batches(pipeline: Pipeline, images: np.ndarray) -> Iterator[TokenizedScans]:
-    scans, size = pipeline[:-1].transform(images), pipeline[-1].training.batch_size
-    return (scans[start : start + size] for start in range(0, len(scans), size))
+    scans = pipeline[:-1].transform(images)
+    return _maps(pipeline[-1], scans, _restore(pipeline, scans))
 
 
 @torch.inference_mode()

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import ctypes
 import re
-import resource
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
 _PROCESS = Path("/proc/self")
+Name = TypeVar("Name", bound=Hashable)
 
 
 @dataclass
@@ -31,8 +31,8 @@ class Timing:
 
 
 def interleave(
-    subjects: Mapping[str, Callable[[], Any]], device: torch.device, *, repeats: int, patience: float
-) -> dict[str, Timing]:
+    subjects: Mapping[Name, Callable[[], Any]], device: torch.device, *, repeats: int, patience: float
+) -> dict[Name, Timing]:
     """Run all subjects in turn, so that a machine that slows down slows all of them; return timings by name.
 
     Each runs ``repeats`` times after a warm-up, but only once if it takes more than ``patience`` seconds.
@@ -41,7 +41,7 @@ def interleave(
     for number in range(repeats + 1):
         for name, run in subjects.items():
             timing = timings[name]
-            if number > 0 and timing.runs and timing.runs[0] > patience:
+            if number > 0 and timing.runs[0] > patience:
                 continue
             seconds, memory = measure(run, device)
             if number == 1:
@@ -57,16 +57,13 @@ def measure(run: Callable[[], Any], device: torch.device) -> tuple[float, int | 
     On CUDA the memory is the peak of what is allocated, weights included. On a CPU it is the rise of the process'
     resident memory, and None where the system does not report it.
     """
+    is_cuda = device.type == "cuda"
     before = _reset_peak(device)
     start = clock(device)
     returned = run()
-    seconds = clock(device) - start
-    if isinstance(returned, float):
-        seconds += returned
-    if before is None:
-        return seconds, None
-    is_cuda = device.type == "cuda"
-    return seconds, torch.cuda.max_memory_allocated(device) if is_cuda else _resident("VmHWM") - before
+    seconds = clock(device) - start + (returned if isinstance(returned, float) else 0)
+    after = torch.cuda.max_memory_allocated(device) if is_cuda else resident("VmHWM")
+    return seconds, None if before is None or after is None else after - before
 
 
 def clock(device: torch.device) -> float:
@@ -76,20 +73,15 @@ def clock(device: torch.device) -> float:
     return time.perf_counter()
 
 
-def memory_kind(device: torch.device) -> str:
-    """Say what the peak memory of `measure` is."""
-    return "CUDA, allocated" if device.type == "cuda" else "growth of resident memory"
-
-
-def peak_resident() -> int:
-    """Return the peak resident memory of this process in bytes."""
-    try:
-        return _resident("VmHWM")  # getrusage counts the memory of the process that started this one
-    except OSError:
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+def resident(name: str) -> int | None:
+    """Return the resident memory of this process in bytes, now (VmRSS) or at its peak (VmHWM); None but on Linux."""
+    status = _PROCESS / "status"
+    found = re.search(rf"{name}:\s*(\d+) kB", status.read_text()) if status.exists() else None
+    return int(found[1]) * 1024 if found else None
 
 
 def _reset_peak(device: torch.device) -> int | None:
+    """Let the peak start anew; return what is in use now and not to be counted."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         return 0
@@ -98,9 +90,4 @@ def _reset_peak(device: torch.device) -> int | None:
         (_PROCESS / "clear_refs").write_text("5")  # Linux: the peak starts anew
     except (AttributeError, OSError):
         return None
-    return _resident("VmRSS")
-
-
-def _resident(name: str) -> int:
-    found = re.search(rf"{name}:\s*(\d+) kB", (_PROCESS / "status").read_text())
-    return int(found[1]) * 1024 if found else 0
+    return resident("VmRSS")
