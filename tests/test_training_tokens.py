@@ -7,7 +7,7 @@ import pytest
 from conftest import small_steps
 
 from skmimood.tokens import copies
-from skmimood.tokens.copies import tokenize_painted
+from skmimood.tokens.copies import tokenize_copies
 from skmimood.tokens.detector import train_token_detector
 from skmimood.training.loop import Runtime
 
@@ -16,7 +16,7 @@ from skmimood.training.loop import Runtime
     ("n_codes", "kind"), [(16, "int8"), (128, "int8"), (129, "int16"), (32768, "int16"), (64_000, "int32")]
 )
 def test_tokens_and_their_marks_are_kept_in_the_smallest_integers(n_codes, kind):
-    found = copies._type_of_tokens(n_codes)
+    found = copies.type_of_tokens(n_codes)
     assert found == kind
     last = np.array([n_codes - 1])
     assert (~last).astype(found) == ~last
@@ -58,9 +58,9 @@ def test_painting_holds_hardly_more_than_what_it_returns(fitted, healthy, monkey
     monkeypatch.setattr(copies, "paint_anomalies", lambda images, rng: (images, images > 0.5))
     monkeypatch.setattr(copies, "_moved", lambda images, heads, streams, flip: (images, heads))
     tracemalloc.start()
-    arrays = tokenize_painted(
-        images=images, heads=images > 0, config=fitted[0].config_, state=fitted[0].state_, n_copies=64, flip=True,
-        seed=0, precision="float32", runtime=Runtime("test", "cpu"),
+    arrays = tokenize_copies(
+        images=images, heads=images > 0, config=fitted[0].config_, state=fitted[0].state_, n_copies=64, paint=True,
+        flip=True, seed=0, precision="float32", runtime=Runtime("test", "cpu"),
     )  # fmt: skip
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()

@@ -12,7 +12,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from skmimood.detectors.image_network import BaseImageDetector
-from skmimood.maps.residuals import RESIDUALS, residual_maps
+from skmimood.maps.residuals import residual_maps
 from skmimood.networks.unet import UNet
 from skmimood.networks.weights import new_network
 from skmimood.preprocessing.heads import eroded, head_masks
@@ -21,7 +21,7 @@ from skmimood.training.augmentation import vary_intensity
 from skmimood.training.loop import Runtime, train
 from skmimood.training.parameters import Training
 from skmimood.validation.estimator import ParameterGroup
-from skmimood.validation.rules import COUNT, COUNT_OR_ZERO, ODD, POSITIVE, Rule, one_of
+from skmimood.validation.rules import COUNT, POSITIVE, Rule
 
 _FOREGROUND = 0.01  # intensity above which the paper adds noise and counts errors
 
@@ -48,7 +48,7 @@ class DenoisingAutoencoder(BaseImageDetector):
     median_filter : int, default=5
         Side in pixels, odd, of the median filter of the maps; 1 for none (paper: 5). No refit needed.
     fpr : float in (0, 1), default=0.01
-        Share of held-out healthy pixels above ``threshold_``. Fit again to change it: training is cached.
+        See `BasePixelDetector`.
     channels : int, default=16
         Width of the first level (paper: 64); every further level doubles it.
     depth : int, default=4
@@ -64,12 +64,8 @@ class DenoisingAutoencoder(BaseImageDetector):
 
     Attributes
     ----------
-    image_shape_ : tuple of int
-        Height and width seen in fit.
-    threshold_, calibrated_with_
-        See `BasePixelDetector`.
-    state_, config_, history_, n_iter_, seed_
-        See `skmimood.training.estimator.TrainedStep`.
+    image_shape_, threshold_, calibrated_with_, state_, config_, history_, n_iter_, seed_
+        See `BasePixelDetector` and `TrainedStep`.
 
     References
     ----------
@@ -93,9 +89,6 @@ class DenoisingAutoencoder(BaseImageDetector):
     _rules: ClassVar[Mapping[str, Rule]] = {
         "noise_std": POSITIVE,
         "noise_resolution": COUNT,
-        "residual": one_of(RESIDUALS),
-        "erosion": COUNT_OR_ZERO,
-        "median_filter": ODD,
     }
 
     def _fit(self, healthy: np.ndarray, held_out: float) -> None:

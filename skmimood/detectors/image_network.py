@@ -18,14 +18,7 @@ class BaseImageDetector(BasePixelDetector, TrainedStep):
 
     Subclasses implement ``_fit`` and ``_detect_batch(images (n, H, W) tensor) -> (maps, healed)``, whose result
     for one slice must not depend on its neighbours.
-
-    Attributes
-    ----------
-    image_shape_ : tuple of int
-        Height and width seen in fit.
     """
-
-    _learnt = ("image_shape_", "threshold_", "calibrated_with_")
 
     def _finish(self, healthy: np.ndarray, held_out: float) -> None:
         self.image_shape_ = healthy.shape[1:]

@@ -9,7 +9,7 @@ import numpy as np
 
 from skmimood.maps.untrained import UntrainedDetector, finish_maps
 from skmimood.preprocessing.heads import N_BINS, cumulative_histogram, equalise, head_masks, look_up
-from skmimood.validation.rules import BOOLEAN, COUNT_OR_ZERO, FINITE_NOT_NEGATIVE, Rule, one_of
+from skmimood.validation.rules import BOOLEAN, Rule, one_of
 
 EQUALISATIONS = ("slice", "training", "none")
 
@@ -40,9 +40,7 @@ class IntensityThreshold(UntrainedDetector):
     ----------
     cumulative_ : ndarray of shape (257,)
         Share of the healthy heads below k / 256, k = 0 .. 256.
-    image_shape_ : tuple of int
-        Height and width seen in fit.
-    threshold_, calibrated_with_
+    image_shape_, threshold_, calibrated_with_
         See `BasePixelDetector`.
 
     References
@@ -58,11 +56,8 @@ class IntensityThreshold(UntrainedDetector):
     _rules: ClassVar[Mapping[str, Rule]] = {
         "equalize": one_of(EQUALISATIONS),
         "bright": BOOLEAN,
-        "smoothing": FINITE_NOT_NEGATIVE,
-        "erosion": COUNT_OR_ZERO,
     }
     _arrays: ClassVar[Mapping[str, tuple[int | None, ...]]] = {"cumulative_": (N_BINS + 1,)}
-    _learnt = ("image_shape_", "threshold_", "calibrated_with_")
 
     def _fit(self, healthy: np.ndarray, held_out: float) -> None:
         self.cumulative_ = cumulative_histogram(healthy[head_masks(healthy)])

@@ -18,7 +18,7 @@ from skmimood.detectors.pseudo_abnormal import (
     visible_patches,
 )
 from skmimood.exceptions import InputError
-from skmimood.maps.residuals import RESIDUALS, filter_maps, residual_maps
+from skmimood.maps.residuals import filter_maps, residual_maps
 from skmimood.networks.mae import AutoencoderWithClassifier, MaskedAutoencoder, to_patches
 from skmimood.networks.weights import new_network
 from skmimood.preprocessing.heads import have_heads
@@ -27,7 +27,7 @@ from skmimood.training.loop import Runtime, train
 from skmimood.training.parameters import Training
 from skmimood.validation.estimator import ParameterGroup
 from skmimood.validation.images import check_images
-from skmimood.validation.rules import COUNT, ODD, POSITIVE, RATE, Rule, one_of
+from skmimood.validation.rules import COUNT, POSITIVE, RATE, Rule
 
 _MIN_PATCHES = 4
 
@@ -70,7 +70,7 @@ class MaskedAutoencoderDetector(BaseImageDetector):
     min_filter, mean_filter : int, default=3 and 7
         Of the maps; see `ResidualMaps`. No refit needed.
     fpr : float in (0, 1), default=0.01
-        Share of held-out healthy pixels above ``threshold_``. Fit again to change it: training is cached.
+        See `BasePixelDetector`.
     augment : bool, default=True
         Train both networks on random resized crops of 70 to 100 % of the area, half of them mirrored along the last
         axis (paper: yes).
@@ -95,17 +95,15 @@ class MaskedAutoencoderDetector(BaseImageDetector):
 
     Attributes
     ----------
-    threshold_, calibrated_with_
+    image_shape_, threshold_, calibrated_with_
         See `BasePixelDetector`.
-    image_shape_ : tuple of int
-        Height and width seen in fit.
     history_ : dict of str to ndarray
         Of the autoencoder (mean squared error of hidden pixels), and of the classifier under ``classifier_loss`` and so
         on (cross-entropy).
     n_iter_ : int
         Training steps made for both networks.
     state_, config_, fitted_with_, seed_
-        See `skmimood.training.estimator.TrainedStep`.
+        See `TrainedStep`.
 
     References
     ----------
@@ -140,9 +138,6 @@ class MaskedAutoencoderDetector(BaseImageDetector):
         **dict.fromkeys(("patch_size", "n_trials", "classifier_max_iter"), COUNT),
         **dict.fromkeys(("decoder_depth", "decoder_width", "decoder_n_heads"), COUNT),
         "mask_ratio": RATE,
-        "residual": one_of(RESIDUALS),
-        "min_filter": ODD,
-        "mean_filter": ODD,
         "classifier_learning_rate": POSITIVE,
     }
 

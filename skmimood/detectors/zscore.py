@@ -12,16 +12,12 @@ from sklearn.cluster import KMeans
 from threadpoolctl import threadpool_limits
 
 from skmimood.exceptions import InputError
-from skmimood.maps.residuals import RESIDUALS
 from skmimood.maps.untrained import UntrainedDetector, finish_maps
 from skmimood.preprocessing.heads import head_masks
 from skmimood.validation.rules import (
     COUNT,
-    COUNT_OR_ZERO,
-    FINITE_NOT_NEGATIVE,
     FINITE_POSITIVE,
     Rule,
-    one_of,
 )
 
 _THUMBNAIL = 16
@@ -56,9 +52,7 @@ class HealthyZScore(UntrainedDetector):
     ----------
     templates_ : ndarray of shape (k, 2, H, W), float32
         Mean and standard deviation of each group; k is ``n_templates``, or less if fewer slices differ.
-    image_shape_ : tuple of int
-        Height and width seen in fit.
-    threshold_, calibrated_with_
+    image_shape_, threshold_, calibrated_with_
         See `BasePixelDetector`.
     """
 
@@ -72,9 +66,6 @@ class HealthyZScore(UntrainedDetector):
     _rules: ClassVar[Mapping[str, Rule]] = {
         "n_templates": COUNT,
         "floor": FINITE_POSITIVE,
-        "residual": one_of(RESIDUALS),
-        "smoothing": FINITE_NOT_NEGATIVE,
-        "erosion": COUNT_OR_ZERO,
     }
     _arrays: ClassVar[Mapping[str, tuple[int | None, ...]]] = {"templates_": (None, 2, None, None)}
     _learnt = ("threshold_", "calibrated_with_")

@@ -12,11 +12,12 @@ from sklearn.utils.validation import check_is_fitted
 
 from skmimood.exceptions import SkmimoodWarning
 from skmimood.maps.conformal import HealthyReference
+from skmimood.maps.residuals import RESIDUALS
 from skmimood.preprocessing.heads import have_heads, head_masks
 from skmimood.training.loop import split_validation
 from skmimood.validation.estimator import SliceEstimator
 from skmimood.validation.images import check_images
-from skmimood.validation.rules import RATE, Rule
+from skmimood.validation.rules import COUNT_OR_ZERO, FINITE_NOT_NEGATIVE, ODD, RATE, Rule, one_of
 
 
 class BasePixelDetector(SliceEstimator):
@@ -36,9 +37,19 @@ class BasePixelDetector(SliceEstimator):
         heads or brains (see `head_masks`) of the healthy slices that were held out of the training.
     calibrated_with_ : dict
         The inference parameters that it belongs to.
+    image_shape_ : tuple of int
+        Of a detector of slices: height and width seen in fit.
     """
 
-    _rules: ClassVar[Mapping[str, Rule]] = {"fpr": RATE}
+    _learnt: ClassVar[tuple[str, ...]] = ("image_shape_", "threshold_", "calibrated_with_")
+    # A rule counts where there is such a parameter.
+    _rules: ClassVar[Mapping[str, Rule]] = {
+        "fpr": RATE,
+        "residual": one_of(RESIDUALS),
+        "smoothing": FINITE_NOT_NEGATIVE,
+        "erosion": COUNT_OR_ZERO,
+        **dict.fromkeys(("min_filter", "mean_filter", "median_filter"), ODD),
+    }
 
     fpr: float = 0.01
 

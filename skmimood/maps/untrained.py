@@ -16,17 +16,16 @@ from skmimood.preprocessing.heads import eroded
 class UntrainedDetector(BasePixelDetector):
     """Base of the last steps that train no network: parameters checked, and what was learnt saved.
 
-    ``_arrays`` says which shapes the learnt arrays have (None for any size), ``_learnt`` what else is learnt.
+    ``_arrays`` says which shapes the learnt arrays have (None for any size), ``_learnt`` what else.
     """
 
     _arrays: ClassVar[Mapping[str, tuple[int | None, ...]]] = {}
-    _learnt: ClassVar[tuple[str, ...]]
 
     def _finish(self, healthy: Any, held_out: float) -> None:
         self._calibrate(healthy)
 
     def _inference_parameters(self, X: Any) -> dict[str, Any]:
-        return self._values("fpr", *self._rules)
+        return {name: value for name, value in self.get_params().items() if name != "random_state"}
 
     def __skmimood_state__(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Return what was learnt as arrays and JSON values, for `skmimood.save_model`."""

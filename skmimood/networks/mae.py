@@ -150,16 +150,13 @@ class ResidualClassifier(nn.Module):
 class AutoencoderWithClassifier(nn.Module):
     """A `MaskedAutoencoder` and the `ResidualClassifier` of its residuals; the ``sizes`` are of both."""
 
-    def __init__(
-        self, *, drop_path: float, mask_ratio: float, decoder_depth: int, decoder_width: int, decoder_n_heads: int,
-        **sizes: Any,
-    ) -> None:  # fmt: skip
+    def __init__(self, *, drop_path: float, **sizes: Any) -> None:
         super().__init__()
-        self.autoencoder = MaskedAutoencoder(
-            mask_ratio=mask_ratio, decoder_depth=decoder_depth, decoder_width=decoder_width,
-            decoder_n_heads=decoder_n_heads, **sizes,
-        )  # fmt: skip
-        self.classifier = ResidualClassifier(drop_path=drop_path, **sizes)
+        self.autoencoder = MaskedAutoencoder(**sizes)
+        encoder = {
+            name: sizes[name] for name in ("grid", "patch_size", "depth", "width", "n_heads", "mlp_ratio")
+        }
+        self.classifier = ResidualClassifier(drop_path=drop_path, **encoder)
 
     def initialise(self, generator: torch.Generator) -> None:
         """Draw the weights of both."""

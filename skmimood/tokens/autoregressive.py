@@ -57,19 +57,13 @@ class AutoregressiveRestorer(BaseRestorer):
         See `MaskedTokenInpainter`.
     depth, width, n_heads, mlp_ratio, drop_path
         Of the transformer; see `AnomalousTokenDetector` (paper: depth 12, drop_path 0.1).
-    training : Training, default=Training()
-        See `Training`.
-    random_state, device, memory, verbose
-        See `VQTokenizer`.
+    training, random_state, device, memory, verbose
+        See `Training` and `VQTokenizer`.
 
     Attributes
     ----------
-    threshold_, calibrated_with_
-        See `BasePixelDetector`.
-    grid_ : tuple of int
-        Height h and width w of the token grid.
-    state_, config_, history_, n_iter_, seed_
-        See `skmimood.training.estimator.TrainedStep`; the histories of several orderings follow one another.
+    threshold_, calibrated_with_, grid_, state_, config_, history_, n_iter_, seed_
+        See `BasePixelDetector`, `TokenStep` and `TrainedStep`; the histories of several orderings follow one another.
 
     References
     ----------

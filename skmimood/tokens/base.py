@@ -61,20 +61,7 @@ def detector_of(X: Any) -> TokenDetector:
 
 
 class TokenStep(TrainedStep):
-    """Base of the steps that train a network on tokens.
-
-    Parameters
-    ----------
-    depth : int, default=4
-        Transformer blocks (MIM-OOD: 12).
-    width : int, default=128
-        Width of a token, a multiple of ``n_heads`` (paper silent).
-    n_heads : int, default=4
-        Attention heads (paper silent).
-    mlp_ratio : float, default=4.0
-        Width of the MLPs over ``width`` (paper silent).
-    drop_path : float in [0, 1), default=0.1
-        Stochastic depth (paper: 0.1).
+    """Base of the steps that train a network on tokens; for the parameters see `AnomalousTokenDetector`.
 
     Attributes
     ----------

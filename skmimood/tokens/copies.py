@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -44,84 +43,41 @@ def pad(images: Tensor, factor: int) -> Tensor:
     return F.pad(images, (0, -width % factor, 0, -height % factor))
 
 
-def tokenize_augmented(
-    *, images: np.ndarray, heads: np.ndarray, config: dict[str, Any], state: dict[str, np.ndarray],
-    n_augmentations: int, flip: bool, seed: int, precision: str, runtime: Runtime,
-) -> tuple[np.ndarray, ...]:  # fmt: skip
-    """Return the tokens (n, 1 + n_augmentations, h, w) of images and of flipped and rotated copies, in a tuple.
-
-    They are of the smallest integers that hold codes and marks; those off the ``heads`` (n, H, W) are marked.
-    """
-    _, tokens_of = _encoder(config, state, precision, runtime)
-
-    def tokens_of_copy(copy: int, start: int) -> tuple[np.ndarray]:
-        part = images[start : start + _BATCH], heads[start : start + _BATCH]
-        return (tokens_of(*(_moved(*part, Streams.at(seed, copy * 2**32 + start), flip) if copy else part)),)
-
-    types = [_type_of_tokens(config["n_codes"])]
-    return _of_copies(tokens_of_copy, len(images), 1 + n_augmentations, types, runtime)
-
-
-def tokenize_painted(
+def tokenize_copies(
     *, images: np.ndarray, heads: np.ndarray, config: dict[str, Any], state: dict[str, np.ndarray], n_copies: int,
-    flip: bool, seed: int, precision: str, runtime: Runtime,
-) -> tuple[np.ndarray, ...]:  # fmt: skip
-    """Return the tokens (n, n_copies, h, w) of flipped and rotated copies with painted anomalies, and painted shares.
+    paint: bool, flip: bool, seed: int, precision: str, runtime: Runtime,
+) -> tuple[np.ndarray, np.ndarray | None]:  # fmt: skip
+    """Return the tokens (n, n_copies, h, w) of flipped and rotated copies of slices, and what is painted of each.
 
-    The tokens are as those of `tokenize_augmented`; heads are those before anything was painted. The shares of their
-    pixels that changed are float16, or float32 where float16 is not exact.
+    The tokens are of the smallest integers that hold codes and marks; those off the ``heads`` (n, H, W) are marked.
+    With ``paint``, anomalies are painted into each copy, and the shares of a token's pixels that they change are
+    returned: float16, or float32 where float16 is not exact. Without it, the first copy is the slice itself.
     """
-    factor, tokens_of = _encoder(config, state, precision, runtime)
-
-    def tokens_of_copy(copy: int, start: int) -> tuple[np.ndarray, np.ndarray]:
-        streams, part = Streams.at(seed, _PAINTED + copy * 2**32 + start), slice(start, start + _BATCH)
-        moved, inside = _moved(images[part], heads[part], streams, flip)
-        painted, changed = paint_anomalies(moved, streams.numpy)
-        padded = pad(torch.from_numpy(changed[:, None].astype(np.float32)), factor)
-        return tokens_of(painted, inside), F.avg_pool2d(padded, factor)[:, 0].numpy()
-
-    types = [
-        np.min_scalar_type(-config["n_codes"]),
-        np.float16 if factor in _EXACT_IN_FLOAT16 else np.float32,
-    ]
-    return _of_copies(tokens_of_copy, len(images), n_copies, types, runtime)
-
-
-def _type_of_tokens(n_codes: int) -> np.dtype:
-    """Return the smallest type for tokens below ``n_codes`` and for their marks, down to ``-n_codes``."""
-    return np.min_scalar_type(-n_codes)
-
-
-def _of_copies(
-    tokens_of_copy: Callable[[int, int], tuple[np.ndarray, ...]], n: int, n_copies: int, types: list[Any],
-    runtime: Runtime,
-) -> tuple[np.ndarray, ...]:  # fmt: skip
-    """Fill arrays (n, n_copies, ...) of these types with ``tokens_of_copy(copy, start)`` of batches of n slices."""
-    batches = [(copy, start) for copy in range(n_copies) for start in range(0, n, _BATCH)]
-    arrays: list[np.ndarray] = []
-    for copy, start in each(batches, runtime.title, "batches", shown=runtime.verbose):
-        parts = tokens_of_copy(copy, start)
-        arrays = arrays or [
-            np.empty((n, n_copies, *part.shape[1:]), kind) for part, kind in zip(parts, types, strict=True)
-        ]
-        for array, part in zip(arrays, parts, strict=True):
-            array[start : start + _BATCH, copy] = part
-    return tuple(arrays)
-
-
-def _encoder(
-    config: dict[str, Any], state: dict[str, np.ndarray], precision: str, runtime: Runtime
-) -> tuple[int, Callable[[np.ndarray, np.ndarray], np.ndarray]]:
-    """Return the side of a token in pixels, and a function from slices and their heads to marked tokens."""
     device = resolve_device(runtime.device)
     network = load_network(VQVAE, config, state).to(device)
-    context = autocast(device, resolve_precision(precision, device))
+    context, factor = autocast(device, resolve_precision(precision, device)), network.downsampling
+    shape = (len(images), n_copies, *(-(-side // factor) for side in images.shape[1:]))
+    tokens = np.empty(shape, type_of_tokens(config["n_codes"]))
+    shares = np.empty(shape, np.float16 if factor in _EXACT_IN_FLOAT16 else np.float32) if paint else None
+    batches = [(copy, start) for copy in range(n_copies) for start in range(0, len(images), _BATCH)]
+    for copy, start in each(batches, runtime.title, "batches", shown=runtime.verbose):
+        rows = slice(start, start + _BATCH)
+        part, inside = images[rows], heads[rows]
+        streams = Streams.at(seed, paint * _PAINTED + copy * 2**32 + start)
+        if copy or paint:
+            part, inside = _moved(part, inside, streams, flip)
+        if shares is not None:
+            part, changed = paint_anomalies(part, streams.numpy)
+            padded = pad(torch.from_numpy(changed[:, None].astype(np.float32)), factor)
+            shares[rows, copy] = F.avg_pool2d(padded, factor)[:, 0].numpy()
+        found = torch.from_numpy(encode_images(network, part, device, context, _BATCH))
+        tokens[rows, copy] = mark_off_head(found, inside, factor).numpy()
+    return tokens, shares
 
-    def tokens_of(images: np.ndarray, heads: np.ndarray) -> np.ndarray:
-        tokens = encode_images(network, images, device, context, _BATCH)
-        return mark_off_head(torch.from_numpy(tokens), heads, network.downsampling).numpy()
 
-    return network.downsampling, tokens_of
+def type_of_tokens(n_codes: int) -> np.dtype:
+    """Return the smallest type for tokens below ``n_codes`` and for their marks, down to ``-n_codes``."""
+    return np.min_scalar_type(-n_codes)
 
 
 def _moved(

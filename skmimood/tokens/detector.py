@@ -80,10 +80,8 @@ class AnomalousTokenDetector(BaseTokenDetector):
 
     Attributes
     ----------
-    grid_ : tuple of int
-        Height h and width w of the token grid.
-    state_, config_, fitted_with_, history_, n_iter_, seed_
-        See `skmimood.training.estimator.TrainedStep`.
+    grid_, state_, config_, fitted_with_, history_, n_iter_, seed_
+        See `TokenStep` and `TrainedStep`.
 
     References
     ----------

@@ -52,24 +52,18 @@ class MaskedTokenInpainter(BaseRestorer):
     maps : ResidualMaps, default=ResidualMaps(weight_power=0.5)
         How restorations become a map; see `ResidualMaps`. No refit needed.
     fpr : float in (0, 1), default=0.01
-        Share of held-out healthy pixels above ``threshold_``. Fit again to change it: training is cached.
+        See `BasePixelDetector`.
     mask_generator : str, callable or dict, default="brush"
         Which tokens are masked in training; see `AnomalousTokenDetector`.
     depth, width, n_heads, mlp_ratio, drop_path
         Of the transformer; see `AnomalousTokenDetector`.
-    training : Training, default=Training()
-        See `Training`.
-    random_state, device, memory, verbose
-        See `VQTokenizer`.
+    training, random_state, device, memory, verbose
+        See `Training` and `VQTokenizer`.
 
     Attributes
     ----------
-    threshold_, calibrated_with_
-        See `BasePixelDetector`.
-    grid_ : tuple of int
-        Height h and width w of the token grid.
-    state_, config_, fitted_with_, history_, n_iter_, seed_
-        See `skmimood.training.estimator.TrainedStep`.
+    threshold_, calibrated_with_, grid_, state_, config_, fitted_with_, history_, n_iter_, seed_
+        See `BasePixelDetector`, `TokenStep` and `TrainedStep`.
 
     References
     ----------

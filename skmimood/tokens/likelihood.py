@@ -46,17 +46,13 @@ class TokenLikelihoodDetector(BaseTokenDetector):
         Which tokens are masked in training; see `AnomalousTokenDetector`.
     depth, width, n_heads, mlp_ratio, drop_path
         Of the transformer; see `AnomalousTokenDetector`.
-    training : Training, default=Training()
-        See `Training`.
-    random_state, device, memory, verbose
-        See `VQTokenizer`.
+    training, random_state, device, memory, verbose
+        See `Training` and `VQTokenizer`.
 
     Attributes
     ----------
-    grid_ : tuple of int
-        Height h and width w of the token grid.
-    state_, config_, history_, n_iter_, seed_
-        See `skmimood.training.estimator.TrainedStep`.
+    grid_, state_, config_, history_, n_iter_, seed_
+        See `TokenStep` and `TrainedStep`.
 
     References
     ----------

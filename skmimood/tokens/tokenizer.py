@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, cast
 
 import numpy as np
@@ -23,7 +23,7 @@ from skmimood.preprocessing.heads import head_masks, standardise, undo_standardi
 from skmimood.runtime.cache import run_cached
 from skmimood.runtime.streams import Streams
 from skmimood.tokens.container import TokenizedScans
-from skmimood.tokens.copies import encode_images, pad, tokenize_augmented, tokenize_painted
+from skmimood.tokens.copies import encode_images, pad, tokenize_copies
 from skmimood.training.augmentation import vary_intensity
 from skmimood.training.estimator import TrainedStep
 from skmimood.training.loop import Runtime, train
@@ -116,7 +116,7 @@ class VQTokenizer(TransformerMixin, TrainedStep):
     n_active_codes_ : int
         Codes used at least once there.
     state_, config_, fitted_with_, history_, n_iter_, seed_
-        See `skmimood.training.estimator.TrainedStep`.
+        See `TrainedStep`.
 
     References
     ----------
@@ -238,32 +238,26 @@ class VQTokenizer(TransformerMixin, TrainedStep):
         Of each slice its own tokens, then those of its flipped and rotated copies, cached, as the smallest integers
         that hold them. With ``marked``, those off the head are marked (see `skmimood.tokens.background`).
         """
-        copies = self._values("n_augmentations")
-        (tokens,) = self._tokenize_cached(tokenize_augmented, "moved copies", X, **copies)
-        return tokens if marked else unmarked_in_place(tokens)
+        return self._tokens_of_copies(
+            "moved copies", X, marked, n_copies=1 + self.n_augmentations, paint=False
+        )[0]
 
     def painted_tokens(
         self, X: TokenizedScans, n_copies: int, *, marked: bool = False
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return the tokens of moved copies of the slices with painted anomalies; see `training_tokens`.
+        """Return the tokens (n, n_copies, h, w) of moved copies of the slices with painted anomalies.
 
-        Returns
-        -------
-        tokens : ndarray of shape (n, n_copies, h, w), int8, int16 or int32
-        shares : ndarray of shape (n, n_copies, h, w), float16 or float32
-            Share of each token's pixels that an anomaly has visibly changed; exact.
+        With them, of the same shape, the share of each token's pixels that an anomaly has visibly changed, exact.
         """
-        tokens, shares = self._tokenize_cached(tokenize_painted, "painted copies", X, n_copies=n_copies)
-        return tokens if marked else unmarked_in_place(tokens), shares
+        return self._tokens_of_copies("painted copies", X, marked, n_copies=n_copies, paint=True)
 
-    def _tokenize_cached(
-        self, tokenize: Callable[..., Any], title: str, X: TokenizedScans, **arguments: Any
-    ) -> Any:
-        return run_cached(
-            tokenize, self.memory, runtime=Runtime(title, self.device, bool(self.verbose)), images=self.seen(X.images),
-            heads=head_masks(X.images), config=self.config_, state=self.state_, flip=self.flip, seed=self.seed_,
-            precision=self._precision(), **arguments,
+    def _tokens_of_copies(self, title: str, X: TokenizedScans, marked: bool, **arguments: Any) -> Any:
+        tokens, shares = run_cached(
+            tokenize_copies, self.memory, runtime=Runtime(title, self.device, bool(self.verbose)),
+            images=self.seen(X.images), heads=head_masks(X.images), config=self.config_, state=self.state_,
+            flip=self.flip, seed=self.seed_, precision=self._precision(), **arguments,
         )  # fmt: skip
+        return tokens if marked else unmarked_in_place(tokens), shares
 
     def _encode(self, images: np.ndarray) -> np.ndarray:
         network = cast(VQVAE, self._network())

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 
 from skmimood.maps.base import held_out_slices
-from skmimood.maps.residuals import RESIDUALS, clear_surface, filter_maps, residual_maps
+from skmimood.maps.residuals import clear_surface, filter_maps, residual_maps
 from skmimood.maps.untrained import UntrainedDetector
 from skmimood.tokens.base import check_grid, check_tokenized
 from skmimood.tokens.container import TokenizedScans
-from skmimood.validation.rules import COUNT_OR_ZERO, ODD, SHARE, Rule, one_of
+from skmimood.validation.rules import SHARE, Rule
 
 
 class TokenizerResidual(UntrainedDetector):
@@ -32,17 +32,15 @@ class TokenizerResidual(UntrainedDetector):
     erosion : int, default=0
         See `MaskedTokenInpainter`. No refit needed.
     fpr : float in (0, 1), default=0.01
-        Share of held-out healthy pixels above ``threshold_``. Fit again to change it.
+        See `BasePixelDetector`.
     validation_fraction : float in [0, 1), default=0.1
         Share of the healthy slices, taken from the end, that ``threshold_`` is calibrated on: those that the tokenizer
         held out, where it has the same value. Fit again to change it.
 
     Attributes
     ----------
-    grid_ : tuple of int
-        Height h and width w of the token grid.
-    threshold_, calibrated_with_
-        See `BasePixelDetector`.
+    grid_, threshold_, calibrated_with_
+        See `TokenStep` and `BasePixelDetector`.
     """
 
     residual: str = "absolute"
@@ -51,13 +49,7 @@ class TokenizerResidual(UntrainedDetector):
     erosion: int = 0
     validation_fraction: float = 0.1
 
-    _rules: ClassVar[Mapping[str, Rule]] = {
-        "residual": one_of(RESIDUALS),
-        "min_filter": ODD,
-        "mean_filter": ODD,
-        "erosion": COUNT_OR_ZERO,
-        "validation_fraction": SHARE,
-    }
+    _rules: ClassVar[Mapping[str, Rule]] = {"validation_fraction": SHARE}
     _learnt = ("grid_", "threshold_", "calibrated_with_")
     _check_input = staticmethod(check_tokenized)
 
