@@ -5,7 +5,7 @@ import pytest
 
 from skmimood.datasets import ScanSet, read_splits, split_scan_set
 from skmimood.exceptions import InputError, SkmimoodWarning
-from skmimood.scans.sources import select_split
+from skmimood.jobs.splits import select_split
 
 SUBJECTS = ("a", "b", "c", "d")
 SCANS = ScanSet(

@@ -21,13 +21,14 @@ from skmimood.exceptions import InputError, listing
 from skmimood.jobs import files
 from skmimood.jobs.description import describe_lines, minutes
 from skmimood.jobs.locks import claimed
+from skmimood.jobs.splits import select_split
 from skmimood.nifti import Source, scan_ids
 from skmimood.nifti.names import file_path
 from skmimood.persistence import check_replaceable, save_model
 from skmimood.preprocessing import Plane
 from skmimood.runtime.device import resolve_device
 from skmimood.runtime.paths import expand
-from skmimood.scans.sources import label_images, mask_suffixes, select_split
+from skmimood.scans.sources import label_images, mask_suffixes
 from skmimood.scans.subjects import groups_in_table
 
 if TYPE_CHECKING:

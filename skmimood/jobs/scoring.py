@@ -21,13 +21,14 @@ from skmimood.jobs.files import digest_of, is_within, printable, refuse_inputs_w
 from skmimood.jobs.locks import claimed
 from skmimood.jobs.report import MISSING, can_report, load_gallery, save_gallery, write_report
 from skmimood.jobs.results import ScanOutcome, StatusTable
+from skmimood.jobs.splits import select_split
 from skmimood.jobs.workers import is_local, run_alone, run_in_workers
 from skmimood.nifti import scan_ids
 from skmimood.persistence import fingerprint
 from skmimood.plotting import ColourScale
 from skmimood.runtime.device import resolve_device
 from skmimood.runtime.paths import expand
-from skmimood.scans.sources import first_places, mask_suffixes, select_split
+from skmimood.scans.sources import first_places, mask_suffixes
 
 if TYPE_CHECKING:
     from skmimood.scans import ScanDetector

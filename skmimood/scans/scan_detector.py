@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -106,44 +107,23 @@ class ScanDetector(SavedDetector):
     >>> maps = detector.decision_function(["patient.nii.gz"])  # doctest: +SKIP
     """
 
-    def __init__(
-        self,
-        pipeline: Pipeline,
-        *,
-        plane: Plane = "axial",
-        spacing: float | None = None,
-        size: int | tuple[int, int] = 64,
-        mask: str = "auto",
-        modality: str | None = None,
-        min_foreground: float = 0.05,
-        calibration_fraction: float = 0.15,
-        fpr: float = 0.01,
-        scan_fpr: float = 0.1,
-        max_slices: int = 20000,
-        max_bytes: int = DEFAULT_MAX_BYTES,
-        max_invalid: float = 0.01,
-        random_state: Any = 0,
-        verbose: bool = False,
-        volume: int | None = None,
-        n_jobs: int | None = None,
-    ) -> None:
-        self.pipeline = pipeline
-        self.plane = plane
-        self.spacing = spacing
-        self.size = size
-        self.mask = mask
-        self.modality = modality
-        self.min_foreground = min_foreground
-        self.calibration_fraction = calibration_fraction
-        self.fpr = fpr
-        self.scan_fpr = scan_fpr
-        self.max_slices = max_slices
-        self.max_bytes = max_bytes
-        self.max_invalid = max_invalid
-        self.random_state = random_state
-        self.verbose = verbose
-        self.volume = volume
-        self.n_jobs = n_jobs
+    pipeline: Pipeline = field(kw_only=False)
+    plane: Plane = "axial"
+    spacing: float | None = None
+    size: int | tuple[int, int] = 64
+    mask: str = "auto"
+    modality: str | None = None
+    min_foreground: float = 0.05
+    calibration_fraction: float = 0.15
+    fpr: float = 0.01
+    scan_fpr: float = 0.1
+    max_slices: int = 20000
+    max_bytes: int = DEFAULT_MAX_BYTES
+    max_invalid: float = 0.01
+    random_state: Any = 0
+    verbose: bool = False
+    volume: int | None = None
+    n_jobs: int | None = None
 
     def fit(self, X: Any, y: Any = None, groups: Any = None, *, brain_masks: Any = None) -> ScanDetector:
         """Learn from healthy scans, and set the thresholds on scans held out of them.

@@ -10,13 +10,12 @@ from typing import Any
 
 from nibabel.spatialimages import SpatialImage
 
-from skmimood.datasets import read_splits
 from skmimood.exceptions import InputError, listing, warn
 from skmimood.nifti import Source, file_stem, find_companion, find_scans, scan_ids
 from skmimood.nifti.files import LABEL_ENDINGS, RESULT_ENDINGS, as_entries, is_wanted
 from skmimood.nifti.names import entities, file_path
 from skmimood.runtime.paths import expand
-from skmimood.scans.subjects import SPLITS, groups_of, subject_among
+from skmimood.scans.subjects import groups_of
 
 _NO_SCANS = (*LABEL_ENDINGS, *RESULT_ENDINGS)  # where no modality chooses
 _NEVER_LESIONS = ("_brainmask", "_brain_mask", "_desc-brain_mask")
@@ -115,42 +114,6 @@ def find_named_or_chosen(X: Any, *, suffix: str | None, exclude: Sequence[str]) 
         else:
             found += _without_label_images(entry, exclude)
     return found or find_scans(X)  # which says that there is none
-
-
-def select_split(
-    paths: Sequence[str | os.PathLike], split: str | None, *, suffix: str | None, exclude: Sequence[str]
-) -> list[Source]:
-    """List the scans of the subjects of one split of the folders' ``splits.csv``, or without a split all scans.
-
-    A scan belongs to the subject that its name, or the name of a folder that it lies in, starts with. The split may be
-    named in any case. `InputError` if a table is missing or unusable, or there is no such split or no scan of it.
-    """
-    if split is None:
-        return find_named_or_chosen(paths, suffix=suffix, exclude=exclude)
-    found: list[Source] = []
-    for folder in map(expand, paths):
-        splits = read_splits(folder / SPLITS)
-        chosen = {
-            subject for name in splits if name.casefold() == split.casefold() for subject in splits[name]
-        }
-        if not chosen:
-            names = ", ".join(sorted(splits))
-            raise InputError(
-                f"{SPLITS} of {folder.name!r} has no split {split!r}; it has {names}. Choose one of them."
-            )
-        without, subjects = set(chosen), frozenset().union(*splits.values())
-        for source in find_named_or_chosen(folder, suffix=suffix, exclude=exclude):
-            subject = subject_among(Path(str(source)), folder, subjects)
-            if subject in chosen:
-                found.append(source)
-                without.discard(subject)
-        if found and without:
-            warn(f"No scan was found for subjects of split {split!r}: {listing(sorted(without))}")
-    if not found:
-        raise InputError(
-            f"No scan belongs to a subject of split {split!r}. Compare {SPLITS} with the file names."
-        )
-    return found
 
 
 def _without_label_images(folder: str | os.PathLike, exclude: Sequence[str]) -> list[Source]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from sklearn.base import BaseEstimator, clone
@@ -15,7 +15,7 @@ from skmimood.validation.old_names import new_names, take_old_names
 from skmimood.validation.rules import Rule, fault_of
 
 
-@dataclass_transform(kw_only_default=True, eq_default=False)
+@dataclass_transform(kw_only_default=True, eq_default=False, field_specifiers=(field,))
 class CheckedParameters(BaseEstimator):
     """Base of everything with parameters, which are the annotated attributes of a class and of its bases.
 
