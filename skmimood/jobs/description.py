@@ -43,7 +43,7 @@ def describe(detector: ScanDetector) -> dict[str, Any]:
 
 
 def facts(detector: ScanDetector, *, set_by_hand: Collection[str] = ()) -> dict[str, str]:
-    """Return what there is to know about a fitted detector, in a few words; of ``set_by_hand``, "pixel" and "scan"."""
+    """Return what people want to know of a fitted detector; ``set_by_hand`` names thresholds, "pixel" or "scan"."""
     about, reference, (height, width) = describe(detector), detector.reference_, detector.size_
     n_parameters = sum(step["n_parameters"] for step in about["steps"].values())
     n_held_out = Counter(line.status for line in detector.fit_status_)["calibration"]

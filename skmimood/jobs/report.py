@@ -74,14 +74,9 @@ def write_report(
 def save_gallery(path: Path, gallery: Gallery) -> None:
     """Keep the slices of one scan for a report that is written later, in a small file."""
     buffer = io.BytesIO()
-    np.savez_compressed(
-        buffer,
-        images=_as_bytes(gallery.images),
-        healed=_as_bytes(gallery.healed),
-        maps=gallery.maps.astype(np.float32),
-        masks=gallery.masks,
-        indices=gallery.indices,
-    )
+    pictures = {"images": gallery.images, "healed": gallery.healed}
+    bytes_of = {name: (255 * part.clip(0, 1)).round().astype(np.uint8) for name, part in pictures.items()}
+    np.savez_compressed(buffer, **{**vars(gallery), **bytes_of})
     write(path, buffer.getvalue())
 
 
@@ -121,7 +116,3 @@ def _data_uri(pixels: np.ndarray) -> str:
     metadata: dict[str, Any] = {"Software": None}
     imsave(stream, np.ascontiguousarray(pixels), format="png", metadata=metadata)
     return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode("ascii")
-
-
-def _as_bytes(images: np.ndarray) -> np.ndarray:
-    return (255 * np.clip(images, 0, 1)).round().astype(np.uint8)

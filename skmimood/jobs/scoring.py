@@ -36,8 +36,7 @@ if TYPE_CHECKING:
 Say = Callable[[str], None]
 
 # Attributes of a detector that a job may replace.
-_REPLACED = {name: name for name in ("modality", "mask", "volume", "max_bytes", "max_invalid")}
-_REPLACED |= {name: f"{name}_" for name in ("pixel_threshold", "scan_threshold")}
+_REPLACED = ("modality", "mask", "volume", "max_bytes", "max_invalid", "pixel_threshold_", "scan_threshold_")
 _TAKEN = (
     "another job has scored another file of this name into this folder, and its results are kept. Score this one into "
     "another folder, or with --resume once that job has ended."
@@ -73,9 +72,9 @@ class ScoreJob:
 
     def adjust(self, detector: ScanDetector) -> None:
         """Make a detector do what the job asks for."""
-        for name, attribute in _REPLACED.items():
-            if (value := getattr(self, name)) is not None:
-                setattr(detector, attribute, value)
+        for name in _REPLACED:
+            if (value := getattr(self, name.rstrip("_"))) is not None:
+                setattr(detector, name, value)
         for _, step in detector.pipeline_.steps:
             if "device" in step.get_params(deep=False):
                 step.set_params(device=self.device)

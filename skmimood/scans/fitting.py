@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from sklearn import config_context
@@ -16,14 +16,14 @@ from skmimood.maps.conformal import HealthyReference
 from skmimood.nifti.names import file_name
 from skmimood.pipeline import PRESET_IMAGE_SIZE, preset_of
 from skmimood.preprocessing import Plane
-from skmimood.scans.cohort import Candidate, ScanReader, ScanStatus, warn_about_left_out
+from skmimood.scans.cohort import Candidate, ScanStatus, warn_about_left_out
 from skmimood.scans.mapping import Frame, top_mean
 from skmimood.scans.sources import ListedScan
 
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
 
-Progress = Callable[[Sequence[Any], str], Iterable[Any]]  # items and what is done to them -> the items again
+    from skmimood.scans.scan_detector import ScanDetector
 
 _SLICES_OF_A_SCAN = 60
 _MARGIN = 2  # pixels kept free around the largest training foreground
@@ -81,43 +81,34 @@ class SliceReservoir:
         return np.sort(self._arrivals[: self._seen])
 
 
-def choose_frame(
-    training: Sequence[Candidate],
-    suspects: Container[str],
-    plane: Plane,
-    spacing: float | None,
-    size: tuple[int, int],
-) -> Frame:
-    """Return the frame of given ``spacing``, or of the smallest that crops no training foreground but of suspects."""
-    if spacing is None:
-        sound = [candidate for candidate in training if candidate.id not in suspects] or training
+def choose_spacing(detector: ScanDetector, training: Sequence[Candidate]) -> float:
+    """Return the pixel size that was given, or the smallest that crops no training foreground but of suspects."""
+    size = detector.size_
+    if detector.spacing is None:
+        sound = [candidate for candidate in training if candidate.id not in detector.suspects_] or training
         extents = np.asarray([candidate.features.extent for candidate in sound])
-        return Frame(plane, float((extents.max(axis=0) / (np.asarray(size) - _MARGIN)).max()), size)
-    frame = Frame(plane, float(spacing), size)
+        return float((extents.max(axis=0) / (np.asarray(size) - _MARGIN)).max())
+    frame = Frame(detector.plane_, float(detector.spacing), size)
     cropped = [candidate.id for candidate in training if frame.crops(candidate.features.extent)]
     if cropped:
         warn(
-            f"{size[0]} x {size[1]} pixels of {spacing:g} mm crop the foreground of {listing(cropped)}. "
+            f"{size[0]} x {size[1]} pixels of {frame.spacing:g} mm crop the foreground of {listing(cropped)}. "
             "Raise spacing or size, or leave spacing to be learned."
         )
-    return frame
+    return frame.spacing
 
 
 def collect_slices(
-    training: Sequence[Candidate],
-    reader: ScanReader,
-    frame: Frame,
-    min_foreground: float,
-    max_slices: int,
-    rng: np.random.Generator,
-    progress: Progress,
+    detector: ScanDetector, training: Sequence[Candidate], rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray, list[ScanStatus]]:
     """Return the slices to learn from, (n, H, W) float32, the group of each, (n,) str, and what became of each scan."""
-    reservoir = SliceReservoir(min(max_slices, sum(max(one.line.shape) for one in training)), frame.size, rng)
+    reader, frame, least = detector._reader(), detector._frame(), detector.min_foreground
+    n_most = min(detector.max_slices, sum(max(one.line.shape) for one in training))
+    reservoir = SliceReservoir(n_most, frame.size, rng)
     lines = []
-    for candidate in progress(training, "slicing"):
+    for candidate in detector._progress(training, "slicing"):
         try:
-            slices = frame.healthy_slices(candidate.read(reader), min_foreground)
+            slices = frame.healthy_slices(candidate.read(reader), least)
         except ScanReadError as error:  # it could be read a moment ago
             lines.append(candidate.status("skipped", error.reason))
             continue
@@ -129,7 +120,7 @@ def collect_slices(
     if not len(reservoir.slices):
         raise InputError(
             "no slice of the scans to learn from is free of lesions and filled by foreground to "
-            f"{min_foreground:.0%}. Lower min_foreground, or look at the scans."
+            f"{least:.0%}. Lower min_foreground, or look at the scans."
         )
     warn_about_left_out(lines)
     groups = np.repeat([line.group for line in lines], [line.n_slices for line in lines])
@@ -184,7 +175,7 @@ def warn_about_learned(
 
 
 def refer(
-    held_out: Sequence[Candidate], reader: ScanReader, frame: Frame, pipeline: Pipeline, progress: Progress
+    detector: ScanDetector, held_out: Sequence[Candidate]
 ) -> tuple[HealthyReference, list[ScanStatus], dict[str, float]]:
     """Score healthy scans that were not learned from; of each group the highest score counts.
 
@@ -195,9 +186,9 @@ def refer(
     highest: dict[str, float] = {}  # of each group
 
     def scored() -> Iterator[tuple[np.ndarray, float]]:
-        for candidate in progress(held_out, "calibrating"):
+        for candidate in detector._progress(held_out, "calibrating"):
             try:
-                maps = frame.map(candidate.read(reader), pipeline)
+                maps = detector._frame().map(candidate.read(detector._reader()), detector.pipeline_)
             except ScanReadError as error:
                 lines.append(candidate.status("skipped", error.reason))
                 continue

@@ -15,7 +15,7 @@ import numpy as np
 from joblib import Parallel, delayed
 
 from skmimood.exceptions import warn
-from skmimood.maps.conformal import HealthyReference, ScoreHistogram, average_precision_of_counts
+from skmimood.maps.conformal import ScoreHistogram, average_precision_of_counts
 from skmimood.nifti import Scan, make_image
 from skmimood.preprocessing import GridPlan, Plane
 from skmimood.preprocessing.heads import have_heads
@@ -26,6 +26,8 @@ from skmimood.scans.results import Gallery, ScanResult
 if TYPE_CHECKING:
     from nibabel import Nifti1Image
     from sklearn.pipeline import Pipeline
+
+    from skmimood.scans.scan_detector import ScanDetector
 
 R = TypeVar("R")
 
@@ -124,16 +126,10 @@ class Frame:
 
 
 def judge(
-    prepared: PreparedScan,
-    maps: ScanMaps,
-    reference: HealthyReference,
-    pixel_threshold: float,
-    scan_threshold: float,
-    flags: tuple[str, ...],
-    *,
-    healing: bool = True,
+    detector: ScanDetector, prepared: PreparedScan, maps: ScanMaps, flags: tuple[str, ...], *, healing: bool
 ) -> ScanResult:
     """Compare the map of a scan with healthy scans and thresholds; with ``healing``, it can be healed."""
+    reference, pixel_threshold = detector.reference_, detector.pixel_threshold_
     values = maps.values
     score = top_mean(values)
     pvalues = np.ones(maps.anomaly.shape, dtype=np.float32)
@@ -145,7 +141,7 @@ def judge(
         id=prepared.scan.id,
         score=score,
         pvalue=reference.scan_pvalue(score),
-        is_anomalous=bool(score > scan_threshold),
+        is_anomalous=bool(score > detector.scan_threshold_),
         anomaly=make_image(maps.anomaly, prepared.scan),
         pvalues=make_image(pvalues, prepared.scan),
         mask=make_image(mask, prepared.scan, dtype=np.uint8),

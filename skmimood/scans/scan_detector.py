@@ -169,16 +169,15 @@ class ScanDetector(SavedDetector):
         features = [{one.id: one.features for one in part} for part in (training, held_out)]
         domain, self.suspects_ = learn_domain(*features)
         self.__dict__.update(domain.attributes())
-        self.size_ = state.as_pair(self.size)
+        height, width = state.as_pair(self.size)
+        self.size_ = int(height), int(width)
         fitting.warn_about_size(self.pipeline, self.size_)
-        frame = fitting.choose_frame(training, self.suspects_, self.plane, self.spacing, self.size_)
-        self.spacing_ = frame.spacing
-        seen, limits = (self._reader(), frame), (self.min_foreground, self.max_slices)
-        slices, groups, used = fitting.collect_slices(training, *seen, *limits, rng, self._progress)
+        self.spacing_ = fitting.choose_spacing(self, training)
+        slices, groups, used = fitting.collect_slices(self, training, rng)
         self.pipeline_ = fitting.fit_pipeline(self.pipeline, self.plane, slices, groups)
         self.n_scans_, self.n_slices_ = sum(line.status == "used" for line in used), len(slices)
         del slices  # up to a gigabyte that the calibration can do without
-        reference, calibrated, scores = fitting.refer(held_out, *seen, self.pipeline_, self._progress)
+        reference, calibrated, scores = fitting.refer(self, held_out)
         self.suspects_ |= find_high_scores(scores)
         warn_about_suspects(self.suspects_)
         lines = {line.id: line for line in (*rejected, *used, *calibrated)}
@@ -214,8 +213,7 @@ class ScanDetector(SavedDetector):
         type(self)(**{**self.get_params(deep=False), **rates})._check_parameters()
         scans = list_scans(X, y, groups, brain_masks, **self._choice(y))
         fitting.warn_about_learned(scans, self.fit_status_, by_name=groups is None)
-        seen = self._reader(), self._frame(), self.pipeline_
-        reference, _, _ = fitting.refer(self._screen(scans)[0], *seen, self._progress)
+        reference, _, _ = fitting.refer(self, self._screen(scans)[0])
         self._set_thresholds(reference, fpr, scan_fpr)
         return self
 
@@ -315,8 +313,7 @@ class ScanDetector(SavedDetector):
         origin = cohort.remarks_on_foreground(self.mask, scan.brain_mask, self.mask_)
         unlike = Domain.of(self).remarks(features)
         flags = (*prepared.scan.warnings, *origin, *unlike, *frame.remarks(features.extent))
-        thresholds = self.reference_, self.pixel_threshold_, self.scan_threshold_
-        return judge(prepared, frame.map(prepared, self.pipeline_), *thresholds, flags, healing=healing)
+        return judge(self, prepared, frame.map(prepared, self.pipeline_), flags, healing=healing)
 
     def _detect_loudly(self, X: Any, brain_masks: Any) -> Iterator[ScanResult]:
         """Map scans, and warn where the caller will not see the flags."""
