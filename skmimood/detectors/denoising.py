@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from skmimood.detectors.image_network import BaseImageDetector
-from skmimood.maps.residuals import residual_maps
+from skmimood.maps.residuals import RESIDUALS, residual_maps
 from skmimood.networks.unet import UNet
 from skmimood.networks.weights import new_network
 from skmimood.preprocessing.heads import eroded, head_masks
@@ -21,7 +21,7 @@ from skmimood.training.augmentation import vary_intensity
 from skmimood.training.loop import Runtime, train
 from skmimood.training.parameters import Training
 from skmimood.validation.estimator import ParameterGroup
-from skmimood.validation.rules import COUNT, POSITIVE, Rule
+from skmimood.validation.rules import BOOLEAN, COUNT, COUNT_OR_ZERO, ODD, POSITIVE, one_of
 
 _FOREGROUND = 0.01  # intensity above which the paper adds noise and counts errors
 
@@ -74,22 +74,18 @@ class DenoisingAutoencoder(BaseImageDetector):
     (positive residual).
     """
 
-    noise_std: float = 0.2
-    noise_resolution: int = 16
-    residual: str = "absolute"
-    erosion: int = 2
-    median_filter: int = 5
-    channels: int = 16
-    depth: int = 4
-    augment: bool = False
-    flip: bool = True
+    noise_std: Annotated[float, POSITIVE] = 0.2
+    noise_resolution: Annotated[int, COUNT] = 16
+    residual: Annotated[str, one_of(RESIDUALS)] = "absolute"
+    erosion: Annotated[int, COUNT_OR_ZERO] = 2
+    median_filter: Annotated[int, ODD] = 5
+    channels: Annotated[int, COUNT] = 16
+    depth: Annotated[int, COUNT] = 4
+    augment: Annotated[bool, BOOLEAN] = False
+    flip: Annotated[bool, BOOLEAN] = True
 
     _network_class = UNet
     _defaults: ClassVar[Mapping[str, ParameterGroup]] = {"training": Training(max_iter=1200)}
-    _rules: ClassVar[Mapping[str, Rule]] = {
-        "noise_std": POSITIVE,
-        "noise_resolution": COUNT,
-    }
 
     def _fit(self, healthy: np.ndarray, held_out: float) -> None:
         self._fit_network(

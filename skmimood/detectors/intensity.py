@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
 
 from skmimood.maps.untrained import UntrainedDetector, finish_maps
 from skmimood.preprocessing.heads import N_BINS, cumulative_histogram, equalise, head_masks, look_up
-from skmimood.validation.rules import BOOLEAN, Rule, one_of
+from skmimood.validation.rules import BOOLEAN, COUNT_OR_ZERO, FINITE_NOT_NEGATIVE, one_of
 
 EQUALISATIONS = ("slice", "training", "none")
 
@@ -48,15 +48,11 @@ class IntensityThreshold(UntrainedDetector):
     Meissen, Kaissis & Rueckert, Challenging current semi-supervised anomaly segmentation methods for brain MRI, 2021.
     """
 
-    equalize: str = "slice"
-    bright: bool = True
-    smoothing: float = 0.0
-    erosion: int = 0
+    equalize: Annotated[str, one_of(EQUALISATIONS)] = "slice"
+    bright: Annotated[bool, BOOLEAN] = True
+    smoothing: Annotated[float, FINITE_NOT_NEGATIVE] = 0.0
+    erosion: Annotated[int, COUNT_OR_ZERO] = 0
 
-    _rules: ClassVar[Mapping[str, Rule]] = {
-        "equalize": one_of(EQUALISATIONS),
-        "bright": BOOLEAN,
-    }
     _arrays: ClassVar[Mapping[str, tuple[int | None, ...]]] = {"cumulative_": (N_BINS + 1,)}
 
     def _fit(self, healthy: np.ndarray, held_out: float) -> None:

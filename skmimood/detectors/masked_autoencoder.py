@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar, cast
+from typing import Annotated, Any, ClassVar, cast
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from skmimood.detectors.pseudo_abnormal import (
     visible_patches,
 )
 from skmimood.exceptions import InputError
-from skmimood.maps.residuals import filter_maps, residual_maps
+from skmimood.maps.residuals import RESIDUALS, filter_maps, residual_maps
 from skmimood.networks.mae import AutoencoderWithClassifier, MaskedAutoencoder, to_patches
 from skmimood.networks.weights import new_network
 from skmimood.preprocessing.heads import have_heads
@@ -27,7 +27,7 @@ from skmimood.training.loop import Runtime, train
 from skmimood.training.parameters import Training
 from skmimood.validation.estimator import ParameterGroup
 from skmimood.validation.images import check_images
-from skmimood.validation.rules import COUNT, POSITIVE, RATE, Rule
+from skmimood.validation.rules import BOOLEAN, COUNT, ODD, POSITIVE, RATE, SHARE, one_of
 
 _MIN_PATCHES = 4
 
@@ -111,34 +111,28 @@ class MaskedAutoencoderDetector(BaseImageDetector):
     (arXiv 2307.07534), and the authors' code. He et al., Masked autoencoders are scalable vision learners, CVPR 2022.
     """
 
-    patch_size: int = 8
-    mask_ratio: float = 0.75
-    n_trials: int = 4
-    residual: str = "absolute"
-    min_filter: int = 3
-    mean_filter: int = 7
-    augment: bool = True
-    depth: int = 6
-    width: int = 128
-    n_heads: int = 4
-    mlp_ratio: float = 4.0
-    decoder_depth: int = 2
-    decoder_width: int = 64
-    decoder_n_heads: int = 4
-    drop_path: float = 0.1
-    classifier_max_iter: int = 300
-    classifier_learning_rate: float = 5e-4
+    patch_size: Annotated[int, COUNT] = 8
+    mask_ratio: Annotated[float, RATE] = 0.75
+    n_trials: Annotated[int, COUNT] = 4
+    residual: Annotated[str, one_of(RESIDUALS)] = "absolute"
+    min_filter: Annotated[int, ODD] = 3
+    mean_filter: Annotated[int, ODD] = 7
+    augment: Annotated[bool, BOOLEAN] = True
+    depth: Annotated[int, COUNT] = 6
+    width: Annotated[int, COUNT] = 128
+    n_heads: Annotated[int, COUNT] = 4
+    mlp_ratio: Annotated[float, POSITIVE] = 4.0
+    decoder_depth: Annotated[int, COUNT] = 2
+    decoder_width: Annotated[int, COUNT] = 64
+    decoder_n_heads: Annotated[int, COUNT] = 4
+    drop_path: Annotated[float, SHARE] = 0.1
+    classifier_max_iter: Annotated[int, COUNT] = 300
+    classifier_learning_rate: Annotated[float, POSITIVE] = 5e-4
 
     _network_class = AutoencoderWithClassifier
     _kept = ("n_trials",)
     _defaults: ClassVar[Mapping[str, ParameterGroup]] = {
         "training": Training(max_iter=1000, batch_size=32, weight_decay=0.05, warmup_iter=50)
-    }
-    _rules: ClassVar[Mapping[str, Rule]] = {
-        **dict.fromkeys(("patch_size", "n_trials", "classifier_max_iter"), COUNT),
-        **dict.fromkeys(("decoder_depth", "decoder_width", "decoder_n_heads"), COUNT),
-        "mask_ratio": RATE,
-        "classifier_learning_rate": POSITIVE,
     }
 
     def _fit(self, healthy: np.ndarray, held_out: float) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import torch
@@ -12,13 +12,10 @@ from sklearn.cluster import KMeans
 from threadpoolctl import threadpool_limits
 
 from skmimood.exceptions import InputError
+from skmimood.maps.residuals import RESIDUALS
 from skmimood.maps.untrained import UntrainedDetector, finish_maps
 from skmimood.preprocessing.heads import head_masks
-from skmimood.validation.rules import (
-    COUNT,
-    FINITE_POSITIVE,
-    Rule,
-)
+from skmimood.validation.rules import COUNT, COUNT_OR_ZERO, FINITE_NOT_NEGATIVE, FINITE_POSITIVE, one_of
 
 _THUMBNAIL = 16
 
@@ -56,17 +53,13 @@ class HealthyZScore(UntrainedDetector):
         See `BasePixelDetector`.
     """
 
-    n_templates: int = 1
-    floor: float = 0.05
-    residual: str = "absolute"
-    smoothing: float = 0.0
-    erosion: int = 0
+    n_templates: Annotated[int, COUNT] = 1
+    floor: Annotated[float, FINITE_POSITIVE] = 0.05
+    residual: Annotated[str, one_of(RESIDUALS)] = "absolute"
+    smoothing: Annotated[float, FINITE_NOT_NEGATIVE] = 0.0
+    erosion: Annotated[int, COUNT_OR_ZERO] = 0
     random_state: Any = None
 
-    _rules: ClassVar[Mapping[str, Rule]] = {
-        "n_templates": COUNT,
-        "floor": FINITE_POSITIVE,
-    }
     _arrays: ClassVar[Mapping[str, tuple[int | None, ...]]] = {"templates_": (None, 2, None, None)}
     _learnt = ("threshold_", "calibrated_with_")
 

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import warnings
 from abc import abstractmethod
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from skmimood.exceptions import SkmimoodWarning
 from skmimood.maps.conformal import HealthyReference
-from skmimood.maps.residuals import RESIDUALS
 from skmimood.preprocessing.heads import have_heads, head_masks
 from skmimood.training.loop import split_validation
 from skmimood.validation.estimator import SliceEstimator
 from skmimood.validation.images import check_images
-from skmimood.validation.rules import COUNT_OR_ZERO, FINITE_NOT_NEGATIVE, ODD, RATE, Rule, one_of
+from skmimood.validation.rules import RATE
 
 
 class BasePixelDetector(SliceEstimator):
@@ -42,16 +40,8 @@ class BasePixelDetector(SliceEstimator):
     """
 
     _learnt: ClassVar[tuple[str, ...]] = ("image_shape_", "threshold_", "calibrated_with_")
-    # A rule counts where there is such a parameter.
-    _rules: ClassVar[Mapping[str, Rule]] = {
-        "fpr": RATE,
-        "residual": one_of(RESIDUALS),
-        "smoothing": FINITE_NOT_NEGATIVE,
-        "erosion": COUNT_OR_ZERO,
-        **dict.fromkeys(("min_filter", "mean_filter", "median_filter"), ODD),
-    }
 
-    fpr: float = 0.01
+    fpr: Annotated[float, RATE] = 0.01
 
     @abstractmethod
     def _detect(self, X: Any) -> tuple[np.ndarray, np.ndarray]:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import ClassVar
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -12,7 +11,7 @@ from torch import Tensor
 
 from skmimood.preprocessing.heads import eroded, head_masks
 from skmimood.validation.estimator import ParameterGroup
-from skmimood.validation.rules import COUNT_OR_ZERO, NOT_NEGATIVE, ODD, POSITIVE, Rule, one_of
+from skmimood.validation.rules import COUNT_OR_ZERO, NOT_NEGATIVE, ODD, POSITIVE, one_of
 
 COMBINATIONS = ("similarity", "mean", "median", "min")
 RESIDUALS = ("absolute", "positive")
@@ -49,25 +48,14 @@ class ResidualMaps(ParameterGroup):
         not been stripped; 0 leaves them as they are (paper).
     """
 
-    residual: str = "absolute"
-    residual_weight: str = "none"
-    weight_power: float = 1.0
-    combination: str = "similarity"
-    sharpness: float = 3.0
-    min_filter: int = 3
-    mean_filter: int = 7
-    erosion: int = 0
-
-    _rules: ClassVar[Mapping[str, Rule]] = {
-        "residual": one_of(RESIDUALS),
-        "residual_weight": one_of(WEIGHTS),
-        "weight_power": POSITIVE,
-        "combination": one_of(COMBINATIONS),
-        "sharpness": NOT_NEGATIVE,
-        "min_filter": ODD,
-        "mean_filter": ODD,
-        "erosion": COUNT_OR_ZERO,
-    }
+    residual: Annotated[str, one_of(RESIDUALS)] = "absolute"
+    residual_weight: Annotated[str, one_of(WEIGHTS)] = "none"
+    weight_power: Annotated[float, POSITIVE] = 1.0
+    combination: Annotated[str, one_of(COMBINATIONS)] = "similarity"
+    sharpness: Annotated[float, NOT_NEGATIVE] = 3.0
+    min_filter: Annotated[int, ODD] = 3
+    mean_filter: Annotated[int, ODD] = 7
+    erosion: Annotated[int, COUNT_OR_ZERO] = 0
 
 
 def residual_maps(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,8 +11,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from skmimood.exceptions import warn
 from skmimood.maps.conformal import HealthyReference
-from skmimood.nifti import DEFAULT_MAX_BYTES, Source, scan_id
-from skmimood.preprocessing import Plane
+from skmimood.nifti import Source, scan_id
 from skmimood.runtime.progress import each, job
 from skmimood.runtime.streams import shared_seed
 from skmimood.scans import cohort, fitting, state
@@ -26,7 +24,6 @@ from skmimood.scans.state import SavedDetector
 
 if TYPE_CHECKING:
     from nibabel import Nifti1Image
-    from sklearn.pipeline import Pipeline
 
 
 class ScanDetector(SavedDetector):
@@ -106,24 +103,6 @@ class ScanDetector(SavedDetector):
     >>> detector = ScanDetector(make_mimood_pipeline(preset="tiny")).fit("healthy/")  # doctest: +SKIP
     >>> maps = detector.decision_function(["patient.nii.gz"])  # doctest: +SKIP
     """
-
-    pipeline: Pipeline = field(kw_only=False)
-    plane: Plane = "axial"
-    spacing: float | None = None
-    size: int | tuple[int, int] = 64
-    mask: str = "auto"
-    modality: str | None = None
-    min_foreground: float = 0.05
-    calibration_fraction: float = 0.15
-    fpr: float = 0.01
-    scan_fpr: float = 0.1
-    max_slices: int = 20000
-    max_bytes: int = DEFAULT_MAX_BYTES
-    max_invalid: float = 0.01
-    random_state: Any = 0
-    verbose: bool = False
-    volume: int | None = None
-    n_jobs: int | None = None
 
     def fit(self, X: Any, y: Any = None, groups: Any = None, *, brain_masks: Any = None) -> ScanDetector:
         """Learn from healthy scans, and set the thresholds on scans held out of them.

@@ -6,8 +6,8 @@ import math
 import numbers
 import os
 from collections.abc import Mapping
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, ClassVar, get_args
+from dataclasses import asdict, field
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import numpy as np
 from sklearn.pipeline import Pipeline
@@ -15,6 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from skmimood.exceptions import ModelLoadError, listing, warn
 from skmimood.maps.conformal import HealthyReference
+from skmimood.nifti import DEFAULT_MAX_BYTES
 from skmimood.persistence import load_model, save_model
 from skmimood.preprocessing import Plane
 from skmimood.scans.cohort import ScanStatus, StatusName
@@ -43,31 +44,42 @@ def _is_size(size: Any) -> bool:
     return len(sides) == 2 and all(rules.is_count(side) and side >= _MIN_SIDE for side in sides)
 
 
-class SavedDetector(CheckedParameters):
-    """What a ``ScanDetector``'s parameters must be, and how it is saved and loaded."""
+_PIPELINE: rules.Rule = (
+    lambda pipeline: isinstance(pipeline, Pipeline) and hasattr(pipeline.steps[-1][1], "detect"),
+    "a Pipeline whose last step has detect, as make_mimood_pipeline returns",
+)
+_SIZE: rules.Rule = (_is_size, f"one or two whole numbers of at least {_MIN_SIDE} pixels")
+_MASK: rules.Rule = (
+    lambda mask: isinstance(mask, str) and mask,
+    "'auto', 'none' or the ending of mask files",
+)
+_INVALID: rules.Rule = (lambda share: 0 <= share <= 1, "a share in [0, 1]")
+_N_JOBS: rules.Rule = (
+    lambda n: n is None or (isinstance(n, numbers.Integral) and n != 0),
+    "None or a whole number other than 0",
+)
 
-    _rules: ClassVar[Mapping[str, Any]] = {
-        "pipeline": (
-            lambda pipeline: isinstance(pipeline, Pipeline) and hasattr(pipeline.steps[-1][1], "detect"),
-            "a Pipeline whose last step has detect, as make_mimood_pipeline returns",
-        ),
-        "plane": rules.one_of(_PLANES),
-        "spacing": rules.or_none(rules.FINITE_POSITIVE),
-        "size": (_is_size, f"one or two whole numbers of at least {_MIN_SIDE} pixels"),
-        "mask": (lambda mask: isinstance(mask, str) and mask, "'auto', 'none' or the ending of mask files"),
-        "min_foreground": rules.SHARE,
-        "max_invalid": (lambda share: 0 <= share <= 1, "a share in [0, 1]"),
-        "volume": rules.or_none(rules.COUNT_OR_ZERO),
-        "n_jobs": (
-            lambda n: n is None or (isinstance(n, numbers.Integral) and n != 0),
-            "None or a whole number other than 0",
-        ),
-        "max_slices": rules.COUNT,
-        "max_bytes": rules.COUNT,
-        "calibration_fraction": rules.RATE,
-        "fpr": rules.RATE,
-        "scan_fpr": rules.RATE,
-    }
+
+class SavedDetector(CheckedParameters):
+    """The parameters of a ``ScanDetector``, what they must be, and how it is saved and loaded."""
+
+    pipeline: Annotated[Pipeline, _PIPELINE] = field(kw_only=False)
+    plane: Annotated[Plane, rules.one_of(_PLANES)] = "axial"
+    spacing: Annotated[float | None, rules.or_none(rules.FINITE_POSITIVE)] = None
+    size: Annotated[int | tuple[int, int], _SIZE] = 64
+    mask: Annotated[str, _MASK] = "auto"
+    modality: str | None = None
+    min_foreground: Annotated[float, rules.SHARE] = 0.05
+    calibration_fraction: Annotated[float, rules.RATE] = 0.15
+    fpr: Annotated[float, rules.RATE] = 0.01
+    scan_fpr: Annotated[float, rules.RATE] = 0.1
+    max_slices: Annotated[int, rules.COUNT] = 20000
+    max_bytes: Annotated[int, rules.COUNT] = DEFAULT_MAX_BYTES
+    max_invalid: Annotated[float, _INVALID] = 0.01
+    random_state: Any = 0
+    verbose: bool = False
+    volume: Annotated[int | None, rules.or_none(rules.COUNT_OR_ZERO)] = None
+    n_jobs: Annotated[int | None, _N_JOBS] = None
 
     def save(self, path: str | os.PathLike, *, overwrite: bool = False) -> None:
         """Save the detector as a folder of safetensors and JSON, with the ids in ``fit_status_``.

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar, cast
+from collections.abc import Iterator
+from typing import Annotated, Any, cast
 
 import numpy as np
 import torch
@@ -19,11 +19,12 @@ from skmimood.tokens.container import TokenizedScans
 from skmimood.tokens.sampling import sample
 from skmimood.training.loop import Runtime, pick_copies, train
 from skmimood.training.parameters import Training
-from skmimood.validation.rules import BOOLEAN, Rule, is_count
+from skmimood.validation.rules import BOOLEAN, NATS, Rule, is_count
 
 # Quarter turns of the grid before the raster scan, and whether it is transposed then. Each ordering
 # is followed by its reverse, so that two of them together see each token from all sides.
 _ORDERINGS = [(turns, transposed) for transposed in (False, True) for turns in (0, 2, 1, 3)]
+_AS_MANY_AS_ORDERINGS: Rule = (lambda n: is_count(n) and n <= len(_ORDERINGS), "an integer in [1, 8]")
 
 
 class AutoregressiveRestorer(BaseRestorer):
@@ -72,16 +73,11 @@ class AutoregressiveRestorer(BaseRestorer):
     detection and segmentation with transformers, 2022 (orderings, masked residual).
     """
 
-    threshold: float = 6.0
-    n_orderings: int = 1
-    key_value_cache: bool = True
+    threshold: Annotated[float, NATS] = 6.0
+    n_orderings: Annotated[int, _AS_MANY_AS_ORDERINGS] = 1
+    key_value_cache: Annotated[bool, BOOLEAN] = True
 
     _network_class = CausalTransformers
-    _rules: ClassVar[Mapping[str, Rule]] = {
-        "threshold": (lambda nats: nats >= 0, "a number of nats, at least 0"),
-        "n_orderings": (lambda n: is_count(n) and n <= len(_ORDERINGS), "an integer in [1, 8]"),
-        "key_value_cache": BOOLEAN,
-    }
 
     def token_scores(self, X: TokenizedScans) -> np.ndarray:
         """Return the negative log-likelihood of every token given those before it, (n, h, w), float32, in nats.

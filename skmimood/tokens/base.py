@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import torch
@@ -25,7 +25,7 @@ from skmimood.tokens.sampling import of_distinct
 from skmimood.training.estimator import TrainedStep
 from skmimood.training.parameters import Training
 from skmimood.validation.estimator import ParameterGroup
-from skmimood.validation.rules import COUNT, POSITIVE, Rule
+from skmimood.validation.rules import COUNT, POSITIVE, SHARE
 
 _IN_FLIGHT = 128  # restorations
 _CHUNK_BATCHES = 2  # of ``batch_size`` slices, the most that are taken at a time
@@ -69,11 +69,11 @@ class TokenStep(TrainedStep):
         Height h and width w of the token grid.
     """
 
-    depth: int = 4
-    width: int = 128
-    n_heads: int = 4
-    mlp_ratio: float = 4.0
-    drop_path: float = 0.1
+    depth: Annotated[int, COUNT] = 4
+    width: Annotated[int, COUNT] = 128
+    n_heads: Annotated[int, COUNT] = 4
+    mlp_ratio: Annotated[float, POSITIVE] = 4.0
+    drop_path: Annotated[float, SHARE] = 0.1
 
     _check_input = staticmethod(check_tokenized)
 
@@ -152,12 +152,11 @@ class BaseRestorer(TokenStep, BasePixelDetector):
     more than ``_IN_FLIGHT`` restorations of one slice, the tokens and images are held.
     """
 
-    n_restorations: int = 4
-    temperature: float = 1.0
+    n_restorations: Annotated[int, COUNT] = 4
+    temperature: Annotated[float, POSITIVE] = 1.0
     maps: ResidualMaps | None = None
 
     _learnt = ("grid_", "threshold_", "calibrated_with_")
-    _rules: ClassVar[Mapping[str, Rule]] = {"n_restorations": COUNT, "temperature": POSITIVE}
     _defaults: ClassVar[Mapping[str, ParameterGroup]] = {"training": Training(), "maps": ResidualMaps()}
 
     @property

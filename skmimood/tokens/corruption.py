@@ -126,3 +126,7 @@ def _mix(parts: list[np.ndarray], law: Any, rng: np.random.Generator) -> np.ndar
     n, weights = len(parts[0]), np.array(list(law.values()), float)
     chosen = rng.choice(len(parts), n, p=weights / weights.sum())
     return np.stack(parts)[chosen, np.arange(n)]
+
+
+MASKS = law_of(MASK_GENERATORS)
+REPLACEMENTS = law_of({*CORRUPTIONS, "painted"})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -16,12 +16,12 @@ from skmimood.runtime.device import resolve_device
 from skmimood.runtime.streams import Streams, shared_seed, uniform_draws
 from skmimood.tokens.base import BaseTokenDetector
 from skmimood.tokens.container import TokenizedScans
-from skmimood.tokens.corruption import MASK_GENERATORS, draw_masks, law_of
+from skmimood.tokens.corruption import MASKS, draw_masks
 from skmimood.tokens.inpainter import train_token_inpainter
 from skmimood.tokens.sampling import sample
 from skmimood.training.loop import Runtime, pick_copies, train
 from skmimood.training.parameters import Training
-from skmimood.validation.rules import PROBABILITY, Rule
+from skmimood.validation.rules import PROBABILITY
 
 
 class TokenCritic(BaseTokenDetector):
@@ -62,16 +62,11 @@ class TokenCritic(BaseTokenDetector):
     DGM4MICCAI 2023, section 4 and tables 1 and 2.
     """
 
-    threshold: float = 0.5
-    mask_generator: Any = "maskgit_cosine"
-    generator_mask_generator: Any = "brush"
+    threshold: Annotated[float, PROBABILITY] = 0.5
+    mask_generator: Annotated[Any, MASKS] = "maskgit_cosine"
+    generator_mask_generator: Annotated[Any, MASKS] = "brush"
 
     _network_class = TokenTransformer
-    _rules: ClassVar[Mapping[str, Rule]] = {
-        "threshold": PROBABILITY,
-        "mask_generator": law_of(MASK_GENERATORS),
-        "generator_mask_generator": law_of(MASK_GENERATORS),
-    }
 
     def _fit(self, healthy: TokenizedScans, held_out: float) -> None:
         tokens, seed = healthy.tokenizer.training_tokens(healthy), shared_seed(self.random_state)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import torch
@@ -18,17 +18,16 @@ from skmimood.runtime.streams import Streams
 from skmimood.tokens.base import BaseTokenDetector
 from skmimood.tokens.container import TokenizedScans
 from skmimood.tokens.corruption import (
-    CORRUPTIONS,
-    MASK_GENERATORS,
+    MASKS,
+    REPLACEMENTS,
     draw_masks,
     draw_replacements,
-    law_of,
     split_law,
 )
 from skmimood.training.loop import Runtime, pick_copies, train
 from skmimood.training.parameters import Training
 from skmimood.validation.estimator import ParameterGroup
-from skmimood.validation.rules import COUNT, PROBABILITY, Rule, is_count, one_of
+from skmimood.validation.rules import BOOLEAN, COUNT, PROBABILITY, is_count, one_of
 
 NETWORKS = ("transformer", "unet")
 _MAX_LEVELS = 6  # of a U-Net; each doubles the channels
@@ -88,22 +87,15 @@ class AnomalousTokenDetector(BaseTokenDetector):
     Naval Marimont et al., MIM-OOD, DGM4MICCAI 2023, sections 3.3 and 4.
     """
 
-    threshold: float = 0.002
-    corruption: Any = "random"
-    n_painted: int = 16
-    mask_generator: Any = "brush"
-    network: str = "transformer"
-    skip_background: bool = False
+    threshold: Annotated[float, PROBABILITY] = 0.002
+    corruption: Annotated[Any, REPLACEMENTS] = "random"
+    n_painted: Annotated[int, COUNT] = 16
+    mask_generator: Annotated[Any, MASKS] = "brush"
+    network: Annotated[str, one_of(NETWORKS)] = "transformer"
+    skip_background: Annotated[bool, BOOLEAN] = False
 
     _kept = ("skip_background",)
     _defaults: ClassVar[Mapping[str, ParameterGroup]] = {"training": Training(max_iter=900, batch_size=32)}
-    _rules: ClassVar[Mapping[str, Rule]] = {
-        "threshold": PROBABILITY,
-        "corruption": law_of({*CORRUPTIONS, "painted"}),
-        "n_painted": COUNT,
-        "mask_generator": law_of(MASK_GENERATORS),
-        "network": one_of(NETWORKS),
-    }
 
     def _fit(self, healthy: TokenizedScans, held_out: float) -> None:
         share, _ = split_law(self.corruption, "painted")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import torch
@@ -21,12 +21,12 @@ from skmimood.runtime.streams import Streams
 from skmimood.tokens.background import mark_background
 from skmimood.tokens.base import BaseRestorer, detector_of
 from skmimood.tokens.container import TokenizedScans
-from skmimood.tokens.corruption import MASK_GENERATORS, draw_masks, law_of
+from skmimood.tokens.corruption import MASKS, draw_masks
 from skmimood.tokens.sampling import restore_tokens
 from skmimood.training.loop import Runtime, pick_copies, train
 from skmimood.training.parameters import Training
 from skmimood.validation.estimator import ParameterGroup
-from skmimood.validation.rules import COUNT, Rule
+from skmimood.validation.rules import BOOLEAN, COUNT
 
 
 class MaskedTokenInpainter(BaseRestorer):
@@ -72,19 +72,15 @@ class MaskedTokenInpainter(BaseRestorer):
     al., Unsupervised brain imaging 3D anomaly detection and segmentation with transformers, 2022 (masked residual).
     """
 
-    n_steps: int = 4
-    skip_background: bool = False
-    mask_generator: Any = "brush"
+    n_steps: Annotated[int, COUNT] = 4
+    skip_background: Annotated[bool, BOOLEAN] = False
+    mask_generator: Annotated[Any, MASKS] = "brush"
 
     _network_class = TokenTransformer
     _kept = ("skip_background",)
     _defaults: ClassVar[Mapping[str, ParameterGroup]] = {
         "training": Training(),
         "maps": ResidualMaps(weight_power=0.5),
-    }
-    _rules: ClassVar[Mapping[str, Rule]] = {
-        "n_steps": COUNT,
-        "mask_generator": law_of(MASK_GENERATORS),
     }
 
     def _fit(self, healthy: TokenizedScans, held_out: float) -> None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -13,11 +12,12 @@ from skmimood.networks.transformer import TokenTransformer
 from skmimood.runtime.streams import Streams
 from skmimood.tokens.base import BaseTokenDetector
 from skmimood.tokens.container import TokenizedScans
-from skmimood.tokens.corruption import MASK_GENERATORS, law_of
+from skmimood.tokens.corruption import MASKS
 from skmimood.tokens.inpainter import train_token_inpainter
-from skmimood.validation.rules import Rule, is_count, one_of
+from skmimood.validation.rules import NATS, Rule, is_count, one_of
 
 VISIBLE = ("complementary", "random", "unmasked")
+_SEVERAL: Rule = (lambda n: is_count(n) and n >= 2, "an integer of at least 2")
 _MASKS_STEP = 2**42  # stream of the random masks, apart from those of the training steps
 
 
@@ -60,18 +60,12 @@ class TokenLikelihoodDetector(BaseTokenDetector):
     detection through latent space restoration using VQ-VAEs, ISBI 2021 (restoration of unlikely tokens).
     """
 
-    threshold: float = 6.0
-    visible: str = "random"
-    n_masks: int = 16
-    mask_generator: Any = "brush"
+    threshold: Annotated[float, NATS] = 6.0
+    visible: Annotated[str, one_of(VISIBLE)] = "random"
+    n_masks: Annotated[int, _SEVERAL] = 16
+    mask_generator: Annotated[Any, MASKS] = "brush"
 
     _network_class = TokenTransformer
-    _rules: ClassVar[Mapping[str, Rule]] = {
-        "threshold": (lambda nats: nats >= 0, "a number of at least 0, in nats"),
-        "visible": one_of(VISIBLE),
-        "n_masks": (lambda n: is_count(n) and n >= 2, "an integer of at least 2"),
-        "mask_generator": law_of(MASK_GENERATORS),
-    }
 
     def _fit(self, healthy: TokenizedScans, held_out: float) -> None:
         # The very call of MaskedTokenInpainter.fit, so that the cache trains for both but once.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, cast
+from typing import Annotated, Any, ClassVar, cast
 
 import numpy as np
 import torch
@@ -42,6 +42,10 @@ from skmimood.validation.rules import (
 )  # fmt: skip
 
 QUANTIZERS = ("ema", "cosine", "fsq")
+_COUNTS: Rule = (
+    lambda widths: len(widths) > 0 and all(map(is_count, widths)),
+    "a sequence of positive integers, one a level",
+)
 _MIN_TOKENS = 4
 _MAX_USAGE_IMAGES = 512
 _COLLAPSED_SHARE = 0.03
@@ -124,38 +128,25 @@ class VQTokenizer(TransformerMixin, TrainedStep):
     et al., VQ-VAE, NeurIPS 2017. Yu et al., improved VQGAN, ICLR 2022, section 3.2. Mentzer et al., FSQ, ICLR 2024.
     """
 
-    n_codes: int = 256
-    code_dim: int = 32
-    quantizer: str = "ema"
-    patch_size: int = 2
-    channels: int = 32
-    channel_multipliers: Sequence[int] = (1, 2)
-    n_res_blocks: int = 1
-    commitment: float = 0.25
-    codebook_decay: float = 0.99
-    restart_below: float = 1.0
-    standardize: bool = False
-    augment: bool = True
-    n_augmentations: int = 2
-    flip: bool = True
+    n_codes: Annotated[int, COUNT] = 256
+    code_dim: Annotated[int, COUNT] = 32
+    quantizer: Annotated[str, one_of(QUANTIZERS)] = "ema"
+    patch_size: Annotated[int, COUNT] = 2
+    channels: Annotated[int, COUNT] = 32
+    channel_multipliers: Annotated[Sequence[int], _COUNTS] = (1, 2)
+    n_res_blocks: Annotated[int, COUNT] = 1
+    commitment: Annotated[float, NOT_NEGATIVE] = 0.25
+    codebook_decay: Annotated[float, RATE] = 0.99
+    restart_below: Annotated[float, NOT_NEGATIVE] = 1.0
+    standardize: Annotated[bool, BOOLEAN] = False
+    augment: Annotated[bool, BOOLEAN] = True
+    n_augmentations: Annotated[int, COUNT_OR_ZERO] = 2
+    flip: Annotated[bool, BOOLEAN] = True
 
     _network_class = VQVAE
     _learnt = ("image_shape_", "grid_", "perplexity_", "n_active_codes_")
     _kept = ("standardize",)
     _defaults: ClassVar[Mapping[str, ParameterGroup]] = {"training": Training(max_iter=700)}
-    _rules: ClassVar[Mapping[str, Rule]] = {
-        **dict.fromkeys(("n_codes", "code_dim", "patch_size", "n_res_blocks"), COUNT),
-        "quantizer": one_of(QUANTIZERS),
-        "channel_multipliers": (
-            lambda widths: len(widths) > 0 and all(map(is_count, widths)),
-            "a sequence of positive integers, one a level",
-        ),
-        "commitment": NOT_NEGATIVE,
-        "codebook_decay": RATE,
-        "restart_below": NOT_NEGATIVE,
-        "standardize": BOOLEAN,
-        "n_augmentations": COUNT_OR_ZERO,
-    }
 
     def _fit(self, healthy: np.ndarray, held_out: float) -> None:
         seen = standardise(healthy) if self.standardize else healthy

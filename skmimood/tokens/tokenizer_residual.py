@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 
 from skmimood.maps.base import held_out_slices
-from skmimood.maps.residuals import clear_surface, filter_maps, residual_maps
+from skmimood.maps.residuals import RESIDUALS, clear_surface, filter_maps, residual_maps
 from skmimood.maps.untrained import UntrainedDetector
 from skmimood.tokens.base import check_grid, check_tokenized
 from skmimood.tokens.container import TokenizedScans
-from skmimood.validation.rules import SHARE, Rule
+from skmimood.validation.rules import COUNT_OR_ZERO, ODD, SHARE, one_of
 
 
 class TokenizerResidual(UntrainedDetector):
@@ -43,13 +42,12 @@ class TokenizerResidual(UntrainedDetector):
         See `TokenStep` and `BasePixelDetector`.
     """
 
-    residual: str = "absolute"
-    min_filter: int = 3
-    mean_filter: int = 7
-    erosion: int = 0
-    validation_fraction: float = 0.1
+    residual: Annotated[str, one_of(RESIDUALS)] = "absolute"
+    min_filter: Annotated[int, ODD] = 3
+    mean_filter: Annotated[int, ODD] = 7
+    erosion: Annotated[int, COUNT_OR_ZERO] = 0
+    validation_fraction: Annotated[float, SHARE] = 0.1
 
-    _rules: ClassVar[Mapping[str, Rule]] = {"validation_fraction": SHARE}
     _learnt = ("grid_", "threshold_", "calibrated_with_")
     _check_input = staticmethod(check_tokenized)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import joblib
 import numpy as np
@@ -25,8 +25,13 @@ from skmimood.runtime.streams import shared_seed
 from skmimood.training.loop import Runtime
 from skmimood.training.parameters import Training
 from skmimood.validation.estimator import ParameterGroup, SliceEstimator
-from skmimood.validation.rules import BOOLEAN, COUNT, POSITIVE, SHARE, Rule, is_count
+from skmimood.validation.rules import Rule, is_count
 
+_SEED: Rule = (
+    lambda seed: not isinstance(seed, int | np.integer) or seed >= 0,
+    "None, a RandomState or an integer of at least 0",
+)
+_DEVICE: Rule = (lambda name: name == "auto" or torch.device(name), "'auto', 'cpu', 'cuda' or 'cuda:0'")
 _ARRAY_GROUPS = ("state_", "history_")
 _MAX_SIZE = 2**16  # of any one dimension of a network that is read from a file
 
@@ -55,8 +60,8 @@ class TrainedStep(SliceEstimator):
     """
 
     training: Training | None = None
-    random_state: Any = None
-    device: str = "auto"
+    random_state: Annotated[Any, _SEED] = None
+    device: Annotated[str, _DEVICE] = "auto"
     memory: str | joblib.Memory | None = None
     verbose: bool = False
 
@@ -64,18 +69,6 @@ class TrainedStep(SliceEstimator):
     _learnt: ClassVar[tuple[str, ...]]  # what a subclass learns besides the attributes above
     _kept: ClassVar[tuple[str, ...]] = ()  # the parameters in ``fitted_with_``
 
-    _rules: ClassVar[Mapping[str, Rule]] = {
-        "random_state": (
-            lambda seed: not isinstance(seed, int | np.integer) or seed >= 0,
-            "None, a RandomState or an integer of at least 0",
-        ),
-        "device": (lambda name: name == "auto" or torch.device(name), "'auto', 'cpu', 'cuda' or 'cuda:0'"),
-        # Of transformers and U-Nets; a rule counts where there is such a parameter.
-        **dict.fromkeys(("depth", "width", "n_heads", "channels"), COUNT),
-        "mlp_ratio": POSITIVE,
-        "drop_path": SHARE,
-        **dict.fromkeys(("augment", "flip", "skip_background"), BOOLEAN),
-    }
     _defaults: ClassVar[Mapping[str, ParameterGroup]] = {"training": Training()}
 
     def _heads_fault(self, prefix: str = "") -> Iterator[str]:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import ClassVar
+from typing import Annotated
 
 from skmimood.runtime.device import PRECISIONS
 from skmimood.validation.estimator import ParameterGroup
@@ -18,6 +17,8 @@ from skmimood.validation.rules import (
     is_count,
     one_of,
 )
+
+_PATIENCE: Rule = (lambda n: n is None or is_count(n), "a positive integer or None")
 
 
 class Training(ParameterGroup):
@@ -55,27 +56,14 @@ class Training(ParameterGroup):
         Continue from the checkpoint of an equal training by the same code, if there is one. No refit needed.
     """
 
-    max_iter: int = 600
-    batch_size: int = 16
-    learning_rate: float = 1e-3
-    weight_decay: float = 1e-5
-    warmup_iter: int = 100
-    gradient_clip: float = 1.0
-    validation_fraction: float = 0.1
-    n_iter_no_change: int | None = None
-    precision: str = "auto"
+    max_iter: Annotated[int, COUNT] = 600
+    batch_size: Annotated[int, COUNT] = 16
+    learning_rate: Annotated[float, POSITIVE] = 1e-3
+    weight_decay: Annotated[float, NOT_NEGATIVE] = 1e-5
+    warmup_iter: Annotated[int, COUNT_OR_ZERO] = 100
+    gradient_clip: Annotated[float, POSITIVE] = 1.0
+    validation_fraction: Annotated[float, SHARE] = 0.1
+    n_iter_no_change: Annotated[int | None, _PATIENCE] = None
+    precision: Annotated[str, one_of(PRECISIONS)] = "auto"
     checkpoint_dir: str | None = None
-    resume: bool = False
-
-    _rules: ClassVar[Mapping[str, Rule]] = {
-        "max_iter": COUNT,
-        "batch_size": COUNT,
-        "learning_rate": POSITIVE,
-        "weight_decay": NOT_NEGATIVE,
-        "warmup_iter": COUNT_OR_ZERO,
-        "gradient_clip": POSITIVE,
-        "validation_fraction": SHARE,
-        "n_iter_no_change": (lambda n: n is None or is_count(n), "a positive integer or None"),
-        "precision": one_of(PRECISIONS),
-        "resume": BOOLEAN,
-    }
+    resume: Annotated[bool, BOOLEAN] = False

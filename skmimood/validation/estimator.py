@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar, get_origin, get_type_hints
 
 from sklearn.base import BaseEstimator, clone
 from typing_extensions import Self, dataclass_transform
@@ -12,18 +12,16 @@ from typing_extensions import Self, dataclass_transform
 from skmimood.exceptions import InputError
 from skmimood.validation.images import check_images, healthy_samples
 from skmimood.validation.old_names import new_names, take_old_names
-from skmimood.validation.rules import Rule, fault_of
+from skmimood.validation.rules import fault_of
 
 
 @dataclass_transform(kw_only_default=True, eq_default=False, field_specifiers=(field,))
 class CheckedParameters(BaseEstimator):
     """Base of everything with parameters, which are the annotated attributes of a class and of its bases.
 
-    The constructor is that of a dataclass, so what is learnt has no annotation in the class. ``_rules`` of a class and
-    of its bases say what the values must be.
+    The constructor is that of a dataclass, so what is learnt has no annotation in the class. An annotation such as
+    ``Annotated[int, COUNT]`` says by a rule what the value must be.
     """
-
-    _rules: ClassVar[Mapping[str, Rule]] = {}
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -34,12 +32,11 @@ class CheckedParameters(BaseEstimator):
 
     def _parameter_faults(self) -> Iterator[str]:
         """Say what is wrong with each parameter; subclasses add what depends on several."""
-        rules: dict[str, Rule] = {}
-        for base in reversed(type(self).__mro__):
-            rules |= vars(base).get("_rules", {})
-        own = self._get_param_names()
-        faults = (fault_of(name, getattr(self, name), rule) for name, rule in rules.items() if name in own)
-        yield from filter(None, faults)
+        for name, hint in get_type_hints(type(self), include_extras=True).items():
+            if get_origin(hint) is Annotated and (
+                fault := fault_of(name, getattr(self, name), hint.__metadata__[0])
+            ):
+                yield fault
 
     def _check_parameters(self) -> None:
         """Raise `InputError` naming every parameter that is wrong, before anything is computed."""
