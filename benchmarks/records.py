@@ -24,18 +24,6 @@ RESULTS = Path(__file__).parent / "results"
 RUN_KEY = ("dataset", "method", "seed", "preset", "device")
 SUMMARY_KEY = ("dataset", "method", "preset", "device")
 METRICS = ("best_dice", "ap", "auroc", "dice_at_val_threshold", "false_alarm_rate")
-COLUMNS = (
-    "dataset", "method", "seed", "split", "slices", "level", "region", *METRICS, "seconds_per_32", "device", "preset",
-    "commit",
-)  # fmt: skip
-RUN_COLUMNS = (
-    "dataset", "method", "seed", "preset", "device", "threads", "fit_seconds", "seconds_per_32_uncached", "parameters",
-    "n_training_slices", "trained", "trained_code", "commit",
-)  # fmt: skip
-_INTERVAL = ("seeds", "preset", "device", "slices", "region", "metric", "mean", "low", "high")
-INTERVAL_COLUMNS = ("dataset", "method", *_INTERVAL)
-DIFFERENCE_COLUMNS = ("dataset", "method", "minus", *_INTERVAL)
-CURVE_COLUMNS = ("dataset", "method", "seed", "preset", "device", "slices", "region", "recall", "precision")
 
 
 def read_table(path: Path) -> list[dict[str, str]]:
@@ -46,18 +34,17 @@ def read_table(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def replace_rows(
-    path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[str], key: Sequence[str] = RUN_KEY
-) -> None:
+def replace_rows(path: Path, rows: Sequence[Mapping[str, Any]], key: Sequence[str] = RUN_KEY) -> None:
     """Put ``rows`` into a table in place of those with the same ``key``; written at once, one writer at a time."""
     key_of = operator.itemgetter(*key)
     # The lock lies elsewhere, since it stays: the folder of the tables holds nothing but tables.
     with FileLock(Path(tempfile.gettempdir()) / f"{hashlib.sha1(bytes(path.resolve())).hexdigest()}.lock"):
-        new = [{column: _text(row.get(column)) for column in columns} for row in rows]
-        replaced = {key_of(row) for row in new}
-        kept = [row for row in read_table(path) if key_of(row) not in replaced]
+        old, new = read_table(path), [{name: _text(value) for name, value in row.items()} for row in rows]
+        replaced = set(map(key_of, new))
+        kept = [row for row in old if key_of(row) not in replaced]
         with replacing(path) as file, io.TextIOWrapper(file, encoding="utf-8", newline="") as text:
-            writer = csv.DictWriter(text, columns, lineterminator="\n")
+            columns = dict.fromkeys(name for row in [*old[:1], *new] for name in row)
+            writer = csv.DictWriter(text, [*columns], lineterminator="\n")
             writer.writeheader()
             # Sorted by run, so that a table does not depend on the order of the runs; rows of a run stay in order.
             writer.writerows(sorted(kept + new, key=key_of))

@@ -24,7 +24,7 @@ def rows_of(rows, **place):
 
 
 def test_parameters_are_chosen_by_the_ap_on_val(slices):
-    estimator = Brightness().fit(slices.training_images())
+    estimator = Brightness().fit(slices.training().images)
     chosen, trials = stages.select(estimator, {"bright": [False, True]}, slices.tumour("val"))
     assert chosen == {"bright": True}
     assert estimator.bright
@@ -39,7 +39,7 @@ def test_a_single_candidate_is_set_without_scoring(slices):
 
 
 def test_lambda_t_and_r_are_chosen_from_one_path_as_from_separate_runs(slices, quick_pipeline, monkeypatch):
-    quick_pipeline.fit(slices.training_images())
+    quick_pipeline.fit(slices.training().images)
     grid = [
         {"detector__threshold": [0.3, 0.5], "inpainter__n_steps": [2, 1], "inpainter__n_restorations": [2]},
         {"inpainter__maps__mean_filter": [3, 7]},
@@ -146,7 +146,7 @@ def test_slices_are_scored_by_the_top_of_their_map_and_by_a_score_of_their_own(s
 
 
 def test_tokens_are_evaluated_on_val_and_test(slices, quick_pipeline):
-    quick_pipeline.fit(slices.training_images())
+    quick_pipeline.fit(slices.training().images)
     rows = rows_of(stages.evaluate(quick_pipeline, slices).rows, level="token")
     assert [(row["split"], row["slices"]) for row in rows] == [
         ("val", "tumour"), ("test", "tumour"), ("test", "head"),
@@ -180,7 +180,7 @@ def test_a_training_is_told_whose_slices_it_gets(slices):
 
     pipeline = Pipeline([("first", Step()), ("toy", Brightness()), ("last", Step())])
     pipeline["toy"].transform = lambda X: X
-    images, patients = slices.training_images(), slices.training_patients()
+    images, patients = slices.training().images, slices.training().patients
     stages.fit(pipeline, images, None, patients)
     assert len(images) == len(patients)
     assert [groups.tolist() for groups in told] == 2 * [patients.tolist()]

@@ -33,7 +33,7 @@ def results(tmp_path):
     rows += [result("mimood-paper", 0, 0.2, level="token", split=split) for split in ("val", "test")]
     rows += [result("intensity", 0, 0.7, level="image", slices="head")]
     rows += [result("intensity", 0, 0.1, slices=slices) for slices in ("small", "large", "dark")]
-    records.replace_rows(folder / "lgg.csv", rows, records.COLUMNS)
+    records.replace_rows(folder / "lgg.csv", rows)
     run = {
         "dataset": "lgg",
         "seed": 0,
@@ -51,24 +51,20 @@ def results(tmp_path):
         },
         {**run, "method": "intensity", "fit_seconds": 0.2, "parameters": '{"erosion": 7, "smoothing": 1.0}'},
     ]
-    records.replace_rows(folder / "lgg_runs.csv", runs, records.RUN_COLUMNS)
+    records.replace_rows(folder / "lgg_runs.csv", runs)
     place = {**run, "method": "mimood-paper", "slices": "tumour", "region": "all", "seeds": "0 1"}
-    records.replace_rows(
-        folder / "lgg_intervals.csv", [{**place, "metric": "ap", "mean": 0.4, "low": 0.35, "high": 0.45}],
-        records.INTERVAL_COLUMNS, records.SUMMARY_KEY,
-    )  # fmt: skip
+    interval = {**place, "metric": "ap", "mean": 0.4, "low": 0.35, "high": 0.45}
+    records.replace_rows(folder / "lgg_intervals.csv", [interval], records.SUMMARY_KEY)
     gap = {**place, "minus": "intensity", "metric": "ap", "mean": -0.2, "low": -0.3, "high": 0.1}
-    records.replace_rows(
-        folder / "lgg_differences.csv", [gap], records.DIFFERENCE_COLUMNS, records.SUMMARY_KEY
-    )
+    records.replace_rows(folder / "lgg_differences.csv", [gap], records.SUMMARY_KEY)
     curve = [{**place, "recall": x, "precision": 1 - x} for x in (0.0, 0.5, 1.0)]
-    records.replace_rows(folder / "lgg_curves.csv", curve, records.CURVE_COLUMNS, records.SUMMARY_KEY)
+    records.replace_rows(folder / "lgg_curves.csv", curve, records.SUMMARY_KEY)
     return folder
 
 
 @pytest.fixture
 def text(results, tmp_path):
-    return accuracy.render(results, tmp_path / "figures", tmp_path)
+    return accuracy.render(results, tmp_path)
 
 
 def line_of(text, heading, method):
@@ -119,7 +115,7 @@ def test_figures_are_drawn_and_linked_and_the_same_each_time(results, text, tmp_
     links = re.findall(r"\]\((.+?)\)", text)
     assert len(links) == 2
     before = [(tmp_path / link).read_bytes() for link in links]
-    accuracy.render(results, tmp_path / "figures", tmp_path)
+    accuracy.render(results, tmp_path)
     assert [(tmp_path / link).read_bytes() for link in links] == before
 
 
@@ -140,7 +136,7 @@ def test_a_readme_without_markers_is_refused(tmp_path):
 
 
 def test_without_results_the_report_says_so(tmp_path):
-    assert accuracy.render(tmp_path, tmp_path, tmp_path) == "No results yet."
+    assert accuracy.render(tmp_path, tmp_path) == "No results yet."
 
 
 def test_published_figures_belong_to_methods_that_there_are():
@@ -150,9 +146,8 @@ def test_published_figures_belong_to_methods_that_there_are():
 
 
 def test_undefined_figures_are_empty_cells(tmp_path):
-    records.replace_rows(tmp_path / "lgg.csv", [result("mae", 0, np.nan)], records.COLUMNS)
-    row = records.read_table(tmp_path / "lgg.csv")[0]
-    assert (row["ap"], row["false_alarm_rate"]) == ("", "")
+    records.replace_rows(tmp_path / "lgg.csv", [result("mae", 0, np.nan)])
+    assert records.read_table(tmp_path / "lgg.csv")[0]["ap"] == ""
 
 
 class Tokens:
@@ -185,5 +180,5 @@ def test_cases_are_kept_and_drawn(tmp_path):
         assert file["titles"].tolist() == ["bright"]
         assert file["image"].shape == (1, 32, 32)
         assert {file[name].max() for name in ("tokens", "map", "truth")} == {255}
-    figures.draw_cases(tmp_path / "c.npz", tmp_path / "c.png")
-    assert (tmp_path / "c.png").stat().st_size > 1000
+    assert figures.draw_cases(tmp_path / "c.npz", tmp_path) == "![Cases](figures/c.png)"
+    assert (tmp_path / "figures" / "c.png").stat().st_size > 1000

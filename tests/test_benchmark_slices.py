@@ -22,7 +22,7 @@ from skmimood.nifti import read_scan
 def test_training_slices_come_from_training_patients_and_hold_no_lesion():
     slices = toy_set()
     expected = slices.images[(slices.splits == "train") & ~slices.has_lesion]
-    np.testing.assert_array_equal(slices.training_images(), expected)
+    np.testing.assert_array_equal(slices.training().images, expected)
     assert len(expected) == 3 * 5
 
 
@@ -32,7 +32,7 @@ def test_slices_with_little_head_are_neither_learned_from_nor_evaluated():
     small[:] = False
     small[:, :3, :3] = True  # 9 of 1024 pixels
     slices = replace(slices, head=small)
-    assert len(slices.training_images()) == 0
+    assert len(slices.training().images) == 0
     assert slices.evaluated("test").has_lesion.all()
 
 
@@ -58,7 +58,7 @@ def test_a_lesion_that_vanishes_on_the_grid_leaves_its_slice_neither_healthy_nor
     for slices in (fine, coarse):
         assert slices.is_healthy.tolist() == [True] + 5 * [False]
         train = replace(slices, splits=np.full(6, "train"))
-        np.testing.assert_array_equal(train.training_images(), slices.images[:1])
+        np.testing.assert_array_equal(train.training().images, slices.images[:1])
         assert len(train.used(6)) == 1
         assert not slices.evaluated("test").vanished.any()
         assert not slices.used(6).vanished.any()

@@ -16,10 +16,6 @@ from benchmarks.protocol import ledger, scores, stages
 from benchmarks.protocol.methods import METHODS, Settings
 from benchmarks.protocol.variants import TRAINED, VARIANTS, relative
 
-COLUMNS = (
-    "dataset", "preset", "seed", "variant", "parameters", "token_ap", "token_auroc", "ap", "best_dice", "auroc",
-    "fit_seconds", "seconds_per_32", "device", "trained", "trained_code", "commit",
-)  # fmt: skip
 _KEY = ("dataset", "preset", "seed", "variant", "device")
 
 
@@ -50,7 +46,7 @@ def run(arguments: argparse.Namespace) -> None:
             "parameters": json.dumps(changes), **figures, "device": machine["device"],
             **ledger.trained(kept, pipeline), "commit": machine["commit"],
         }  # fmt: skip
-        records.replace_rows(arguments.results / f"{arguments.data}_ablation.csv", [row], COLUMNS, _KEY)
+        records.replace_rows(arguments.results / f"{arguments.data}_ablation.csv", [row], _KEY)
         say(f"{name}: AP {figures['ap']:.3f}, best Dice {figures['best_dice']:.3f}")
 
 

@@ -41,7 +41,7 @@ def run(arguments: argparse.Namespace) -> None:
     names = listed(arguments.methods, METHODS, "method")
     slices = slices_of_command(arguments)
     n_training, tumour, test = (
-        len(slices.training_images()),
+        len(slices.training()),
         slices.tumour("test"),
         slices.evaluated("test"),
     )
@@ -88,7 +88,7 @@ def outcome_of(
     named["commit"] = machine["commit"]
     outcome.run.update(
         named, **ledger.trained(kept, estimator), threads=machine["threads"], fit_seconds=seconds,
-        n_training_slices=len(slices.training_images()), parameters=json.dumps(chosen),
+        n_training_slices=len(slices.training()), parameters=json.dumps(chosen),
         seconds_per_32_uncached=stages.seconds_per_32_uncached(estimator, slices.evaluated("test").images),
     )  # fmt: skip
     for row in outcome.rows:
@@ -102,8 +102,8 @@ def write_run(results: Path, data: str, name: str, outcome: Outcome) -> None:
     """Put the rows of one outcome into the tables of its data set."""
     named = {"dataset": data, "method": name}
     rows = [named | row for row in outcome.rows]
-    records.replace_rows(results / f"{data}.csv", rows, records.COLUMNS)
-    records.replace_rows(results / f"{data}_runs.csv", [named | outcome.run], records.RUN_COLUMNS)
+    records.replace_rows(results / f"{data}.csv", rows)
+    records.replace_rows(results / f"{data}_runs.csv", [named | outcome.run])
 
 
 def write_summary(
@@ -114,7 +114,7 @@ def write_summary(
     differences: list[dict[str, Any]] = []
     curves: list[dict[str, Any]] = []
     for slices, region in next(iter(finished.values()))[0].counts:
-        place = {"dataset": data, "slices": slices, "region": region, "seeds": " ".join(map(str, seeds))}
+        place = {"dataset": data, "slices": slices, "region": region}
         counts = {
             name: [one.counts[slices, region] for one in outcomes] for name, outcomes in finished.items()
         }
@@ -122,21 +122,21 @@ def write_summary(
         for name, outcomes in finished.items():
             run = outcomes[0].run
             told = {**place, "method": name, "preset": run["preset"], "device": run["device"]}
-            intervals += _rows(told, resamples[name].intervals())
+            of_seeds = told | {"seeds": " ".join(map(str, seeds))}
+            intervals += _rows(of_seeds, resamples[name].intervals())
             if OURS in finished and name != OURS:
                 gaps = resamples[OURS].intervals(minus=resamples[name])
-                differences += _rows({**told, "method": OURS, "minus": name}, gaps)
+                differences += _rows(of_seeds | {"method": OURS, "minus": name}, gaps)
             if (slices, region) == _DRAWN:
                 points = zip(*precision_recall(counts[name][0]), strict=True)
                 curves += [
-                    told | {"seed": seeds[0], "recall": float(x), "precision": float(y)} for x, y in points
+                    told | {"seed": seeds[0], "recall": x.item(), "precision": y.item()} for x, y in points
                 ]
-    key = records.SUMMARY_KEY
-    records.replace_rows(results / f"{data}_intervals.csv", intervals, records.INTERVAL_COLUMNS, key)
-    records.replace_rows(results / f"{data}_curves.csv", curves, records.CURVE_COLUMNS, key)
+    records.replace_rows(results / f"{data}_intervals.csv", intervals, records.SUMMARY_KEY)
+    records.replace_rows(results / f"{data}_curves.csv", curves, records.SUMMARY_KEY)
     if differences:
-        columns = records.DIFFERENCE_COLUMNS
-        records.replace_rows(results / f"{data}_differences.csv", differences, columns, (*key, "minus"))
+        key = (*records.SUMMARY_KEY, "minus")
+        records.replace_rows(results / f"{data}_differences.csv", differences, key)
 
 
 def _rows(told: dict[str, Any], figures: dict[str, tuple[float, float, float]]) -> list[dict[str, Any]]:

@@ -22,12 +22,6 @@ from benchmarks.timing.stopwatch import interleave
 from skmimood import metrics
 from skmimood.runtime.device import resolve_device, resolve_precision
 
-# Older rows alone have "n_passes" and "order".
-COLUMNS = (
-    "dataset", "preset", "seed", "method", "variant", "split", "n_restorations", "n_steps", "n_passes", "order",
-    "key_value_cache", "precision", "is_default", "ap", "best_dice", "seconds_per_32", "device", "threads",
-    "trained", "trained_code", "commit",
-)  # fmt: skip
 _KEY = ("dataset", "preset", "seed", "device", "method")
 PRECISIONS = ("float32", "bfloat16")
 _TIMED = 32
@@ -64,7 +58,7 @@ def run(arguments: argparse.Namespace) -> None:
     }  # fmt: skip
     rows = measure(pipelines, slices, resolve_device(arguments.device), repeats=arguments.repeats)
     rows = [told | ledger.trained(kept, pipelines[row["method"]]) | row for row in rows]
-    records.replace_rows(arguments.results / f"{arguments.data}_pareto.csv", rows, COLUMNS, _KEY)
+    records.replace_rows(arguments.results / f"{arguments.data}_pareto.csv", rows, _KEY)
     say(f"{len(rows)} variants")
 
 

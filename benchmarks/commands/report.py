@@ -6,29 +6,22 @@ import argparse
 from pathlib import Path
 
 from benchmarks import records
-from benchmarks.report import accuracy, domain, figures, headline, speed
+from benchmarks.report import accuracy, domain, headline, speed
 
 README = Path(__file__).parents[1] / "README.md"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
-    add("--results", type=Path, default=records.RESULTS, help="folder of the tables")
-    add("--readme", type=Path, default=README, help="file with the markers")
-    add("--figures", type=Path, default=README.with_name("figures"), help="folder of the figures")
-    add(
-        "--cases", type=Path, metavar="FILE.npz",
-        help="only draw these cases, which `accuracy` keeps in its cache, beside them: local, never to be published",
-    )  # fmt: skip
+    parser.add_argument("--results", type=Path, default=records.RESULTS, help="folder of the tables")
+    parser.add_argument(
+        "--readme", type=Path, default=README, help="file with the markers; figures go beside it"
+    )
 
 
 def run(arguments: argparse.Namespace) -> None:
-    if arguments.cases is not None:
-        figures.draw_cases(arguments.cases, arguments.cases.with_suffix(".png"))
-        return
     results, readme = arguments.results, arguments.readme
     for part in (accuracy, speed):
-        fill(readme, part.render(results, arguments.figures, readme.parent), part.START, part.END)
+        fill(readme, part.render(results, readme.parent), part.START, part.END)
     fill(readme, domain.render(results), domain.START, domain.END)
     if readme == README:
         fill(README.parents[1] / "README.md", headline.headline(results), headline.START, headline.END)

@@ -58,13 +58,9 @@ class SliceSet:
         """Which slices have no lesion, neither on this grid nor on the scan's own voxels, shape (n,)."""
         return ~self.has_lesion & ~self.vanished
 
-    def training_images(self) -> np.ndarray:
-        """Return the slices to fit on: of the training patients, without lesion, (n, H, W)."""
-        return self.images[_is_training(self)]
-
-    def training_patients(self) -> np.ndarray:
-        """Return who the slices to fit on are of, (n,): no patient is on both sides of a training's own validation."""
-        return self.patients[_is_training(self)]
+    def training(self) -> SliceSet:
+        """Return the slices to fit on: of split train, without lesion."""
+        return self[_is_training(self)]
 
     def evaluated(self, split: str) -> SliceSet:
         """Return the slices of ``split`` with lesions, and the healthy ones whose head fills enough of the frame."""
@@ -177,14 +173,9 @@ def learn_spacing(training: ScanSet, size: int) -> float:
 
 
 def slices_of(
-    dataset: str,
-    splits: Mapping[str, ScanSet],
-    size: int,
-    *,
-    is_brain: bool,
-    max_slices: Mapping[str, int] = MAX_SLICES,
-    plant: Callable[[SliceSet, float, int], SliceSet] | None = None,
-) -> SliceSet:
+    dataset: str, splits: Mapping[str, ScanSet], size: int, *, is_brain: bool,
+    max_slices: Mapping[str, int] = MAX_SLICES, plant: Callable[[SliceSet, float, int], SliceSet] | None = None,
+) -> SliceSet:  # fmt: skip
     """Read scans and take all their axial slices that are learned from or evaluated, of ``size`` pixels a side.
 
     ``is_brain`` says whether the foreground is the brain alone; then it is the region, else the head's interior.

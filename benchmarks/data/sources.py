@@ -13,24 +13,15 @@ from scipy.ndimage import binary_fill_holes
 
 from benchmarks.data.planted import plant
 from benchmarks.data.slices import MAX_SLICES, SliceSet, join, rounded, slices_of
-from skmimood.datasets import (
-    LESION_KINDS,
-    load_brats,
-    load_image_mask_folder,
-    load_ixi,
-    load_lgg,
-    load_mslub,
-    make_brain_phantom,
-    read_splits,
-    split_scan_set,
-)
+from skmimood import datasets
+from skmimood.datasets import read_splits, split_scan_set
 from skmimood.datasets.scan_sets import ScanSet
 from skmimood.exceptions import InputError
 from skmimood.runtime.code_digest import code_digest
 
 _LOADERS: dict[str, Callable[..., ScanSet]] = {
-    "lgg": load_lgg, "ixi-synthetic": load_ixi, "brats": load_brats, "mslub": load_mslub,
-    "folder": load_image_mask_folder,
+    "lgg": datasets.load_lgg, "ixi-synthetic": datasets.load_ixi, "brats": datasets.load_brats,
+    "mslub": datasets.load_mslub, "folder": datasets.load_image_mask_folder,
 }  # fmt: skip
 DATA = ("phantom", *_LOADERS)
 _PLANTED = "ixi-synthetic"
@@ -39,19 +30,10 @@ _HCP = "*/T1w/{contrast}_acpc_dc_restore_brain.nii.gz"  # HCP Young Adult, struc
 
 
 def open_slices(
-    data: str,
-    size: int,
-    *,
-    root: str | None = None,
-    healthy: str | None = None,
-    modality: str | None = None,
-    cache: Path,
-    file: Path | None = None,
-) -> SliceSet:
-    """Return the slices of a data set, from ``file`` or the ``cache`` if they hold them, else from the scans.
-
-    ``size`` is the side in pixels; the phantom's are smaller. The other options are those of the command line.
-    """
+    data: str, size: int, *, root: str | None = None, healthy: str | None = None, modality: str | None = None,
+    cache: Path, file: Path | None = None,
+) -> SliceSet:  # fmt: skip
+    """Return the slices of a data set, from ``file`` or the ``cache`` if they hold them, else from the scans."""
     if file is not None and file.exists():
         slices = SliceSet.load(file)
         n_pixels = slices.images.shape[1]
@@ -126,10 +108,7 @@ def _given(modality: str | None) -> dict[str, str]:
 
 
 def healthy_scans(folder: Path, modality: str | None) -> ScanSet:
-    """Find healthy scans: HCP's ``<subject>/T1w/T2w_acpc_dc_restore_brain.nii.gz``, IXI's names, or any others.
-
-    They should be stripped of the skull where the patients' scans are; IXI's brain masks do that.
-    """
+    """Find healthy scans: HCP's ``<subject>/T1w/T2w_acpc_dc_restore_brain.nii.gz``, IXI's names, or any others."""
     contrast = {"t1": "T1w", "t2": "T2w"}.get(modality or "", "")
     found = sorted(folder.glob(_HCP.format(contrast=contrast))) if contrast else []
     if found:
@@ -137,8 +116,8 @@ def healthy_scans(folder: Path, modality: str | None) -> ScanSet:
         nothing = (None,) * len(found)
         return ScanSet("HCP", modality, subjects, tuple(found), nothing, nothing, "WU-Minn HCP open access")
     if any(folder.rglob("IXI*.nii*")):
-        return load_ixi(folder, **_given(modality))
-    return load_image_mask_folder(folder, modality=modality, brain_mask_suffix="_brainmask")
+        return datasets.load_ixi(folder, **_given(modality))
+    return datasets.load_image_mask_folder(folder, modality=modality, brain_mask_suffix="_brainmask")
 
 
 def _key(splits: Mapping[str, ScanSet], size: int) -> str:
@@ -155,12 +134,12 @@ def phantom_slices(size: int = 64, n_slices: int = 12, n_healthy: int = 36, n_pa
     parts = []
     for seed, split in enumerate(("train", "val", "test")):
         has_lesions, n = split != "train", n_healthy if split == "train" else n_patients
-        volumes, masks = make_brain_phantom(
+        volumes, masks = datasets.make_brain_phantom(
             n, size=size, n_slices=n_slices, lesions=has_lesions, random_state=seed
         )
         for i, (images, lesions) in enumerate(zip(volumes, masks, strict=True)):
             head = np.stack([binary_fill_holes(one) for one in images > 0])
-            kind = LESION_KINDS[i % len(LESION_KINDS)] if has_lesions else ""
+            kind = datasets.LESION_KINDS[i % len(datasets.LESION_KINDS)] if has_lesions else ""
             kinds = np.where(lesions.any((1, 2)), kind, "")
             patients, splits = (np.full(n_slices, name) for name in (f"{split}-{i:02d}", split))
             made = SliceSet(

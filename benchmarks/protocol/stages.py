@@ -61,7 +61,8 @@ def learn(
     estimator: BaseEstimator, grid: Any, slices: SliceSet, ledger: Path | None
 ) -> tuple[float, dict[str, Any]]:
     """Fit on the slices to learn from and choose on val; return seconds of fit and what was chosen."""
-    seconds = fit(estimator, slices.training_images(), ledger, slices.training_patients())
+    training = slices.training()
+    seconds = fit(estimator, training.images, ledger, training.patients)
     return seconds, select(estimator, grid, slices.tumour("val"))[0]
 
 

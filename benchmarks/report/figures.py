@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.protocol.methods import title
-from benchmarks.report.results import PIXELS, Run
+from benchmarks.report.results import PIXELS, Rows, Run, matching
 
 # Okabe and Ito's palette, which the colour-blind can tell apart; line styles tell the second round from the first.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -21,15 +21,8 @@ _CASE_TITLES = {
 }  # fmt: skip
 
 
-def slug(text: str) -> str:
-    """Turn a name into a part of a file name."""
+def _slug(text: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
-
-
-def link(text: str, path: Path, base: Path) -> str:
-    """Return the Markdown of a figure in a file of the folder ``base``."""
-    inside = path.relative_to(base) if path.is_relative_to(base) else path
-    return f"![{text}]({inside.as_posix()})"
 
 
 def _subplots(*shape: int, size: tuple[float, float], **options: Any) -> tuple[Any, np.ndarray]:
@@ -45,16 +38,19 @@ def _subplots(*shape: int, size: tuple[float, float], **options: Any) -> tuple[A
     return figure, axes
 
 
-def _save(figure: Any, path: Path, *, dpi: int = 110) -> None:
+def _save(figure: Any, base: Path, name: str, caption: str, *, dpi: int = 110) -> str:
+    """Save a figure for a file in the folder ``base``, and return its link."""
     from matplotlib import pyplot
 
+    path = base / "figures" / f"{name}.png"
     path.parent.mkdir(parents=True, exist_ok=True)
     # No date and no version: the same results draw the same bytes.
     figure.savefig(path, dpi=dpi, bbox_inches="tight", metadata={"Software": None})
     pyplot.close(figure)
+    return f"![{caption}](figures/{path.name})"
 
 
-def draw_bars(run: Run, path: Path) -> None:
+def draw_bars(run: Run, base: Path) -> str:
     """Draw best Dice and AP over all pixels of tumour slices of test, with intervals over patients."""
     names = run.methods[::-1]
     figure, axes = _subplots(1, 2, size=(8.5, 0.9 + 0.32 * len(names)), sharey=True)
@@ -70,25 +66,28 @@ def draw_bars(run: Run, path: Path) -> None:
             axis.text(max([value, *(bounds or ())]) + 0.01, i, f"{value:.2f}", va="center", fontsize=8)
         axis.set_yticks(range(len(names)), [title(name) for name in names], fontsize=8)
         axis.set(xlim=(0, 1), xlabel=f"{label}, all pixels of tumour slices")
-    _save(figure, path)
+    name = f"{_slug(f'{run.dataset}-{run.preset}-{run.device}')}-bars"
+    return _save(figure, base, name, "Best Dice and AP with intervals")
 
 
-def draw_curves(run: Run, path: Path) -> None:
+def draw_curves(run: Run, base: Path) -> str:
     """Draw precision over recall of the first seed, over all pixels of tumour slices of test."""
     figure, ((axis,),) = _subplots(1, 1, size=(6.2, 4.6))
     for i, name in enumerate(run.methods):
-        wanted = {"method": name, "slices": PIXELS["slices"], "region": PIXELS["region"]}
-        points = [row for row in run.curves if wanted.items() <= row.items()]
+        points = matching(
+            run.curves, {"method": name, "slices": PIXELS["slices"], "region": PIXELS["region"]}
+        )
         recall, precision = ([float(row[key]) for row in points] for key in ("recall", "precision"))
         look: dict[str, Any] = {"color": _COLOURS[i % len(_COLOURS)], "label": title(name)}
         look["linewidth"] = 2.4 if name == "mimood" else 1.3
         axis.plot(recall, precision, _STYLES[i // len(_COLOURS) % len(_STYLES)], **look)
     axis.set(xlim=(0, 1), ylim=(0, 1), xlabel="recall", ylabel="precision")
     axis.legend(fontsize=7, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
-    _save(figure, path)
+    name = f"{_slug(f'{run.dataset}-{run.preset}-{run.device}')}-curves"
+    return _save(figure, base, name, "Precision over recall")
 
 
-def draw_cases(source: Path, path: Path) -> None:
+def draw_cases(source: Path, base: Path) -> str:
     """Draw what `accuracy` kept of some slices: a row for each case."""
     with np.load(source, allow_pickle=False) as file:
         arrays = dict(file)
@@ -103,13 +102,13 @@ def draw_cases(source: Path, path: Path) -> None:
         row[0].set_ylabel(str(arrays["titles"][case]), fontsize=8)
     for axis, text in zip(axes[0], _CASE_TITLES.values(), strict=True):
         axis.set_title(text, fontsize=8)
-    _save(figure, path, dpi=80)
+    return _save(figure, base, _slug(source.stem), "Cases", dpi=80)
 
 
-def draw_growth(series: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -> None:
+def draw_growth(series: Mapping[str, Sequence[Mapping[str, Any]]], base: Path, name: str) -> str:
     """Draw seconds over each series (points with ``value``, ``seconds``, ``floor_seconds``), both logarithmic."""
     figure, axes = _subplots(1, len(series), size=(2.5 * len(series), 2.7))
-    for axis, (name, points) in zip(axes[0], series.items(), strict=True):
+    for axis, (varied, points) in zip(axes[0], series.items(), strict=True):
         values = [point["value"] for point in points]
         for key, colour, style, of in (
             ("seconds", _OURS, "o-", "measured"),
@@ -118,12 +117,12 @@ def draw_growth(series: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -
             seconds = [point[key] for point in points]
             label = f"{of}, power {exponent(values, seconds):.2f}"
             axis.plot(values, seconds, style, color=colour, markersize=4, label=label)
-        axis.set(xscale="log", yscale="log", xlabel=name)
+        axis.set(xscale="log", yscale="log", xlabel=varied)
         axis.set_xticks(values, [f"{value:g}" for value in values], fontsize=7)
         axis.minorticks_off()
         axis.legend(fontsize=6, frameon=False)
     axes[0, 0].set_ylabel("seconds")
-    _save(figure, path)
+    return _save(figure, base, f"{name}-growth", "Seconds over each of the five, and the floor")
 
 
 def exponent(values: Sequence[float], seconds: Sequence[float]) -> float:
@@ -133,12 +132,12 @@ def exponent(values: Sequence[float], seconds: Sequence[float]) -> float:
     return float(np.polyfit(np.log(values), np.log(seconds), 1)[0])
 
 
-def draw_pareto(rows: Sequence[Mapping[str, str]], path: Path) -> None:
+def draw_pareto(rows: Rows, base: Path, name: str) -> str:
     """Draw AP over seconds per 32 slices of all variants of the methods; a star is a method as it comes."""
     figure, ((axis,),) = _subplots(1, 1, size=(6.2, 4.2))
     for i, method in enumerate(dict.fromkeys(row["method"] for row in rows)):
         for is_default, marker, size in (("False", "o", 22), ("True", "*", 190)):
-            points = [row for row in rows if (row["method"], row["is_default"]) == (method, is_default)]
+            points = matching(rows, {"method": method, "is_default": is_default})
             x, y = ([float(row[key]) for row in points] for key in ("seconds_per_32", "ap"))
             label = title(method) + ", as it comes" * (is_default == "True")
             look: dict[str, Any] = {"marker": marker, "edgecolor": "black", "linewidth": 0.4}
@@ -147,12 +146,17 @@ def draw_pareto(rows: Sequence[Mapping[str, str]], path: Path) -> None:
                 axis.annotate(_short(row), place, (3, 3), textcoords="offset points", fontsize=5)
     axis.set(xscale="log", xlabel="seconds per 32 slices", ylabel="AP, all pixels of tumour slices of val")
     axis.legend(fontsize=7, frameon=False)
-    _save(figure, path)
+    return _save(
+        figure,
+        base,
+        f"{_slug(name)}-pareto",
+        "AP over seconds per 32 slices; a star is the method as it comes",
+    )
 
 
 def _short(row: Mapping[str, str]) -> str:
     """Return the label of a point: R, T and passes, where there are any."""
     parts = [f"R{row['n_restorations']}"]
     for sign, name in (("T", "n_steps"), ("P", "n_passes")):
-        parts += [f"{sign}{row[name]}"] if row[name] not in ("", "1") else []
+        parts += [f"{sign}{row[name]}"] if row.get(name, "") not in ("", "1") else []
     return " ".join([*parts, "uncached"] if row["variant"] == "uncached" else parts)

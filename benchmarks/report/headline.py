@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from benchmarks import records
 from benchmarks.protocol import ledger
-from benchmarks.protocol.methods import title
-from benchmarks.report.results import DATA_TITLES, load_runs
-from benchmarks.report.tables import form, markdown
+from benchmarks.report.results import DATA_TITLES, Run, load_runs
+from benchmarks.report.tables import Columns, by_method, form, markdown
 
 START, END = "<!-- figures:start -->", "<!-- figures:end -->"
 
@@ -24,16 +24,20 @@ def _lesions(results: Path) -> Iterator[str]:
         if run.dataset == "phantom":
             continue
         seeds = len({row["seed"] for row in run.rows if row["method"] == "mimood"})
-        header = [DATA_TITLES[run.dataset], "best Dice", "AP", "AUROC", "s per 32 slices"]
-        rows = []
-        for name in run.methods:
-            cells = [run.cell(name, metric) for metric in ("best_dice", "ap", "auroc")]
-            rows.append([title(name), *cells, form(run.mean(name, "seconds_per_32"), ".2g")])
+        columns: Columns = {
+            "best Dice": partial(run.cell, metric="best_dice"), "AP": partial(run.cell, metric="ap"),
+            "AUROC": partial(run.cell, metric="auroc"),
+            "s per 32 slices": partial(_seconds, run),
+        }  # fmt: skip
         yield (
             f"Test slices with a lesion, all pixels; preset `{run.preset}`, {run.device}, {seeds} seed(s), one where "
             f"no ± follows (`python -m benchmarks accuracy --data {run.dataset}`; {ledger.sentence(run.runs)}):\n\n"
-            f"{markdown(header, rows)}"
+            f"{by_method(run.methods, columns, DATA_TITLES[run.dataset])}"
         )
+
+
+def _seconds(run: Run, method: str) -> str:
+    return form(run.mean(method, "seconds_per_32"), ".2g")
 
 
 def _demo(results: Path) -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
@@ -13,13 +13,9 @@ Rows = Sequence[dict[str, str]]
 Place = dict[str, str]
 
 DATA_TITLES = {
-    "phantom": "Brain phantom (T2)",
-    "lgg": "TCGA-LGG, FLAIR",
-    "ixi-synthetic": "Lesions planted into IXI, T1",
-    "brats": "BraTS",
-    "mslub": "MSLUB",
-    "folder": "Folder of scans and masks",
-}
+    "phantom": "Brain phantom (T2)", "lgg": "TCGA-LGG, FLAIR", "ixi-synthetic": "Lesions planted into IXI, T1",
+    "brats": "BraTS", "mslub": "MSLUB", "folder": "Folder of scans and masks",
+}  # fmt: skip
 
 
 def place_of(level: str, slices: str = "tumour", region: str = "all", split: str = "test") -> Place:
@@ -28,6 +24,11 @@ def place_of(level: str, slices: str = "tumour", region: str = "all", split: str
 
 
 PIXELS = place_of("pixel")
+
+
+def matching(rows: Rows, wanted: Mapping[str, str]) -> Rows:
+    """Return the rows with these cells."""
+    return [row for row in rows if wanted.items() <= row.items()]
 
 
 @dataclass(frozen=True)
@@ -58,9 +59,8 @@ class Run:
 
     def values(self, method: str, metric: str, place: Place = PIXELS) -> list[float]:
         """Return a figure of each seed."""
-        wanted = {"method": method, **place}
-        rows = [row for row in self.rows if wanted.items() <= row.items()]
-        return [float(row[metric]) for row in rows if row[metric]]
+        rows = matching(self.rows, {"method": method, **place})
+        return [float(row[metric]) for row in rows if row.get(metric)]
 
     def mean(self, method: str, metric: str, place: Place = PIXELS) -> float | None:
         """Return the mean over seeds, None without any."""
@@ -68,11 +68,11 @@ class Run:
         return mean(values) if values else None
 
     def interval(self, method: str, metric: str, place: Place = PIXELS) -> tuple[float, float] | None:
-        """Return the bootstrap interval of a figure over pixels of test slices, by the seeds of the mean beside it."""
+        """Return the interval of a figure over pixels of test slices, by the seeds of the mean beside it."""
         wanted = {"method": method, "metric": metric, "slices": place["slices"], "region": place["region"]}
         seeds = {row["seed"] for row in self.rows if row["method"] == method}
-        for row in self.intervals if place["level"] == "pixel" else ():
-            if wanted.items() <= row.items() and set(row["seeds"].split()) == seeds:
+        for row in matching(self.intervals, wanted):
+            if set(row["seeds"].split()) == seeds:
                 return float(row["low"]), float(row["high"])
         return None
 
@@ -81,11 +81,9 @@ class Run:
         values = self.values(method, metric, place)
         if not values:
             return ""
-        text = f"{mean(values):.3f}"
-        if len(values) > 1:
-            text += f" ± {stdev(values):.3f}"
+        deviation = f" ± {stdev(values):.3f}" if len(values) > 1 else ""
         bounds = self.interval(method, metric, place) if interval else None
-        return text if bounds is None else f"{text} [{bounds[0]:.3f}, {bounds[1]:.3f}]"
+        return f"{mean(values):.3f}{deviation}" + (f" [{bounds[0]:.3f}, {bounds[1]:.3f}]" if bounds else "")
 
 
 def load_runs(results: Path) -> list[Run]:
@@ -98,6 +96,5 @@ def load_runs(results: Path) -> list[Run]:
         ]
         for preset, device in dict.fromkeys((row["preset"], row["device"]) for row in parts[0]):
             same = {"preset": preset, "device": device}
-            chosen = [[row for row in rows if same.items() <= row.items()] for rows in parts]
-            runs.append(Run(dataset, preset, device, *chosen))
+            runs.append(Run(dataset, preset, device, *(matching(rows, same) for rows in parts)))
     return runs

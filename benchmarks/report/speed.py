@@ -12,6 +12,7 @@ from benchmarks.protocol import ledger
 from benchmarks.protocol.methods import title
 from benchmarks.report import figures
 from benchmarks.report.figures import exponent
+from benchmarks.report.results import Rows, matching
 from benchmarks.report.tables import form, markdown
 
 START, END = "<!-- speed:start -->", "<!-- speed:end -->"
@@ -23,17 +24,14 @@ _PRECISIONS = ("float32", "bfloat16")
 Record = Mapping[str, Any]
 
 
-def render(results: Path, folder: Path, base: Path) -> str:
-    """Draw the figures of speed and return the Markdown of its tables; parameters as in `accuracy.render`."""
-    parts = [
-        *(part for path in sorted(results.glob("speed_*.json")) for part in _speed(path, folder, base)),
-        *(part for path in sorted(results.glob("*_pareto.csv")) for part in _pareto(path, folder, base)),
-        *(part for path in sorted(results.glob("scaling_*.json")) for part in _scaling(path)),
-    ]
-    return "\n\n".join(parts) if parts else "No results yet."
+def render(results: Path, base: Path) -> str:
+    """Draw the figures of speed and return the Markdown of its tables, for a file in the folder ``base``."""
+    renderers = {"speed_*.json": _speed, "*_pareto.csv": _pareto, "scaling_*.json": _scaling}
+    found = [(of, path) for pattern, of in renderers.items() for path in sorted(results.glob(pattern))]
+    return "\n\n".join(part for of, path in found for part in of(path, base)) or "No results yet."
 
 
-def _speed(path: Path, folder: Path, base: Path) -> Iterator[str]:
+def _speed(path: Path, base: Path) -> Iterator[str]:
     measured = records.read_json(path, [])
     grown = [record for record in measured if record["name"].startswith(_GROWN)]
     named = [record for record in measured if not record["name"].startswith(_GROWN)]
@@ -48,13 +46,11 @@ def _speed(path: Path, folder: Path, base: Path) -> Iterator[str]:
     if named:
         yield table(named)
     if grown:
-        figure = folder / f"{path.stem}-growth.png"
         points = series(grown)
-        figures.draw_growth(points, figure)
         header = ["", "values", "exponent", "of the floor", "peak memory, first to last"]
         lines = [[name, *_grown(of)] for name, of in points.items()]
         yield f"**Cost grows as a power of each**\n\n{markdown(header, lines)}"
-        yield figures.link("Seconds over each of the five, and the floor", figure, base)
+        yield figures.draw_growth(points, base, path.stem)
 
 
 def table(measured: Sequence[Record]) -> str:
@@ -102,23 +98,20 @@ def _grown(points: Sequence[Record]) -> list[str]:
     return [f"{values[0]:g} to {values[-1]:g}", *(f"{power:.2f}" for power in powers), told]
 
 
-def _pareto(path: Path, folder: Path, base: Path) -> Iterator[str]:
+def _pareto(path: Path, base: Path) -> Iterator[str]:
     rows = records.read_table(path)
     for preset, device, seed in dict.fromkeys((row["preset"], row["device"], row["seed"]) for row in rows):
-        same = {"preset": preset, "device": device, "seed": seed}
-        chosen = [row for row in rows if same.items() <= row.items()]
-        data = chosen[0]["dataset"]
-        figure = folder / f"{figures.slug(f'{data}-{preset}-{device}-{seed}')}-pareto.png"
+        chosen = matching(rows, {"preset": preset, "device": device, "seed": seed})
+        data, commit = chosen[0]["dataset"], chosen[0]["commit"]
         points = [row for row in chosen if row["split"] == "val" and row["variant"] not in _PRECISIONS]
-        figures.draw_pareto(points, figure)
-        yield f"### Accuracy against time: {data}, preset {preset}, {device}, seed {seed}, commit {chosen[0]['commit']}"
+        yield f"### Accuracy against time: {data}, preset {preset}, {device}, seed {seed}, commit {commit}"
         yield f"The figures are of this commit; {ledger.sentence(chosen)}."
         yield _variants(points)
-        yield figures.link("AP over seconds per 32 slices; a star is the method as it comes", figure, base)
+        yield figures.draw_pareto(points, base, f"{data}-{preset}-{device}-{seed}")
         yield from _compared_precisions(chosen)
 
 
-def _variants(points: Sequence[Mapping[str, str]]) -> str:
+def _variants(points: Rows) -> str:
     """Return the variants that no other one beats in both time and AP, the quickest first, and the defaults."""
     ordered = sorted(points, key=lambda row: (float(row["seconds_per_32"]), -float(row["ap"])))
     lines, best = [], 0.0
@@ -134,7 +127,7 @@ def _variants(points: Sequence[Mapping[str, str]]) -> str:
     return markdown([*header, "none is quicker and better"], lines)
 
 
-def _compared_precisions(rows: Sequence[Mapping[str, str]]) -> Iterator[str]:
+def _compared_precisions(rows: Rows) -> Iterator[str]:
     found = {(row["method"], row["split"], row["variant"]): row for row in rows}
     lines = []
     for method, split, variant in found:
@@ -156,7 +149,7 @@ def _compared_precisions(rows: Sequence[Mapping[str, str]]) -> Iterator[str]:
         yield f"**bfloat16 against float32, the same networks**\n\n{markdown(header, lines)}"
 
 
-def _scaling(path: Path) -> Iterator[str]:
+def _scaling(path: Path, _: Path) -> Iterator[str]:
     result = records.read_json(path, {})
     shape = "x".join(map(str, result["shape"]))
     yield (

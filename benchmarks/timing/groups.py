@@ -22,15 +22,7 @@ from sklearn.pipeline import Pipeline
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from benchmarks import records
-from benchmarks.timing import networks
-from benchmarks.timing.floor import (
-    Machine,
-    decoder_work,
-    encoder_work,
-    measure_machine,
-    restoration_floor,
-    transformer_work,
-)
+from benchmarks.timing import floor, networks
 from benchmarks.timing.networks import MASKED_SHARE, phantoms, set_restoration
 from benchmarks.timing.plain_reading import at_precision, plain_maps
 from benchmarks.timing.stopwatch import Timing, clock, interleave, measure, resident
@@ -49,7 +41,7 @@ SERIES: dict[str, tuple[float, ...]] = {  # what the growth varies, one thing at
 _IMPORTS = 5
 _TRAINING_IMAGES = 32
 # bfloat16 products as they run there; memory as specified
-_H200 = Machine(flops=790e12, bandwidth=4.8e12, itemsize=2)
+_H200 = floor.Machine(flops=790e12, bandwidth=4.8e12, itemsize=2)
 
 
 Record = dict[str, Any]
@@ -77,9 +69,9 @@ class Session:
         return networks.published(self.preset, str(self.device), self.size, self.share)
 
     @cached_property
-    def machine(self) -> Machine:
+    def machine(self) -> floor.Machine:
         """The rates of the device in its precision."""
-        return measure_machine(self.device, resolve_precision("auto", self.device))
+        return floor.measure_machine(self.device, resolve_precision("auto", self.device))
 
     @cached_property
     def common(self) -> Record:
@@ -133,10 +125,10 @@ def restorations(session: Session) -> Iterator[Record]:
     })  # fmt: skip
     own: dict[str, Record] = {
         "mimood_r4_t8": {
-            "floor_seconds": restoration_floor(ours, len(images), machine, share=share, kept=kept),
+            "floor_seconds": floor.restoration_floor(ours, len(images), machine, share=share, kept=kept),
             "matmul_flops": machine.flops, "memory_bandwidth": machine.bandwidth, "share_of_tokens": kept,
         },
-        "mimood_whole_grid": {"floor_seconds": restoration_floor(whole, len(images), machine, share=share)},
+        "mimood_whole_grid": {"floor_seconds": floor.restoration_floor(whole, len(images), machine, share=share)},
         "mimood_reference": {"precision": "float32"},
         "mimood_default": {"n_steps": recipe[-1].n_steps, "n_restorations": recipe[-1].n_restorations},
         "ar_r4_uncached": {"measured_share": len(range(0, n_tokens, every)) / n_tokens},
@@ -177,9 +169,11 @@ def training(session: Session) -> Iterator[Record]:
     tokenizer, _, inpainter = session.mimood.named_steps.values()
     images, rate = phantoms(_TRAINING_IMAGES, session.size), session.machine.flops
     n, size = tokenizer.training.batch_size, session.machine.itemsize
-    parts = (work(tokenizer.config_, tokenizer.grid_, n, size) for work in (encoder_work, decoder_work))
+    parts = (
+        work(tokenizer.config_, tokenizer.grid_, n, size) for work in (floor.encoder_work, floor.decoder_work)
+    )
     coded = sum(part.flops for part in parts)
-    painted = transformer_work(inpainter.config_, inpainter.training.batch_size, size).flops
+    painted = floor.transformer_work(inpainter.config_, inpainter.training.batch_size, size).flops
     for name, estimator, X, forward in (
         ("train_tokenizer_step", tokenizer, images, coded),
         ("train_transformer_step", inpainter, session.mimood[:-1].transform(images), painted),
@@ -269,11 +263,11 @@ def growth(session: Session) -> Iterator[Record]:
             set_restoration(pipeline, n_steps, n_chains, share)
             run = partial(pipeline.decision_function, phantoms(n, size))
             timing = session.interleave({series: run}, min(session.repeats, 2))[series]
-            floor = restoration_floor(pipeline, n, session.machine, share=share)
+            least = floor.restoration_floor(pipeline, n, session.machine, share=share)
             set_restoration(pipeline)
             yield session.record(
                 f"grow_{series.replace(' ', '_')}", timing, f"{n} images, {series} {value:g}", series=series,
-                value=value, images=n, masked_share=share, floor_seconds=floor,
+                value=value, images=n, masked_share=share, floor_seconds=least,
             )  # fmt: skip
             if timing.seconds > session.patience:
                 break
@@ -282,7 +276,7 @@ def growth(session: Session) -> Iterator[Record]:
 def on_paper(session: Session) -> Iterator[Record]:
     """Compute what the restorations must take on an NVIDIA H200, whether or not there is one."""
     n, share = session.images, session.share
-    seconds = restoration_floor(session.mimood, n, _H200, share=share)
+    seconds = floor.restoration_floor(session.mimood, n, _H200, share=share)
     yield session.record(
         "floor_on_h200", Timing([seconds]), f"{n} images", device="NVIDIA H200, on paper", precision="bfloat16",
         images=n, masked_share=share, matmul_flops=_H200.flops, memory_bandwidth=_H200.bandwidth,
