@@ -199,9 +199,7 @@ def opened(
                     left.unlink(missing_ok=True)  # of a job that was ended by force
             work.enter_context(claimed(mine))
             # The next job finds the settings, even before the first scan has been scored.
-            with locked(hidden / "status.lock"):
-                if resume:
-                    table.refresh()
+            with table.shared():
                 table.write("running", n_scans=len({*scans, *(line.id for line in table.outcomes)}))
         state = "interrupted"
         try:
@@ -280,7 +278,7 @@ def _make_room(output: Path, scans: Collection[str], *, overwrite: bool, healed:
         is_damaged = True
     for scan in scored:
         discard(output, scan)
-    for name in _TABLES if scored else ():
+    for name in _TABLES if scored else ("status.json",):
         (output / name).unlink(missing_ok=True)
     left = sorted(file.name for ending in OUTPUTS for file in output.glob(f"*{ending}"))
     if is_damaged and left:
