@@ -12,7 +12,7 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
@@ -38,9 +38,6 @@ Say = Callable[[str], None]
 
 # How a training runs, and how its scans are chosen: no network depends on these.
 _OF_THE_RUN = ("device", "cache", "resume", "overwrite", "verbose", "modality", "split", "groups")
-# Parameters of the detector, and those of them whose default a training is not told from.
-_OF_DETECTOR = ("plane", "spacing", "mask", "modality", "volume", "verbose")
-_OPTIONAL = ("fpr", "scan_fpr", "calibration_fraction", "max_bytes", "max_invalid")
 _SETTINGS = "fit.json"
 _NAME_LENGTH = 200
 
@@ -137,20 +134,21 @@ def _unfitted(job: FitJob, unfinished: Path) -> ScanDetector:
     )
     for step in pipeline.named_steps.values():
         step.set_params(training__checkpoint_dir=str(unfinished), training__resume=job.resume)
-    return ScanDetector(
-        pipeline.set_params(**job.parameters),
-        size=job.size or PRESET_IMAGE_SIZE[job.preset],
-        random_state=job.seed,
-        **{name: value for name in (*_OF_DETECTOR, *_OPTIONAL) if (value := getattr(job, name)) is not None},
+    detector = ScanDetector(
+        pipeline.set_params(**job.parameters), size=PRESET_IMAGE_SIZE[job.preset], random_state=job.seed
+    )
+    shared = vars(job).keys() & detector.get_params(deep=False).keys()
+    return detector.set_params(
+        **{name: value for name in shared if (value := getattr(job, name)) is not None}
     )
 
 
 def _settings(job: FitJob, sources: Sequence[Source], groups: Sequence[str] | None) -> dict[str, Any]:
     """Return what a training depends on, as JSON values; None is the default, whether it was named or not."""
     defaults = _unfitted(FitJob(job.preset), Path()).get_params(deep=False)
-    optional = {name: defaults[name] for name in ("size", *_OPTIONAL)}
+    defaults = {each.name: defaults.get(each.name) for each in fields(job) if each.default is None}
     named = {name: value for name, value in vars(job).items() if name not in _OF_THE_RUN}
-    named = {name: None if value == optional.get(name) else value for name, value in named.items()}
+    named = {name: None if value == defaults.get(name) else value for name, value in named.items()}
     digests = [
         files.digest_of(path, job.mask, job.lesions) if path else "" for path in map(file_path, sources)
     ]
@@ -168,7 +166,6 @@ def begun(
 ) -> Iterator[None]:
     """Hold the folder of an unfinished training while it goes on; it is removed if nothing is raised.
 
-    ``settings`` are what the training depends on, None for a default; "scans" maps the id of each scan to a digest.
     With ``resume`` it goes on with what lies there, if that was begun with the same settings. Without it, ``overwrite``
     replaces what lies there, which comes back if this training ends before it has learned anything.
     """
