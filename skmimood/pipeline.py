@@ -143,13 +143,7 @@ def make_mimood_pipeline(
 
 
 def preset_of(pipeline: Pipeline) -> str | None:
-    """Return the preset whose networks a pipeline has, None for networks of the user's own.
-
-    Parameters
-    ----------
-    pipeline : Pipeline
-        As it is: nothing but its parameters tells where it comes from, so that a clone is known too.
-    """
+    """Return the preset whose networks a pipeline has by its parameters, None for networks of the user's own."""
     given = pipeline.get_params()
     for preset in PRESETS:
         made = make_mimood_pipeline(preset, memory=None).get_params()

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from skmimood.maps.base import BasePixelDetector
-from skmimood.runtime.device import inference, with_halving
+from skmimood.runtime.device import inference
 from skmimood.training.estimator import TrainedStep
 
 
@@ -28,15 +28,10 @@ class BaseImageDetector(BasePixelDetector, TrainedStep):
     def _detect_batch(self, images: Tensor) -> tuple[Tensor, Tensor]: ...
 
     def _detect(self, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        images = torch.from_numpy(X)
-
-        def run(size: int) -> list[list[Tensor]]:
-            batches = (
-                images[start : start + size].to(self._torch_device) for start in range(0, len(images), size)
-            )
-            return [[part.cpu() for part in self._detect_batch(batch)] for batch in batches]
-
+        batches = torch.from_numpy(X).split(self._training.batch_size)
         with inference(self._torch_device):
-            parts = with_halving(run, self._training.batch_size)
+            parts = [
+                [part.cpu() for part in self._detect_batch(batch.to(self._torch_device))] for batch in batches
+            ]
         maps, healed = (torch.cat(list(part)).numpy() for part in zip(*parts, strict=True))
         return maps, healed

@@ -35,24 +35,17 @@ _MIN_PATCHES = 4
 class MaskedAutoencoderDetector(BaseImageDetector):
     """Masked autoencoder with a classifier of its residuals (Georgescu 2023).
 
-    A vision transformer learns to predict hidden patches of healthy slices from a few visible ones (He et al. 2022). A
-    slice is reconstructed under several random masks, and the reconstructions, with the visible patches pasted back,
-    are averaged. A second transformer, initialised from the encoder, learns to tell the residual of a healthy slice
-    from that of its *pseudo-abnormal* version: the residual between the slice and its reconstruction with darkened
-    boxes. Its probability of "abnormal" is the paper's score of a slice: `score_samples`. The pixel maps are our
-    extension: the residual of the autoencoder alone, averaged over the trials in which a pixel was hidden, and
-    filtered.
+    A vision transformer learns to predict hidden patches of healthy slices from a few visible ones (He et al. 2022);
+    reconstructions under several random masks are averaged. A second transformer, initialised from the encoder, learns
+    to tell the residual of a healthy slice from that of its *pseudo-abnormal* version, in which boxes of the
+    reconstruction are darkened. Its probability of "abnormal" is the paper's score of a slice: `score_samples`. The
+    pixel maps are our extension: the residual of the autoencoder, averaged over the trials that hid a pixel.
 
-    The paper's values, from the authors' code, are given with each parameter. Unlike there,
-
-    - the masks of a reconstruction are the same for every slice, so that no result depends on the others of a batch;
-    - boxes are drawn anew at each step, and a step of the classifier sees both versions of the same slices;
-    - residuals are divided by their root mean square over the training slices before they enter the classifier;
-    - the transformers have no class token, positions are fixed in both, and weights start from N(0, 0.02);
-    - the classifier's training knows neither decay of the learning rate over layers nor random erasing;
-    - the classifier's loss over held-out healthy slices and their pseudo-abnormal versions chooses its best weights,
-      where the authors choose by labelled abnormal slices, which would make it supervised.
-
+    The paper's values, from the authors' code, are given with each parameter. Other than there, the masks of a
+    reconstruction are the same for every slice, so that no result depends on a batch; a step of the classifier sees
+    both versions of the same slices, with boxes drawn anew; residuals are divided by their root mean square over the
+    training slices; there is no class token, no decay of the learning rate over layers and no random erasing; and the
+    best weights of the classifier are chosen by its loss over held-out healthy slices, not by labelled abnormal ones.
     Unless stated otherwise, a change of a parameter needs a refit; one of those of the classifier takes the autoencoder
     from the cache.
 
@@ -207,14 +200,8 @@ class MaskedAutoencoderDetector(BaseImageDetector):
 
 
 def train_autoencoder(
-    *,
-    images: np.ndarray,
-    config: dict[str, Any],
-    augment: bool,
-    recipe: Training,
-    seed: int,
-    runtime: Runtime,
-) -> dict[str, dict[str, np.ndarray]]:
+    *, images: np.ndarray, config: dict[str, Any], augment: bool, recipe: Training, seed: int, runtime: Runtime
+) -> dict[str, dict[str, np.ndarray]]:  # fmt: skip
     """Train a `MaskedAutoencoder` on slices (n, H, W) in [0, 1]; return its ``"state"`` and ``"history"``."""
 
     def loss(network: Any, indices: np.ndarray, streams: Streams, training: bool) -> Tensor:
@@ -225,10 +212,8 @@ def train_autoencoder(
         patches = to_patches(batch, network.patch_size)
         order = uniform_draws(streams.torch, *patches.shape[:2]).argsort(1)
         visible, hidden = order[:, : network.n_visible], order[:, network.n_visible :]
-        hidden = hidden[..., None]
-        return F.mse_loss(
-            network(patches, visible).take_along_dim(hidden, 1), patches.take_along_dim(hidden, 1)
-        )
+        hidden, predicted = hidden[..., None], network(patches, visible)
+        return F.mse_loss(predicted.take_along_dim(hidden, 1), patches.take_along_dim(hidden, 1))
 
     network = new_network(MaskedAutoencoder, config, Streams.at(seed, 2**41).torch)
     return train(network, loss, len(images), recipe, runtime, seed=seed)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from abc import abstractmethod
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from skmimood.exceptions import SkmimoodWarning
+from skmimood.exceptions import warn
 from skmimood.maps.conformal import HealthyReference
 from skmimood.preprocessing.heads import have_heads, head_masks
 from skmimood.training.loop import split_validation
@@ -58,9 +57,8 @@ class BasePixelDetector(SliceEstimator):
     def detect(self, X: Any) -> tuple[np.ndarray, np.ndarray]:
         """Return the anomaly maps and the healed slices of one run.
 
-        Of slices that show no head (black, even, noise of the air, specks) the maps are 0, and nothing is healed.
-
-        ``X`` is of the kind that the step was fitted on: slices (n, H, W) in [0, 1], or the output of the step before.
+        ``X`` is of the kind that the step was fitted on. Of slices that show no head (black, even, noise of the air,
+        specks) the maps are 0, and nothing is healed.
 
         Returns
         -------
@@ -90,11 +88,10 @@ class BasePixelDetector(SliceEstimator):
         """Return masks (n, H, W), bool: map values above ``threshold_``."""
         maps = self.decision_function(X)
         if self._inference_parameters(X) != self.calibrated_with_:
-            warnings.warn(
+            warn(
                 "threshold_ was calibrated with other inference parameters; fit again (trained networks come "
-                "from the cache) or set threshold_ yourself.",
-                SkmimoodWarning, stacklevel=2,
-            )  # fmt: skip
+                "from the cache) or set threshold_ yourself."
+            )
         return maps > self.threshold_
 
     def score(self, X: Any, y: Any) -> float:
@@ -125,9 +122,9 @@ def held_out_slices(X: Any, share: float) -> Any:
     held_out = split_validation(len(X), share)[1]
     if len(held_out):
         return X[held_out]
-    warnings.warn(
+    warn(
         f"threshold_ is calibrated on the {len(X)} training slices themselves, since none were held out, and "
         "will be too low. Pass more slices or raise validation_fraction.",
-        SkmimoodWarning, stacklevel=4,
-    )  # fmt: skip
+        stacklevel=5,
+    )
     return X

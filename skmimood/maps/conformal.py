@@ -66,9 +66,8 @@ class HealthyReference:
     at most ``fpr``; as the float32 p-values of pixels are rounded down, a rate counts as equal to a p-value that
     exceeds it by less than 1.2e-7 of itself. A new healthy *scan* exceeds its threshold with probability at most
     ``fpr`` if it is exchangeable with the healthy ones: same scanner, protocol and population. Scans of one subject
-    depend on one another, so a subject counts once, with its highest score; this makes p-values too large rather than
-    too small, and valid for the highest of several scans of a new subject. Pixels of one scan depend on one another,
-    so the *pixel* rate holds on average over healthy scans, not within every scan.
+    depend on one another, so a subject counts once, with its highest score: p-values are rather too large. Pixels of
+    one scan depend on one another, so the *pixel* rate holds on average over healthy scans, not within every scan.
 
     References
     ----------
@@ -146,18 +145,10 @@ class HealthyReference:
         return _rate_above(int(np.sum(self.scan_scores > threshold)), self.n_scans, threshold)
 
     def pixel_pvalue(self, scores: np.ndarray) -> np.ndarray:
-        """Share of healthy pixels that score at least as high.
+        """Share of healthy pixels that score at least as high as ``scores``, of any shape; NaN stays NaN.
 
-        Parameters
-        ----------
-        scores : ndarray of any shape
-            Anomaly scores. NaN stays NaN.
-
-        Returns
-        -------
-        ndarray of the same shape, float32
-            p-values in (0, 1]; the smallest possible is 1 / (n_pixels + 1). They are rounded down, by less than
-            1.2e-7 of their value: the nearest number of this type to 0.1 is above 0.1.
+        The p-values are float32 of the same shape, from 1 / (n_pixels + 1) to 1. They are rounded down, by less than
+        1.2e-7 of their value: the nearest number of this type to 0.1 is above 0.1.
         """
         scores = np.asarray(scores, dtype=np.float32)
         at_least = np.append(np.cumsum(self.pixel_counts[::-1])[::-1], 0)  # pixels >= each value
@@ -184,17 +175,11 @@ class HealthyReference:
             scans = np.asarray(arrays["scan_scores"], dtype=np.float64)
         except (KeyError, TypeError, ValueError) as error:
             raise ModelLoadError(f"the healthy reference is incomplete: {error}. Fit again.") from error
-        sound = (
-            values.ndim == counts.ndim == scans.ndim == 1
-            and len(values) == len(counts) > 0
-            and len(scans) > 0
-            and np.isfinite(values).all()
-            and np.isfinite(scans).all()
-            and (np.diff(values) > 0).all()
-            and (np.diff(scans) >= 0).all()
-            and (counts > 0).all()
+        has_shapes = values.ndim == counts.ndim == scans.ndim == 1 and len(values) == len(counts) > 0 < len(
+            scans
         )
-        if not sound:
+        is_finite = np.isfinite(values).all() and np.isfinite(scans).all() and (counts > 0).all()
+        if not (has_shapes and is_finite and (np.diff(values) > 0).all() and (np.diff(scans) >= 0).all()):
             raise ModelLoadError(
                 "the healthy reference is damaged: not sorted counts of finite scores. Fit again."
             )
@@ -233,12 +218,10 @@ def _conformal_rank(n: int, fpr: float, what: str) -> int | None:
     allowed = round((n + 1) * fpr)
     allowed -= (
         allowed / (n + 1) > fpr
-    )  # compared as p-values are: 0.29 * 100 = 28.999..., but 29 / 100 = 0.29
+    )  # as p-values are compared: 0.29 * 100 = 28.999..., but 29 / 100 = 0.29
     if allowed >= 1:
         return n + 1 - allowed
-    there = f"{'is' if n == 1 else 'are'} {n}" + (
-        " of different subjects" if what == "scans" and n > 1 else ""
-    )
+    there = f"{'is' if n == 1 else 'are'} {n}{' of different subjects' if what == 'scans' and n > 1 else ''}"
     warn(
         f"a false-positive rate of {fpr:g} needs at least {scores_needed(fpr)} healthy {what} for calibration; there "
         f"{there}. The threshold is infinite, so nothing is called anomalous: use more, or a higher rate.",

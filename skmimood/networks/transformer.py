@@ -55,10 +55,7 @@ class Attention(nn.Module):
 
     def _split(self, x: Tensor, n_parts: int) -> Tensor:
         """Split (n, L, parts * D) into parts and heads, (parts, n, heads, L, D / heads)."""
-        n, length, width = x.shape
-        return x.view(n, length, n_parts, self.n_heads, width // n_parts // self.n_heads).permute(
-            2, 0, 3, 1, 4
-        )
+        return x.view(*x.shape[:2], n_parts, self.n_heads, -1).permute(2, 0, 3, 1, 4)
 
     def _join(self, attended: Tensor) -> Tensor:
         """Join the heads of (n, heads, L, D / heads), and project to (n, L, D)."""
@@ -97,13 +94,8 @@ class Block(nn.Module):
 
 
 def make_blocks(
-    depth: int,
-    width: int,
-    n_heads: int,
-    mlp_ratio: float,
-    drop_path: float = 0.0,
-    attention: type = Attention,
-) -> nn.ModuleList:
+    depth: int, width: int, n_heads: int, mlp_ratio: float, drop_path: float = 0.0, attention: type = Attention
+) -> nn.ModuleList:  # fmt: skip
     """Return blocks whose stochastic depth (Huang et al. 2016) grows linearly from 0 to ``drop_path``."""
     rates = [drop_path * i / max(1, depth - 1) for i in range(depth)]
     return nn.ModuleList(Block(attention(width, n_heads), width, mlp_ratio, rate) for rate in rates)

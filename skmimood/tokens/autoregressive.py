@@ -201,14 +201,8 @@ def restore_in_order(
 
 
 def train_autoregressive(
-    *,
-    tokens: np.ndarray,
-    ordering: int,
-    config: dict[str, Any],
-    recipe: Training,
-    seed: int,
-    runtime: Runtime,
-) -> dict[str, dict[str, np.ndarray]]:
+    *, tokens: np.ndarray, ordering: int, config: dict[str, Any], recipe: Training, seed: int, runtime: Runtime
+) -> dict[str, dict[str, np.ndarray]]:  # fmt: skip
     """Train on one ordering of ``tokens`` (n, n_copies, h, w); see `train_token_inpainter`."""
     order = visiting_order(tuple(config["grid"]), ordering)
 

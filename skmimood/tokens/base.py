@@ -41,8 +41,8 @@ def check_tokenized(X: Any) -> TokenizedScans:
     return X
 
 
-def check_grid(X: Any, grid: tuple[int, int]) -> None:
-    """Raise `InputError` unless ``X`` has the token grid seen in fit."""
+def check_grid(X: Any, grid: tuple[int, ...]) -> TokenizedScans:
+    """Return ``X`` if it has the token grid seen in fit, else raise `InputError`."""
     if not len(check_tokenized(X)):
         raise InputError("X has no slices; pass at least one.")
     if X.tokens.shape[1:] != grid:
@@ -50,6 +50,7 @@ def check_grid(X: Any, grid: tuple[int, int]) -> None:
             f"X must have {grid[0]} x {grid[1]} tokens a slice as in fit; got {X.tokens.shape[1:]}. Tokenise it "
             "with the tokenizer that the fit had."
         )
+    return X
 
 
 def detector_of(X: Any) -> TokenDetector:
@@ -91,13 +92,10 @@ class TokenStep(TrainedStep):
 
     def _transformer_config(self, X: TokenizedScans, *, n_outputs: int) -> dict[str, Any]:
         """Return the arguments of the `TokenTransformer` over the tokens of ``X``."""
-        n_codes, sizes = (
-            X.tokenizer.n_codes_,
-            self._values("depth", "width", "n_heads", "mlp_ratio", "drop_path"),
-        )
+        n_codes = X.tokenizer.n_codes_
         n_inputs = n_codes + (n_outputs == n_codes)  # an in-painter has a [MASK] symbol
         config = {"n_inputs": n_inputs, "n_outputs": n_outputs, "grid": list(X.tokens.shape[1:])}
-        return config | sizes
+        return config | self._values("depth", "width", "n_heads", "mlp_ratio", "drop_path")
 
 
 class BaseTokenDetector(TransformerMixin, TokenStep):
@@ -147,9 +145,8 @@ class BaseRestorer(TokenStep, BasePixelDetector):
     ``_n_draws``, the uniform draws that a restoration takes a position. The pixel map is computed here, once for all
     restorers: decode the R restorations, take the residual, combine, weight, filter (MIM-OOD section 3.4, step 5).
 
-    So few slices are taken at a time that about ``_IN_FLIGHT`` restorations are held, and of these a network gets a
-    part at a time (`run_transformer`). Memory does not grow with the number of slices, of steps or of restorations; of
-    more than ``_IN_FLIGHT`` restorations of one slice, the tokens and images are held.
+    So few slices are taken at a time that about ``_IN_FLIGHT`` restorations are held, so that memory does not grow with
+    the number of slices, of steps or of restorations.
     """
 
     n_restorations: Annotated[int, COUNT] = 4
@@ -180,8 +177,7 @@ class BaseRestorer(TokenStep, BasePixelDetector):
         return torch.cat(self._in_chunks(self._restore, X, self._n_in_flight)).numpy()
 
     def _checked(self, X: Any) -> TokenizedScans:
-        check_grid(X, self.grid_)
-        return X
+        return check_grid(X, self.grid_)
 
     def _detect(self, X: TokenizedScans) -> tuple[np.ndarray, np.ndarray]:
         parts = self._in_chunks(self._detect_chunk, X, self._n_in_flight)

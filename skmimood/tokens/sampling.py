@@ -14,21 +14,10 @@ def restore_tokens(
 ) -> Iterator[Tensor]:  # fmt: skip
     """Resample, T times, every token whose anomaly score exceeds the threshold lambda.
 
-    Parameters
-    ----------
-    tokens, anomaly : Tensor of shape (n, h, w)
-        The tokens y_0 of n slices, and ``score(tokens)``.
-    uniforms : Tensor of shape (R, T, h, w)
-        Draws in [0, 1), the same for every slice, so that no slice depends on its neighbours.
-    score : callable
-        ``score(tokens (m, h, w)) -> (m, h, w)``.
-    logits : callable
-        ``logits(tokens (m, h, w), mask (m, h, w)) -> (n_masked, K)``, divided by ``temperature``.
-
-    Yields
-    ------
-    Tensor of shape (n, R, h, w)
-        The tokens y_t of every restoration, for t = 1 to T, each computed when it is asked for.
+    ``tokens`` and ``anomaly`` (n, h, w) are those of n slices. ``uniforms`` (R, T, h, w) are draws in [0, 1), the same
+    for every slice, so that no slice depends on its neighbours. ``score`` takes and returns (m, h, w); ``logits(tokens
+    (m, h, w), mask (m, h, w))`` returns (n_masked, K), which are divided by ``temperature``. Yields the tokens
+    (n, R, h, w) of every restoration after each step, computed when it is asked for.
     """
     # Only what can change is computed: a restoration without a token above the threshold leaves the batch, one that was
     # resampled to what it was keeps its scores, and equal ones are scored once.

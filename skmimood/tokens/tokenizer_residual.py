@@ -61,8 +61,7 @@ class TokenizerResidual(UntrainedDetector):
         self._calibrate(held_out_slices(healthy, held_out))
 
     def _checked(self, X: Any) -> TokenizedScans:
-        check_grid(X, self.grid_)
-        return X
+        return check_grid(X, self.grid_)
 
     def _detect(self, X: TokenizedScans) -> tuple[np.ndarray, np.ndarray]:
         decoded = X.tokenizer.decode_tensor(torch.from_numpy(X.tokens)).cpu()

@@ -8,7 +8,6 @@ import json
 import math
 import os
 import time
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from skmimood.exceptions import InputError, SkmimoodWarning, TrainingDivergedError
+from skmimood.exceptions import InputError, TrainingDivergedError, warn
 from skmimood.networks.weights import network_state
 from skmimood.runtime import distributed
 from skmimood.runtime.device import autocast, out_of_memory_advice, resolve_device, resolve_precision
@@ -82,13 +81,10 @@ def pick_copies(tokens: np.ndarray, indices: np.ndarray, streams: Streams, train
 def train(
     network: nn.Module, loss: Loss, n_samples: int, recipe: Training, runtime: Runtime, *, seed: int
 ) -> dict[str, dict[str, np.ndarray]]:
-    """Train ``network`` on samples ``0 .. n_samples - 1``.
+    """Train ``network`` on samples ``0 .. n_samples - 1``; return its ``"state"`` and ``"history"``.
 
-    Returns
-    -------
-    dict
-        ``"state"``: the weights with the lowest validation loss. ``"history"``: ``loss`` (n_iter,),
-        ``validation_loss`` and ``validation_step`` (n_validations,).
+    The state is the weights with the lowest validation loss; the history has ``loss`` (n_iter,), and
+    ``validation_loss`` and ``validation_step`` (n_validations,).
     """
     return _Trainer(network, loss, n_samples, recipe, runtime, seed).run()
 
@@ -97,14 +93,14 @@ class _Trainer:
     """One training; in several processes each runs one, in step, and only the first writes."""
 
     def __init__(
-        self, network: nn.Module, loss: Loss, n_samples: int, recipe: Training, runtime: Runtime, seed: int
+        self, network: nn.Module, loss: Loss, n: int, recipe: Training, runtime: Runtime, seed: int
     ) -> None:
         self.device = resolve_device(runtime.device)
         self.dtype = resolve_precision(recipe.precision, self.device)
         self.network = network.to(self.device)
         self.shared = distributed.divided(self.network)  # what the loss calls in training
         self.loss, self.recipe, self.runtime, self.seed = loss, recipe, runtime, seed
-        self.training, self.validation = split_validation(n_samples, recipe.validation_fraction)
+        self.training, self.validation = split_validation(n, recipe.validation_fraction)
         self.validate_every = max(1, recipe.max_iter // 20)
         self.optimizer = torch.optim.AdamW(
             network.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
@@ -134,9 +130,7 @@ class _Trainer:
                 shown.move_to(self.progress.step, f"loss {loss:.4f}")
         self.network.load_state_dict(self.best["network"])
         if self.runtime.checkpoint is not None and distributed.is_first():
-            with contextlib.suppress(
-                OSError
-            ):  # in a folder that cannot be written, of which a warning has told
+            with contextlib.suppress(OSError):  # a warning has told that the folder cannot be written
                 self.runtime.checkpoint.unlink(missing_ok=True)
         return {"state": network_state(self.network), "history": self._history()}
 
@@ -159,10 +153,7 @@ class _Trainer:
             self._save_checkpoint()
 
     def _step(self) -> Tensor:
-        """Make one update; return its loss, NaN if the update must not be kept.
-
-        It may be made all the same: to go back brings all that it has changed.
-        """
+        """Make one update; return its loss, NaN if the training must go back to before the update."""
         recipe, streams = self.recipe, Streams.at(self.seed, self.progress.step, self.device)
         indices = streams.numpy.choice(
             self.training, recipe.batch_size, replace=len(self.training) < recipe.batch_size
@@ -269,12 +260,11 @@ class _Trainer:
 
     def _warn_of_no_checkpoint(self, path: Path, error: Exception) -> None:
         if not self.is_warned:
-            warnings.warn(
+            warn(
                 f"No checkpoint can be written to {path.parent.name!r} ({getattr(error, 'strerror', None) or error}). "
                 f"The training of {self.runtime.title} goes on, but cannot be resumed. Make the folder writable, or "
-                "choose another checkpoint_dir.",
-                SkmimoodWarning, stacklevel=2,
-            )  # fmt: skip
+                "choose another checkpoint_dir."
+            )
         self.is_warned = True
 
     def _resume(self) -> None:
@@ -295,11 +285,10 @@ class _Trainer:
         """Tell of a checkpoint of the same training by other code, whose name differs in the last part alone."""
         others = sorted(path.parent.glob(f"{path.stem.rpartition('-')[0]}-*{path.suffix}"))
         if others:
-            warnings.warn(
+            warn(
                 f"{others[0].name} was written by another version of skmimood, so {self.runtime.title} is trained "
-                "from the start. Delete it, or resume with the version that wrote it.",
-                SkmimoodWarning, stacklevel=2,
-            )  # fmt: skip
+                "from the start. Delete it, or resume with the version that wrote it."
+            )
 
     def _restore(self, progress: dict[str, Any], tensors: dict[str, Tensor]) -> None:
         parts: dict[str, dict[str, Tensor]] = {"network": {}, "best": {}, "optimizer": {}}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, ClassVar, get_origin, get_type_hints
+from typing import Any, ClassVar, get_type_hints
 
 from sklearn.base import BaseEstimator, clone
 from typing_extensions import Self, dataclass_transform
@@ -33,10 +33,8 @@ class CheckedParameters(BaseEstimator):
     def _parameter_faults(self) -> Iterator[str]:
         """Say what is wrong with each parameter; subclasses add what depends on several."""
         for name, hint in get_type_hints(type(self), include_extras=True).items():
-            if get_origin(hint) is Annotated and (
-                fault := fault_of(name, getattr(self, name), hint.__metadata__[0])
-            ):
-                yield fault
+            for rule in getattr(hint, "__metadata__", ()):
+                yield from filter(None, [fault_of(name, getattr(self, name), rule)])
 
     def _check_parameters(self) -> None:
         """Raise `InputError` naming every parameter that is wrong, before anything is computed."""

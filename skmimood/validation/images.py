@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Hashable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
-from skmimood.exceptions import InputError, SkmimoodWarning
+from skmimood.exceptions import InputError, warn
 
 _MIN_SIDE = 8
 _MISSING = ("", "None", "nan", "NaT", "<NA>")  # labels, as tables have them
@@ -83,9 +82,7 @@ def _check_range(array: np.ndarray) -> None:
             "and divide by it, or use ScanDetector, which does so."
         )
     if low < -1e-3 or high > 1 + 1e-3:
-        warnings.warn(
-            f"Intensities are expected in [0, 1]; got [{low:g}, {high:g}].", SkmimoodWarning, stacklevel=4
-        )
+        warn(f"Intensities are expected in [0, 1]; got [{low:g}, {high:g}].", stacklevel=5)
 
 
 def has_lesion(y: Any, image_shape: tuple[int, ...]) -> np.ndarray:
@@ -132,11 +129,11 @@ def healthy_samples(X: Any, y: Any, groups: Any, validation_fraction: float) -> 
     present, sizes = np.unique(codes, return_counts=True)
     if wanted == 0 or len(present) < 2:
         if wanted:
-            warnings.warn(
+            warn(
                 "All healthy samples are of one group, so training and validation share it. Pass samples of more "
                 "groups, or validation_fraction=0.",
-                SkmimoodWarning, stacklevel=3,
-            )  # fmt: skip
+                stacklevel=4,
+            )
         return healthy, validation_fraction
     of_the_last = np.cumsum(sizes[:0:-1])  # groups: of one, of two, ...
     is_held_out = codes >= present[-1 - int(np.argmin(np.abs(of_the_last - wanted)))]
