@@ -97,10 +97,7 @@ def environment(device: str = "auto") -> dict[str, Any]:
 
 @functools.cache
 def commit() -> str:
-    """Return the commit of the code when first asked for, "-dirty" if code but not results changed since.
-
-    Without git, $BENCHMARK_COMMIT tells.
-    """
+    """Return the commit when first asked for, "-dirty" if code changed since; without git, $BENCHMARK_COMMIT tells."""
     try:
         head = _git("rev-parse", "--short", "HEAD")
     except (OSError, subprocess.CalledProcessError):

@@ -40,11 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     names = listed(arguments.methods, METHODS, "method")
     slices = slices_of_command(arguments)
-    n_training, tumour, test = (
-        len(slices.training()),
-        slices.tumour("test"),
-        slices.evaluated("test"),
-    )
+    n_training, tumour, test = (len(slices.training()), slices.tumour("test"), slices.evaluated("test"))
     say(
         f"{arguments.data}: {n_training} slices to learn from, {len(tumour)} of {len(test)} test slices with lesions"
     )

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import subprocess
-import sys
 import tempfile
-import time
 
 from benchmarks import records
 from benchmarks.commands.options import add_common_arguments
 from benchmarks.data.sources import data_folder
+from benchmarks.timing.stopwatch import program_seconds
 from skmimood.datasets import read_splits
 
 
@@ -28,15 +26,8 @@ def run(arguments: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         model = arguments.model or f"{temporary}/model"
         options = ["--split", "train", "--modality", "T1", "--mask-suffix", "brainmask"]
-        fit = _skmimood("fit", str(folder), "-o", model, *options, "--preset", arguments.preset)
-        score = _skmimood("score", str(scan), "-m", model, "-o", f"{temporary}/out")
+        fit = program_seconds("fit", str(folder), "-o", model, *options, "--preset", arguments.preset)
+        score = program_seconds("score", str(scan), "-m", model, "-o", f"{temporary}/out")
     seconds = {"fit": round(fit, 1), "score_one_scan_with_report": round(score, 1)}
     told = {"data": "ixi (T1, 2 mm)", "preset": arguments.preset, "seconds": seconds}
     records.write_json(arguments.results / f"ixi_{arguments.preset}.json", told)
-
-
-def _skmimood(*arguments: str) -> float:
-    """Run the program and return its seconds, start included."""
-    start = time.perf_counter()
-    subprocess.run([sys.executable, "-m", "skmimood", *arguments], check=True)
-    return time.perf_counter() - start

@@ -65,10 +65,7 @@ def run(arguments: argparse.Namespace) -> None:
 def measure(
     pipelines: dict[str, Pipeline], slices: SliceSet, device: torch.device, *, repeats: int
 ) -> list[dict[str, Any]]:
-    """Time all variants of fitted pipelines in turn and return their rows, the accuracy over tumour slices of val.
-
-    The precisions are also tested.
-    """
+    """Time all variants in turn; return their rows, with the accuracy on val, of the precisions also on test."""
     images = slices.tumour("val").images[:_TIMED]
     found = {
         (method, name): (copy.deepcopy(pipeline).set_params(**parameters), is_default)
@@ -96,25 +93,20 @@ def measure(
 
 
 def variants(name: str, pipeline: Pipeline) -> Iterator[tuple[str, dict[str, Any], bool]]:
-    """Yield name, parameters and whether it is the default: of the grid of a method, and of the default in precisions.
-
-    Of MIM-OOD also the plain reading at R = 4 and T = 8 in float32. The others are in the device's own precision.
-    """
+    """Yield name, parameters and whether it is the default: the grid, the precisions, and MIM-OOD's plain reading."""
     last, known = pipeline.steps[-1][0], pipeline.get_params()
     precisions = [key for key in known if key.endswith("__precision")]
     axes = {f"{last}__{key}" for stage in GRIDS[name] for key in stage}
     default = {key: known[key] for key in axes} | dict.fromkeys(precisions, "auto")
-    seen = []
-    for candidate in ParameterGrid(GRIDS[name]):
-        parameters = default | {f"{last}__{key}": value for key, value in candidate.items()}
-        if parameters not in seen:
-            seen.append(parameters)
-            yield (
-                ", ".join(f"{key} {candidate[key]}" for key in sorted(candidate)),
-                parameters,
-                parameters == default,
-            )
-    if default not in seen:
+    candidates = list(ParameterGrid(GRIDS[name]))
+    settings = [default | {f"{last}__{key}": value for key, value in one.items()} for one in candidates]
+    for candidate, parameters in zip(candidates, settings, strict=True):
+        yield (
+            ", ".join(f"{key} {candidate[key]}" for key in sorted(candidate)),
+            parameters,
+            parameters == default,
+        )
+    if default not in settings:
         yield "default", default, True
     for precision in PRECISIONS:
         yield precision, default | dict.fromkeys(precisions, precision), False

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import subprocess
-import sys
 import tempfile
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -19,6 +16,7 @@ from benchmarks import records
 from benchmarks.commands.options import add_common_arguments
 from benchmarks.report.speed import scaling_table
 from benchmarks.timing.networks import MASKED_SHARE, fit_briefly, phantoms, scan_detector, synthetic_head
+from benchmarks.timing.stopwatch import program_seconds
 from skmimood import make_mimood_pipeline
 from skmimood.pipeline import PRESET_IMAGE_SIZE
 
@@ -35,7 +33,7 @@ def run(arguments: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as folder:
         model = save_model(arguments.preset, Path(folder) / "model")
         measured = [
-            measure(partial(_score, model, n), n, arguments.scans, tuple(arguments.shape), Path(folder))
+            measure(partial(_seconds, model, n), n, arguments.scans, tuple(arguments.shape), Path(folder))
             for n in arguments.workers
         ]
     result = {"preset": arguments.preset, "shape": arguments.shape, "workers": measured}
@@ -55,12 +53,9 @@ def save_model(preset: str, path: Path) -> Path:
 
 
 def measure(
-    score: Callable[[Path], Any], n_workers: int, n_scans: int, shape: tuple[int, ...], folder: Path
+    score: Callable[[Path], float], n_workers: int, n_scans: int, shape: tuple[int, ...], folder: Path
 ) -> dict[str, Any]:
-    """Time a folder of one scan a worker and one of ``n_scans``, which tells the start from the work.
-
-    ``seconds`` are those of the larger folder, ``seconds_per_scan`` those of a worker.
-    """
+    """Time a folder of one scan a worker and one of ``n_scans``, which tells the start from the work."""
     head = nib.Nifti1Image(synthetic_head(shape), np.eye(4))
     seconds = {}
     for n in (1, n_scans):
@@ -68,9 +63,7 @@ def measure(
         scans.mkdir()
         for index in range(n * n_workers):
             nib.save(head, scans / f"scan-{index:03d}.nii.gz")
-        start = time.perf_counter()
-        score(scans)
-        seconds[n] = time.perf_counter() - start
+        seconds[n] = score(scans)
     each = (seconds[n_scans] - seconds[1]) / (n_scans - 1) if n_scans > 1 else seconds[1]
     return {
         "workers": n_workers, "scans": n_scans * n_workers, "seconds": seconds[n_scans], "seconds_per_scan": each,
@@ -78,6 +71,7 @@ def measure(
     }  # fmt: skip
 
 
-def _score(model: Path, n_workers: int, scans: Path) -> None:
-    command = ["score", str(scans), "-m", str(model), "-o", f"{scans}-out", "--jobs", str(n_workers)]
-    subprocess.run([sys.executable, "-m", "skmimood", *command], check=True, stdout=subprocess.DEVNULL)
+def _seconds(model: Path, n_workers: int, scans: Path) -> float:
+    return program_seconds(
+        "score", str(scans), "-m", str(model), "-o", f"{scans}-out", "--jobs", str(n_workers)
+    )

@@ -9,9 +9,8 @@ import nibabel as nib
 import numpy as np
 
 from benchmarks import records
-from benchmarks.timing.groups import import_seconds
 from benchmarks.timing.networks import synthetic_head
-from benchmarks.timing.stopwatch import resident
+from benchmarks.timing.stopwatch import import_seconds, resident
 from skmimood import ScanDetector
 
 

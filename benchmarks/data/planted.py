@@ -17,14 +17,11 @@ _TISSUE_SAMPLES = 20_000
 
 
 def plant(healthy: SliceSet, thickness: float, turn: int) -> SliceSet:
-    """Plant lesions into one T1 brain: all axial slices of a subject, upwards, ``thickness`` mm apart.
-
-    Each of five slabs gets one kind of lesion; the kinds are moved on by ``turn`` slabs. Returned are of each slab the
-    slices of the largest lesion area and of that nearest to half of it, and then their untouched twins.
-    """
+    """Plant two lesions of each kind into a brain, the largest and one of half its area; return them and twins."""
     brain = Brain.of(healthy, thickness)
     filled = np.flatnonzero(healthy.head.mean((1, 2)) > MIN_EVALUATED_SHARE)
     parts = []
+    # Each of five slabs gets one kind; from subject to subject the kinds move on by one slab.
     for number, slab in enumerate(np.array_split(filled, len(LESION_KINDS))):
         kind = LESION_KINDS[(number + turn) % len(LESION_KINDS)]
         rng = np.random.default_rng([zlib.crc32(str(healthy.patients[0]).encode()), number])

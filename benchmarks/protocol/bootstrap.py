@@ -36,10 +36,7 @@ def count(
     alarms: np.ndarray | None = None,
     n_bins: int = _BINS,
 ) -> PatientCounts:
-    """Count the scores of maps (n, H, W) with lesion masks as ``labels``, patient (n,) by patient, in sorted order.
-
-    ``where`` says which pixels count, and ``alarms`` (n,) which slices have a false alarm, if they have no lesion.
-    """
+    """Count the scores of maps (n, H, W), where they count, patient by patient; ``alarms`` (n,) are false alarms."""
     where = np.ones(labels.shape, bool) if where is None else where
     edges = _edges(scores[where & labels], scores[where & ~labels], n_bins)
     names, owner = np.unique(patients, return_inverse=True)
@@ -63,10 +60,7 @@ def count(
 
 
 def _edges(positives: np.ndarray, negatives: np.ndarray, n_bins: int) -> np.ndarray:
-    """Return rising lower edges of bins: each score of few, else quantiles of lesion pixels and of the others.
-
-    So equal scores are in one bin, and the curves are fine where lesions are.
-    """
+    """Return rising lower edges of bins: each score of few, else quantiles of lesion pixels and of the others."""
     values = np.sort(np.concatenate([positives, negatives]))
     distinct = values[np.append(True, values[1:] != values[:-1])]
     if len(distinct) <= n_bins:

@@ -53,10 +53,7 @@ def note(ledger: Path | None, step: BaseEstimator, seconds: float) -> float:
 
 
 def trained(ledger: Path | None, estimator: BaseEstimator) -> dict[str, str]:
-    """Return commits and digests of the code that trained the networks of an estimator, as columns of a table.
-
-    What has no network is fitted anew in each run, at the commit of the run.
-    """
+    """Return the commits and digests of the code that trained an estimator's networks, else the commit of the run."""
     entries = {} if ledger is None else _read(ledger)
     networks = [step for step in steps_of(estimator) if hasattr(step, "state_")]
     commits = [entries.get(_key(step), {}).get("commit", records.commit()) for step in networks]

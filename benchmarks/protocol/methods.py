@@ -28,6 +28,14 @@ _NETWORK = (
 )  # fmt: skip
 _SIGNS = ["absolute", "positive"]
 _EROSIONS = [0, 3, 4]
+_LAMBDAS, _POWERS = [0.005, 0.02, 0.1], [0.5, 1.0, 2.0]
+# The untrained methods cost nothing to score, so they get the finest grids.
+_INTENSITY: dict[str, list[Any]] = {
+    "bright": [True, False],
+    "erosion": [0, 2, 3, 4, 5, 7, 10],
+    "smoothing": [0.0, 0.7, 1.0, 2.0],
+}
+_AUTOENCODER: dict[str, list[Any]] = {"residual": _SIGNS, "erosion": [1, 2, 3, 4, 7], "median_filter": [3, 5]}
 
 # Presets of the rivals without tokens; "tiny" are their defaults. Those of the others follow PRESETS.
 _DENOISING: dict[str, dict[str, Any]] = {
@@ -98,6 +106,10 @@ def _standardized(build: Build) -> Build:
     return lambda settings: Pipeline([("standardizer", SliceStandardizer()), ("detector", build(settings))])
 
 
+def _of_detector(grid: Grid) -> Grid:
+    return {f"detector__{name}": values for name, values in grid.items()}
+
+
 def _denoising(settings: Settings) -> BaseEstimator:
     return baselines.DenoisingAutoencoder().set_params(**_DENOISING[settings.preset], **settings.common())
 
@@ -147,33 +159,22 @@ def _maps(last: str) -> list[Mapping[str, Sequence[Any]]]:
 
 # In this order, a network that several methods share is trained by the one whose training time should tell of it.
 METHODS: dict[str, Method] = {
-    # The untrained ones cost nothing to score, so they get the finest grids.
     "intensity": Method(
         "Intensity threshold", lambda _: baselines.IntensityThreshold(),
-        {
-            "equalize": ["slice", "training"], "bright": [True, False], "erosion": [0, 2, 3, 4, 5, 7, 10],
-            "smoothing": [0.0, 0.7, 1.0, 2.0],
-        },
+        {"equalize": ["slice", "training"], **_INTENSITY},
     ),
     "intensity-standardized": Method(
         "Intensity threshold, our intensities", _standardized(lambda _: baselines.IntensityThreshold(equalize="none")),
-        {
-            "detector__bright": [True, False], "detector__erosion": [0, 2, 3, 4, 5, 7, 10],
-            "detector__smoothing": [0.0, 0.7, 1.0, 2.0],
-        },
+        _of_detector(_INTENSITY),
     ),
     "zscore": Method(
         "Healthy z-score",
         lambda settings: baselines.HealthyZScore(n_templates=12, smoothing=2.0, random_state=settings.seed),
         {"residual": _SIGNS, "erosion": [0, 2, 3, 4, 7]},
     ),
-    "dae": Method(
-        "Denoising autoencoder", _denoising,
-        {"residual": _SIGNS, "erosion": [1, 2, 3, 4, 7], "median_filter": [3, 5]},
-    ),
+    "dae": Method("Denoising autoencoder", _denoising, _AUTOENCODER),
     "dae-standardized": Method(
-        "Denoising autoencoder, our intensities", _standardized(_denoising),
-        {"detector__residual": _SIGNS, "detector__erosion": [1, 2, 3, 4, 7], "detector__median_filter": [3, 5]},
+        "Denoising autoencoder, our intensities", _standardized(_denoising), _of_detector(_AUTOENCODER)
     ),
     "mae": Method(
         "Masked autoencoder",
@@ -186,16 +187,13 @@ METHODS: dict[str, Method] = {
     ),
     "mimood": Method(
         "skmimood", _mimood,
-        [
-            {"detector__threshold": [0.005, 0.02, 0.1]}, *_maps("inpainter__maps"),
-            {"inpainter__maps__weight_power": [0.5, 1.0, 2.0]},
-        ],
+        [{"detector__threshold": _LAMBDAS}, *_maps("inpainter__maps"), {"inpainter__maps__weight_power": _POWERS}],
     ),
     "mimood-default": Method("skmimood, nothing chosen on val", _mimood, {}),
     "mimood-paper": Method(
         "MIM-OOD as published",
         _published(AnomalousTokenDetector, "detector", corruption="random", mask_generator="brush"),
-        [{"detector__threshold": [0.005, 0.02, 0.1]}, *_maps("inpainter__maps")],
+        [{"detector__threshold": _LAMBDAS}, *_maps("inpainter__maps")],
     ),
     "ar": Method(
         "AR restoration", _autoregressive("none"),

@@ -61,10 +61,7 @@ def fix_thresholds(maps: np.ndarray, tumour: SliceSet) -> dict[str, float]:
 def pixel_rows(
     maps: np.ndarray, slices: SliceSet, thresholds: Mapping[str, float] | None = None
 ) -> list[Row]:
-    """Compute the figures of maps (n, H, W) over pooled pixels, for all strata and both regions.
-
-    With ``thresholds`` of the regions, fixed on val, also Dice and false alarms at these.
-    """
+    """Compute the figures of maps (n, H, W) in all strata and both regions, also at the thresholds fixed on val."""
     rows = []
     for name, region, part, part_maps, where in _parts(slices, maps):
         row: Row = {"slices": name, "level": "pixel", "region": region}
@@ -93,11 +90,10 @@ def false_alarms(maps: np.ndarray, threshold: float, spacing: float, where: Any 
 
 def token_rows(estimator: BaseEstimator, slices: SliceSet) -> list[Row]:
     """Compute AP and AUROC of token scores; nothing for a method without tokens."""
-    if not isinstance(estimator, Pipeline) or len(estimator.steps) < 2:
-        return []
-    scans, last = estimator[:-1].transform(slices.images), estimator[-1]
+    scans = estimator[:-1].transform(slices.images) if isinstance(estimator, Pipeline) else None
     if not isinstance(scans, TokenizedScans):
         return []
+    last: Any = estimator[-1]
     scores = last.token_scores(scans) if hasattr(last, "token_scores") else scans.anomaly
     if scores is None:
         return []
@@ -110,10 +106,7 @@ def token_rows(estimator: BaseEstimator, slices: SliceSet) -> list[Row]:
 
 
 def image_rows(estimator: BaseEstimator, maps: np.ndarray, slices: SliceSet) -> list[Row]:
-    """Compute AP and AUROC of slices with against slices without lesion, by the mean of the highest 1 % of their maps.
-
-    A method that scores slices itself (``score_samples``) gets a second row, region "classifier".
-    """
+    """Score slices by the mean of the highest 1 % of their maps, and by ``score_samples`` where a method has it."""
     labels = slices.has_lesion
     if labels.all():
         return []

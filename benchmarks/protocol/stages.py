@@ -40,10 +40,7 @@ def fit(
     ledger: Path | None = None,
     patients: np.ndarray | None = None,
 ) -> float:
-    """Fit on healthy slices (n, H, W) of patients (n,), step by step, and return the seconds of all its trainings.
-
-    A network that comes from the cache took what the ``ledger``, a JSON file, says it took when it was trained.
-    """
+    """Fit on healthy slices of patients (n,); return the seconds, of cached networks those in the ``ledger``."""
     steps = steps_of(estimator)
     total, inputs = 0.0, images
     for i, step in enumerate(steps):
@@ -73,11 +70,7 @@ def select(
     *,
     max_slices: int = MAX_SELECTION_SLICES,
 ) -> tuple[dict[str, Any], list[Row]]:
-    """Choose inference parameters by the pixel AP on evenly spread tumour slices of val, and set them.
-
-    Several grids are chosen from one after the other. Returns the parameters, and of every candidate ``parameters`` and
-    ``ap``.
-    """
+    """Choose by the pixel AP on val, grid after grid, and set it; return it, and the AP of all candidates."""
     sample = tumour[np.linspace(0, len(tumour) - 1, min(len(tumour), max_slices)).astype(int)]
     chosen: dict[str, Any] = {}
     trials: list[Row] = []

@@ -87,7 +87,7 @@ def _columns(run: Run, metrics: Mapping[str, str], place: Place) -> Columns:
 
 def _difference_table(run: Run) -> Iterator[str]:
     told = {}
-    for row in matching(run.differences, {"slices": PIXELS["slices"], "region": PIXELS["region"]}):
+    for row in matching(run.differences, {"slices": "tumour", "region": "all"}):
         gap, low, high = (float(row[name]) for name in ("mean", "low", "high"))
         told[row["minus"], row["metric"]] = f"{gap:+.3f} [{low:+.3f}, {high:+.3f}]"
     if told:

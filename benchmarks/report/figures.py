@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.protocol.methods import title
-from benchmarks.report.results import PIXELS, Rows, Run, matching
+from benchmarks.report.results import Rows, Run, matching
 
 # Okabe and Ito's palette, which the colour-blind can tell apart; line styles tell the second round from the first.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -74,9 +74,7 @@ def draw_curves(run: Run, base: Path) -> str:
     """Draw precision over recall of the first seed, over all pixels of tumour slices of test."""
     figure, ((axis,),) = _subplots(1, 1, size=(6.2, 4.6))
     for i, name in enumerate(run.methods):
-        points = matching(
-            run.curves, {"method": name, "slices": PIXELS["slices"], "region": PIXELS["region"]}
-        )
+        points = matching(run.curves, {"method": name, "slices": "tumour", "region": "all"})
         recall, precision = ([float(row[key]) for row in points] for key in ("recall", "precision"))
         look: dict[str, Any] = {"color": _COLOURS[i % len(_COLOURS)], "label": title(name)}
         look["linewidth"] = 2.4 if name == "mimood" else 1.3
@@ -110,10 +108,8 @@ def draw_growth(series: Mapping[str, Sequence[Mapping[str, Any]]], base: Path, n
     figure, axes = _subplots(1, len(series), size=(2.5 * len(series), 2.7))
     for axis, (varied, points) in zip(axes[0], series.items(), strict=True):
         values = [point["value"] for point in points]
-        for key, colour, style, of in (
-            ("seconds", _OURS, "o-", "measured"),
-            ("floor_seconds", _OTHERS, "--", "floor"),
-        ):
+        looks = {"measured": ("seconds", _OURS, "o-"), "floor": ("floor_seconds", _OTHERS, "--")}
+        for of, (key, colour, style) in looks.items():
             seconds = [point[key] for point in points]
             label = f"{of}, power {exponent(values, seconds):.2f}"
             axis.plot(values, seconds, style, color=colour, markersize=4, label=label)

@@ -136,17 +136,9 @@ def _compared_precisions(rows: Rows) -> Iterator[str]:
             dice = [float(row["best_dice"]) for row in pair]
             gaps = [f"{dice[0]:.4f}", f"{dice[1]:.4f}", f"{dice[1] - dice[0]:+.4f}"]
             lines.append([title(method), split, *gaps, *(form(row["seconds_per_32"], ".3g") for row in pair)])
-    header = [
-        "method",
-        "split",
-        "best Dice, float32",
-        "bfloat16",
-        "difference",
-        "s per 32, float32",
-        "bfloat16",
-    ]
+    figures_ = ["best Dice, float32", "bfloat16", "difference", "s per 32, float32", "bfloat16"]
     if lines:
-        yield f"**bfloat16 against float32, the same networks**\n\n{markdown(header, lines)}"
+        yield f"**bfloat16 against float32, the same networks**\n\n{markdown(['method', 'split', *figures_], lines)}"
 
 
 def _scaling(path: Path, _: Path) -> Iterator[str]:

@@ -63,17 +63,14 @@ def _rate(run: Callable[[], Any]) -> float:
 def transformer_work(
     config: Mapping[str, Any], n: int, itemsize: int, *, share: float = 1.0, kept: float = 1.0
 ) -> Work:
-    """Count one pass over n slices of the `TokenTransformer` that ``config`` builds, in numbers of ``itemsize`` bytes.
-
-    ``kept`` is the share of the positions that take part, and ``share`` that of these whose output is wanted: the last
-    block needs its queries and MLP, and the head is needed, at those alone.
-    """
+    """Count a pass over n slices, if only a share of positions is ``kept``, and only a share of these has an output."""
     size, width, depth = config["grid"][0] * config["grid"][1], config["width"], config["depth"]
     length, rows = size * kept, size * kept * share
     keys_values = 2 * length * 2 * width * width
     query_and_out, attention = 2 * 2 * width * width, 2 * 2 * length * width
     mlp = 2 * 2 * width * int(width * config["mlp_ratio"])
     per_row = query_and_out + attention + mlp
+    # The last block needs its queries and MLP at the rows with an output alone, and so does the head.
     head = rows * 2 * width * config["n_outputs"]
     flops = depth * keys_values + ((depth - 1) * length + rows) * per_row + head
     # Attention and MLP of each block read the stream of activations and write it.
@@ -112,11 +109,7 @@ def _n_weights(network: nn.Module) -> int:
 def restoration_passes(
     pipeline: Pipeline, n: int, *, share: float, itemsize: int, kept: float = 1.0
 ) -> list[Work]:
-    """Count what restoring n slices takes: the work of each pass of a fitted MIM-OOD pipeline, with its R and T.
-
-    These are the encoder, the first passes of detector and in-painter, which all restorations share, their other T - 1
-    passes, and the decoder. ``share`` of the tokens are masked at each step; see `transformer_work`.
-    """
+    """Count each pass of a MIM-OOD pipeline with its R and T; the R restorations share the first of each network."""
     tokenizer, detector, inpainter = (step for _, step in pipeline.steps)
     n_others, n_chains = inpainter.n_steps - 1, inpainter.n_restorations * n
     scored, detected = (transformer_work(detector.config_, m, itemsize, kept=kept) for m in (n, n_chains))

@@ -5,8 +5,6 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import multiprocessing
-import subprocess
-import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
@@ -25,7 +23,7 @@ from benchmarks import records
 from benchmarks.timing import floor, networks
 from benchmarks.timing.networks import MASKED_SHARE, phantoms, set_restoration
 from benchmarks.timing.plain_reading import at_precision, plain_maps
-from benchmarks.timing.stopwatch import Timing, clock, interleave, measure, resident
+from benchmarks.timing.stopwatch import Timing, clock, import_seconds, interleave, measure, resident
 from skmimood import restoration_path
 from skmimood.runtime.device import resolve_precision
 
@@ -238,17 +236,8 @@ def imports(session: Session) -> Iterator[Record]:
     yield session.record("import", Timing([import_seconds() for _ in range(_IMPORTS)]), "import")
 
 
-def import_seconds() -> float:
-    """Time an import in a fresh interpreter, without the interpreter's own start."""
-    code = "import time; start = time.perf_counter(); import skmimood; print(time.perf_counter() - start)"
-    return float(subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout)
-
-
 def growth(session: Session) -> Iterator[Record]:
-    """Time MIM-OOD along each series; what is not varied is R = 4, T = 8, the preset's size and 5 % masked.
-
-    A series ends after a point that takes longer than the patience.
-    """
+    """Time MIM-OOD along each series, around R = 4, T = 8, 5 % masked, until a point takes more than the patience."""
     for series, values in SERIES.items():
         for value in values:
             n = int(value) if series == "images" else session.grid_images

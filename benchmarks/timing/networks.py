@@ -31,10 +31,7 @@ _BRIEF = {
 
 
 class _EvenScores:
-    """Scores tokens by their rank within the slice: ``threshold`` is the share that stays, in every slice and step.
-
-    What an untrained network finds anomalous would otherwise be gone after the first steps, and with it the work.
-    """
+    """Scores tokens by their rank within the slice: ``threshold`` is the share that stays, in every slice and step."""
 
     def score_tensor(self, tokens: Tensor) -> Tensor:
         scores = super().score_tensor(tokens).flatten(1)  # type: ignore[misc]
@@ -107,10 +104,7 @@ def share_kept(images: np.ndarray, factor: int) -> float:
 
 
 def restore_uncached(pipeline: Pipeline, images: np.ndarray, every: int, device: torch.device) -> float:
-    """Make AR's maps with every k-th of the passes without a cache; return the seconds that the others would take.
-
-    Without a cache each pass costs the same.
-    """
+    """Make AR's maps with every k-th of its equal passes without a cache; return the seconds that the others take."""
     whole = CausalTransformer.logits_at
     seconds: list[float] = []
     last: list[Tensor] = []

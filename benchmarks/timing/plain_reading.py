@@ -1,8 +1,6 @@
 """MIM-OOD as the paper states it (Naval Marimont et al. 2023, section 3.4), without any short cut.
 
-Every restoration has its own passes of the detector and of the in-painter, over every slice and position (but for
-those that ``skip_background`` leaves out), in every step. This is what the library's restorations must equal token by
-token, and what their speed is measured against.
+Every restoration has its own passes of both networks, over all slices and positions not left out, in every step.
 """
 
 from __future__ import annotations

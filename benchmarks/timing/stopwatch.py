@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import re
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
@@ -33,10 +35,7 @@ class Timing:
 def interleave(
     subjects: Mapping[Name, Callable[[], Any]], device: torch.device, *, repeats: int, patience: float
 ) -> dict[Name, Timing]:
-    """Run all subjects in turn, so that a machine that slows down slows all of them; return timings by name.
-
-    Each runs ``repeats`` times after a warm-up, but only once if it takes more than ``patience`` seconds.
-    """
+    """Run subjects in turn, ``repeats`` times after a warm-up, but once if it takes more than ``patience`` seconds."""
     timings = {name: Timing() for name in subjects}
     for number in range(repeats + 1):
         for name, run in subjects.items():
@@ -64,6 +63,19 @@ def measure(run: Callable[[], Any], device: torch.device) -> tuple[float, int | 
     seconds = clock(device) - start + (returned if isinstance(returned, float) else 0)
     after = torch.cuda.max_memory_allocated(device) if is_cuda else resident("VmHWM")
     return seconds, None if before is None or after is None else after - before
+
+
+def program_seconds(*arguments: str) -> float:
+    """Run ``skmimood`` and return its seconds, start included."""
+    start = time.perf_counter()
+    subprocess.run([sys.executable, "-m", "skmimood", *arguments], check=True)
+    return time.perf_counter() - start
+
+
+def import_seconds() -> float:
+    """Time ``import skmimood`` in a fresh interpreter, without the interpreter's own start."""
+    code = "import time; start = time.perf_counter(); import skmimood; print(time.perf_counter() - start)"
+    return float(subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout)
 
 
 def clock(device: torch.device) -> float:
