@@ -227,9 +227,7 @@ def _repaired(mask: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
     return whole, tuple(remark for remark, is_so in found.items() if is_so)
 
 
-def screen(
-    scans: Iterable[ListedScan], reader: ScanReader, plane: Plane
-) -> tuple[list[Candidate], list[ScanStatus]]:
+def screen(scans: Iterable[ListedScan], reader: ScanReader) -> tuple[list[Candidate], list[ScanStatus]]:
     """Look at every scan once; return those that can be used and lines on the others; warn of what is wrong or odd.
 
     Each scan is judged alone, but for copies, so nothing leaks from scans that are held out later.
@@ -241,7 +239,7 @@ def screen(
         line = ScanStatus(listed.id, "skipped", group=listed.group)
         try:
             prepared = reader.read(listed)
-            features = measure(prepared, plane)
+            features = measure(prepared, reader.plane)
         except ScanReadError as error:
             rejected.append(replace(line, reason=error.reason))
             continue

@@ -269,7 +269,7 @@ class ScanDetector(SavedDetector):
         return each(items, what, "scans", shown=self.verbose)
 
     def _screen(self, scans: Sequence[ListedScan]) -> tuple[list[cohort.Candidate], list[ScanStatus]]:
-        return cohort.screen(self._progress(scans, "reading"), self._reader(), self.plane_)
+        return cohort.screen(self._progress(scans, "reading"), self._reader())
 
     def _set_thresholds(self, reference: HealthyReference, fpr: float, scan_fpr: float) -> None:
         self.reference_ = reference
