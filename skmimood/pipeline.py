@@ -101,24 +101,17 @@ def make_mimood_pipeline(
         the paper seems to draw them anew at each step.
     random_state : int, RandomState instance or None, default=0
         Seed of all three steps. With an integer an equal fit is read from the cache.
-    device : str, default="auto"
-        ``"auto"`` (CUDA if there is one, else the CPU), ``"cpu"``, ``"cuda"``, ``"cuda:1"``.
+    device, verbose
+        See `VQTokenizer`.
     memory : str, joblib.Memory or None, default="session"
         Cache of trainings, so that a search over inference parameters never trains again. ``"session"`` is a
         private temporary folder deleted with the process; a path keeps trainings longer; None caches nothing.
-    verbose : bool, default=False
-        Show the progress of each step's training: a bar on a terminal, lines elsewhere.
 
     Returns
     -------
     sklearn.pipeline.Pipeline
         With the steps ``tokenizer``, ``detector`` and ``inpainter``; `fit` takes healthy slices (n, H, W) in
         [0, 1], `decision_function` returns pixel maps (n, H, W), `predict` masks.
-
-    Raises
-    ------
-    InputError
-        If there is no such preset.
 
     References
     ----------

@@ -7,7 +7,8 @@ from typing import Annotated, ClassVar
 
 import numpy as np
 
-from skmimood.maps.untrained import UntrainedDetector, finish_maps
+from skmimood.maps.base import UntrainedDetector
+from skmimood.maps.residuals import finish_maps
 from skmimood.preprocessing.heads import N_BINS, cumulative_histogram, equalise, head_masks, look_up
 from skmimood.validation.rules import BOOLEAN, COUNT_OR_ZERO, FINITE_NOT_NEGATIVE, one_of
 

@@ -27,10 +27,7 @@ _MASK_STEP = 2**42  # streams of the masks of a reconstruction
 
 
 def darken_boxes(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Multiply 1 to 9 boxes of each image (n, H, W), anywhere in it, by a number in [0, 1) each.
-
-    The pseudo-abnormal module of Georgescu 2023, as in the authors' code, with boxes in proportion to the image.
-    """
+    """Multiply 1 to 9 boxes of each image (n, H, W) by a number in [0, 1) each, as Georgescu 2023 does."""
     images = images.copy()
     smallest, largest = ([max(1, round(share * side)) for side in images.shape[1:]] for share in _BOX_SIDES)
     for image in images:
@@ -74,11 +71,7 @@ def train_residual_classifier(
     max_iter: int, learning_rate: float, augment: bool, config: dict[str, Any], recipe: Training, seed: int,
     runtime: Runtime,
 ) -> dict[str, dict[str, np.ndarray]]:  # fmt: skip
-    """Train the classifier of a trained autoencoder's residuals on healthy slices (n, H, W) in [0, 1].
-
-    ``max_iter`` and ``learning_rate`` stand for those of ``recipe``. Returns the ``"state"`` of both networks and the
-    ``"history"`` of the classifier.
-    """
+    """Train the classifier of a trained autoencoder's residuals; return the state of both and its own history."""
     network = new_network(AutoencoderWithClassifier, config, Streams.at(seed, 2**41).torch)
     network.autoencoder.load_state_dict({k: torch.from_numpy(v) for k, v in autoencoder.items()})
     network.classifier.encoder.load_state_dict(network.autoencoder.encoder.state_dict())

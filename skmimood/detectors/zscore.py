@@ -12,8 +12,8 @@ from sklearn.cluster import KMeans
 from threadpoolctl import threadpool_limits
 
 from skmimood.exceptions import InputError
-from skmimood.maps.residuals import RESIDUALS
-from skmimood.maps.untrained import UntrainedDetector, finish_maps
+from skmimood.maps.base import UntrainedDetector
+from skmimood.maps.residuals import RESIDUALS, finish_maps
 from skmimood.preprocessing.heads import head_masks
 from skmimood.validation.rules import COUNT, COUNT_OR_ZERO, FINITE_NOT_NEGATIVE, FINITE_POSITIVE, one_of
 

@@ -7,6 +7,7 @@ from typing import Annotated
 import numpy as np
 import torch
 import torch.nn.functional as F
+from scipy import ndimage
 from torch import Tensor
 
 from skmimood.preprocessing.heads import eroded, head_masks
@@ -83,7 +84,7 @@ def residual_maps(
 def upsample(values: Tensor, factor: int, image_shape: tuple[int, ...]) -> Tensor:
     """Interpolate values of tokens (n, h, w), ``factor`` pixels a side, bilinearly to pixels (n, H, W).
 
-    Tokens that reach beyond the image, which was padded to whole tokens at the right and bottom, are cut off there.
+    What reaches beyond the image, which was padded to whole tokens, is cut off.
     """
     height, width = image_shape
     pixels = F.interpolate(values[:, None], scale_factor=factor, mode="bilinear", align_corners=False)
@@ -91,10 +92,7 @@ def upsample(values: Tensor, factor: int, image_shape: tuple[int, ...]) -> Tenso
 
 
 def filter_maps(maps: Tensor, min_filter: int, mean_filter: int) -> Tensor:
-    """Apply a minimum filter, against thin residuals of edges, then a mean filter of odd sizes to maps (n, H, W).
-
-    Windows are cut off at the border, where zero padding would lower the scores.
-    """
+    """Apply a minimum, then a mean filter of odd sizes to maps (n, H, W), with windows cut off at the border."""
     maps = -F.max_pool2d(-maps[:, None], min_filter, stride=1, padding=min_filter // 2)
     maps = F.avg_pool2d(maps, mean_filter, stride=1, padding=mean_filter // 2, count_include_pad=False)
     return maps[:, 0]
@@ -103,3 +101,11 @@ def filter_maps(maps: Tensor, min_filter: int, mean_filter: int) -> Tensor:
 def clear_surface(maps: Tensor, images: np.ndarray, erosion: int) -> Tensor:
     """Set maps (n, H, W) to 0 outside the eroded heads of the slices; an ``erosion`` of 0 pixels leaves them."""
     return maps * torch.from_numpy(eroded(head_masks(images), erosion)) if erosion else maps
+
+
+def finish_maps(scores: np.ndarray, heads: np.ndarray, smoothing: float, erosion: int) -> np.ndarray:
+    """Smooth scores (n, H, W) inside the heads and set them to 0 outside the eroded heads; see `IntensityThreshold`."""
+    maps = np.where(heads, scores, 0).astype(np.float32)
+    if smoothing > 0:
+        maps = ndimage.gaussian_filter(maps, (0, smoothing, smoothing))
+    return maps * eroded(heads, erosion)

@@ -39,10 +39,7 @@ def to_images(patches: Tensor, patch_size: int, image_shape: tuple[int, ...]) ->
 
 
 class PatchEncoder(nn.Module):
-    """Vision transformer (Dosovitskiy et al. 2021) without a class token and without the last norm.
-
-    ``sizes`` are those of `make_blocks`.
-    """
+    """Vision transformer (Dosovitskiy et al. 2021) without class token and last norm; ``sizes`` as of `make_blocks`."""
 
     def __init__(self, *, grid: tuple[int, int], patch_size: int, width: int, **sizes: Any) -> None:
         super().__init__()
@@ -63,11 +60,7 @@ class PatchEncoder(nn.Module):
 
 
 class MaskedAutoencoder(nn.Module):
-    """Predicts all patches of an image from a few visible ones (He et al. 2022).
-
-    A share ``mask_ratio`` of the patches is hidden from the `PatchEncoder` of these ``sizes``; the decoder sees all
-    positions.
-    """
+    """Predicts all patches of an image from those that a `PatchEncoder` of these ``sizes`` sees (He et al. 2022)."""
 
     def __init__(
         self, *, mask_ratio: float, decoder_depth: int, decoder_width: int, decoder_n_heads: int, **sizes: Any

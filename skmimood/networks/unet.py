@@ -32,10 +32,7 @@ def _block(n_in: int, n_out: int) -> nn.Sequential:
 
 
 class UNet(nn.Module):
-    """Images (n, n_inputs, H, W) to (n, n_outputs, H, W); each level but the first halves the resolution.
-
-    ``widths`` are the channels of the levels.
-    """
+    """Images (n, n_inputs, H, W) to (n, n_outputs, H, W); each level of ``widths`` but the first halves them."""
 
     def __init__(self, *, widths: Sequence[int], n_inputs: int = 1, n_outputs: int = 1) -> None:
         super().__init__()
@@ -67,10 +64,7 @@ class UNet(nn.Module):
 
 
 class TokenUNet(nn.Module):
-    """Tokens (n, h, w) to logits (n, h, w, n_outputs), by a `UNet` over vectors of tokens of length ``code_dim``.
-
-    Each position of the ``grid`` (h, w) has a learned embedding.
-    """
+    """Tokens (n, h, w) to logits (n, h, w, n_outputs), by a `UNet` over learned vectors of tokens and positions."""
 
     def __init__(
         self, *, n_inputs: int, n_outputs: int, grid: tuple[int, int], code_dim: int, widths: Sequence[int]

@@ -149,10 +149,7 @@ class AutoregressiveRestorer(BaseRestorer):
 
 
 def visiting_order(grid: tuple[int, int], ordering: int) -> np.ndarray:
-    """Return the order in which an ordering in [0, 8) visits a grid (h, w), as flat indices of shape (h * w,).
-
-    The eight are the raster scans of the rotated and transposed grid (Pinaya et al. 2022); 0 is that of the grid.
-    """
+    """Return the order in which an ordering in [0, 8) visits a grid (h, w), as flat indices of shape (h * w,)."""
     turns, transposed = _ORDERINGS[ordering]
     indices = np.rot90(np.arange(grid[0] * grid[1]).reshape(grid), turns)
     return (indices.T if transposed else indices).flatten()

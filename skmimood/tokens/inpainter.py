@@ -55,10 +55,8 @@ class MaskedTokenInpainter(BaseRestorer):
         See `BasePixelDetector`.
     mask_generator : str, callable or dict, default="brush"
         Which tokens are masked in training; see `AnomalousTokenDetector`.
-    depth, width, n_heads, mlp_ratio, drop_path
-        Of the transformer; see `AnomalousTokenDetector`.
-    training, random_state, device, memory, verbose
-        See `Training` and `VQTokenizer`.
+    depth, width, n_heads, mlp_ratio, drop_path, training, random_state, device, memory, verbose
+        Of the transformer; see `AnomalousTokenDetector`, `Training` and `VQTokenizer`.
 
     Attributes
     ----------

@@ -44,10 +44,8 @@ class TokenLikelihoodDetector(BaseTokenDetector):
         thirds, so that all tokens are hidden equally often, and the same for every slice. No refit needed.
     mask_generator : str, callable or dict, default="brush"
         Which tokens are masked in training; see `AnomalousTokenDetector`.
-    depth, width, n_heads, mlp_ratio, drop_path
-        Of the transformer; see `AnomalousTokenDetector`.
-    training, random_state, device, memory, verbose
-        See `Training` and `VQTokenizer`.
+    depth, width, n_heads, mlp_ratio, drop_path, training, random_state, device, memory, verbose
+        Of the transformer; see `AnomalousTokenDetector`, `Training` and `VQTokenizer`.
 
     Attributes
     ----------

@@ -101,7 +101,7 @@ class VQTokenizer(TransformerMixin, TrainedStep):
     random_state : int, RandomState instance or None, default=None
         Seeds weights, batches and augmentation. The same integer and number of threads give the same bytes.
     device : str, default="auto"
-        ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:1"``. No refit needed.
+        ``"auto"`` (CUDA if there is one, else the CPU), ``"cpu"``, ``"cuda"`` or ``"cuda:1"``. No refit needed.
     memory : str, joblib.Memory or None, default=None
         Cache of trainings: an equal fit by the same code is read from it. No refit needed.
     verbose : bool, default=False
@@ -165,10 +165,7 @@ class VQTokenizer(TransformerMixin, TrainedStep):
         return TokenizedScans(images, self._encode(self.seen(images)), self)
 
     def inverse_transform(self, X: Any) -> np.ndarray:
-        """Decode `TokenizedScans`, or tokens (n, h, w), to slices (n, H, W), float32 in [0, 1].
-
-        They are in the intensities of the slices, or of tokens alone in those that the network sees.
-        """
+        """Decode `TokenizedScans` to slices (n, H, W), or tokens (n, h, w) to slices as the network sees them."""
         check_is_fitted(self)
         tokens = as_array("Tokens", X.tokens if isinstance(X, TokenizedScans) else X)
         if tokens.ndim != 3 or tokens.shape[1:] != self.grid_ or tokens.dtype.kind not in "iu":
@@ -212,10 +209,7 @@ class VQTokenizer(TransformerMixin, TrainedStep):
         return pixels_a_side(self.config_)
 
     def decode_tensor(self, tokens: Tensor) -> Tensor:
-        """Decode tokens (n, h, w) on any device to slices (n, H, W) in [0, 1] on this estimator's device.
-
-        They are in the intensities that the network sees; see `seen`.
-        """
+        """Decode tokens (n, h, w) on any device to slices (n, H, W) as the network sees them, on this one's device."""
         height, width = self.image_shape_
         network = cast(VQVAE, self._network())
         return self._in_batches(

@@ -7,9 +7,8 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 
-from skmimood.maps.base import held_out_slices
+from skmimood.maps.base import UntrainedDetector, held_out_slices
 from skmimood.maps.residuals import RESIDUALS, clear_surface, filter_maps, residual_maps
-from skmimood.maps.untrained import UntrainedDetector
 from skmimood.tokens.base import check_grid, check_tokenized
 from skmimood.tokens.container import TokenizedScans
 from skmimood.validation.rules import COUNT_OR_ZERO, ODD, SHARE, one_of

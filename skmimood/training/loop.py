@@ -132,7 +132,12 @@ class _Trainer:
         if self.runtime.checkpoint is not None and distributed.is_first():
             with contextlib.suppress(OSError):  # a warning has told that the folder cannot be written
                 self.runtime.checkpoint.unlink(missing_ok=True)
-        return {"state": network_state(self.network), "history": self._history()}
+        history: dict[str, np.ndarray] = {
+            "loss": np.array(self.progress.losses, np.float32),
+            "validation_loss": np.array(self.progress.validation_losses, np.float32),
+            "validation_step": np.array(self.progress.validation_steps, np.int64),
+        }
+        return {"state": network_state(self.network), "history": history}
 
     def _advance(self) -> None:
         """Make one step, and validate where one is due; a loss that is not finite goes back instead."""
@@ -228,13 +233,6 @@ class _Trainer:
         self.optimizer.load_state_dict(copy.deepcopy(self.last_good["optimizer"]))
         self.progress = replace(copy.deepcopy(self.last_good["progress"]), learning_rate_factor=0.5)
 
-    def _history(self) -> dict[str, np.ndarray]:
-        return {
-            "loss": np.array(self.progress.losses, np.float32),
-            "validation_loss": np.array(self.progress.validation_losses, np.float32),
-            "validation_step": np.array(self.progress.validation_steps, np.int64),
-        }
-
     def _save_checkpoint(self) -> None:
         """Write everything that the next step depends on, at once; a reader never sees half of it.
 
@@ -256,16 +254,13 @@ class _Trainer:
         except (OSError, SafetensorError) as error:
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)
-            self._warn_of_no_checkpoint(path, error)
-
-    def _warn_of_no_checkpoint(self, path: Path, error: Exception) -> None:
-        if not self.is_warned:
-            warn(
-                f"No checkpoint can be written to {path.parent.name!r} ({getattr(error, 'strerror', None) or error}). "
-                f"The training of {self.runtime.title} goes on, but cannot be resumed. Make the folder writable, or "
-                "choose another checkpoint_dir."
-            )
-        self.is_warned = True
+            if not self.is_warned:
+                warn(
+                    f"No checkpoint can be written to {path.parent.name!r} "
+                    f"({getattr(error, 'strerror', None) or error}). The training of {self.runtime.title} goes on, "
+                    "but cannot be resumed. Make the folder writable, or choose another checkpoint_dir."
+                )
+            self.is_warned = True
 
     def _resume(self) -> None:
         """Go on from the checkpoint of the first process, if there is one and it is wanted."""

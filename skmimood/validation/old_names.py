@@ -73,12 +73,13 @@ def nested(groups: Mapping[str, Any], parameters: Mapping[str, Any]) -> dict[str
 
 def new_settings(settings: Mapping[str, Any], known: Container[str]) -> dict[str, Any]:
     """Return settings of the steps of an earlier model, such as ``inpainter__erosion``, under the ``known`` names."""
-    found = {}
-    for name, value in settings.items():
+
+    def new_name(name: str) -> str:
         step, _, parameter = name.rpartition("__")
         new = f"{step}__{MOVED.get(parameter)}__{parameter}"
-        found[new if name not in known and new in known else name] = value
-    return found
+        return new if name not in known and new in known else name
+
+    return {new_name(name): value for name, value in settings.items()}
 
 
 class _OldName:
