@@ -13,6 +13,7 @@ from benchmarks.commands import report
 from benchmarks.commands.accuracy import save_cases
 from benchmarks.protocol.methods import METHODS
 from benchmarks.report import accuracy, figures
+from skmimood.exceptions import InputError
 
 
 def result(method, seed, ap, **more):
@@ -121,17 +122,17 @@ def test_figures_are_drawn_and_linked_and_the_same_each_time(results, text, tmp_
 
 def test_the_readme_keeps_what_stands_outside_the_markers(tmp_path):
     readme = tmp_path / "README.md"
-    readme.write_text(f"before\n{accuracy.START}\nold\n{accuracy.END}\nafter\n")
+    readme.write_text("before\n<!-- accuracy:start -->\nold\n<!-- accuracy:end -->\nafter\n")
     for _ in range(2):
-        report.fill(readme, "new", accuracy.START, accuracy.END)
-    assert readme.read_text() == f"before\n{accuracy.START}\n\nnew\n\n{accuracy.END}\nafter\n"
+        report.fill(readme, "accuracy", "new")
+    assert readme.read_text() == "before\n<!-- accuracy:start -->\n\nnew\n\n<!-- accuracy:end -->\nafter\n"
 
 
 def test_a_readme_without_markers_is_refused(tmp_path):
     readme = tmp_path / "README.md"
     readme.write_text("text")
-    with pytest.raises(SystemExit, match="lacks the lines"):
-        report.fill(readme, "new", accuracy.START, accuracy.END)
+    with pytest.raises(InputError, match="lacks the lines"):
+        report.fill(readme, "accuracy", "new")
     assert readme.read_text() == "text"
 
 

@@ -16,6 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import records
 from benchmarks.commands import pareto, report, scaling, speed
+from benchmarks.commands.options import listed
 from benchmarks.protocol.methods import Method
 from benchmarks.report import figures, headline
 from benchmarks.report import speed as speed_report
@@ -130,11 +131,23 @@ def test_a_command_prints_and_keeps_the_records_of_other_groups(tmp_path, monkey
     assert "`b` | 2 | call" in capsys.readouterr().out
 
 
-def test_an_unknown_group_is_refused_and_quick_leaves_out_growth():
-    assert speed.named_groups("grid, import") == ["grid", "import"]
-    assert "growth" not in speed.named_groups("all", quick=True)
+def test_an_unknown_group_is_refused():
+    assert listed("import, grid", groups.GROUPS, "group") == ["grid", "import"]
     with pytest.raises(InputError, match="no group 'gird'"):
-        speed.named_groups("gird")
+        listed("gird", groups.GROUPS, "group")
+
+
+def test_a_quick_run_leaves_out_growth_and_writes_nothing(tmp_path, monkeypatch):
+    ran = []
+    groups_of_speed = {
+        name: lambda session, name=name: ran.append(name) or [] for name in ("import", "growth")
+    }
+    monkeypatch.setattr(speed, "GROUPS", groups_of_speed)
+    parser = argparse.ArgumentParser()
+    speed.add_arguments(parser)
+    speed.run(parser.parse_args(["--quick", "--results", str(tmp_path), "--device", "cpu"]))
+    assert ran == ["import"]
+    assert not any(tmp_path.iterdir())
 
 
 def test_subjects_run_in_turn_and_only_the_slow_go_without_warm_up(monkeypatch):
@@ -413,4 +426,4 @@ def test_without_results_the_report_of_speed_says_so(tmp_path):
 
 def test_the_benchmarks_own_page_has_a_place_for_it():
     text = report.README.read_text(encoding="utf-8")
-    assert text.count(speed_report.START) == text.count(speed_report.END) == 1
+    assert text.count("<!-- speed:start -->") == text.count("<!-- speed:end -->") == 1

@@ -35,9 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     root = data_root(arguments.root)
     if not (root / "ixi").is_dir():
-        raise InputError(
-            f"There is no folder ixi in {str(root)!r}. Pass --root DIR, with ixi/, lgg/, ct/ and ms/."
-        )
+        raise InputError(f"There is no folder ixi in {str(root)!r}. Pass the folder that holds it as --root.")
     records.commit()  # as it is now, kept
     others = list(_features_of_folders(root))
     cohorts = {"IXI T1, brains": "_brainmask", "IXI T1, with skull": "auto"}

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from benchmarks import records
 from benchmarks.report import accuracy, domain, headline, speed
+from skmimood.exceptions import InputError
 
 README = Path(__file__).parents[1] / "README.md"
 
@@ -20,19 +21,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     results, readme = arguments.results, arguments.readme
-    for part in (accuracy, speed):
-        fill(readme, part.render(results, readme.parent), part.START, part.END)
-    fill(readme, domain.render(results), domain.START, domain.END)
+    fill(readme, "accuracy", accuracy.render(results, readme.parent))
+    fill(readme, "speed", speed.render(results, readme.parent))
+    fill(readme, "domain", domain.render(results))
     if readme == README:
-        fill(README.parents[1] / "README.md", headline.headline(results), headline.START, headline.END)
+        fill(README.parents[1] / "README.md", "figures", headline.headline(results))
 
 
-def fill(readme: Path, text: str, first: str, last: str) -> None:
-    """Put ``text`` between the two markers of a file; without them, end with an error."""
+def fill(readme: Path, name: str, text: str) -> None:
+    """Put ``text`` between the two markers of that name in a file; without them, end with an error."""
+    first, last = (f"<!-- {name}:{end} -->" for end in ("start", "end"))
     before, start, rest = readme.read_text(encoding="utf-8").partition(first)
     _, end, after = rest.partition(last)
     if not start or not end:
-        raise SystemExit(
-            f"error: {readme} lacks the lines {first} and {last}. Put them where the tables belong."
-        )
+        raise InputError(f"{readme} lacks the lines {first} and {last}. Put them where the tables belong.")
     readme.write_text(f"{before}{first}\n\n{text.strip()}\n\n{last}{after}", encoding="utf-8")

@@ -17,7 +17,6 @@ from benchmarks.report.results import DATA_TITLES, PIXELS, Place, Rows, Run, loa
 from benchmarks.report.tables import Columns, by_method, form, markdown
 from skmimood.datasets import LESION_KINDS
 
-START, END = "<!-- accuracy:start -->", "<!-- accuracy:end -->"
 PUBLISHED = Path(__file__).parents[1] / "published.csv"
 _METRICS = {
     "best_dice": "best Dice", "ap": "AP", "auroc": "AUROC", "dice_at_val_threshold": "Dice at val threshold",

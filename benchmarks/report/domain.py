@@ -7,7 +7,6 @@ from pathlib import Path
 from benchmarks import records
 from benchmarks.report.tables import form, markdown
 
-START, END = "<!-- domain:start -->", "<!-- domain:end -->"
 N_DRAWS = 10  # of the scans that are fitted on
 
 

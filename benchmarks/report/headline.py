@@ -11,8 +11,6 @@ from benchmarks.protocol import ledger
 from benchmarks.report.results import DATA_TITLES, Run, load_runs
 from benchmarks.report.tables import Columns, by_method, form, markdown
 
-START, END = "<!-- figures:start -->", "<!-- figures:end -->"
-
 
 def headline(results: Path) -> str:
     """Return the Markdown of the README's tables: lesions first, then time and memory."""

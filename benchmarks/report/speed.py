@@ -15,7 +15,6 @@ from benchmarks.report.figures import exponent
 from benchmarks.report.results import Rows, matching
 from benchmarks.report.tables import form, markdown
 
-START, END = "<!-- speed:start -->", "<!-- speed:end -->"
 COHORT = 10_000
 NODES = (1, 8, 64)
 _GROWN = "grow_"

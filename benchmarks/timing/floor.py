@@ -126,4 +126,4 @@ def restoration_floor(
 ) -> float:
     """Return the least seconds in which a machine restores n slices; parameters as in `restoration_passes`."""
     passes = restoration_passes(pipeline, n, share=share, itemsize=machine.itemsize, kept=kept)
-    return sum(machine.seconds(work) for work in passes)
+    return sum(map(machine.seconds, passes))
