@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from sklearn import config_context
@@ -16,14 +16,18 @@ from skmimood.maps.conformal import HealthyReference
 from skmimood.nifti.names import file_name
 from skmimood.pipeline import PRESET_IMAGE_SIZE, preset_of
 from skmimood.preprocessing import Plane
-from skmimood.scans.cohort import Candidate, ScanStatus, warn_about_left_out
+from skmimood.runtime.progress import each
+from skmimood.runtime.streams import shared_seed
+from skmimood.scans import cohort
+from skmimood.scans.cohort import Candidate, ScanReader, ScanStatus, warn_about_left_out
+from skmimood.scans.domain import find_high_scores, learn_domain, warn_about_suspects
 from skmimood.scans.mapping import Frame, top_mean
 from skmimood.scans.sources import ListedScan
+from skmimood.scans.state import SavedDetector, as_pair, inference_settings
 
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
 
-    from skmimood.scans.scan_detector import ScanDetector
 
 _SLICES_OF_A_SCAN = 60
 _MARGIN = 2  # pixels kept free around the largest training foreground
@@ -81,52 +85,6 @@ class SliceReservoir:
         return np.sort(self._arrivals[: self._seen])
 
 
-def choose_spacing(detector: ScanDetector, training: Sequence[Candidate]) -> float:
-    """Return the pixel size that was given, or the smallest that crops no training foreground but of suspects."""
-    size = detector.size_
-    if detector.spacing is None:
-        sound = [candidate for candidate in training if candidate.id not in detector.suspects_] or training
-        extents = np.asarray([candidate.features.extent for candidate in sound])
-        return float((extents.max(axis=0) / (np.asarray(size) - _MARGIN)).max())
-    frame = Frame(detector.plane_, float(detector.spacing), size)
-    cropped = [candidate.id for candidate in training if frame.crops(candidate.features.extent)]
-    if cropped:
-        warn(
-            f"{size[0]} x {size[1]} pixels of {frame.spacing:g} mm crop the foreground of {listing(cropped)}. "
-            "Raise spacing or size, or leave spacing to be learned."
-        )
-    return frame.spacing
-
-
-def collect_slices(
-    detector: ScanDetector, training: Sequence[Candidate], rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray, list[ScanStatus]]:
-    """Return the slices to learn from, (n, H, W) float32, the group of each, (n,) str, and what became of each scan."""
-    reader, frame, least = detector._reader(), detector._frame(), detector.min_foreground
-    n_most = min(detector.max_slices, sum(max(one.line.shape) for one in training))
-    reservoir = SliceReservoir(n_most, frame.size, rng)
-    lines = []
-    for candidate in detector._progress(training, "slicing"):
-        try:
-            slices = frame.healthy_slices(candidate.read(reader), least)
-        except ScanReadError as error:  # it could be read a moment ago
-            lines.append(candidate.status("skipped", error.reason))
-            continue
-        reservoir.add(slices)
-        if len(slices):
-            lines.append(candidate.status("used", n_slices=len(slices)))
-        else:
-            lines.append(candidate.status("skipped", "no slice without lesions has enough foreground"))
-    if not len(reservoir.slices):
-        raise InputError(
-            "no slice of the scans to learn from is free of lesions and filled by foreground to "
-            f"{least:.0%}. Lower min_foreground, or look at the scans."
-        )
-    warn_about_left_out(lines)
-    groups = np.repeat([line.group for line in lines], [line.n_slices for line in lines])
-    return reservoir.slices, groups[reservoir.places], lines
-
-
 def warn_about_size(pipeline: Pipeline, size: tuple[int, int]) -> None:
     """Warn if a pipeline is that of a preset which is made for slices of another ``size`` (height, width)."""
     preset = preset_of(pipeline)
@@ -174,34 +132,128 @@ def warn_about_learned(
         )
 
 
-def refer(
-    detector: ScanDetector, held_out: Sequence[Candidate]
-) -> tuple[HealthyReference, list[ScanStatus], dict[str, float]]:
-    """Score healthy scans that were not learned from; of each group the highest score counts.
+class FittingDetector(SavedDetector):
+    """What ``ScanDetector.fit`` does with its scans."""
 
-    Return the reference, what became of each scan, and the score of each that could be used.
-    """
-    lines: list[ScanStatus] = []
-    scores: dict[str, float] = {}
-    highest: dict[str, float] = {}  # of each group
+    def _begin(self) -> None:
+        """Forget the last fit, of which a fit that fails must not leave half."""
+        for name in [name for name in vars(self) if name.endswith("_")]:
+            delattr(self, name)
+        self.plane_, self.mask_ = self.plane, self.mask
 
-    def scored() -> Iterator[tuple[np.ndarray, float]]:
-        for candidate in detector._progress(held_out, "calibrating"):
+    def _learn(self, scans: Sequence[ListedScan]) -> None:
+        rng = np.random.default_rng(shared_seed(self.random_state))
+        candidates, rejected = self._screen(scans)
+        shares = self.calibration_fraction, self.scan_fpr
+        training, held_out = cohort.split(candidates, len(rejected), *shares, rng)
+        features = [{one.id: one.features for one in part} for part in (training, held_out)]
+        domain, self.suspects_ = learn_domain(*features)
+        self.__dict__.update(domain.attributes())
+        height, width = as_pair(self.size)
+        self.size_ = int(height), int(width)
+        warn_about_size(self.pipeline, self.size_)
+        self.spacing_ = self._choose_spacing(training)
+        slices, groups, used = self._collect_slices(training, rng)
+        self.pipeline_ = fit_pipeline(self.pipeline, self.plane, slices, groups)
+        self.n_scans_, self.n_slices_ = sum(line.status == "used" for line in used), len(slices)
+        del slices  # up to a gigabyte that the calibration can do without
+        reference, calibrated, scores = self._refer(held_out)
+        self.suspects_ |= find_high_scores(scores)
+        warn_about_suspects(self.suspects_)
+        lines = {line.id: line for line in (*rejected, *used, *calibrated)}
+        self.fit_status_ = [lines[scan.id] for scan in scans]
+        self._set_thresholds(reference, self.fpr, self.scan_fpr)
+
+    def _choose_spacing(self, training: Sequence[Candidate]) -> float:
+        """Return the pixel size that was given, or the smallest that crops no training foreground but of suspects."""
+        size = self.size_
+        if self.spacing is None:
+            sound = [candidate for candidate in training if candidate.id not in self.suspects_] or training
+            extents = np.asarray([candidate.features.extent for candidate in sound])
+            return float((extents.max(axis=0) / (np.asarray(size) - _MARGIN)).max())
+        frame = Frame(self.plane_, float(self.spacing), size)
+        cropped = [candidate.id for candidate in training if frame.crops(candidate.features.extent)]
+        if cropped:
+            warn(
+                f"{size[0]} x {size[1]} pixels of {frame.spacing:g} mm crop the foreground of {listing(cropped)}. "
+                "Raise spacing or size, or leave spacing to be learned."
+            )
+        return frame.spacing
+
+    def _collect_slices(
+        self, training: Sequence[Candidate], rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray, list[ScanStatus]]:
+        """Return the slices to learn from, (n, H, W) float32, their groups, (n,) str, and what became of each scan."""
+        reader, frame, least = self._reader(), self._frame(), self.min_foreground
+        n_most = min(self.max_slices, sum(max(one.line.shape) for one in training))
+        reservoir = SliceReservoir(n_most, frame.size, rng)
+        lines = []
+        for candidate in self._progress(training, "slicing"):
             try:
-                maps = detector._frame().map(candidate.read(detector._reader()), detector.pipeline_)
-            except ScanReadError as error:
+                slices = frame.healthy_slices(candidate.read(reader), least)
+            except ScanReadError as error:  # it could be read a moment ago
                 lines.append(candidate.status("skipped", error.reason))
                 continue
-            values = maps.values
-            if not values.size:
-                lines.append(candidate.status("skipped", "every slice holds a lesion"))
-                continue
-            score = scores[candidate.id] = top_mean(values)
-            group = candidate.line.group
-            highest[group] = max(score, highest.get(group, score))
-            lines.append(candidate.status("calibration", n_slices=int(maps.has_foreground.sum())))
-            yield values, score
+            reservoir.add(slices)
+            if len(slices):
+                lines.append(candidate.status("used", n_slices=len(slices)))
+            else:
+                lines.append(candidate.status("skipped", "no slice without lesions has enough foreground"))
+        if not len(reservoir.slices):
+            raise InputError(
+                "no slice of the scans to learn from is free of lesions and filled by foreground to "
+                f"{least:.0%}. Lower min_foreground, or look at the scans."
+            )
+        warn_about_left_out(lines)
+        groups = np.repeat([line.group for line in lines], [line.n_slices for line in lines])
+        return reservoir.slices, groups[reservoir.places], lines
 
-    reference = HealthyReference.from_scans(scored())
-    warn_about_left_out(lines)
-    return replace(reference, scan_scores=np.sort(list(highest.values()))), lines, scores
+    def _refer(
+        self, held_out: Sequence[Candidate]
+    ) -> tuple[HealthyReference, list[ScanStatus], dict[str, float]]:
+        """Score healthy scans that were not learned from; of each group the highest score counts.
+
+        Return the reference, what became of each scan, and the score of each that could be used.
+        """
+        lines: list[ScanStatus] = []
+        scores: dict[str, float] = {}
+        highest: dict[str, float] = {}  # of each group
+
+        def scored() -> Iterator[tuple[np.ndarray, float]]:
+            for candidate in self._progress(held_out, "calibrating"):
+                try:
+                    maps = self._frame().map(candidate.read(self._reader()), self.pipeline_)
+                except ScanReadError as error:
+                    lines.append(candidate.status("skipped", error.reason))
+                    continue
+                values = maps.values
+                if not values.size:
+                    lines.append(candidate.status("skipped", "every slice holds a lesion"))
+                    continue
+                score = scores[candidate.id] = top_mean(values)
+                group = candidate.line.group
+                highest[group] = max(score, highest.get(group, score))
+                lines.append(candidate.status("calibration", n_slices=int(maps.has_foreground.sum())))
+                yield values, score
+
+        reference = HealthyReference.from_scans(scored())
+        warn_about_left_out(lines)
+        return replace(reference, scan_scores=np.sort(list(highest.values()))), lines, scores
+
+    def _reader(self) -> ScanReader:
+        return ScanReader(self.mask, self.max_bytes, self.volume, self.max_invalid, self.plane_)
+
+    def _frame(self) -> Frame:
+        return Frame(self.plane_, self.spacing_, self.size_)
+
+    def _progress(self, items: Sequence[Any], what: str) -> Iterable[Any]:
+        return each(items, what, "scans", shown=self.verbose)
+
+    def _screen(self, scans: Sequence[ListedScan]) -> tuple[list[cohort.Candidate], list[ScanStatus]]:
+        return cohort.screen(self._progress(scans, "reading"), self._reader())
+
+    def _set_thresholds(self, reference: HealthyReference, fpr: float, scan_fpr: float) -> None:
+        self.reference_ = reference
+        self.calibrated_with_ = inference_settings(self.pipeline_)
+        self.scan_threshold_ = reference.scan_threshold(scan_fpr)
+        self.pixel_threshold_ = reference.pixel_threshold(fpr)

@@ -7,7 +7,6 @@ import pickle
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import cloudpickle
@@ -21,13 +20,12 @@ from skmimood.preprocessing import GridPlan, Plane
 from skmimood.preprocessing.heads import have_heads
 from skmimood.preprocessing.intensity import intensity_range
 from skmimood.scans.cohort import PreparedScan
-from skmimood.scans.results import Gallery, ScanResult
+from skmimood.scans.results import Gallery
 
 if TYPE_CHECKING:
     from nibabel import Nifti1Image
     from sklearn.pipeline import Pipeline
 
-    from skmimood.scans.scan_detector import ScanDetector
 
 R = TypeVar("R")
 
@@ -125,33 +123,7 @@ class Frame:
         )
 
 
-def judge(
-    detector: ScanDetector, prepared: PreparedScan, maps: ScanMaps, flags: tuple[str, ...], *, healing: bool
-) -> ScanResult:
-    """Compare the map of a scan with healthy scans and thresholds; with ``healing``, it can be healed."""
-    reference, pixel_threshold = detector.reference_, detector.pixel_threshold_
-    values = maps.values
-    score = top_mean(values)
-    pvalues = np.ones(maps.anomaly.shape, dtype=np.float32)
-    pvalues[maps.scored] = reference.pixel_pvalue(values)
-    mask = np.zeros(maps.anomaly.shape, dtype=np.uint8)
-    mask[maps.scored] = values > pixel_threshold
-    drawn_from = (prepared.scan, prepared.foreground, maps.plan, maps.healed, maps.has_foreground)
-    return ScanResult(
-        id=prepared.scan.id,
-        score=score,
-        pvalue=reference.scan_pvalue(score),
-        is_anomalous=bool(score > detector.scan_threshold_),
-        anomaly=make_image(maps.anomaly, prepared.scan),
-        pvalues=make_image(pvalues, prepared.scan),
-        mask=make_image(mask, prepared.scan, dtype=np.uint8),
-        flags=(*flags, *maps.flags),
-        gallery=maps.gallery(maps.most_anomalous(), pixel_threshold),
-        healing=partial(_draw_healed, *drawn_from) if healing else None,
-    )
-
-
-def _draw_healed(
+def draw_healed(
     scan: Scan, foreground: np.ndarray, plan: GridPlan, slices: np.ndarray, has_foreground: np.ndarray
 ) -> Nifti1Image:
     """Draw the healed scan on its own grid; see `ScanResult.healed`."""

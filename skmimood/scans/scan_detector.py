@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,23 +11,20 @@ from joblib import effective_n_jobs
 from sklearn.utils.validation import check_is_fitted
 
 from skmimood.exceptions import warn
-from skmimood.maps.conformal import HealthyReference
-from skmimood.nifti import Source, scan_id
+from skmimood.nifti import Source, make_image, scan_id
 from skmimood.runtime.progress import each, job
-from skmimood.runtime.streams import shared_seed
 from skmimood.scans import cohort, fitting, state
-from skmimood.scans.cohort import ScanReader, ScanStatus
-from skmimood.scans.domain import Domain, find_high_scores, learn_domain, warn_about_suspects
-from skmimood.scans.mapping import Frame, average_precision, judge, map_in_workers
+from skmimood.scans.cohort import PreparedScan
+from skmimood.scans.domain import Domain
+from skmimood.scans.mapping import ScanMaps, average_precision, draw_healed, map_in_workers, top_mean
 from skmimood.scans.results import ScanResult
 from skmimood.scans.sources import ListedScan, list_in_order, list_scans, mask_suffixes, pair_brain_masks
-from skmimood.scans.state import SavedDetector
 
 if TYPE_CHECKING:
     from nibabel import Nifti1Image
 
 
-class ScanDetector(SavedDetector):
+class ScanDetector(fitting.FittingDetector):
     """Fit a slice pipeline on healthy scans and map what is abnormal in others.
 
     Scans are read one at a time, twice in `fit`, once otherwise. Only the training slices are held together.
@@ -130,38 +128,13 @@ class ScanDetector(SavedDetector):
             scan that cannot be used does not raise: it is warned about and listed in ``fit_status_``.
         """
         self._check_parameters()
-        for name in [name for name in vars(self) if name.endswith("_")]:
-            delattr(self, name)  # a fit that fails must not leave half of the last one
-        self.plane_, self.mask_ = self.plane, self.mask
+        self._begin()
         scans = list_scans(X, y, groups, brain_masks, **self._choice(y))
         if any(scan.brain_mask is not None for scan in scans):
             self.mask_ = "given"
         with job("fit", fitting.expected_seconds(self.pipeline, len(scans)), shown=self.verbose):
             self._learn(scans)
         return self
-
-    def _learn(self, scans: Sequence[ListedScan]) -> None:
-        rng = np.random.default_rng(shared_seed(self.random_state))
-        candidates, rejected = self._screen(scans)
-        shares = self.calibration_fraction, self.scan_fpr
-        training, held_out = cohort.split(candidates, len(rejected), *shares, rng)
-        features = [{one.id: one.features for one in part} for part in (training, held_out)]
-        domain, self.suspects_ = learn_domain(*features)
-        self.__dict__.update(domain.attributes())
-        height, width = state.as_pair(self.size)
-        self.size_ = int(height), int(width)
-        fitting.warn_about_size(self.pipeline, self.size_)
-        self.spacing_ = fitting.choose_spacing(self, training)
-        slices, groups, used = fitting.collect_slices(self, training, rng)
-        self.pipeline_ = fitting.fit_pipeline(self.pipeline, self.plane, slices, groups)
-        self.n_scans_, self.n_slices_ = sum(line.status == "used" for line in used), len(slices)
-        del slices  # up to a gigabyte that the calibration can do without
-        reference, calibrated, scores = fitting.refer(self, held_out)
-        self.suspects_ |= find_high_scores(scores)
-        warn_about_suspects(self.suspects_)
-        lines = {line.id: line for line in (*rejected, *used, *calibrated)}
-        self.fit_status_ = [lines[scan.id] for scan in scans]
-        self._set_thresholds(reference, self.fpr, self.scan_fpr)
 
     def calibrate(
         self, X: Any, y: Any = None, *, groups: Any = None, brain_masks: Any = None, fpr: float | None = None,
@@ -192,7 +165,7 @@ class ScanDetector(SavedDetector):
         type(self)(**{**self.get_params(deep=False), **rates})._check_parameters()
         scans = list_scans(X, y, groups, brain_masks, **self._choice(y))
         fitting.warn_about_learned(scans, self.fit_status_, by_name=groups is None)
-        reference, _, _ = fitting.refer(self, self._screen(scans)[0])
+        reference, _, _ = self._refer(self._screen(scans)[0])
         self._set_thresholds(reference, fpr, scan_fpr)
         return self
 
@@ -259,24 +232,6 @@ class ScanDetector(SavedDetector):
     def _choice(self, y: Any = None) -> dict[str, Any]:
         return {"suffix": self.modality, "exclude": mask_suffixes((self.mask, self.mask_), y)}
 
-    def _reader(self) -> ScanReader:
-        return ScanReader(self.mask, self.max_bytes, self.volume, self.max_invalid, self.plane_)
-
-    def _frame(self) -> Frame:
-        return Frame(self.plane_, self.spacing_, self.size_)
-
-    def _progress(self, items: Sequence[Any], what: str) -> Iterable[Any]:
-        return each(items, what, "scans", shown=self.verbose)
-
-    def _screen(self, scans: Sequence[ListedScan]) -> tuple[list[cohort.Candidate], list[ScanStatus]]:
-        return cohort.screen(self._progress(scans, "reading"), self._reader())
-
-    def _set_thresholds(self, reference: HealthyReference, fpr: float, scan_fpr: float) -> None:
-        self.reference_ = reference
-        self.calibrated_with_ = state.inference_settings(self.pipeline_)
-        self.scan_threshold_ = reference.scan_threshold(scan_fpr)
-        self.pixel_threshold_ = reference.pixel_threshold(fpr)
-
     def _results(self, X: Any, brain_masks: Any, *, healing: bool = True) -> Iterator[ScanResult]:
         check_is_fitted(self)
         state.warn_if_changed(self.pipeline_, self.calibrated_with_)
@@ -292,7 +247,32 @@ class ScanDetector(SavedDetector):
         origin = cohort.remarks_on_foreground(self.mask, scan.brain_mask, self.mask_)
         unlike = Domain.of(self).remarks(features)
         flags = (*prepared.scan.warnings, *origin, *unlike, *frame.remarks(features.extent))
-        return judge(self, prepared, frame.map(prepared, self.pipeline_), flags, healing=healing)
+        return self._judge(prepared, frame.map(prepared, self.pipeline_), flags, healing=healing)
+
+    def _judge(
+        self, prepared: PreparedScan, maps: ScanMaps, flags: tuple[str, ...], *, healing: bool
+    ) -> ScanResult:
+        """Compare the map of a scan with healthy scans and thresholds; with ``healing``, it can be healed."""
+        reference, pixel_threshold = self.reference_, self.pixel_threshold_
+        values = maps.values
+        score = top_mean(values)
+        pvalues = np.ones(maps.anomaly.shape, dtype=np.float32)
+        pvalues[maps.scored] = reference.pixel_pvalue(values)
+        mask = np.zeros(maps.anomaly.shape, dtype=np.uint8)
+        mask[maps.scored] = values > pixel_threshold
+        drawn_from = (prepared.scan, prepared.foreground, maps.plan, maps.healed, maps.has_foreground)
+        return ScanResult(
+            id=prepared.scan.id,
+            score=score,
+            pvalue=reference.scan_pvalue(score),
+            is_anomalous=bool(score > self.scan_threshold_),
+            anomaly=make_image(maps.anomaly, prepared.scan),
+            pvalues=make_image(pvalues, prepared.scan),
+            mask=make_image(mask, prepared.scan, dtype=np.uint8),
+            flags=(*flags, *maps.flags),
+            gallery=maps.gallery(maps.most_anomalous(), pixel_threshold),
+            healing=partial(draw_healed, *drawn_from) if healing else None,
+        )
 
     def _detect_loudly(self, X: Any, brain_masks: Any) -> Iterator[ScanResult]:
         """Map scans, and warn where the caller will not see the flags."""
