@@ -4,6 +4,7 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 from benchmark_toys import TOY, Brightness, toy_set
 from sklearn.base import BaseEstimator
 from sklearn.model_selection import ParameterGrid
@@ -198,3 +199,12 @@ def test_rivals_share_the_in_painter_of_the_published_method(tmp_path):
     assert {name: inpainter[name] for name in shared} == {
         name: likelihood[1].get_params()[name] for name in shared
     }
+
+
+def test_the_number_of_threads_is_set_and_noted(run):
+    before = torch.get_num_threads()
+    try:
+        rows = run("--methods", "toy", "--seeds", "0", "--threads", "2", table="_runs")
+        assert {row["threads"] for row in rows} == {"2"}
+    finally:
+        torch.set_num_threads(before)

@@ -7,6 +7,8 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
+import torch
+
 from benchmarks import records
 from benchmarks.data.slices import SliceSet
 from benchmarks.data.sources import DATA, open_slices
@@ -35,11 +37,14 @@ def add_data_arguments(parser: argparse.ArgumentParser, default: str | None = No
     add("--modality", help="contrast, where the data set has several (t1, t2, flair, ...)")
     add("--slices", type=Path, metavar="FILE.npz", help="read the slices from this file, or write it")
     add("--cache", type=Path, default=Path("runs/benchmark"), help="keeps slices, networks, outcomes")
+    add("--threads", type=int, help="threads of torch (default: its own choice)")
 
 
 def slices_of_command(arguments: argparse.Namespace) -> SliceSet:
-    """Note the code as it is now, and open the slices that `add_data_arguments` asked for."""
+    """Note the code as it is now, set the threads, and open the slices that `add_data_arguments` asked for."""
     ledger.read_code()
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
     return open_slices(
         arguments.data, PRESET_IMAGE_SIZE[arguments.preset], root=arguments.root, healthy=arguments.healthy,
         modality=arguments.modality, cache=arguments.cache, file=arguments.slices,
