@@ -7,7 +7,6 @@ import json
 import os
 import secrets
 import shutil
-import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from sklearn.utils.validation import check_is_fitted
 
 import skmimood
 from skmimood.estimators import ESTIMATORS, load_estimator
-from skmimood.exceptions import ModelLoadError, ModelSaveError, SkmimoodWarning
+from skmimood.exceptions import ModelLoadError, ModelSaveError, warn
 from skmimood.runtime import distributed
 from skmimood.runtime.paths import expand
 from skmimood.validation.old_names import nested
@@ -144,11 +143,11 @@ def _put_in_place(new: Path, path: Path) -> None:
         raise
     shutil.rmtree(old, ignore_errors=True)
     if old.exists():
-        warnings.warn(
+        warn(
             f"{path.name} is saved, but the model that it replaced could not be removed whole. Delete {old.name!r} "
             "beside it.",
-            SkmimoodWarning, stacklevel=3,
-        )  # fmt: skip
+            stacklevel=4,
+        )
 
 
 def _write_manifest(folder: Path, node: dict[str, Any]) -> None:

@@ -24,11 +24,7 @@ _SLICE_LEVELS = (-18.0, 52.0)  # mm above the commissures, for single slices: mo
 _VOLUME_LEVELS = (-50.0, 74.0)  # mm, for volumes: nearly the whole brain
 _SKULL = 14.0  # mm from the brain's surface to the skin
 _MARGIN = 1.15  # the field of view over the size of the average head
-_VENTRICLE = (
-    -13.0,
-    -5.0,
-    18.0,
-)  # mm: centre of the left lateral ventricle, which is wider than the right one
+_VENTRICLE = (-13.0, -5.0, 18.0)  # mm: centre of the left lateral ventricle, wider than the right one
 _VENTRICLE_EXTENT = (12.0, 28.0, 16.0)  # mm
 _MARK = (-31.0, -24.0)  # mm: x and y of a perivascular space through all slices of the left hemisphere
 _MARK_RADIUS = 3.2  # mm

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Collection
 from typing import Literal, NamedTuple
 
@@ -10,7 +9,7 @@ import numpy as np
 from nibabel.affines import apply_affine
 from scipy import ndimage
 
-from skmimood.exceptions import ScanReadError, SkmimoodWarning
+from skmimood.exceptions import ScanReadError, warn
 from skmimood.nifti.geometry import Grid, box_corners
 from skmimood.nifti.images import DEFAULT_MAX_BYTES, Scan
 from skmimood.nifti.names import Source, file_name
@@ -77,7 +76,7 @@ def read_labels(
     """
     mask = read_mask(source, like, labels=labels, max_bytes=max_bytes)
     for remark in mask.remarks:
-        warnings.warn(f"{like.id}: {remark}.", SkmimoodWarning, stacklevel=2)
+        warn(f"{like.id}: {remark}.")
     return mask.voxels
 
 

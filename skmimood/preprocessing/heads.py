@@ -10,17 +10,11 @@ from scipy import ndimage
 
 _BACKGROUND = 0.1  # noise of the air around a head stays below this
 N_BINS = 256
-_CENTRE, _SCALE = (
-    0.4,
-    0.1,
-)  # of standardised slices: more room above the median than below, for lesions and fat
+_CENTRE, _SCALE = 0.4, 0.1  # of standardised slices: more room above the median, for lesions and fat
 _DARKEST = 0.01  # of a standardised head, so that it differs from the background
 _MARGIN = 1 / 16  # of the longer side: how far inside the head its interior begins
 _LEAST_INTERIOR = 50  # pixels; of a smaller interior, the whole head is measured
-_LEAST_CORE, _LEAST_CORE_SHARE = (
-    8,
-    0.002,
-)  # pixels of a head without background beside them, share of the slice
+_LEAST_CORE, _LEAST_CORE_SHARE = 8, 0.002  # pixels of a head without background beside them, of the slice
 _LEAST_SPREAD = 1e-3
 _SMALLEST_PART = 0.05  # of the largest part's area; the lower lobes of a stripped brain may be separate parts
 
