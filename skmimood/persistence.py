@@ -33,7 +33,7 @@ _SHOWN = 3  # names of what lies where a model should be
 # Where and how visibly an estimator runs is no part of a model; a saved path would tell of its machine.
 _RUNTIME = {"memory", "device", "verbose", "checkpoint_dir", "resume", "n_jobs"}
 # Parameters of 0.1.0 that are no more, and what is done now.
-_RETIRED = {"n_passes": 1, "order": "confidence", "residual_reference": "image", "selection": "pseudo"}
+RETIRED = {"n_passes": 1, "order": "confidence", "residual_reference": "image", "selection": "pseudo"}
 
 
 def save_model(estimator: BaseEstimator, path: str | os.PathLike, *, overwrite: bool = False) -> None:
@@ -263,6 +263,8 @@ def _parameters(estimator: BaseEstimator) -> Iterator[tuple[str, Any]]:
             value = None  # a generator object; the seed that was drawn from it is a fitted attribute
         if isinstance(value, np.generic):
             value = value.item()
+        if value is None and name in getattr(estimator, "_defaults", {}):
+            value = estimator._defaults[name]  # another version may have other defaults
         if isinstance(value, BaseEstimator):
             value = dict(_parameters(value))
         try:
@@ -296,17 +298,34 @@ def _unpack(node: dict[str, Any], prefix: str, arrays: dict[str, np.ndarray]) ->
     return estimator
 
 
-def _without_retired(node: Any, is_kept: bool = False) -> Any:
-    """Take out of a manifest what is `_RETIRED`; a calibration with another value keeps it, so that it is warned of."""
+def _without_retired(node: Any, part: str = "") -> Any:
+    """Take out of a manifest what is `RETIRED`, with a warning if maps depend on it.
+
+    A calibration with such a value keeps it, so that a prediction warns too.
+    """
     if isinstance(node, list):
-        return [_without_retired(part) for part in node]
+        return [_without_retired(one) for one in node]
     if not isinstance(node, dict):
         return node
-    return {
-        key: _without_retired(value, key == "calibrated_with_")
-        for key, value in node.items()
-        if (name := key.rpartition("__")[2]) not in _RETIRED or (is_kept and value != _RETIRED[name])
-    }
+    kept = {}
+    for key, value in node.items():
+        step, _, name = key.rpartition("__")
+        if name not in RETIRED:
+            kept[key] = _without_retired(value, key)
+            continue
+        is_idle = name == "order" and node.get(f"{step}__n_passes" if step else "n_passes", 1) == 1
+        if value == RETIRED[name] or name == "selection" or is_idle:
+            continue
+        if part == "calibrated_with_":
+            kept[key] = value
+        elif part == "params":
+            warn(
+                f"The model was made with {name}={value!r}, which is no more: maps are computed with "
+                f"{RETIRED[name]!r} and differ from those that its thresholds were set on. Set the thresholds again, "
+                "or use the version that wrote it.",
+                stacklevel=4,
+            )
+    return kept
 
 
 def _estimator_parameters(estimator_class: Any, saved: Mapping[str, Any]) -> dict[str, Any]:

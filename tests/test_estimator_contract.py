@@ -13,7 +13,11 @@ import pytest
 from conftest import small_steps
 from sklearn.base import BaseEstimator, clone
 from sklearn.pipeline import Pipeline
-from sklearn.utils.estimator_checks import parametrize_with_checks
+from sklearn.utils.estimator_checks import (
+    check_parameters_default_constructible,
+    check_set_params,
+    parametrize_with_checks,
+)
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from skmimood import (
@@ -101,6 +105,12 @@ def test_nested_parameters_are_those_of_a_class_until_they_are_set_and_shared_wi
             assert getattr(first.set_params(**{name: marker}).get_params()[group], own) is marker
             assert second.get_params()[name] == default == estimator_class(**{group: None}).get_params()[name]
             assert first.set_params(**{group: None}).get_params()[name] == default
+
+
+@pytest.mark.parametrize("estimator_class", ESTIMATORS)
+@pytest.mark.parametrize("check", [check_parameters_default_constructible, check_set_params])
+def test_the_checks_of_parameters_of_scikit_learn_pass_for_each(estimator_class, check):
+    check(estimator_class.__name__, estimator_class())
 
 
 @pytest.mark.parametrize("estimator_class", ESTIMATORS)

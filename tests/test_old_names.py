@@ -1,7 +1,8 @@
 import warnings
 
 import pytest
-from conftest import small_steps
+from conftest import make_slices, small_steps
+from sklearn.base import clone
 from sklearn.pipeline import Pipeline
 
 from skmimood import MaskedTokenInpainter, ResidualMaps, Training, VQTokenizer, load_model, save_model
@@ -9,7 +10,7 @@ from skmimood.validation.old_names import MOVED, new_settings
 
 
 def moved(name, group="training"):
-    return pytest.warns(FutureWarning, match=f"{name} of .* has moved: use {group}__{name} .*{group}=")
+    return pytest.warns(FutureWarning, match=f"{name} of .* has moved: use {group}__{name} .*set_params")
 
 
 def test_a_constructor_takes_old_names():
@@ -32,6 +33,7 @@ def test_attributes_are_read_and_set_by_old_names():
     inpainter = MaskedTokenInpainter()
     with moved("weight_power", "maps"):
         assert inpainter.weight_power == 0.5
+    assert inpainter.maps is None
     with moved("batch_size"):
         inpainter.batch_size = 7
     assert inpainter.get_params()["training__batch_size"] == 7
@@ -65,4 +67,33 @@ def test_nothing_is_said_of_a_model_that_is_saved_and_opened(fitted, tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         save_model(fitted, tmp_path / "model")
-        assert load_model(tmp_path / "model").get_params()["inpainter__maps"] == fitted[-1].maps
+        loaded = load_model(tmp_path / "model")
+    of_maps = [name for name in fitted.get_params() if name.startswith("inpainter__maps__")]
+    assert [loaded.get_params()[name] for name in of_maps] == [fitted.get_params()[name] for name in of_maps]
+
+
+def test_a_warning_points_at_the_line_that_used_an_old_name():
+    with pytest.warns(FutureWarning) as caught:
+        VQTokenizer(max_iter=3)
+    assert caught[0].filename == __file__
+
+
+class OfBefore(VQTokenizer):
+    """A subclass with a constructor in which old names are parameters."""
+
+    def __init__(self, *, n_codes=16, max_iter=5):
+        super().__init__(n_codes=n_codes, max_iter=max_iter)
+
+
+class FixedLength(VQTokenizer):
+    """A subclass that passes an old name on."""
+
+    def __init__(self, *, n_codes=16):
+        super().__init__(n_codes=n_codes, max_iter=4)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.parametrize(("subclass", "n_steps"), [(OfBefore, 5), (FixedLength, 4)])
+def test_a_subclass_with_a_constructor_of_its_own_is_cloned_and_fitted(subclass, n_steps):
+    fitted = clone(subclass(n_codes=8)).fit(make_slices(12))
+    assert (fitted.n_iter_, fitted.n_codes_) == (n_steps, 8)

@@ -7,6 +7,7 @@ import pytest
 from conftest import build, make_slices, small_steps
 
 from skmimood import AnomalousTokenDetector, SliceStandardizer, VQTokenizer, baselines, load_model, save_model
+from skmimood.estimators import ESTIMATORS, load_estimator
 from skmimood.tokens.inpainter import MaskedTokenInpainter
 
 # No refit needed: of the maps, of memory and time, and of where a training runs.
@@ -112,6 +113,11 @@ FITS = {
     "HealthyZScore": on_slices(baselines.HealthyZScore, random_state=0),
     "IntensityThreshold": on_slices(baselines.IntensityThreshold),
     "SliceStandardizer": of_standardizer,
+}
+FITS |= {  # what needs no options
+    name: on_slices(load_estimator(name))
+    for name, module in ESTIMATORS.items()
+    if module.startswith("skmimood.detectors.") and name not in FITS
 }
 
 

@@ -118,7 +118,7 @@ def variants(name: str, pipeline: Pipeline) -> Iterator[tuple[str, dict[str, Any
 def _row(pipeline: Pipeline, tumour: SliceSet) -> dict[str, Any]:
     maps, last = pipeline.decision_function(tumour.images), pipeline[-1]
     parameters = last.get_params()
-    precision = resolve_precision(last.training.precision, resolve_device(last.device))
+    precision = resolve_precision(last.get_params()["training__precision"], resolve_device(last.device))
     return {
         **{key: parameters.get(key) for key in ("n_restorations", "n_steps", "key_value_cache")},
         "precision": str(precision).removeprefix("torch."),

@@ -166,17 +166,19 @@ def training(session: Session) -> Iterator[Record]:
     """Time steps of the preset's own trainings: of the tokenizer, and of the in-painter for the transformers."""
     tokenizer, _, inpainter = session.mimood.named_steps.values()
     images, rate = phantoms(_TRAINING_IMAGES, session.size), session.machine.flops
-    n, size = tokenizer.training.batch_size, session.machine.itemsize
+    n, size = tokenizer.get_params()["training__batch_size"], session.machine.itemsize
     parts = (
         work(tokenizer.config_, tokenizer.grid_, n, size) for work in (floor.encoder_work, floor.decoder_work)
     )
     coded = sum(part.flops for part in parts)
-    painted = floor.transformer_work(inpainter.config_, inpainter.training.batch_size, size).flops
+    painted = floor.transformer_work(
+        inpainter.config_, inpainter.get_params()["training__batch_size"], size
+    ).flops
     for name, estimator, X, forward in (
         ("train_tokenizer_step", tokenizer, images, coded),
         ("train_transformer_step", inpainter, session.mimood[:-1].transform(images), painted),
     ):
-        batch = estimator.training.batch_size
+        batch = estimator.get_params()["training__batch_size"]
         timing = Timing()
         run = partial(step_seconds, clone(estimator), X, session.train_steps, session.device, timing.runs)
         _, timing.peak_memory = measure(run, session.device)

@@ -46,7 +46,7 @@ def _restore(pipeline: Pipeline, scans: TokenizedScans) -> np.ndarray:
     detector, inpainter = pipeline[-2:].named_steps.values()
     device = resolve_device(inpainter.device)
     network = load_network(TokenTransformer, inpainter.config_, inpainter.state_)
-    network = network.to(device).to(resolve_precision(inpainter.training.precision, device))
+    network = network.to(device).to(resolve_precision(inpainter.get_params()["training__precision"], device))
     uniforms = sampling_uniforms(
         inpainter.seed_, inpainter.n_restorations, inpainter.n_steps, scans.tokens.shape[1:]
     )

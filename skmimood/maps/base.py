@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from skmimood.exceptions import ModelLoadError, warn
+from skmimood.exceptions import ModelLoadError, ModelSaveError, listing, warn
 from skmimood.maps.conformal import HealthyReference
 from skmimood.preprocessing.heads import have_heads, head_masks
 from skmimood.training.loop import split_validation
@@ -129,6 +129,12 @@ class UntrainedDetector(BasePixelDetector):
 
     def __skmimood_state__(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Return what was learnt as arrays and JSON values, for `skmimood.save_model`."""
+        named = {*self._arrays, *self._learnt}
+        if lost := sorted(name for name in vars(self) if name.endswith("_") and name not in named):
+            raise ModelSaveError(
+                f"{type(self).__name__} has learnt {listing(lost)}, which would be lost. Name arrays in its _arrays "
+                "and other values in its _learnt."
+            )
         return self._values(*self._arrays), self._values(*self._learnt)
 
     def __skmimood_restore__(self, arrays: Mapping[str, np.ndarray], values: Mapping[str, Any]) -> None:

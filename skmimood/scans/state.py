@@ -16,7 +16,7 @@ from sklearn.utils.validation import check_is_fitted
 from skmimood.exceptions import ModelLoadError, listing, warn
 from skmimood.maps.conformal import HealthyReference
 from skmimood.nifti import DEFAULT_MAX_BYTES
-from skmimood.persistence import load_model, save_model
+from skmimood.persistence import RETIRED, load_model, save_model
 from skmimood.preprocessing import Plane
 from skmimood.scans.cohort import ScanStatus, StatusName
 from skmimood.scans.domain import Domain
@@ -177,10 +177,9 @@ def inference_settings(pipeline: Pipeline) -> dict[str, Any]:
 def warn_if_changed(pipeline: Pipeline, settings: Mapping[str, Any]) -> None:
     """Warn if a pipeline's `inference_settings` are not the ``settings`` that it was calibrated with."""
     now, present = inference_settings(pipeline), pipeline.get_params()
+    known = {name for name in settings if name in present or name.rpartition("__")[2] in RETIRED}
     # A model of another version may know other parameters.
-    changed = sorted(
-        name for name, value in settings.items() if name in present and (name, value) not in now.items()
-    )
+    changed = sorted(name for name in known if (name, settings[name]) not in now.items())
     if changed:
         warn(
             f"{listing(changed)} of pipeline_ changed since the thresholds were set, so that they and the "

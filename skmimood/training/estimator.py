@@ -146,7 +146,9 @@ class TrainedStep(SliceEstimator):
         if self._training.checkpoint_dir is None:
             return None
         if not is_named:
-            raise InputError("A training with a callable law cannot be resumed; set checkpoint_dir=None.")
+            raise InputError(
+                "A training with a callable law cannot be resumed; set training__checkpoint_dir=None."
+            )
         name = f"{type(self).__name__}-{joblib.hash(arguments)[:16]}-{code_digest(train.__module__)}"
         return expand(self._training.checkpoint_dir) / f"{name}.safetensors"
 

@@ -49,12 +49,15 @@ class ParameterGroup(CheckedParameters):
     def __eq__(self, other: object) -> bool:
         return type(other) is type(self) and self.get_params() == other.get_params()
 
+    def __hash__(self) -> int:
+        return hash((type(self), *self.get_params().items()))
+
 
 class SliceEstimator(CheckedParameters):
     """Base of the estimators whose input is slices or their tokens; subclasses implement ``_fit``.
 
-    ``_defaults`` holds the nested parameters of a class and what None stands for there, of which each instance gets a
-    copy of its own when it is first needed.
+    ``_defaults`` holds the nested parameters of a class and what None stands for there. None stays None until one of
+    the nested values is set; then the instance gets a copy of its own.
     """
 
     _defaults: ClassVar[Mapping[str, ParameterGroup]] = {}
@@ -105,23 +108,29 @@ class SliceEstimator(CheckedParameters):
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """Return the parameters; ``deep`` adds those of nested estimators, as ``training__max_iter``."""
-        for name in self._defaults:
-            self._nested(name)
-        return super().get_params(deep)
+        parameters = super().get_params(deep)
+        for name, default in self._defaults.items() if deep else ():
+            if getattr(self, name) is None:
+                parameters |= {f"{name}__{key}": value for key, value in default.get_params().items()}
+        return parameters
 
     def set_params(self, **parameters: Any) -> Any:
         """Set parameters, nested ones as ``training__max_iter=100``."""
         parameters = new_names(self, parameters)
-        for name in self._defaults:
-            if name in parameters and parameters[name] is None:
-                parameters[name] = clone(self._defaults[name])
+        for name, default in self._defaults.items():
+            if parameters.get(name, getattr(self, name)) is None:
+                of_class = {f"{name}__{key}": value for key, value in default.get_params().items()}
+                given = {key: parameters[key] for key in parameters if key.startswith(f"{name}__")}
+                if given.items() <= of_class.items():  # None says so already
+                    parameters = {key: value for key, value in parameters.items() if key not in given}
+                else:
+                    parameters[name] = clone(default)
         return super().set_params(**parameters)
 
     def _nested(self, name: str) -> Any:
-        """Return a nested parameter; None becomes the default of the class."""
-        if getattr(self, name) is None:
-            setattr(self, name, clone(self._defaults[name]))
-        return getattr(self, name)
+        """Return a nested parameter, not to be changed; for None it is the default of the class."""
+        value = getattr(self, name)
+        return self._defaults[name] if value is None else value
 
     def _parameter_faults(self) -> Iterator[str]:
         yield from super()._parameter_faults()

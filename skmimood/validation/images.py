@@ -131,7 +131,7 @@ def healthy_samples(X: Any, y: Any, groups: Any, validation_fraction: float) -> 
         if wanted:
             warn(
                 "All healthy samples are of one group, so training and validation share it. Pass samples of more "
-                "groups, or validation_fraction=0.",
+                "groups, or training__validation_fraction=0.",
                 stacklevel=4,
             )
         return healthy, validation_fraction

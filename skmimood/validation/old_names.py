@@ -6,6 +6,7 @@ To end it, delete this module and its uses.
 from __future__ import annotations
 
 import functools
+import inspect
 import warnings
 from collections.abc import Container, Mapping
 from typing import Any
@@ -33,7 +34,8 @@ MOVED = {
 
 def take_old_names(cls: Any, groups: Mapping[str, Any]) -> None:
     """Let the constructor and the attributes of ``cls`` take the old names of what is in its nested ``groups`` now."""
-    old = {name: group for name, group in MOVED.items() if group in groups}
+    own_fields = getattr(cls, "__dataclass_fields__", {})
+    old = {name: group for name, group in MOVED.items() if group in groups and name not in own_fields}
     for name, group in old.items():
         setattr(cls, name, _OldName(name, group))
     construct = cls.__init__
@@ -44,10 +46,12 @@ def take_old_names(cls: Any, groups: Mapping[str, Any]) -> None:
         construct(self, *arguments, **parameters)
         for group in {old[name] for name in moved}:
             setattr(self, group, clone(self._nested(group), safe=False))  # what was passed stays as it is
-        if moved:
-            self.set_params(**moved)
+        for name, value in moved.items():
+            _warn(self, name, old[name], stacklevel=3)
+            setattr(getattr(self, old[name]), name, value)
 
-    if old:
+    own = vars(cls).get("__init__")
+    if old and not (own and set(old) & set(inspect.signature(own).parameters)):
         cls.__init__ = construct_with
 
 
@@ -91,20 +95,28 @@ class _OldName:
     def __get__(self, estimator: Any, owner: type) -> Any:
         if estimator is None:
             return self
-        return estimator.get_params()[_new_name(estimator, self.name, stacklevel=3)]
+        _warn(estimator, self.name, self.group, stacklevel=3)
+        return getattr(estimator._nested(self.group), self.name)
 
     def __set__(self, estimator: Any, value: Any) -> None:
-        estimator.set_params(**{_new_name(estimator, self.name, stacklevel=3): value})
+        _warn(estimator, self.name, self.group, stacklevel=3)
+        if getattr(estimator, self.group) is None:
+            setattr(estimator, self.group, clone(estimator._defaults[self.group]))
+        setattr(getattr(estimator, self.group), self.name, value)
 
 
 def _new_name(estimator: Any, name: str, *, stacklevel: int) -> str:
-    old = vars(type(estimator)).get(name)
+    old = next((vars(base)[name] for base in type(estimator).__mro__ if name in vars(base)), None)
     if not isinstance(old, _OldName):
         return name
+    _warn(estimator, name, old.group, stacklevel=stacklevel + 1)
+    return f"{old.group}__{name}"
+
+
+def _warn(estimator: Any, name: str, group: str, *, stacklevel: int) -> None:
+    kind = type(estimator).__name__
     warnings.warn(
-        f"{name} of {type(estimator).__name__} has moved: use {old.group}__{name} in set_params and grids, and "
-        f"{old.group}={type(estimator)._defaults[old.group].__class__.__name__}({name}=...) in the constructor. "
-        "The old name will be removed in the next release.",
+        f"{name} of {kind} has moved: use {group}__{name} in set_params and grids, and "
+        f"{kind}().set_params({group}__{name}=...) to construct. The old name will be removed in the next release.",
         FutureWarning, stacklevel=stacklevel,
     )  # fmt: skip
-    return f"{old.group}__{name}"
