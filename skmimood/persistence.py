@@ -32,7 +32,7 @@ _SHOWN = 3  # names of what lies where a model should be
 
 # Where and how visibly an estimator runs is no part of a model; a saved path would tell of its machine.
 _RUNTIME = {"memory", "device", "verbose", "checkpoint_dir", "resume", "n_jobs"}
-# Parameters of 0.1.0 that are no more, and what is done now.
+# Removed parameters, and the value that the code now stands for.
 RETIRED = {"n_passes": 1, "order": "confidence", "residual_reference": "image", "selection": "pseudo"}
 
 
@@ -190,7 +190,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
 
 
 def _what_is_at(path: Path) -> str:
-    """Say what there is in the place of a model, and what to do about it."""
+    """Say what lies where a model should be, and what to do."""
     if path.name in (_MANIFEST, _ARRAYS):
         return f"it is a part of one. Pass the folder {str(path.parent)!r}."
     if not path.is_dir():
@@ -320,8 +320,8 @@ def _without_retired(node: Any, part: str = "") -> Any:
             kept[key] = value
         elif part == "params":
             warn(
-                f"The model was made with {name}={value!r}, which is no more: maps are computed with "
-                f"{RETIRED[name]!r} and differ from those that its thresholds were set on. Set the thresholds again, "
+                f"The model was made with {name}={value!r}, a removed parameter: maps are computed with "
+                f"{RETIRED[name]!r} and differ from those that its thresholds come from. Set the thresholds again, "
                 "or use the version that wrote it.",
                 stacklevel=4,
             )

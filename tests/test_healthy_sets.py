@@ -13,7 +13,6 @@ from skmimood.jobs.fitting import FitJob, healthy_sources
 from skmimood.nifti import write_image
 from skmimood.scans.cohort import Candidate
 from skmimood.scans.domain import find_high_scores
-from skmimood.scans.fitting import SliceReservoir
 
 
 @pytest.fixture(scope="module")
@@ -349,29 +348,6 @@ def test_oddities_of_the_files_are_warned_about_once_with_the_scans_named():
     with pytest.warns(SkmimoodWarning, match="anisotropic.*scan-000, scan-001, scan-002") as caught:
         make().fit(thick)
     assert len(caught) == 1
-
-
-def test_the_reservoir_keeps_the_order_of_the_stream():
-    reservoir = SliceReservoir(10, (2, 2), np.random.default_rng(0))
-    for start in (0, 50, 100):
-        reservoir.add(np.arange(start, start + 50, dtype=np.float32).reshape(-1, 1, 1) * np.ones((1, 2, 2)))
-        kept = reservoir.slices
-        assert len(np.unique(kept)) == 10
-        assert np.all(np.diff(kept[:, 0, 0]) > 0)
-        assert np.all(kept == kept[:, :1, :1])
-    assert kept.max() > 50
-
-
-def test_the_reservoir_draws_from_the_whole_stream_evenly():
-    kept = np.zeros(40)
-    for seed in range(300):
-        reservoir = SliceReservoir(10, (1, 1), np.random.default_rng(seed))
-        for start in range(0, 40, 8):
-            reservoir.add(np.arange(start, start + 8, dtype=np.float32).reshape(-1, 1, 1))
-        kept[reservoir.slices.ravel().astype(int)] += 1
-    assert kept.sum() == 3000
-    assert kept.min() > 45
-    assert kept.max() < 105
 
 
 def test_label_images_that_a_shell_names_one_by_one_are_not_learned_from(tmp_path):

@@ -72,7 +72,9 @@ def test_a_model_with_parameters_that_are_no_more_opens_and_warns_where_its_maps
     rewrite_manifest(model, add)
     differs = n_passes > 1
     with (
-        pytest.warns(SkmimoodWarning, match="with n_passes=4, which is no more") if differs else nullcontext()
+        pytest.warns(SkmimoodWarning, match="with n_passes=4, a removed parameter")
+        if differs
+        else nullcontext()
     ):
         loaded = load_model(model)
     with pytest.warns(SkmimoodWarning, match="other inference parameters") if differs else nullcontext():

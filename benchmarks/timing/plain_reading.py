@@ -6,6 +6,7 @@ Every restoration has its own passes of both networks, over all slices and posit
 from __future__ import annotations
 
 import copy
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -81,7 +82,8 @@ def _maps(inpainter: Any, scans: TokenizedScans, restored: np.ndarray) -> np.nda
     tokenizer, own = scans.tokenizer, torch.from_numpy(scans.tokens)
     healed = [tokenizer.decode_tensor(torch.from_numpy(one)).cpu() for one in restored.swapaxes(0, 1)]
     reference = torch.from_numpy(tokenizer.seen(scans.images))
-    recipe = inpainter.get_params()["maps"]
+    known = inpainter.get_params().items()
+    recipe = SimpleNamespace(**{k.removeprefix("maps__"): v for k, v in known if k.startswith("maps__")})
     maps, _ = residual_maps(
         reference, torch.stack(healed, 1), recipe.residual, recipe.combination, recipe.sharpness
     )

@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 
 import numpy as np
 
-_N_PLACES = 1024  # voxels by which scans are told apart before all voxels are compared
+_N_PLACES = 1024  # voxels that are compared before all others are
 _COARSE = 0.15  # deviations that the roughest copy may differ by at these
 _TOO_CLOSE = 1e-2  # of the spread of intensity: what rounding may move
 _LEAST_SHARE = 1e-3  # of all voxels, for a part of the range of intensities to count

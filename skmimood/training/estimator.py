@@ -198,7 +198,7 @@ class TrainedStep(SliceEstimator):
 
     def __skmimood_restore__(self, arrays: Mapping[str, np.ndarray], values: Mapping[str, Any]) -> None:
         """Set what was learnt; nothing is set unless it is complete and fits the architecture."""
-        # Models of before there was the entry have kept them as parameters alone.
+        # Older models lack the entry; their parameters say it.
         values = {"fitted_with_": self._values(*self._kept), **values}
         expected = {"config_", "n_iter_", "seed_", "precision_", "fitted_with_", *self._learnt}
         if set(values) != expected or set(values["fitted_with_"]) != set(self._kept):

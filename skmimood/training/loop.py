@@ -186,7 +186,7 @@ class _Trainer:
         return patience is not None and self.progress.n_without_gain * self.validate_every >= patience
 
     def _validate(self) -> None:
-        """Score the held-out share with the same draws as ever; keep the best weights; write a checkpoint."""
+        """Score the held-out share with the same draws every time; keep the best weights; write a checkpoint."""
         progress = self.progress
         # Without a held-out share the last weights are the best.
         loss = self._validation_loss() if len(self.validation) else -float(progress.step)

@@ -78,7 +78,7 @@ class SliceEstimator(CheckedParameters):
             Lesion masks or labels; every sample whose mask is not empty is dropped.
         groups : array-like of shape (n,), optional
             Label of the subject or scan of each slice: of one label, all slices train or all validate. By default the
-            last slices validate, whosever they are.
+            last slices validate.
 
         Returns
         -------
