@@ -9,8 +9,9 @@ INSTALL := PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet -
 demo: $(VENV)/.installed
 	$(BIN)/skmimood demo -o demo --overwrite
 
+# With one thread, since the networks of the tests are so small that a second one only costs time.
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
 # The tests that compare numbers, by kernels of older processors and with two threads: what is equal but for rounding
 # must be so by any of them. Plain `make test` takes the kernels of this machine.

@@ -337,5 +337,6 @@ def _estimator_parameters(estimator_class: Any, saved: Mapping[str, Any]) -> dic
         if key not in _RUNTIME
     }
     for name in parameters.keys() & defaults.keys():
-        parameters[name] = type(defaults[name])(**_estimator_parameters(defaults[name], parameters[name]))
+        saved_group = type(defaults[name])(**_estimator_parameters(defaults[name], parameters[name]))
+        parameters[name] = None if saved_group == defaults[name] else saved_group
     return parameters

@@ -49,9 +49,8 @@ def test_score_writes_three_images_a_scan_and_the_tables(model, scans, tmp_path,
             assert np.array_equal(written.affine, given.affine)
             assert written.get_data_dtype() == dtype
     table = rows(out)
-    assert list(table["healthy_T1"]) == [
-        "id", "status", "score", "pvalue", "is_anomalous", "seconds", "flags", "reason"
-    ]  # fmt: skip
+    columns = "id status score pvalue is_anomalous seconds flags reason"
+    assert list(table["healthy_T1"]) == columns.split()
     assert float(table["patient-1_T1"]["score"]) > float(table["healthy_T1"]["score"])
     assert table["patient-1_T1"]["is_anomalous"] == "1"
     assert status(out)["state"] == "done"
@@ -351,9 +350,7 @@ def test_an_output_that_is_a_file_is_a_clear_error(command, model, scans, tmp_pa
     assert (tmp_path / "taken").read_text() == "mine"
 
 
-def test_without_the_optional_packages_all_but_the_report_is_written(
-    model, scans, tmp_path, capsys, monkeypatch
-):
+def test_without_optional_packages_only_the_report_is_missing(model, scans, tmp_path, capsys, monkeypatch):
     from skmimood.jobs import report
 
     monkeypatch.setattr(report.importlib.util, "find_spec", lambda name: None)
@@ -390,13 +387,11 @@ def test_masks_are_looked_for_as_the_command_line_says(model, scans, tmp_path, c
     command = ("score", scans, "-m", model, "-o", out, "--modality", "T1", "--mask-suffix", "bet")
     assert run(*command) == 1
     printed = capsys.readouterr().out
-    assert (
-        "note: the foreground is given by brain masks here and was found from the intensities in" in printed
-    )
+    note = "note: the foreground is given by brain masks here and was found from the intensities in"
+    assert note in printed
     table = rows(out)
-    assert (
-        "there is no patient-2_T1_bet or patient-2_bet (.nii.gz or .nii)" in table["patient-2_T1"]["reason"]
-    )
+    reason = "there is no patient-2_T1_bet or patient-2_bet (.nii.gz or .nii)"
+    assert reason in table["patient-2_T1"]["reason"]
     anomaly = nib.load(out / "patient-1_T1_anomaly.nii.gz").get_fdata()
     assert not anomaly[brain == 0].any()
     assert anomaly[brain > 0].any()
