@@ -11,7 +11,8 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from sklearn.model_selection import GridSearchCV, PredefinedSplit
 from sklearn.pipeline import Pipeline
 
-from skmimood import load_model, save_model
+from skmimood import VQTokenizer, load_model, save_model
+from skmimood.baselines import AutoregressiveRestorer, TokenizerResidual
 from skmimood.detectors import denoising
 from skmimood.detectors.denoising import DenoisingAutoencoder, coarse_noise
 from skmimood.exceptions import InputError, SkmimoodWarning
@@ -228,3 +229,21 @@ def test_slices_of_another_size_are_refused(autoencoder):
 def test_a_parameter_out_of_range_is_refused_by_name(healthy, parameter, value):
     with pytest.raises(InputError, match=f"{parameter} must be"):
         small_autoencoder(**{parameter: value}).fit(healthy)
+
+
+def test_a_threshold_from_training_slices_is_warned_about_where_fit_was_called(healthy):
+    tokenizer = build(
+        VQTokenizer, n_codes=8, code_dim=4, channels=8, max_iter=2, warmup_iter=0, random_state=0
+    )
+    tokens = tokenizer.fit(healthy).transform(healthy)
+    restorer = build(
+        AutoregressiveRestorer, depth=1, width=16, n_heads=2, max_iter=2, validation_fraction=0.0
+    )
+    for detector, X in (
+        (small_autoencoder(validation_fraction=0.0), healthy),
+        (restorer, tokens),
+        (TokenizerResidual(validation_fraction=0.0), tokens),
+    ):
+        with pytest.warns(SkmimoodWarning, match="training slices themselves") as caught:
+            detector.fit(X)
+        assert {warning.filename for warning in caught} == {__file__}

@@ -140,13 +140,8 @@ def _published(detector_class: Any, trained_as: str, **parameters: Any) -> Build
 def _mimood(settings: Settings) -> BaseEstimator:
     pipeline = make_mimood_pipeline(settings.preset)
     for step in pipeline.named_steps.values():
-        _set_known(step, settings)
+        step.set_params(**settings.common())
     return pipeline
-
-
-def _set_known(step: BaseEstimator, settings: Settings) -> BaseEstimator:
-    known = step.get_params()
-    return step.set_params(**{name: value for name, value in settings.common().items() if name in known})
 
 
 def _maps(last: str) -> list[Mapping[str, Sequence[Any]]]:
@@ -220,7 +215,14 @@ _IN_ROWS_ABOVE = {"IntensityThreshold", "HealthyZScore", "DenoisingAutoencoder",
 
 
 def _as_it_comes(name: str) -> Build:
-    return lambda settings: _set_known(load_estimator(name)(), settings)
+    def build(settings: Settings) -> BaseEstimator:
+        estimator = load_estimator(name)()
+        known = estimator.get_params()  # without a network it has no device, say
+        return estimator.set_params(
+            **{key: value for key, value in settings.common().items() if key in known}
+        )
+
+    return build
 
 
 # Other detectors of slices take part under their own name, with their defaults and nothing to choose.

@@ -20,9 +20,8 @@ class BaseImageDetector(BasePixelDetector, TrainedStep):
     for one slice must not depend on its neighbours.
     """
 
-    def _finish(self, healthy: np.ndarray, held_out: float) -> None:
+    def _keep_shape(self, healthy: np.ndarray) -> None:
         self.image_shape_ = healthy.shape[1:]
-        super()._finish(healthy, held_out)
 
     @abstractmethod
     def _detect_batch(self, images: Tensor) -> tuple[Tensor, Tensor]: ...

@@ -155,8 +155,9 @@ def _named_scans(
 def _failures(model: Path, scans: dict[str, Path], job: ScoreJob) -> list[ScanOutcome]:
     """Map scans, where the job will do it, until one can be mapped; return the failures of all if none can."""
     failed, n_jobs = [], 1 if is_local(job.n_jobs) else job.n_jobs
+    shared = (model, fingerprint(model), job)
     for scan, path in scans.items():
-        outcome = run_alone(try_in_worker, scan, (model, fingerprint(model), job, scan, path), n_jobs)
+        outcome = run_alone(try_in_worker, scan, (*shared, scan, path), n_jobs)
         if outcome.status == "ok":
             return []
         failed.append(outcome)

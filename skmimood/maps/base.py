@@ -102,7 +102,6 @@ class BasePixelDetector(SliceEstimator):
         return pixel_average_precision_scorer(self, X, y)
 
     def _finish(self, healthy: Any, held_out: float) -> None:
-        super()._finish(healthy, held_out)
         self._calibrate(held_out_slices(healthy, held_out))
 
     def _calibrate(self, X: Any) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 import joblib
 from filelock import FileLock
 
-from skmimood.exceptions import SkmimoodWarning
+from skmimood.exceptions import warn
 from skmimood.runtime import distributed
 from skmimood.runtime.code_digest import code_digest
 from skmimood.runtime.paths import expand
@@ -73,11 +73,11 @@ def _opened(
             stack.enter_context(FileLock(folder / "locks" / f"{function.__name__}-{joblib.hash(arguments)}"))
             cached = joblib.Memory(folder, verbose=0).cache(function, ignore=["runtime"])
         except OSError as error:
-            warnings.warn(
+            warn(
                 f"The cache {Path(location).name!r} cannot be written ({error.strerror or error}), so what is trained "
                 "now is not kept there. Make the folder writable, or choose another memory.",
-                SkmimoodWarning, stacklevel=4,
-            )  # fmt: skip
+                stacklevel=5,
+            )
         stack.enter_context(warnings.catch_warnings())
         # joblib warns if hashing the arguments takes half a second, which is little beside a training.
         warnings.filterwarnings("ignore", message="Persisting input arguments")

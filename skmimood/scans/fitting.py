@@ -218,11 +218,12 @@ class FittingDetector(SavedDetector):
         lines: list[ScanStatus] = []
         scores: dict[str, float] = {}
         highest: dict[str, float] = {}  # of each group
+        reader, frame = self._reader(), self._frame()
 
         def scored() -> Iterator[tuple[np.ndarray, float]]:
             for candidate in self._progress(held_out, "calibrating"):
                 try:
-                    maps = self._frame().map(candidate.read(self._reader()), self.pipeline_)
+                    maps = frame.map(candidate.read(reader), self.pipeline_)
                 except ScanReadError as error:
                     lines.append(candidate.status("skipped", error.reason))
                     continue

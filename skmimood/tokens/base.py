@@ -78,17 +78,15 @@ class TokenStep(TrainedStep):
 
     _check_input = staticmethod(check_tokenized)
 
-    def _finish(self, healthy: TokenizedScans, held_out: float) -> None:
+    def _keep_shape(self, healthy: TokenizedScans) -> None:
         self.grid_ = healthy.tokens.shape[1:]
-        super()._finish(healthy, held_out)
 
     def _inference_dtype(self) -> torch.dtype:
         return resolve_precision(self._precision(), self._torch_device)
 
     def _parameter_faults(self) -> Iterator[str]:
         yield from super()._parameter_faults()
-        if getattr(self, "network", "transformer") == "transformer":
-            yield from self._heads_fault()
+        yield from self._heads_fault()
 
     def _transformer_config(self, X: TokenizedScans, *, n_outputs: int) -> dict[str, Any]:
         """Return the arguments of the `TokenTransformer` over the tokens of ``X``."""

@@ -126,6 +126,10 @@ class AnomalousTokenDetector(BaseTokenDetector):
     def _inference_dtype(self) -> torch.dtype:
         return torch.float32 if "widths" in self.config_ else super()._inference_dtype()
 
+    def _heads_fault(self, prefix: str = "") -> Iterator[str]:
+        if self.network == "transformer":
+            yield from super()._heads_fault(prefix)
+
     def _parameter_faults(self) -> Iterator[str]:
         yield from super()._parameter_faults()
         if self.network == "unet" and is_count(self.depth) and self.depth > _MAX_LEVELS:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, get_type_hints
@@ -12,7 +13,7 @@ from typing_extensions import Self, dataclass_transform
 from skmimood.exceptions import InputError
 from skmimood.validation.images import check_images, healthy_samples
 from skmimood.validation.old_names import new_names, take_old_names
-from skmimood.validation.rules import fault_of
+from skmimood.validation.rules import Rule, fault_of
 
 
 @dataclass_transform(kw_only_default=True, eq_default=False, field_specifiers=(field,))
@@ -32,15 +33,22 @@ class CheckedParameters(BaseEstimator):
 
     def _parameter_faults(self) -> Iterator[str]:
         """Say what is wrong with each parameter; subclasses add what depends on several."""
-        for name, hint in get_type_hints(type(self), include_extras=True).items():
-            for rule in getattr(hint, "__metadata__", ()):
-                yield from filter(None, [fault_of(name, getattr(self, name), rule)])
+        for name, rule in _rules_of(type(self)):  # type: ignore[arg-type]  # a class is hashable
+            if fault := fault_of(name, getattr(self, name), rule):
+                yield fault
 
     def _check_parameters(self) -> None:
         """Raise `InputError` naming every parameter that is wrong, before anything is computed."""
         faults = list(self._parameter_faults())
         if faults:
             raise InputError(f"{type(self).__name__}: {'; '.join(faults)}.")
+
+
+@functools.cache
+def _rules_of(cls: type[CheckedParameters]) -> list[tuple[str, Rule]]:
+    """Return the rules in the annotations of a class and of its bases, which every prediction checks."""
+    hints = get_type_hints(cls, include_extras=True)
+    return [(name, rule) for name, hint in hints.items() for rule in getattr(hint, "__metadata__", ())]
 
 
 class ParameterGroup(CheckedParameters):
@@ -92,6 +100,7 @@ class SliceEstimator(CheckedParameters):
         self._check_parameters()
         healthy, held_out = healthy_samples(self._check_input(X), y, groups, self._validation_fraction())
         self._fit(healthy, held_out)
+        self._keep_shape(healthy)
         self._finish(healthy, held_out)
         return self
 
@@ -102,6 +111,9 @@ class SliceEstimator(CheckedParameters):
     def _fit(self, healthy: Any, held_out: float) -> None:
         """Learn from healthy samples, of which the share ``held_out`` at the end validates."""
         raise NotImplementedError
+
+    def _keep_shape(self, healthy: Any) -> None:
+        """Keep the shape that later samples must have too."""
 
     def _finish(self, healthy: Any, held_out: float) -> None:
         """Learn what takes the fitted estimator."""

@@ -106,7 +106,7 @@ class _OldName:
 
 
 def _new_name(estimator: Any, name: str, *, stacklevel: int) -> str:
-    old = next((vars(base)[name] for base in type(estimator).__mro__ if name in vars(base)), None)
+    old = inspect.getattr_static(type(estimator), name, None)
     if not isinstance(old, _OldName):
         return name
     _warn(estimator, name, old.group, stacklevel=stacklevel + 1)
