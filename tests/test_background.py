@@ -12,6 +12,8 @@ from sklearn.metrics import roc_auc_score
 
 from skmimood import VQTokenizer
 from skmimood.networks.marks import in_order_of_length, lengths, masks_on_head, unmark
+from skmimood.networks.transformer import TokenTransformer
+from skmimood.networks.weights import new_network
 from skmimood.tokens.background import mark_background
 
 
@@ -120,3 +122,27 @@ def test_replaced_tokens_are_found_and_healed_by_networks_that_leave_out_the_bac
     assert roc_auc_score(changed[near], found.anomaly[near]) > 0.85
     restored = inpainter.restore(found)[:, 0]
     assert (restored == scans.tokens)[changed & near].mean() > 0.3
+
+
+def test_gradients_where_tokens_are_left_out_are_the_same_bytes_with_two_threads():
+    sizes = {"depth": 1, "width": 128, "n_heads": 2, "mlp_ratio": 1.0, "drop_path": 0.0}
+    generator = torch.Generator().manual_seed(0)
+    config = {"n_inputs": 65, "n_outputs": 64, "grid": (16, 16), **sizes}
+    network = new_network(TokenTransformer, config, generator)
+    tokens = torch.randint(0, 64, (16, 16, 16), generator=generator)
+    tokens = torch.where(torch.rand(tokens.shape, generator=generator) < 0.4, ~tokens, tokens)
+    target = torch.randint(0, 64, (16, 160), generator=generator)
+
+    def gradient():
+        network.zero_grad()
+        logits = network(tokens, length=160).view(16, 256, 64)[:, :160]
+        torch.nn.functional.cross_entropy(logits.flatten(0, 1), target.flatten()).backward()
+        return network.position.grad.clone()
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        first = gradient()
+        assert all(torch.equal(gradient(), first) for _ in range(5))
+    finally:
+        torch.set_num_threads(before)

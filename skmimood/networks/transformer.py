@@ -146,7 +146,8 @@ class TokenTransformer(nn.Module):
         only = None if only is None else only.view(n, h * w)
         if length is not None and length < h * w:
             kept = _positions(tokens >= 0, length)  # (n, L)
-            tokens, position = tokens.take_along_dim(kept, 1), position[kept]
+            # Not position[kept], whose gradient several threads of a CPU add up in an order of their own.
+            tokens, position = tokens.take_along_dim(kept, 1), F.embedding(kept, position)
             only = None if only is None else only.take_along_dim(kept, 1)
         x = self.embedding(unmark(tokens)) + position  # (n, L, D)
         *blocks, last = cast(Iterable[Block], self.blocks)
