@@ -1,15 +1,26 @@
-"""``python -m benchmarks {accuracy,ablation,speed,pareto,scaling,report,domain,ixi,volume} --help``."""
+"""``python -m benchmarks {accuracy,healing,ablation,speed,pareto,scaling,report,domain,ixi,volume} --help``."""
 
 from __future__ import annotations
 
 import argparse
 
-from benchmarks.commands import ablation, accuracy, domain, ixi, pareto, report, scaling, speed, volume
+from benchmarks.commands import (
+    ablation,
+    accuracy,
+    domain,
+    healing,
+    ixi,
+    pareto,
+    report,
+    scaling,
+    speed,
+    volume,
+)  # fmt: skip
 from skmimood.exceptions import SkmimoodError
 
 COMMANDS = {
-    "accuracy": accuracy, "ablation": ablation, "speed": speed, "pareto": pareto, "scaling": scaling, "report": report,
-    "domain": domain, "ixi": ixi, "volume": volume,
+    "accuracy": accuracy, "healing": healing, "ablation": ablation, "speed": speed, "pareto": pareto,
+    "scaling": scaling, "report": report, "domain": domain, "ixi": ixi, "volume": volume,
 }  # fmt: skip
 
 

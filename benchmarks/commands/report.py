@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from benchmarks import records
-from benchmarks.report import accuracy, domain, headline, speed
+from benchmarks.report import accuracy, domain, headline, healing, speed
 from skmimood.exceptions import InputError
 
 README = Path(__file__).parents[1] / "README.md"
@@ -22,6 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     results, readme = arguments.results, arguments.readme
     fill(readme, "accuracy", accuracy.render(results, readme.parent))
+    fill(readme, "healing", healing.render(results, readme.parent))
     fill(readme, "speed", speed.render(results, readme.parent))
     fill(readme, "domain", domain.render(results))
     if readme == README:

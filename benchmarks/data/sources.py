@@ -129,22 +129,27 @@ def _key(splits: Mapping[str, ScanSet], size: int) -> str:
     return joblib.hash(told)[:16]
 
 
-def phantom_slices(size: int = 64, n_slices: int = 12, n_healthy: int = 36, n_patients: int = 10) -> SliceSet:
-    """Make phantom volumes: healthy ones to learn from, and as many with lesions, kind after kind, in val and test."""
+def phantom_slices(
+    size: int = 64, n_slices: int = 12, n_healthy: int = 36, n_patients: int = 10, *, lesions: bool = True
+) -> SliceSet:
+    """Make phantom volumes: healthy ones to learn from, and as many with lesions, kind after kind, in val and test.
+
+    Without ``lesions`` all slices of the same volumes are made as they were before.
+    """
     parts = []
     for seed, split in enumerate(("train", "val", "test")):
-        has_lesions, n = split != "train", n_healthy if split == "train" else n_patients
+        has_lesions, n = lesions and split != "train", n_healthy if split == "train" else n_patients
         volumes, masks = datasets.make_brain_phantom(
             n, size=size, n_slices=n_slices, lesions=has_lesions, random_state=seed
         )
-        for i, (images, lesions) in enumerate(zip(volumes, masks, strict=True)):
+        for i, (images, truth) in enumerate(zip(volumes, masks, strict=True)):
             head = np.stack([binary_fill_holes(one) for one in images > 0])
             kind = datasets.LESION_KINDS[i % len(datasets.LESION_KINDS)] if has_lesions else ""
-            kinds = np.where(lesions.any((1, 2)), kind, "")
+            kinds = np.where(truth.any((1, 2)), kind, "")
             patients, splits = (np.full(n_slices, name) for name in (f"{split}-{i:02d}", split))
             made = SliceSet(
-                "phantom", rounded(images), lesions, head, head, patients, splits, kinds, "brain", 200 / size,
+                "phantom", rounded(images), truth, head, head, patients, splits, kinds, "brain", 200 / size,
                 vanished=np.zeros(n_slices, bool),
             )  # fmt: skip
-            parts.append(made.used(n_slices))
+            parts.append(made.used(n_slices) if lesions else made)
     return join(parts)

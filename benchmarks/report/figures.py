@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks.protocol.healing import HEALERS
 from benchmarks.protocol.methods import title
 from benchmarks.report.results import Rows, Run, matching
 
@@ -40,14 +42,18 @@ def _subplots(*shape: int, size: tuple[float, float], **options: Any) -> tuple[A
 
 def _save(figure: Any, base: Path, name: str, caption: str, *, dpi: int = 110) -> str:
     """Save a figure for a file in the folder ``base``, and return its link."""
+    path = base / "figures" / f"{name}.png"
+    _write(figure, path, dpi=dpi)
+    return f"![{caption}](figures/{path.name})"
+
+
+def _write(figure: Any, path: Path, *, dpi: int) -> None:
     from matplotlib import pyplot
 
-    path = base / "figures" / f"{name}.png"
     path.parent.mkdir(parents=True, exist_ok=True)
     # No date and no version: the same results draw the same bytes.
     figure.savefig(path, dpi=dpi, bbox_inches="tight", metadata={"Software": None})
     pyplot.close(figure)
-    return f"![{caption}](figures/{path.name})"
 
 
 def draw_bars(run: Run, base: Path) -> str:
@@ -101,6 +107,24 @@ def draw_cases(source: Path, base: Path) -> str:
     for axis, text in zip(axes[0], _CASE_TITLES.values(), strict=True):
         axis.set_title(text, fontsize=8)
     return _save(figure, base, _slug(source.stem), "Cases", dpi=80)
+
+
+def draw_healing(cases: Mapping[str, np.ndarray], path: Path) -> None:
+    """Draw what `healing` kept of some slices as ``path``: a row for each kind of lesion."""
+    methods = [name for name in HEALERS if name in cases]
+    columns = {"twin": "before the lesion", "scan": "scan"} | {name: title(name) for name in methods}
+    n = len(cases["titles"])
+    figure, axes = _subplots(n, len(columns), size=(1.4 * len(columns), 1.45 * n))
+    for case, row in enumerate(axes):
+        for axis, name in zip(row, columns, strict=True):
+            axis.imshow(cases[name][case], cmap="gray", vmin=0, vmax=255)
+            axis.set(xticks=[], yticks=[])
+            if name == "twin":  # on the scan it would hide what it surrounds
+                axis.contour(cases["lesion"][case], [127], colors=_OURS, linewidths=0.6)
+        row[0].set_ylabel(str(cases["titles"][case]), fontsize=8)
+    for axis, text in zip(axes[0], columns.values(), strict=True):
+        axis.set_title(textwrap.fill(text, 16), fontsize=7)
+    _write(figure, path, dpi=90)
 
 
 def draw_growth(series: Mapping[str, Sequence[Mapping[str, Any]]], base: Path, name: str) -> str:
