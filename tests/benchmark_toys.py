@@ -29,6 +29,8 @@ def toy_patient(name, split, n_lesions, *, n_slices=6, seed=0, value=1.0, datase
         region_name="interior",
         spacing=4.0,
         vanished=np.zeros(n_slices, bool),
+        index=np.arange(n_slices),
+        distance=np.full(n_slices, 5.0),
     )
 
 

@@ -15,7 +15,7 @@ from benchmarks.__main__ import main
 from benchmarks.commands import accuracy
 from benchmarks.commands.options import listed
 from benchmarks.data import sources
-from benchmarks.protocol import ledger, stages
+from benchmarks.protocol import ledger, stages, summary
 from benchmarks.protocol.methods import METHODS, Settings
 from skmimood.exceptions import InputError
 
@@ -26,7 +26,7 @@ def run(tmp_path, monkeypatch):
     monkeypatch.setattr(sources, "phantom_slices", toy_set)
     monkeypatch.setattr(accuracy, "METHODS", {"toy": TOY, "other": TOY})
     monkeypatch.setattr(records, "commit", lambda: "abc1234")
-    monkeypatch.setattr(accuracy, "OURS", "other")
+    monkeypatch.setattr(summary, "OURS", ("other",))
     monkeypatch.setattr(accuracy, "save_cases", lambda *_: None)
 
     def command(*arguments, table=""):

@@ -139,10 +139,12 @@ def test_slices_are_scored_by_the_top_of_their_map_and_by_a_score_of_their_own(s
             return -X.mean((1, 2))
 
     test = slices.evaluated("test")
-    rows = scores.image_rows(Classifier(), test.lesions.astype(float), test)
-    assert rows[0]["auroc"] == 1.0
-    assert rows[1]["region"] == "classifier"
-    assert rows[1]["auroc"] < 1.0
+    (row,) = scores.image_rows(test.lesions.astype(float), test)
+    assert row["auroc"] == 1.0
+    (row,) = scores.classifier_rows(Classifier(), test)
+    assert row["region"] == "classifier"
+    assert row["auroc"] < 1.0
+    assert scores.classifier_rows(Brightness(), test) == []
 
 
 def test_tokens_are_evaluated_on_val_and_test(slices, quick_pipeline):

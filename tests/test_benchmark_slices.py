@@ -260,6 +260,8 @@ def brain():
         region_name="brain",
         spacing=3.0,
         vanished=np.zeros(n, bool),
+        index=np.arange(n),
+        distance=np.full(n, 5.0),
     )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +11,15 @@ import joblib
 import numpy as np
 
 from benchmarks import records
+from benchmarks.commands import cross_validation
 from benchmarks.commands.options import add_data_arguments, listed, say, slices_of_command
 from benchmarks.data.slices import SliceSet
-from benchmarks.protocol import ledger, stages
-from benchmarks.protocol.bootstrap import Resamples, precision_recall
+from benchmarks.protocol import ledger, stages, summary
 from benchmarks.protocol.methods import METHODS, Settings
 from benchmarks.protocol.stages import Outcome
 from skmimood.runtime.code_digest import code_digest
 
-OURS = "mimood"  # the method that others are compared with, and whose cases are drawn
-_DRAWN = ("tumour", "all")  # slices and region whose curves are kept
-_NO_MATTER = ("memory", "checkpoint_dir", "resume", "verbose", "device", "random_state", "steps")
+_DRAWN = "mimood"  # the method whose cases are drawn
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,6 +27,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--methods", default="all", help="names separated by commas (default: all)")
     add("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    add("--folds", type=int, metavar="N", help="cross-validate over all patients, whatever splits.csv says")
+    add(
+        "--fold",
+        type=int,
+        nargs="+",
+        metavar="K",
+        help="run these of the folds alone, 0 to N - 1 (default: all)",
+    )
     add(
         "--again",
         action="store_true",
@@ -38,6 +43,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
+    if arguments.folds is not None:
+        return cross_validation.run(arguments)
     names = listed(arguments.methods, METHODS, "method")
     slices = slices_of_command(arguments)
     n_training, tumour, test = (len(slices.training()), slices.tumour("test"), slices.evaluated("test"))
@@ -45,14 +52,15 @@ def run(arguments: argparse.Namespace) -> None:
         f"{arguments.data}: {n_training} slices to learn from, {len(tumour)} of {len(test)} test slices with lesions"
     )
     fingerprint = slices.fingerprint()
-    finished: dict[str, list[Outcome]] = {}
+    finished: dict[str, dict[int, summary.Counts]] = {}
     for seed in arguments.seeds:
         for name in names:
             outcome = outcome_of(name, seed, slices, fingerprint, arguments)
-            finished.setdefault(name, []).append(outcome)
+            finished.setdefault(name, {})[seed] = outcome.counts
             write_run(arguments.results, arguments.data, name, outcome)
             say(f"{name}, seed {seed}: done")
-    write_summary(arguments.results, arguments.data, arguments.seeds, finished)
+    told = {"dataset": arguments.data, "preset": arguments.preset, "device": outcome.run["device"]}
+    summary.write_summary(arguments.results, told, finished)
 
 
 def outcome_of(
@@ -64,13 +72,7 @@ def outcome_of(
     machine = records.environment(arguments.device)
     named = {"seed": seed, "preset": arguments.preset, "device": machine["device"]}
     # The outcome's name changes with everything that it depends on, the code included.
-    parameters = {
-        key: value
-        for key, value in estimator.get_params().items()
-        if not key.endswith(_NO_MATTER) and not hasattr(value, "get_params")
-    }
-    code = [code_digest(__name__), *map(ledger.code_of, ledger.steps_of(estimator))]
-    digest = joblib.hash(repr([fingerprint, name, named, sorted(parameters.items()), method.grid, code]))
+    digest = ledger.digest(estimator, fingerprint, name, named, method.grid, code_digest(__name__))
     path = arguments.cache / "outcomes" / f"{slices.dataset}-{arguments.preset}-{name}-{seed}-{digest}.joblib"
     if path.exists() and not arguments.again:
         return joblib.load(path)
@@ -78,7 +80,7 @@ def outcome_of(
     say(f"{name}, seed {seed}: fitted in {seconds:.0f} s, chose {chosen}")
     outcome = stages.evaluate(estimator, slices)
     # Pictures of a real scan stay out of the repository.
-    if name == OURS and seed == arguments.seeds[0] and slices.dataset == "phantom":
+    if name == _DRAWN and seed == arguments.seeds[0] and slices.dataset == "phantom":
         cases = arguments.results / f"{slices.dataset}_{arguments.preset}_cases.npz"
         save_cases(estimator, slices.tumour("test"), cases)
     named["commit"] = machine["commit"]
@@ -100,44 +102,6 @@ def write_run(results: Path, data: str, name: str, outcome: Outcome) -> None:
     rows = [named | row for row in outcome.rows]
     records.replace_rows(results / f"{data}.csv", rows)
     records.replace_rows(results / f"{data}_runs.csv", [named | outcome.run])
-
-
-def write_summary(
-    results: Path, data: str, seeds: Sequence[int], finished: Mapping[str, Sequence[Outcome]]
-) -> None:
-    """Put intervals over all seeds, differences to ours, and the curves of the first seed into the tables."""
-    intervals: list[dict[str, Any]] = []
-    differences: list[dict[str, Any]] = []
-    curves: list[dict[str, Any]] = []
-    for slices, region in next(iter(finished.values()))[0].counts:
-        place = {"dataset": data, "slices": slices, "region": region}
-        counts = {
-            name: [one.counts[slices, region] for one in outcomes] for name, outcomes in finished.items()
-        }
-        resamples = {name: Resamples.of(counts[name]) for name in finished}
-        for name, outcomes in finished.items():
-            run = outcomes[0].run
-            told = {**place, "method": name, "preset": run["preset"], "device": run["device"]}
-            of_seeds = told | {"seeds": " ".join(map(str, seeds))}
-            intervals += _rows(of_seeds, resamples[name].intervals())
-            if OURS in finished and name != OURS:
-                gaps = resamples[OURS].intervals(minus=resamples[name])
-                differences += _rows(of_seeds | {"method": OURS, "minus": name}, gaps)
-            if (slices, region) == _DRAWN:
-                points = zip(*precision_recall(counts[name][0]), strict=True)
-                curves += [
-                    told | {"seed": seeds[0], "recall": x.item(), "precision": y.item()} for x, y in points
-                ]
-    records.replace_rows(results / f"{data}_intervals.csv", intervals, records.SUMMARY_KEY)
-    records.replace_rows(results / f"{data}_curves.csv", curves, records.SUMMARY_KEY)
-    if differences:
-        key = (*records.SUMMARY_KEY, "minus")
-        records.replace_rows(results / f"{data}_differences.csv", differences, key)
-
-
-def _rows(told: dict[str, Any], figures: dict[str, tuple[float, float, float]]) -> list[dict[str, Any]]:
-    names = ("metric", "mean", "low", "high")
-    return [told | dict(zip(names, (metric, *values), strict=True)) for metric, values in figures.items()]
 
 
 def save_cases(estimator: Any, slices: SliceSet, path: Path) -> None:

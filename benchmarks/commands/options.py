@@ -48,6 +48,7 @@ def slices_of_command(arguments: argparse.Namespace) -> SliceSet:
     return open_slices(
         arguments.data, PRESET_IMAGE_SIZE[arguments.preset], root=arguments.root, healthy=arguments.healthy,
         modality=arguments.modality, cache=arguments.cache, file=arguments.slices,
+        pooled=getattr(arguments, "folds", None) is not None,
     )  # fmt: skip
 
 

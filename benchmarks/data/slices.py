@@ -39,6 +39,8 @@ class SliceSet:
     region_name: str  # "interior" (deeper in the head than 13 mm) or "brain"
     spacing: float  # pixel size in mm
     vanished: np.ndarray  # (n,), bool: the scan's own mask has a lesion here that has no pixel in ``lesions``
+    index: np.ndarray  # (n,), int: place in the scan, from the feet to the head
+    distance: np.ndarray  # (n,), float: mm from a slice to the next of its scan
 
     def __len__(self) -> int:
         return len(self.images)
@@ -205,8 +207,21 @@ def cut(
     patients, splits, kinds = (np.full(len(head), name) for name in (subject, split, ""))
     region, region_name = (head, "brain") if is_brain else (interior(head, spacing), "interior")
     images = rounded(plan.forward(one.intensities))
+    index, distance = np.arange(len(head)), np.full(len(head), plan.slice_thickness)
     return SliceSet(
-        dataset, images, lesions, head, region, patients, splits, kinds, region_name, spacing, vanished
+        dataset,
+        images,
+        lesions,
+        head,
+        region,
+        patients,
+        splits,
+        kinds,
+        region_name,
+        spacing,
+        vanished,
+        index,
+        distance,
     )
 
 

@@ -11,10 +11,12 @@ import joblib
 import numpy as np
 from scipy.ndimage import binary_fill_holes
 
+from benchmarks.data.folds import pool_of
 from benchmarks.data.planted import plant
 from benchmarks.data.slices import MAX_SLICES, SliceSet, join, rounded, slices_of
 from skmimood import datasets
 from skmimood.datasets import read_splits, split_scan_set
+from skmimood.datasets.phantom import Recipe
 from skmimood.datasets.scan_sets import ScanSet
 from skmimood.exceptions import InputError
 from skmimood.runtime.code_digest import code_digest
@@ -31,9 +33,12 @@ _HCP = "*/T1w/{contrast}_acpc_dc_restore_brain.nii.gz"  # HCP Young Adult, struc
 
 def open_slices(
     data: str, size: int, *, root: str | None = None, healthy: str | None = None, modality: str | None = None,
-    cache: Path, file: Path | None = None,
+    cache: Path, file: Path | None = None, pooled: bool = False,
 ) -> SliceSet:  # fmt: skip
-    """Return the slices of a data set, from ``file`` or the ``cache`` if they hold them, else from the scans."""
+    """Return the slices of a data set, from ``file`` or the ``cache`` if they hold them, else from the scans.
+
+    ``pooled`` asks for those of all patients for `fold_of`, whatever splits.csv says, instead of those of its splits.
+    """
     if file is not None and file.exists():
         slices = SliceSet.load(file)
         n_pixels = slices.images.shape[1]
@@ -42,24 +47,37 @@ def open_slices(
                 f"{file} holds slices of {slices.dataset} of {n_pixels} pixels; asked for are {data} and the {size} "
                 "pixels of the preset. Pass another --slices."
             )
-        return slices.check()
-    splits = {} if data == "phantom" else scans_of(data, root, healthy, modality)
-    kept = cache / "slices" / f"{data}-{_key(splits, size)}-{code_digest(__name__)}.npz"
-    slices = SliceSet.load(kept) if kept.exists() else _read(data, splits, size)
-    slices.check()
+        if ("val" in slices.splits) == pooled:
+            held, option = (
+                ("the splits of splits.csv", "without") if pooled else ("all patients for folds", "with")
+            )
+            raise InputError(
+                f"{file} holds slices of {held}. Pass another --slices, or run {option} --folds."
+            )
+        return slices if pooled else slices.check()
+    if pooled:
+        scans = {"pool": all_scans_of(data, root, modality)}
+    else:
+        scans = {} if data == "phantom" else scans_of(data, root, healthy, modality)
+    kept = cache / "slices" / f"{data}-{_key(scans, size)}-{code_digest(__name__)}.npz"
+    slices = SliceSet.load(kept) if kept.exists() else _read(data, scans, size)
+    if not pooled:
+        slices.check()
     for path in {kept, file or kept}:
         if not path.exists():
             slices.save(path)
     return slices
 
 
-def _read(data: str, splits: Mapping[str, ScanSet], size: int) -> SliceSet:
+def _read(data: str, scans: Mapping[str, ScanSet], size: int) -> SliceSet:
     if data == "phantom":
         return phantom_slices()
-    if data == _PLANTED:
-        return slices_of(data, splits, size, is_brain=True, max_slices=_MAX_SLICES, plant=plant)
+    planted: dict[str, Any] = {"max_slices": _MAX_SLICES, "plant": plant} if data == _PLANTED else {}
     # The other public sets are skull-stripped, or have brain masks.
-    return slices_of(data, splits, size, is_brain=data not in ("lgg", "folder"))
+    is_brain = data not in ("lgg", "folder")
+    if "pool" in scans:
+        return pool_of(data, scans["pool"], size, is_brain=is_brain, **planted)
+    return slices_of(data, scans, size, is_brain=is_brain, **planted)
 
 
 def scans_of(
@@ -83,13 +101,26 @@ def scans_of(
                 f"{data}: there is no scan in split {split!r}. Give each of 'train', 'val' and 'test' some subjects "
                 "in splits.csv."
             )
-        splits[split].check()
-        if data == _PLANTED and None in splits[split].brain_masks:
-            bare = splits[split].subjects[splits[split].brain_masks.index(None)]
-            raise InputError(
-                f"{data}: {bare} of split {split!r} has no brain mask. Put {bare}_brainmask.nii.gz beside it."
-            )
+        _check(data, splits[split])
     return splits
+
+
+def all_scans_of(data: str, root: str | None, modality: str | None = None) -> ScanSet:
+    """Find the scans of all patients, of whatever split; no voxel is read."""
+    if data not in _LOADERS:
+        raise InputError(
+            f"{data}: there are no patients to divide into folds. Take one of {', '.join(_LOADERS)}."
+        )
+    scans = _LOADERS[data](data_folder("ixi" if data == _PLANTED else data, root), **_given(modality))
+    _check(data, scans)
+    return scans
+
+
+def _check(data: str, scans: ScanSet) -> None:
+    scans.check()
+    if data == _PLANTED and None in scans.brain_masks:
+        bare = scans.subjects[scans.brain_masks.index(None)]
+        raise InputError(f"{data}: {bare} has no brain mask. Put {bare}_brainmask.nii.gz beside it.")
 
 
 def data_root(root: str | None) -> Path:
@@ -136,6 +167,7 @@ def phantom_slices(
 
     Without ``lesions`` all slices of the same volumes are made as they were before.
     """
+    distance = Recipe((size, size), "t2", n_slices, skull=False).affine()[2, 2]
     parts = []
     for seed, split in enumerate(("train", "val", "test")):
         has_lesions, n = lesions and split != "train", n_healthy if split == "train" else n_patients
@@ -149,7 +181,8 @@ def phantom_slices(
             patients, splits = (np.full(n_slices, name) for name in (f"{split}-{i:02d}", split))
             made = SliceSet(
                 "phantom", rounded(images), truth, head, head, patients, splits, kinds, "brain", 200 / size,
-                vanished=np.zeros(n_slices, bool),
+                vanished=np.zeros(n_slices, bool), index=np.arange(n_slices),
+                distance=np.full(n_slices, distance),
             )  # fmt: skip
             parts.append(made.used(n_slices) if lesions else made)
     return join(parts)

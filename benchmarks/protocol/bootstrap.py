@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -24,19 +25,34 @@ class PatientCounts:
     called: np.ndarray  # (n_patients,): all pixels above it
     alarms: np.ndarray  # (n_patients,): tumour-free slices with a false alarm
     tumour_free: np.ndarray  # (n_patients,): all tumour-free slices
+    patients: np.ndarray  # (n_patients,): their names, sorted
+
+    def is_of_the_same_slices(self, other: PatientCounts) -> bool:
+        """Tell whether another method was scored on the same patients and, as far as counts tell, the same slices."""
+        return all(
+            np.array_equal(of(self), of(other))
+            for of in (
+                lambda one: one.patients, lambda one: one.tumour_free, lambda one: one.positives.sum(1),
+                lambda one: one.negatives.sum(1),
+            )
+        )  # fmt: skip
 
 
 def count(
     labels: np.ndarray,
     scores: np.ndarray,
     patients: np.ndarray,
-    threshold: float,
+    threshold: Any,
     *,
     where: np.ndarray | None = None,
     alarms: np.ndarray | None = None,
     n_bins: int = _BINS,
 ) -> PatientCounts:
-    """Count the scores of maps (n, H, W), where they count, patient by patient; ``alarms`` (n,) are false alarms."""
+    """Count the scores of maps (n, H, W), where they count, patient by patient; ``alarms`` (n,) are false alarms.
+
+    The threshold is one for all maps, or one for each, (n,).
+    """
+    thresholds = np.broadcast_to(threshold, len(scores))
     where = np.ones(labels.shape, bool) if where is None else where
     edges = _edges(scores[where & labels], scores[where & ~labels], n_bins)
     names, owner = np.unique(patients, return_inverse=True)
@@ -48,14 +64,15 @@ def count(
         bins = len(edges) - np.searchsorted(edges, values, side="right")
         positives[patient] += np.bincount(bins[truth], minlength=len(edges))
         negatives[patient] += np.bincount(bins[~truth], minlength=len(edges))
-        hits[patient] += (truth & (values > threshold)).sum()
-        called[patient] += (values > threshold).sum()
+        exceeds = values > thresholds[i]
+        hits[patient] += (truth & exceeds).sum()
+        called[patient] += exceeds.sum()
     free = ~labels.any((1, 2))
     alarmed = free & (False if alarms is None else alarms)
     return PatientCounts(
         positives, negatives, hits, called,
         alarms=np.bincount(owner[alarmed], minlength=len(names)),
-        tumour_free=np.bincount(owner[free], minlength=len(names)),
+        tumour_free=np.bincount(owner[free], minlength=len(names)), patients=names,
     )  # fmt: skip
 
 

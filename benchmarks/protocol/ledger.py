@@ -17,6 +17,8 @@ from benchmarks.protocol.methods import METHODS, Settings, title
 from skmimood.runtime.code_digest import code_digest
 
 NAME = "trainings.json"  # of the file, in the folder that keeps the networks
+# Parameters that no result depends on, by how their names end.
+_NO_MATTER = ("memory", "checkpoint_dir", "resume", "verbose", "device", "random_state", "steps")
 
 
 def read_code() -> None:
@@ -37,6 +39,16 @@ def steps_of(estimator: BaseEstimator) -> list[BaseEstimator]:
 def code_of(step: BaseEstimator) -> str:
     """Return the digest of the code that a step is fitted by."""
     return code_digest(type(step).__module__)
+
+
+def digest(estimator: BaseEstimator, *told: Any) -> str:
+    """Return a digest of an estimator's parameters, of the code of its steps, and of all else that is ``told``."""
+    parameters = {
+        key: value
+        for key, value in estimator.get_params().items()
+        if not key.endswith(_NO_MATTER) and not hasattr(value, "get_params")
+    }
+    return joblib.hash(repr([*told, sorted(parameters.items()), *map(code_of, steps_of(estimator))]))
 
 
 def note(ledger: Path | None, step: BaseEstimator, seconds: float) -> float:

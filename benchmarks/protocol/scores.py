@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ MIN_ALARM_AREA = 72.0  # mm2: 20 pixels of 1.9 mm
 _TOKEN_RULE = "any"  # a token is a lesion if any of its pixels is
 
 Row = dict[str, Any]
+Thresholds = Mapping[str, Any]  # of each region: one for all slices, or one for each (n,)
 
 
 def regions(slices: SliceSet) -> dict[str, np.ndarray]:
@@ -42,12 +44,25 @@ def strata(slices: SliceSet) -> dict[str, np.ndarray]:
     return {name: mask for name, mask in chosen.items() if mask.any()}
 
 
-def _parts(slices: SliceSet, maps: np.ndarray) -> Iterator[tuple[str, str, SliceSet, np.ndarray, Any]]:
-    """Yield stratum, region, slices, maps and the pixels that count, of each stratum in both regions."""
+@dataclass(frozen=True, eq=False)
+class _Part:
+    """A stratum of slices in one region."""
+
+    name: str
+    region: str
+    slices: SliceSet
+    maps: np.ndarray  # (n, H, W)
+    where: np.ndarray  # (n, H, W), bool: the pixels that count
+    thresholds: np.ndarray  # (n,); NaN without any
+
+
+def _parts(slices: SliceSet, maps: np.ndarray, thresholds: Thresholds | None) -> Iterator[_Part]:
+    """Yield each stratum in both regions."""
     for name, chosen in strata(slices).items():
         part = slices[chosen]
         for region, where in regions(part).items():
-            yield name, region, part, maps[chosen], where
+            fixed = np.nan if thresholds is None else thresholds[region]
+            yield _Part(name, region, part, maps[chosen], where, np.broadcast_to(fixed, len(maps))[chosen])
 
 
 def fix_thresholds(maps: np.ndarray, tumour: SliceSet) -> dict[str, float]:
@@ -58,34 +73,38 @@ def fix_thresholds(maps: np.ndarray, tumour: SliceSet) -> dict[str, float]:
     }
 
 
-def pixel_rows(
-    maps: np.ndarray, slices: SliceSet, thresholds: Mapping[str, float] | None = None
-) -> list[Row]:
+def pixel_rows(maps: np.ndarray, slices: SliceSet, thresholds: Thresholds | None = None) -> list[Row]:
     """Compute the figures of maps (n, H, W) in all strata and both regions, also at the thresholds fixed on val."""
     rows = []
-    for name, region, part, part_maps, where in _parts(slices, maps):
-        row: Row = {"slices": name, "level": "pixel", "region": region}
-        row |= _figures(part.lesions, part_maps, where)
+    for part in _parts(slices, maps, thresholds):
+        lesions, where, free = part.slices.lesions, part.where, part.slices.is_healthy
+        row: Row = {"slices": part.name, "level": "pixel", "region": part.region}
+        row |= _figures(lesions, part.maps, where)
         if thresholds is not None:
-            threshold, free = thresholds[region], part.is_healthy
+            called = part.maps > part.thresholds[:, None, None]
             row["dice_at_val_threshold"] = _quiet(
-                metrics.dice_at_threshold, part.lesions, part_maps, threshold, where=where
+                metrics.dice_at_threshold, lesions, called, 0.5, where=where
             )
             if free.any():
-                alarms = false_alarms(part_maps[free], threshold, part.spacing, where[free])
-                row["false_alarm_rate"] = float(alarms.mean())
+                row["false_alarm_rate"] = float(
+                    false_alarms(part.maps, part.thresholds, slices.spacing, where)[free].mean()
+                )
         rows.append(row)
     return rows
 
 
-def false_alarms(maps: np.ndarray, threshold: float, spacing: float, where: Any = True) -> np.ndarray:
-    """Tell which slices have 72 mm2 of connected pixels ``where`` maps exceed a threshold, corners included."""
+def false_alarms(maps: np.ndarray, threshold: Any, spacing: float, where: Any = True) -> np.ndarray:
+    """Tell which slices have 72 mm2 of connected pixels ``where`` maps exceed a threshold, corners included.
+
+    The threshold is one for all maps (n, H, W), or one for each, (n,).
+    """
 
     def largest(called: np.ndarray) -> int:
         parts, _ = ndimage.label(called, np.ones((3, 3)))
         return np.bincount(parts.ravel())[1:].max(initial=0)
 
-    return np.array([largest(called) for called in (maps > threshold) & where]) * spacing**2 >= MIN_ALARM_AREA
+    exceeds = maps > np.broadcast_to(threshold, len(maps))[:, None, None]
+    return np.array([largest(called) for called in exceeds & where]) * spacing**2 >= MIN_ALARM_AREA
 
 
 def token_rows(estimator: BaseEstimator, slices: SliceSet) -> list[Row]:
@@ -105,31 +124,37 @@ def token_rows(estimator: BaseEstimator, slices: SliceSet) -> list[Row]:
     ]
 
 
-def image_rows(estimator: BaseEstimator, maps: np.ndarray, slices: SliceSet) -> list[Row]:
-    """Score slices by the mean of the highest 1 % of their maps, and by ``score_samples`` where a method has it."""
+def image_rows(maps: np.ndarray, slices: SliceSet) -> list[Row]:
+    """Score slices by the mean of the highest 1 % of their maps."""
+    return _of_slices("all", np.array([top_mean(one) for one in maps]), slices)
+
+
+def classifier_rows(estimator: BaseEstimator, slices: SliceSet) -> list[Row]:
+    """Score slices by ``score_samples``, where a method has it."""
+    if isinstance(estimator, Pipeline) or not hasattr(estimator, "score_samples"):
+        return []
+    return _of_slices("classifier", np.asarray(estimator.score_samples(slices.images)), slices)
+
+
+def _of_slices(region: str, values: np.ndarray, slices: SliceSet) -> list[Row]:
     labels = slices.has_lesion
     if labels.all():
         return []
-    scores = {"all": np.array([top_mean(one) for one in maps])}
-    if hasattr(estimator, "score_samples") and not isinstance(estimator, Pipeline):
-        scores["classifier"] = np.asarray(estimator.score_samples(slices.images))
-    return [
-        {"slices": "head", "level": "image", "region": region, **_figures(labels, values)}
-        for region, values in scores.items()
-    ]
+    return [{"slices": "head", "level": "image", "region": region, **_figures(labels, values)}]
 
 
 def patient_counts(
-    maps: np.ndarray, slices: SliceSet, thresholds: Mapping[str, float]
+    maps: np.ndarray, slices: SliceSet, thresholds: Thresholds, **options: Any
 ) -> dict[tuple[str, str], PatientCounts]:
-    """Count the scores of tumour and of head slices, patient by patient, in both regions."""
+    """Count the scores of tumour and of head slices, patient by patient, in both regions; options as in `count`."""
     counts = {}
-    for name, region, part, part_maps, where in _parts(slices, maps):
-        if name in ("tumour", "head"):
-            alarms = false_alarms(part_maps, thresholds[region], part.spacing, where)
-            counts[name, region] = count(
-                part.lesions, part_maps, part.patients, thresholds[region], where=where, alarms=alarms
-            )
+    for part in _parts(slices, maps, thresholds):
+        if part.name in ("tumour", "head"):
+            alarms = false_alarms(part.maps, part.thresholds, slices.spacing, part.where)
+            counts[part.name, part.region] = count(
+                part.slices.lesions, part.maps, part.slices.patients, part.thresholds, where=part.where,
+                alarms=alarms, **options,
+            )  # fmt: skip
     return counts
 
 

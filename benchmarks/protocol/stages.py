@@ -109,8 +109,12 @@ def evaluate(estimator: BaseEstimator, slices: SliceSet) -> Outcome:
     rows = [{"split": "val", **row} for row in scores.pixel_rows(val_maps, val, thresholds)]
     rows += [{"split": "val", **row} for row in scores.token_rows(estimator, val)]
     rows += [{"split": "test", **row, **timed} for row in scores.pixel_rows(maps, test, thresholds)]
-    rows += [{"split": "test", **row} for row in scores.token_rows(estimator, test)]
-    rows += [{"split": "test", **row} for row in scores.image_rows(estimator, maps, test)]
+    others = [
+        *scores.token_rows(estimator, test),
+        *scores.image_rows(maps, test),
+        *scores.classifier_rows(estimator, test),
+    ]
+    rows += [{"split": "test", **row} for row in others]
     return Outcome(rows, scores.patient_counts(maps, test, thresholds))
 
 
