@@ -11,7 +11,6 @@ import pytest
 from benchmark_toys import toy_patient, toy_set
 from phantom_layouts import write_layout
 
-from benchmarks.data.planted import Brain, plant
 from benchmarks.data.slices import MAX_SLICES, Prepared, SliceSet, cut, interior, join
 from benchmarks.data.sources import healthy_scans, open_slices, phantom_slices, scans_of
 from skmimood.datasets import LESION_KINDS
@@ -238,71 +237,3 @@ def test_hcp_scans_are_found_by_their_layout(lgg, tmp_path):
             lgg / "TCGA_PH_0000" / "TCGA_PH_0000_flair.nii.gz", folder / "T2w_acpc_dc_restore_brain.nii.gz"
         )
     assert healthy_scans(healthy, "t2").subjects == ("100307", "100408")
-
-
-@pytest.fixture(scope="module")
-def brain():
-    """A ball of fluid, grey and white matter from the centre outwards, 24 slices, with noise."""
-    z, y, x = np.meshgrid(np.linspace(-60, 60, 24), *[np.linspace(-96, 96, 64)] * 2, indexing="ij")
-    radius = np.sqrt((z / 1.2) ** 2 + y**2 + x**2)
-    image = np.select([radius < 12, radius < 55, radius < 70], [0.15, 0.85, 0.55], 0.0)
-    image = np.where(image > 0, image + np.random.default_rng(0).normal(0, 0.01, image.shape), 0)
-    n = len(image)
-    return SliceSet(
-        dataset="ixi-synthetic",
-        images=(image * 255).round().clip(0, 255).astype(np.uint8).astype(np.float32) / 255,
-        lesions=np.zeros(image.shape, bool),
-        head=radius < 70,
-        region=radius < 70,
-        patients=np.full(n, "IXI001"),
-        splits=np.full(n, "test"),
-        kinds=np.full(n, ""),
-        region_name="brain",
-        spacing=3.0,
-        vanished=np.zeros(n, bool),
-        index=np.arange(n),
-        distance=np.full(n, 5.0),
-    )
-
-
-def test_planted_lesions_are_of_every_kind_and_their_twins_are_untouched(brain):
-    planted = plant(brain, thickness=5.0, turn=0)
-    tumour, twins = planted[planted.has_lesion], planted[~planted.has_lesion]
-    assert {*tumour.kinds} == {*LESION_KINDS}
-    assert len(tumour) == len(twins)
-    assert not (tumour.lesions & ~tumour.head).any()
-    originals = {one.tobytes() for one in brain.images}
-    assert all(one.tobytes() in originals for one in twins.images)
-
-
-def test_planted_lesions_change_pixels_under_their_mask_alone_unless_they_push(brain):
-    planted = plant(brain, thickness=5.0, turn=0)
-    for kind in LESION_KINDS:
-        tumour = planted[planted.kinds == kind]
-        start = int(np.flatnonzero(planted.kinds == kind)[0])
-        twin = planted[start + len(tumour) : start + 2 * len(tumour)]
-        changed = tumour.images != twin.images
-        assert (changed & tumour.lesions).any()
-        assert (changed & ~tumour.lesions).any() == (kind == "mass")
-
-
-def test_a_slice_whose_planted_lesion_has_no_pixel_is_not_healthy(brain, monkeypatch):
-    monkeypatch.setattr(
-        Brain,
-        "with_lesion",
-        lambda self, kind, slab, rng: (self.images[slab], np.zeros(self.images[slab].shape, bool)),
-    )
-    planted = plant(brain, thickness=5.0, turn=0)
-    assert not planted.has_lesion.any()
-    assert planted.vanished.tolist() == (planted.kinds != "").tolist()
-    assert not planted.evaluated("test").vanished.any()
-    assert not plant(brain, thickness=5.0, turn=0).used(100).vanished.any()
-
-
-def test_planted_lesions_depend_on_the_subject_alone_and_move_on_with_the_turn(brain):
-    first, second = (plant(brain, thickness=5.0, turn=1) for _ in range(2))
-    assert first.fingerprint() == second.fingerprint()
-    other = replace(brain, patients=np.full(len(brain), "IXI002"))
-    assert plant(other, thickness=5.0, turn=1).fingerprint() != first.fingerprint()
-    assert plant(brain, thickness=5.0, turn=0).kinds[0] == LESION_KINDS[0]
-    assert first.kinds[0] == LESION_KINDS[1]

@@ -1,31 +1,39 @@
-"""Lesions with exact masks, planted into slices of real healthy brains: the kinds of the phantom."""
+"""Lesions with exact masks, planted into slices of real healthy brains by one law or another."""
 
 from __future__ import annotations
 
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.ndimage import distance_transform_edt, gaussian_filter, map_coordinates
+from scipy.ndimage import distance_transform_edt, gaussian_filter
 from sklearn.cluster import KMeans
 
 from benchmarks.data.slices import MIN_EVALUATED_SHARE, SliceSet, join, rounded
-from skmimood.datasets.atlas import Frame
-from skmimood.datasets.lesions import LESION_KINDS, Lesion, displace, paint_lesion, plan_lesions
 
 _TISSUE_SAMPLES = 20_000
 
 
-def plant(healthy: SliceSet, thickness: float, turn: int) -> SliceSet:
-    """Plant two lesions of each kind into a brain, the largest and one of half its area; return them and twins."""
+@dataclass(frozen=True)
+class Law:
+    """What kinds of lesions there are, and what makes one."""
+
+    kinds: tuple[str, ...]
+    # Returns some neighbouring slices of a brain, by their numbers, with a lesion of one kind, and its mask: (d, H, W).
+    change: Callable[[Brain, str, np.ndarray, np.random.Generator], tuple[np.ndarray, np.ndarray]]
+
+
+def plant(healthy: SliceSet, thickness: float, turn: int, *, law: Law) -> SliceSet:
+    """Plant a lesion of each kind; return two slices of each, that of the largest area and of half of it, and twins."""
     brain = Brain.of(healthy, thickness)
     filled = np.flatnonzero(healthy.head.mean((1, 2)) > MIN_EVALUATED_SHARE)
     parts = []
-    # Each of five slabs gets one kind; from subject to subject the kinds move on by one slab.
-    for number, slab in enumerate(np.array_split(filled, len(LESION_KINDS))):
-        kind = LESION_KINDS[(number + turn) % len(LESION_KINDS)]
+    # Each slab gets one kind; from subject to subject the kinds move on by one slab.
+    for number, slab in enumerate(np.array_split(filled, len(law.kinds))):
+        kind = law.kinds[(number + turn) % len(law.kinds)]
         rng = np.random.default_rng([zlib.crc32(str(healthy.patients[0]).encode()), number])
-        images, lesions = brain.with_lesion(kind, slab, rng)
+        images, lesions = law.change(brain, kind, slab, rng)
         twins = healthy[slab]
         planted = replace(
             twins, images=rounded(images), lesions=lesions, kinds=np.full(len(slab), kind),
@@ -45,7 +53,7 @@ def _largest_and_half(areas: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class Brain:
-    """A skull-stripped T1 brain of D slices, and what the lesions of the phantom need to know of it."""
+    """A skull-stripped T1 brain of D slices, and what a law of planting needs to know of it."""
 
     images: np.ndarray  # (D, H, W), float32 in [0, 1], 0 outside
     shares: np.ndarray  # (3, D, H, W), float32: estimated shares of white matter, grey matter and fluid
@@ -74,38 +82,7 @@ class Brain:
         depth = distance_transform_edt(inside, sampling=sampling).astype(np.float32)
         return cls(images, shares, levels, depth, noise, slices.spacing, thickness)
 
-    def with_lesion(
-        self, kind: str, slab: np.ndarray, rng: np.random.Generator
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Return some neighbouring slices with a lesion of one kind, and its mask, both (d, H, W)."""
-        frame = self._frame(slab)
-        depth, shares, images = self.depth[slab], self.shares[:, slab], self.images[slab]
-        lesions = plan_lesions(kind, frame, depth, shares, rng)
-        if kind == "mass":
-            images, shares = self._displaced(slab, frame, lesions[0])
-        mask = np.zeros(images.shape, bool)
-        for lesion in lesions:
-            images, painted = paint_lesion(images, lesion, frame, shares, self.levels, rng)
-            mask |= painted
-        return np.clip(images + mask * self._noise(images.shape, rng), 0, 1).astype(np.float32), mask
-
-    def _frame(self, slab: np.ndarray) -> Frame:
-        _, height, width = self.images.shape
-        x = (np.arange(width) - (width - 1) / 2) * self.spacing
-        y = ((height - 1) / 2 - np.arange(height)) * self.spacing
-        return Frame(x, y, (slab - slab.mean()) * self.thickness)
-
-    def _displaced(self, slab: np.ndarray, frame: Frame, mass: Lesion) -> tuple[np.ndarray, np.ndarray]:
-        """Return images (d, H, W) and tissue shares (3, d, H, W) pushed outwards by a mass."""
-        push = displace(frame.points(), mass, self.depth[slab])
-        steps = np.array([self.thickness, -self.spacing, self.spacing])  # rows run backwards
-        voxels = np.indices(push.shape[1:]) + push[::-1] / steps[:, None, None, None]
-        voxels[0] += slab[0]
-        images = map_coordinates(self.images, voxels, order=3, mode="nearest", output=np.float32)
-        shares = np.stack([map_coordinates(share, voxels, order=1, mode="nearest") for share in self.shares])
-        return np.clip(images, 0, 1), shares
-
-    def _noise(self, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+    def grain(self, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
         """Draw noise as grainy as the scan's, which a painted lesion would lack."""
         noise = gaussian_filter(rng.standard_normal(shape), (0, 0.5, 0.5))
         return noise * self.noise / (noise - gaussian_filter(noise, (0, 1, 1))).std()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ import numpy as np
 from scipy.ndimage import binary_fill_holes
 
 from benchmarks.data.folds import pool_of
-from benchmarks.data.planted import plant
+from benchmarks.data.gliomas import GLIOMAS
+from benchmarks.data.phantom_lesions import PHANTOM_LESIONS
+from benchmarks.data.planted import Law, plant
 from benchmarks.data.slices import MAX_SLICES, SliceSet, join, rounded, slices_of
 from skmimood import datasets
 from skmimood.datasets import read_splits, split_scan_set
@@ -22,12 +25,12 @@ from skmimood.exceptions import InputError
 from skmimood.runtime.code_digest import code_digest
 
 _LOADERS: dict[str, Callable[..., ScanSet]] = {
-    "lgg": datasets.load_lgg, "ixi-synthetic": datasets.load_ixi, "brats": datasets.load_brats,
-    "mslub": datasets.load_mslub, "folder": datasets.load_image_mask_folder,
+    "lgg": datasets.load_lgg, "ixi-synthetic": datasets.load_ixi, "ixi-grown": datasets.load_ixi,
+    "brats": datasets.load_brats, "mslub": datasets.load_mslub, "folder": datasets.load_image_mask_folder,
 }  # fmt: skip
 DATA = ("phantom", *_LOADERS)
-_PLANTED = "ixi-synthetic"
-_MAX_SLICES = MAX_SLICES | {"train": 1300}  # of the set with planted lesions
+PLANTED: dict[str, Law] = {"ixi-synthetic": PHANTOM_LESIONS, "ixi-grown": GLIOMAS}
+_MAX_SLICES = MAX_SLICES | {"train": 1300}  # of the sets with planted lesions
 _HCP = "*/T1w/{contrast}_acpc_dc_restore_brain.nii.gz"  # HCP Young Adult, structural preprocessed
 
 
@@ -72,7 +75,9 @@ def open_slices(
 def _read(data: str, scans: Mapping[str, ScanSet], size: int) -> SliceSet:
     if data == "phantom":
         return phantom_slices()
-    planted: dict[str, Any] = {"max_slices": _MAX_SLICES, "plant": plant} if data == _PLANTED else {}
+    planted: dict[str, Any] = {}
+    if data in PLANTED:
+        planted = {"max_slices": _MAX_SLICES, "plant": partial(plant, law=PLANTED[data])}
     # The other public sets are skull-stripped, or have brain masks.
     is_brain = data not in ("lgg", "folder")
     if "pool" in scans:
@@ -84,7 +89,7 @@ def scans_of(
     data: str, root: str | None, healthy: str | None = None, modality: str | None = None
 ) -> dict[str, ScanSet]:
     """Find the scans of ``"train"``, ``"val"`` and ``"test"``; no voxel is read."""
-    folder = data_folder("ixi" if data == _PLANTED else data, root)
+    folder = data_folder("ixi" if data in PLANTED else data, root)
     scans = _LOADERS[data](folder, **_given(modality))
     table = read_splits(folder / "splits.csv")
     splits = split_scan_set(scans, {name: table[name] for name in MAX_SLICES if name in table})
@@ -111,14 +116,14 @@ def all_scans_of(data: str, root: str | None, modality: str | None = None) -> Sc
         raise InputError(
             f"{data}: there are no patients to divide into folds. Take one of {', '.join(_LOADERS)}."
         )
-    scans = _LOADERS[data](data_folder("ixi" if data == _PLANTED else data, root), **_given(modality))
+    scans = _LOADERS[data](data_folder("ixi" if data in PLANTED else data, root), **_given(modality))
     _check(data, scans)
     return scans
 
 
 def _check(data: str, scans: ScanSet) -> None:
     scans.check()
-    if data == _PLANTED and None in scans.brain_masks:
+    if data in PLANTED and None in scans.brain_masks:
         bare = scans.subjects[scans.brain_masks.index(None)]
         raise InputError(f"{data}: {bare} has no brain mask. Put {bare}_brainmask.nii.gz beside it.")
 

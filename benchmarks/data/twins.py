@@ -19,11 +19,10 @@ def with_twins(slices: SliceSet) -> tuple[SliceSet, SliceSet]:
     if not found or None in found:
         raise InputError(
             f"{slices.dataset}: what healthy tissue would stand in place of its lesions is not known, so healing "
-            "cannot be measured on it. Take a data set with planted lesions: phantom, ixi-synthetic."
+            f"cannot be measured on it. Take a data set with planted lesions: phantom, {', '.join(sources.PLANTED)}."
         )
     return planted, untouched[np.array(found)]
 
 
-def _keys(slices: SliceSet) -> list[tuple[str, bytes]]:
-    """Return what a slice and its twin share, and no other slice has: the patient, and the outline of the head."""
-    return [(str(name), head.tobytes()) for name, head in zip(slices.patients, slices.head, strict=True)]
+def _keys(slices: SliceSet) -> list[tuple[str, int]]:
+    return [*zip(slices.patients.tolist(), slices.index.tolist(), strict=True)]

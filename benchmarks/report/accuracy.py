@@ -9,6 +9,7 @@ from pathlib import Path
 from statistics import mean
 
 from benchmarks import records
+from benchmarks.data.gliomas import GRADES
 from benchmarks.protocol import ledger
 from benchmarks.protocol.methods import title
 from benchmarks.protocol.variants import VARIANTS
@@ -51,7 +52,7 @@ def sections(run: Run, published: Rows) -> Iterator[str]:
     yield from _strata_table(
         run, "AP by lesion area (thirds of the test slices)", ["small", "medium", "large"]
     )
-    yield from _strata_table(run, "AP by kind of lesion", LESION_KINDS)
+    yield from _strata_table(run, "AP by kind of lesion", [*LESION_KINDS, *GRADES])
     yield from _run_table(run)
     yield from _ablation_table(run)
 

@@ -14,7 +14,7 @@ Place = dict[str, str]
 
 DATA_TITLES = {
     "phantom": "Brain phantom (T2)", "lgg": "TCGA-LGG, FLAIR", "ixi-synthetic": "Lesions planted into IXI, T1",
-    "brats": "BraTS", "mslub": "MSLUB", "folder": "Folder of scans and masks",
+    "ixi-grown": "Gliomas grown in IXI, T1", "brats": "BraTS", "mslub": "MSLUB", "folder": "Folder of scans and masks",
 }  # fmt: skip
 
 
