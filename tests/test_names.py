@@ -11,7 +11,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from skmimood.datasets.tables import read_pairs
+from skmimood.datasets.tables import read_columns
 from skmimood.exceptions import InputError, ScanReadError, SkmimoodWarning
 from skmimood.nifti import find_companion, find_scans, read_scan, scan_id, scan_ids, subject_of
 from skmimood.nifti.files import RESULT_ENDINGS
@@ -256,7 +256,7 @@ def test_arrays_and_series_of_paths_are_lists(tmp_path):
 def test_a_subject_is_found_however_its_accents_are_written(tmp_path):
     for form in ("NFC", "NFD"):
         (tmp_path / "table.csv").write_text(unicodedata.normalize(form, "subject,split\nÅsa,test\n"))
-        ((subject, _),) = read_pairs(tmp_path / "table.csv", "subject", "split")
+        ((subject, _),) = read_columns(tmp_path / "table.csv", "subject", "split")
         for name in ("NFC", "NFD"):
             scan = tmp_path / unicodedata.normalize(name, "Åsa_T1.nii.gz")
             assert subject_among(scan, tmp_path, {subject}) == "Åsa"

@@ -13,10 +13,12 @@ from toy_scans import make
 from skmimood.baselines import HealthyZScore
 from skmimood.datasets import (
     load_brats,
+    load_ct_ich,
     load_image_mask_folder,
     load_ixi,
     load_lgg,
     load_mslub,
+    read_slice_kinds,
     read_splits,
     split_scan_set,
 )
@@ -184,6 +186,47 @@ def test_mslub_is_found_as_first_published(tmp_path):
     assert found.scans[0].parent.name == "patient01"
 
 
+def test_ct_ich_is_found_as_published_and_as_stacked_pictures(tmp_path):
+    touch(
+        tmp_path / "published",
+        *(f"{part}/{name}.nii" for part in ("ct_scans", "masks") for name in ("049", "050")),
+    )
+    touch(tmp_path / "stacked", "CT049/CT049_ct.nii.gz", "CT051/CT051_ct.nii.gz", "CT051/CT051_thick.nii.gz")
+    published, stacked = (load_ct_ich(tmp_path / name) for name in ("published", "stacked"))
+    assert published.subjects == ("049", "050")
+    assert [mask.parent.name for mask in published.masks] == ["masks", "masks"]
+    assert names(published.masks) == names(published.scans) == ["049.nii", "050.nii"]
+    assert stacked.subjects == ("CT049", "CT051")
+    assert stacked.masks == (None, None)
+    assert (stacked.name, stacked.modality) == ("CT-ICH", "ct")
+    (tmp_path / "published" / "masks" / "050.nii").unlink()
+    with pytest.raises(InputError, match="no mask of '050'"):
+        load_ct_ich(tmp_path / "published")
+
+
+def test_the_kinds_in_every_slice_are_read_from_a_table(tmp_path):
+    table = tmp_path / "slices.csv"
+    table.write_text(
+        "subject,slice,haemorrhage,kinds\nCT1,1,1,epidural + subdural\nCT1,0,0,\nCT1,2,1,epidural\nCT2,0,0,\n"
+    )
+    assert read_slice_kinds(table) == {"CT1": ((), ("epidural", "subdural"), ("epidural",)), "CT2": ((),)}
+
+
+@pytest.mark.parametrize(
+    ("rows", "fault"),
+    [
+        ("CT1,1,\nCT1,2,\n", "the 2 slices of 'CT1' from 0 to 1"),
+        ("CT1,0,\nCT1,0,epidural\n", "the 2 slices of 'CT1' from 0 to 1"),
+        ("CT1,first,\n", "the 1 slices of 'CT1' from 0 to 0"),
+        ("", "has no rows"),
+    ],
+)
+def test_a_table_that_does_not_number_the_slices_is_refused(rows, fault, tmp_path):
+    (tmp_path / "slices.csv").write_text("subject,slice,kinds\n" + rows)
+    with pytest.raises(InputError, match=fault):
+        read_slice_kinds(tmp_path / "slices.csv")
+
+
 def test_a_flat_folder_and_one_with_subject_folders_are_read_alike(tmp_path):
     files = ("sub-1_T2.nii.gz", "sub-1_T1.nii.gz", "sub-1_seg.nii", "sub-1_T2_brain.nii.gz", "sub-2_T2.nii")
     touch(tmp_path / "flat", *files)
@@ -219,6 +262,7 @@ def test_without_a_modality_all_images_are_scans_and_lone_masks_are_refused(tmp_
         (load_brats, "BraTS2021_00000/BraTS2021_00000_t2.nii.gz", "synapse.org/syn51156910"),
         (load_ixi, "IXI002-Guys-0828-T1.nii.gz", "CC BY-SA 3.0: https://brain-development.org"),
         (load_mslub, "coregistered/patient01/FLAIR.nii.gz", "CC BY: https://github.com/muschellij2"),
+        (load_ct_ich, "ct_scans/049.nii with masks/049.nii", "https://physionet.org/content/ct-ich/"),
         (load_lgg, "TCGA_CS_4941_19960909_flair.nii.gz", "CC BY-NC-SA 4.0 .*https://www.kaggle.com"),
         (load_image_mask_folder, "sub-01_T2.nii.gz with sub-01_seg.nii.gz", "Check the path"),
     ],

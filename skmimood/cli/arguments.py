@@ -170,7 +170,7 @@ def _add_choice(parser: argparse.ArgumentParser, mask: str | None, *shown: str) 
     _add(group, "--max-invalid", _share, "F", text)
     text = (
         "ending of the brain mask beside each scan, which strips the skull; auto finds head or bare brain from the "
-        f"intensities, none takes every voxel (default: {shown_mask})"
+        f"intensities, ct-brain the brain in head CT, none takes every voxel (default: {shown_mask})"
     )
     _add(group, "--mask-suffix", _ending, "SUFFIX", text, dest="mask", default=mask)
     return group

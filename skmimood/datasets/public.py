@@ -57,6 +57,15 @@ _LGG = Origin(
 )
 
 
+_CT_ICH = Origin(
+    name="CT-ICH",
+    example="ct_scans/049.nii with masks/049.nii, or CT049/CT049_ct.nii.gz with CT049_seg.nii.gz, if there are masks",
+    source="The data are given out after registration under the PhysioNet Restricted Health Data License 1.5.0: "
+    "https://physionet.org/content/ct-ich/.",
+    licence="PhysioNet Restricted Health Data License 1.5.0",
+)
+
+
 def load_brats(
     root: str | os.PathLike, *, modality: str = "t2", labels: Collection[int] | None = None
 ) -> ScanSet:
@@ -191,6 +200,43 @@ def load_lgg(root: str | os.PathLike) -> ScanSet:
     """
     found = find_subjects(root, _LGG, _named(r"TCGA_\w+", "_flair"))
     return pair(found, _LGG, "flair", _ending_in("_seg"), all_or_none=True)
+
+
+def load_ct_ich(root: str | os.PathLike) -> ScanSet:
+    """Find the head CT scans of CT-ICH, of patients with brain injury with and without intracranial haemorrhage.
+
+    Given out by PhysioNet after registration, in Hounsfield units; other copies hold pictures in the brain window.
+    Both have skull and head-rest: pass ``mask="ct-brain"`` to `skmimood.ScanDetector`.
+
+    Parameters
+    ----------
+    root : str or path
+        Folder with files such as ``ct_scans/049.nii`` and ``masks/049.nii`` (as published), or
+        ``CT049/CT049_ct.nii.gz`` and, if there are masks, ``CT049_seg.nii.gz``.
+
+    Returns
+    -------
+    ScanSet
+        Its subjects are such as ``049`` or ``CT049``. Without masks, none says which are healthy: a table
+        ``slices.csv`` tells the kinds of haemorrhage in every slice, see :func:`skmimood.datasets.read_slice_kinds`.
+
+    References
+    ----------
+    Hssayeni et al., "Intracranial Hemorrhage Segmentation Using a Deep Convolutional Model", Data 5(1), 2020.
+    doi:10.3390/data5010014
+    """
+    named = _named(r"CT\d+", "_ct")
+
+    def subject_of(path: Path) -> str | None:
+        stem = file_stem(path)
+        return stem if path.parent.name == "ct_scans" and stem.isdigit() else named(path)
+
+    def mask_of(subject: str, scan: Path) -> Path | None:
+        published = scan.parent.with_name("masks") / subject
+        return find_beside(published, subject) or find_beside(scan, f"{subject}_seg")
+
+    found = find_subjects(root, _CT_ICH, subject_of)
+    return pair(found, _CT_ICH, "ct", mask_of, all_or_none=True)
 
 
 def load_image_mask_folder(

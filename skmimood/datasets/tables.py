@@ -70,8 +70,49 @@ def split_scan_set(scan_set: ScanSet, splits: Mapping[str, Iterable[str]]) -> di
     return {split: scan_set.select(subjects) for split, subjects in listed.items()}
 
 
-def read_pairs(table: Path, first: str, second: str) -> list[tuple[str, str]]:
-    """Read two columns of a table, rows without any content left out; neither case nor spaces of their names matter.
+def read_slice_kinds(path: str | os.PathLike) -> dict[str, tuple[tuple[str, ...], ...]]:
+    """Read a table of what is seen in the slices of scans.
+
+    Parameters
+    ----------
+    path : str or path
+        A table with the columns subject, slice and kinds, such as ``slices.csv``; other columns are ignored. Slices
+        are counted from 0 along the last axis of a scan's file. Several kinds of one slice are joined by ``+``, and
+        a slice without a finding has a blank cell.
+
+    Returns
+    -------
+    dict of str to tuple of tuple of str
+        Of each subject, the kinds in every slice: ``{"CT050": ((), ("epidural", "subdural"), ...)}``.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read, lacks a column or has no rows, or if the slices of a subject are not numbered
+        from 0 without gaps and repeats.
+    """
+    table = expand(path)
+    called = f"{table.name} of {table.absolute().parent.name!r}"
+    rows: dict[str, list[tuple[str, tuple[str, ...]]]] = {}
+    for subject, number, told in read_columns(table, "subject", "slice", "kinds"):
+        kinds = tuple(filter(None, (kind.strip() for kind in told.split("+"))))
+        rows.setdefault(subject, []).append((number, kinds))
+    if not rows:
+        raise InputError(f"{called} has no rows. List each slice with its kinds.")
+    found = {}
+    for subject, slices in rows.items():
+        in_order = dict(slices)
+        numbers = [*map(str, range(len(slices)))]
+        if {*in_order} != {*numbers}:
+            raise InputError(
+                f"{called} should number the {len(slices)} slices of {subject!r} from 0 to {numbers[-1]}. Correct it."
+            )
+        found[subject] = tuple(in_order[number] for number in numbers)
+    return found
+
+
+def read_columns(table: Path, *names: str) -> list[tuple[str, ...]]:
+    """Read some columns of a table, rows without any content left out; neither case nor spaces of their names matter.
 
     The text is UTF-8, UTF-16 or, failing these, Latin-1, with cells separated by commas, semicolons, tabs or bars.
 
@@ -80,7 +121,6 @@ def read_pairs(table: Path, first: str, second: str) -> list[tuple[str, str]]:
     InputError
         If the file cannot be read or lacks a column.
     """
-    names = (first, second)
     called = f"{table.name} of {table.absolute().parent.name!r}"
     try:
         # Accents joined to their letters, as in the names of scans that are looked for here.
@@ -92,9 +132,9 @@ def read_pairs(table: Path, first: str, second: str) -> list[tuple[str, str]]:
             if set(names) <= set(header):
                 stream = io.StringIO("".join(lines[1:]), newline="")
                 rows = csv.reader(stream, delimiter=separator, skipinitialspace=True)
-                places = header.index(first), header.index(second)
+                places = [*map(header.index, names)]
                 return [
-                    (_cell(row, places[0]), _cell(row, places[1])) for row in rows if any(map(str.strip, row))
+                    tuple(_cell(row, place) for place in places) for row in rows if any(map(str.strip, row))
                 ]
     except (OSError, ValueError, csv.Error) as error:
         raise InputError(f"{called} cannot be read: {error}. Write it anew as CSV.") from None
@@ -106,9 +146,9 @@ def read_pairs(table: Path, first: str, second: str) -> list[tuple[str, str]]:
 
 
 def read_mapping(table: Path, first: str, second: str) -> dict[str, str]:
-    """Read two columns as a mapping by `read_pairs`; blank cells and keys with two values raise `InputError` too."""
+    """Read two columns as a mapping by `read_columns`; blank cells and keys with two values raise `InputError` too."""
     called = f"{table.name} of {table.absolute().parent.name!r}"
-    pairs = read_pairs(table, first, second)
+    pairs = [(key, value) for key, value in read_columns(table, first, second)]
     if not pairs:
         raise InputError(f"{called} has no rows. List each {first} with its {second}.")
     for key, value in pairs:

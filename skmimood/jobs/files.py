@@ -92,11 +92,12 @@ def printable(text: str) -> str:
 def digest_of(scan: Path, *masks: str | None) -> str:
     """Return a digest of the bytes of a scan and of the masks beside it; empty if one of them cannot be read.
 
-    ``masks`` are endings of names; ``"auto"``, ``"none"`` and None stand for no file.
+    ``masks`` are endings of names; ``"auto"``, ``"none"``, ``"ct-brain"`` and None stand for no file.
     """
     from skmimood.nifti import find_companion
+    from skmimood.scans.sources import FOREGROUNDS
 
-    named = [mask for mask in masks if mask not in ("auto", "none", None)]
+    named = [mask for mask in masks if mask not in (*FOREGROUNDS, None)]
     digest = hashlib.blake2b(digest_size=16)
     try:
         for path in (scan, *(find_companion(scan, mask) for mask in named)):

@@ -45,7 +45,7 @@ def find_better_plane(scan: Scan, plane: Plane) -> Plane | None:
     """Return the plane to take instead if the sides of voxels differ much within the slices of `plane`, else None."""
     ratios = {}
     for candidate in get_args(Plane):
-        sides = scan.spacing[list(_axes_of(scan, candidate)[1:])]
+        sides = scan.spacing[list(axes_of(scan, candidate)[1:])]
         ratios[candidate] = sides.max() / sides.min()
     best = min(ratios, key=lambda candidate: (ratios[candidate], candidate != plane))
     return best if ratios[plane] >= THICK_RATIO and best != plane else None
@@ -198,7 +198,7 @@ class GridPlan:
 def _view_of(scan: Scan, plane: Plane) -> tuple[tuple[int, int, int], tuple[bool, bool, bool]]:
     if plane not in _PLANES:
         raise InputError(f"plane must be one of {sorted(_PLANES)}; got {plane!r}.")
-    axes, reversed_ = _axes_of(scan, plane), _PLANES[plane][1]
+    axes, reversed_ = axes_of(scan, plane), _PLANES[plane][1]
     orientation = io_orientation(scan.affine)
     against = [bool(orientation[axis, 1] < 0) for axis in axes]
     flips = (against[0], against[1] != reversed_[0], against[2] != reversed_[1])
@@ -212,7 +212,7 @@ def _view_of(scan: Scan, plane: Plane) -> tuple[tuple[int, int, int], tuple[bool
     return axes, flips
 
 
-def _axes_of(scan: Scan, plane: Plane) -> tuple[int, int, int]:
+def axes_of(scan: Scan, plane: Plane) -> tuple[int, int, int]:
     """Return the voxel axes of slices, rows and columns."""
     orientation = io_orientation(scan.affine)[:, 0]
     slices, rows, columns = (int(np.flatnonzero(orientation == axis)[0]) for axis in _PLANES[plane][0])

@@ -8,15 +8,20 @@ from skmimood.exceptions import InputError
 
 
 def scale_intensity(
-    data: np.ndarray, foreground: np.ndarray, *, percentile: float = 98.0, strip: bool = False
+    data: np.ndarray,
+    foreground: np.ndarray,
+    *,
+    percentile: float = 98.0,
+    window: tuple[float, float] | None = None,
+    strip: bool = False,
 ) -> np.ndarray:
     """Clip at a percentile of the foreground and scale to [0, 1] (Marimont et al., MIM-OOD, section 4).
 
     Without negative values this is ``min(x / p, 1)`` with ``p`` the percentile, as in the paper. Where more than
     ``100 - percentile`` percent of the foreground are negative (CT in Hounsfield units, z-scored scans), the
     foreground's ``(100 - percentile)``-th percentile becomes 0, and so does everything outside the foreground. Fewer
-    negative values, such as the ringing that interpolation leaves, are clipped to 0. CT is best brought to its tissue
-    window beforehand, as bone would set the scale.
+    negative values, such as the ringing that interpolation leaves, are clipped to 0. Bone would set the scale of CT:
+    pass its `ct_window`.
 
     Parameters
     ----------
@@ -26,6 +31,8 @@ def scale_intensity(
         Where the percentiles are taken.
     percentile : float
         In (50, 100].
+    window : (float, float), optional
+        The intensities that become 0 and 1, instead of percentiles.
     strip : bool
         Whether to set everything outside the foreground to 0.
 
@@ -43,8 +50,10 @@ def scale_intensity(
         raise InputError(
             f"percentile must be above 50 and at most 100; got {percentile!r}. The paper uses 98."
         )
-    values = data[foreground]
-    low, high = intensity_range(values, percentile) if values.size else (0.0, 0.0)
+    if window is None:
+        values = data[foreground]
+        window = intensity_range(values, percentile) if values.size else (0.0, 0.0)
+    low, high = window
     if not high > low:
         return np.zeros(data.shape, dtype=np.float32)
     scaled = np.clip(data, low, high, dtype=np.float32)

@@ -18,11 +18,14 @@ from skmimood.nifti.files import companion_names
 from skmimood.nifti.names import file_path
 from skmimood.preprocessing import (
     Plane,
+    ct_brain_mask,
+    ct_window,
     fill_holes,
     find_better_plane,
     foreground_mask,
     has_gaps,
     in_plane_extent,
+    intensity_range,
     main_parts,
     scale_intensity,
     share_missing,
@@ -34,7 +37,12 @@ from skmimood.scans.sources import ListedScan
 StatusName = Literal["used", "calibration", "skipped", "duplicate"]
 
 BRAIN_MASK = "given by brain masks"
-_FOUND = {"auto": "found from the intensities", "none": "every voxel"}
+_CT_BRAIN = "ct-brain"
+_FOUND = {
+    "auto": "found from the intensities",
+    "none": "every voxel",
+    _CT_BRAIN: "the brain found inside the skull in CT",
+}
 _OR_WITHOUT_MASK = (
     "; or, if the skull is off already, let the brain be found from the intensities (--mask-suffix auto, or "
     'set_params(mask="auto") in Python). The model needs no refit.'
@@ -79,11 +87,15 @@ class ScanStatus:
 
 @dataclass(frozen=True, eq=False)
 class PreparedScan:
-    """A scan as read, its foreground and known lesions (X, Y, Z) bool, and its intensities (X, Y, Z) in [0, 1]."""
+    """A scan as read, its foreground and known lesions (X, Y, Z) bool, and its intensities (X, Y, Z) in [0, 1].
+
+    ``window`` are the scan's own intensities that became 0 and 1.
+    """
 
     scan: Scan
     foreground: np.ndarray
     intensities: np.ndarray
+    window: tuple[float, float]
     lesions: np.ndarray | None = None
 
 
@@ -146,11 +158,13 @@ class ScanReader:
             thick = f"the thick axis lies in the {self.plane} slices, which are coarse along it; the {better} are not"
             remarks += (thick,)
         scan = replace(scan, warnings=(*scan.warnings, *remarks))
-        is_stripped = kind_of_foreground(self.mask, listed.brain_mask) == BRAIN_MASK
-        intensities = scale_intensity(scan.data, foreground, strip=is_stripped)
+        is_ct = self.mask == _CT_BRAIN
+        window = ct_window(scan.data) if is_ct else intensity_range(scan.data[foreground])
+        is_stripped = is_ct or kind_of_foreground(self.mask, listed.brain_mask) == BRAIN_MASK
+        intensities = scale_intensity(scan.data, foreground, window=window, strip=is_stripped)
         if not np.ptp(scan.data[foreground]) or not intensities.any():
             raise ScanReadError(scan.id, "empty: its foreground has no contrast. Leave this scan out.")
-        return PreparedScan(scan, foreground, intensities, lesions)
+        return PreparedScan(scan, foreground, intensities, window, lesions)
 
     def voxels(self, listed: ListedScan) -> np.ndarray | None:
         """Read the voxels (X, Y, Z) of a scan once more; None if that is not possible."""
@@ -166,6 +180,8 @@ class ScanReader:
     def _foreground(self, listed: ListedScan, scan: Scan) -> tuple[np.ndarray, tuple[str, ...]]:
         if listed.brain_mask is None and self.mask == "auto":
             return _found(scan)
+        if listed.brain_mask is None and self.mask == _CT_BRAIN:
+            return ct_brain_mask(scan), ()
         if listed.brain_mask is None and self.mask == "none":
             return np.ones(scan.data.shape, dtype=bool), ()
         found = self._mask_beside(listed) if listed.brain_mask is None else listed.brain_mask

@@ -18,7 +18,6 @@ from skmimood.maps.conformal import ScoreHistogram, average_precision_of_counts
 from skmimood.nifti import Scan, make_image
 from skmimood.preprocessing import GridPlan, Plane
 from skmimood.preprocessing.heads import have_heads
-from skmimood.preprocessing.intensity import intensity_range
 from skmimood.scans.cohort import PreparedScan
 from skmimood.scans.results import Gallery
 
@@ -124,10 +123,15 @@ class Frame:
 
 
 def draw_healed(
-    scan: Scan, foreground: np.ndarray, plan: GridPlan, slices: np.ndarray, has_foreground: np.ndarray
+    scan: Scan,
+    foreground: np.ndarray,
+    window: tuple[float, float],
+    plan: GridPlan,
+    slices: np.ndarray,
+    has_foreground: np.ndarray,
 ) -> Nifti1Image:
     """Draw the healed scan on its own grid; see `ScanResult.healed`."""
-    low, high = intensity_range(scan.data[foreground])
+    low, high = window
     volume = plan.inverse(slices)
     volume *= high - low
     volume += low

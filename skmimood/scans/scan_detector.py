@@ -42,8 +42,9 @@ class ScanDetector(fitting.FittingDetector):
         Height and width of the slices in pixels: 64 for preset ``"tiny"``, 128 for ``"small"``, 160 for ``"paper"``;
         `fit` warns of another. Needs a refit.
     mask : str, default="auto"
-        ``"auto"`` finds head or brain from the intensities; ``"none"`` takes every voxel as foreground; else the ending
-        of a brain mask beside each scan (``"_brainmask"``), outside of which all becomes 0. No refit needed.
+        ``"auto"`` finds head or brain from the intensities; ``"none"`` takes every voxel as foreground; ``"ct-brain"``
+        finds the brain in head CT, in Hounsfield units or a brain window, and scales it by that window; else the
+        ending of a brain mask beside each scan (``"_brainmask"``). Outside of brains all becomes 0. No refit needed.
     modality : str, optional
         Ending of the files to take from folders and globs (``"T1"``). By default all but label images (``_mask``,
         ``_dseg``, ``aparc+aseg``, ...) and results (``_anomaly``, ...), by their names. No refit needed.
@@ -260,7 +261,8 @@ class ScanDetector(fitting.FittingDetector):
         pvalues[maps.scored] = reference.pixel_pvalue(values)
         mask = np.zeros(maps.anomaly.shape, dtype=np.uint8)
         mask[maps.scored] = values > pixel_threshold
-        drawn_from = (prepared.scan, prepared.foreground, maps.plan, maps.healed, maps.has_foreground)
+        scan = (prepared.scan, prepared.foreground, prepared.window)
+        drawn_from = (*scan, maps.plan, maps.healed, maps.has_foreground)
         return ScanResult(
             id=prepared.scan.id,
             score=score,

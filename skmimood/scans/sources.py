@@ -18,6 +18,9 @@ from skmimood.runtime.paths import expand
 from skmimood.scans.subjects import groups_of
 
 _NO_SCANS = (*LABEL_ENDINGS, *RESULT_ENDINGS)  # where no modality chooses
+FOREGROUNDS = ("auto", "none", "ct-brain")
+"""What a detector's ``mask`` may be besides an ending of files."""
+
 _NEVER_LESIONS = ("_brainmask", "_brain_mask", "_desc-brain_mask")
 
 
@@ -95,7 +98,7 @@ def mask_suffixes(mask: str | Sequence[str], y: Any) -> tuple[str, ...]:
     """Return the endings of masks that were named, by a detector's ``mask`` and by ``y``."""
     masks = (mask,) if isinstance(mask, str) else mask
     return tuple(
-        suffix for suffix in (*masks, y) if is_suffix(suffix) and suffix not in ("auto", "none", "given")
+        suffix for suffix in (*masks, y) if is_suffix(suffix) and suffix not in (*FOREGROUNDS, "given")
     )
 
 

@@ -51,7 +51,7 @@ _PIPELINE: rules.Rule = (
 _SIZE: rules.Rule = (_is_size, f"one or two whole numbers of at least {_MIN_SIDE} pixels")
 _MASK: rules.Rule = (
     lambda mask: isinstance(mask, str) and mask,
-    "'auto', 'none' or the ending of mask files",
+    "'auto', 'none', 'ct-brain' or the ending of mask files",
 )
 _INVALID: rules.Rule = (lambda share: 0 <= share <= 1, "a share in [0, 1]")
 _N_JOBS: rules.Rule = (
