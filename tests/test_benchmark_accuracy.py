@@ -16,7 +16,7 @@ from benchmarks.commands import accuracy
 from benchmarks.commands.options import listed
 from benchmarks.data import sources
 from benchmarks.protocol import ledger, stages, summary
-from benchmarks.protocol.methods import METHODS, Settings
+from benchmarks.protocol.methods import METHODS, Settings, n_candidates
 from skmimood.exceptions import InputError
 
 
@@ -186,6 +186,36 @@ def test_every_method_is_built_with_parameters_that_it_has(name, preset, tmp_pat
         assert theirs.get_params() == ours.get_params()  # one for all, trained once
         trained = [step for _, step in estimator.steps if hasattr(step, "memory")]
         assert all(step.random_state == 3 and step.memory == str(tmp_path / "networks") for step in trained)
+
+
+def test_no_rival_has_fewer_candidates_on_val_or_fewer_axes_than_ours():
+    ours = n_candidates(METHODS["mimood"].grid)
+    chosen = {name: method.grid for name, method in METHODS.items() if method.grid}
+    assert {name for name, grid in chosen.items() if n_candidates(grid) < ours} == set()
+    for name, grid in chosen.items():
+        axes = {
+            axis.rpartition("__")[2]
+            for stage in ([grid] if isinstance(grid, dict) else grid)
+            for axis in stage
+        }
+        assert axes & {"residual", "bright"}, name
+        assert "erosion" in axes, name
+        assert axes & {"smoothing", "median_filter", "mean_filter"}, name
+
+
+def test_every_rival_with_a_network_has_a_row_without_a_choice(tmp_path):
+    settings = Settings("tiny", seed=0, device="cpu", cache=tmp_path)
+    trained = {
+        name
+        for name, method in METHODS.items()
+        if any(key.endswith("training") for key in method.build(settings).get_params())
+    }
+    chosen = {name for name in trained if METHODS[name].grid}
+    assert "mae" in chosen
+    for name in chosen:
+        default = METHODS[f"{name}-default"]
+        assert not default.grid
+        assert default.title.endswith("as it comes")
 
 
 def test_rivals_share_the_in_painter_of_the_published_method(tmp_path):

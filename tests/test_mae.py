@@ -5,6 +5,7 @@ import pytest
 import torch
 from conftest import build, make_slices, plant_lesions
 from rounding import assert_same
+from scipy import ndimage
 from sklearn.base import clone
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import GridSearchCV
@@ -17,6 +18,7 @@ from skmimood.detectors.masked_autoencoder import MaskedAutoencoderDetector
 from skmimood.detectors.pseudo_abnormal import crop_and_mirror, darken_boxes
 from skmimood.exceptions import InputError, SkmimoodWarning
 from skmimood.networks.mae import to_images, to_patches
+from skmimood.preprocessing.heads import eroded, head_masks
 
 
 def small(**parameters) -> MaskedAutoencoderDetector:
@@ -127,6 +129,16 @@ def test_the_positive_residual_sees_bright_lesions_only(changeable, lesions):
     changeable.set_params(residual="positive", min_filter=1, mean_filter=1)
     dark_maps, bright_maps = (changeable.decision_function(slices)[masks] for slices in (dark, bright))
     assert dark_maps.mean() < 0.02 < 0.2 < bright_maps.mean()
+
+
+def test_maps_can_leave_out_the_scalp_and_specks(changeable, lesions):
+    slices = lesions[0]
+    maps = changeable.set_params(min_filter=1, mean_filter=1).decision_function(slices)
+    inside = eroded(head_masks(slices), 3)
+    cleared = changeable.set_params(erosion=3).decision_function(slices)
+    np.testing.assert_array_equal(cleared, maps * inside)
+    smooth = changeable.set_params(median_filter=3).decision_function(slices)
+    np.testing.assert_array_equal(smooth, ndimage.median_filter(maps * inside, (1, 3, 3)))
 
 
 def test_slices_with_dark_boxes_score_higher_than_healthy_ones(trained, lesions):

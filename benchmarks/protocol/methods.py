@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sklearn.base import BaseEstimator
+from sklearn.model_selection import ParameterGrid
 from sklearn.pipeline import Pipeline
 
 from skmimood import (
@@ -29,13 +30,26 @@ _NETWORK = (
 _SIGNS = ["absolute", "positive"]
 _EROSIONS = [0, 3, 4]
 _LAMBDAS, _POWERS = [0.005, 0.02, 0.1], [0.5, 1.0, 2.0]
+# No rival gets fewer candidates than ours: what has no parameter of ours gets finer steps of its own.
+_FINE_LAMBDAS = [0.002, 0.005, 0.01, 0.02, 0.05, 0.1]
+_NATS = [2.5, 3.0, 3.75, 4.5, 5.25, 6.0]
 # The untrained methods cost nothing to score, so they get the finest grids.
 _INTENSITY: dict[str, list[Any]] = {
     "bright": [True, False],
     "erosion": [0, 2, 3, 4, 5, 7, 10],
     "smoothing": [0.0, 0.7, 1.0, 2.0],
 }
-_AUTOENCODER: dict[str, list[Any]] = {"residual": _SIGNS, "erosion": [1, 2, 3, 4, 7], "median_filter": [3, 5]}
+_AUTOENCODER: dict[str, list[Any]] = {
+    "residual": _SIGNS,
+    "erosion": [1, 2, 3, 4, 7],
+    "median_filter": [1, 3, 5],
+}
+_MASKED_AUTOENCODER: list[dict[str, list[Any]]] = [
+    {"residual": _SIGNS, "erosion": [0, 2, 3, 4, 7]},
+    {"min_filter": [1, 3], "mean_filter": [1, 3, 7], "median_filter": [1, 5]},
+]
+
+_AS_IT_COMES = ", as it comes"
 
 # Presets of the rivals without tokens; "tiny" are their defaults. Those of the others follow PRESETS.
 _DENOISING: dict[str, dict[str, Any]] = {
@@ -165,7 +179,7 @@ METHODS: dict[str, Method] = {
     "zscore": Method(
         "Healthy z-score",
         lambda settings: baselines.HealthyZScore(n_templates=12, smoothing=2.0, random_state=settings.seed),
-        {"residual": _SIGNS, "erosion": [0, 2, 3, 4, 7]},
+        {"residual": _SIGNS, "erosion": [0, 2, 3, 4, 7], "smoothing": [0.0, 1.0, 2.0]},
     ),
     "dae": Method("Denoising autoencoder", _denoising, _AUTOENCODER),
     "dae-standardized": Method(
@@ -174,25 +188,28 @@ METHODS: dict[str, Method] = {
     "mae": Method(
         "Masked autoencoder",
         lambda settings: baselines.MaskedAutoencoderDetector().set_params(**_MAE[settings.preset], **settings.common()),
-        {"residual": _SIGNS},
+        _MASKED_AUTOENCODER,
     ),
     "tokenizer-residual": Method(
         "Tokenizer alone", lambda settings: settings.with_tokens(residual=baselines.TokenizerResidual()),
-        _maps("residual"),
+        [
+            {"residual__residual": _SIGNS, "residual__erosion": [0, 2, 3, 4, 7]},
+            {"residual__min_filter": [1, 3], "residual__mean_filter": [1, 3, 5, 7]},
+        ],
     ),
     "mimood": Method(
         "skmimood", _mimood,
         [{"detector__threshold": _LAMBDAS}, *_maps("inpainter__maps"), {"inpainter__maps__weight_power": _POWERS}],
     ),
-    "mimood-default": Method("skmimood, nothing chosen on val", _mimood, {}),
+    "mimood-default": Method(f"skmimood{_AS_IT_COMES}", _mimood, {}),
     "mimood-paper": Method(
         "MIM-OOD as published",
         _published(AnomalousTokenDetector, "detector", corruption="random", mask_generator="brush"),
-        [{"detector__threshold": _LAMBDAS}, *_maps("inpainter__maps")],
+        [{"detector__threshold": _FINE_LAMBDAS}, *_maps("inpainter__maps")],
     ),
     "ar": Method(
         "AR restoration", _autoregressive("none"),
-        [{"restorer__threshold": [3.0, 4.5, 6.0]}, *_maps("restorer__maps")],
+        [{"restorer__threshold": _NATS}, *_maps("restorer__maps")],
     ),
     "mvtm-likelihood": Method(
         "MVTM likelihood", _published(baselines.TokenLikelihoodDetector, "inpainter", mask_generator="brush"),
@@ -203,13 +220,20 @@ METHODS: dict[str, Method] = {
     ),
     "token-critic": Method(
         "MVTM + Token-Critic", _published(baselines.TokenCritic, "inpainter", generator_mask_generator="brush"),
-        [{"detector__threshold": [0.5, 0.7, 0.85]}, *_maps("inpainter__maps")],
+        [{"detector__threshold": [0.5, 0.6, 0.7, 0.8, 0.85, 0.9]}, *_maps("inpainter__maps")],
     ),
     "ar-masked": Method(
         "AR restoration, masked residual", _autoregressive("changed"),
-        [{"restorer__threshold": [3.0, 4.5, 6.0]}, *_maps("restorer__maps")],
+        [{"restorer__threshold": _NATS}, *_maps("restorer__maps")],
     ),
 }  # fmt: skip
+
+# Every rival that trains a network has a row without the choice on val too, as ours has.
+METHODS |= {
+    f"{name}-default": Method(f"{method.title}{_AS_IT_COMES}", method.build, {})
+    for name, method in METHODS.items()
+    if name not in ("intensity", "intensity-standardized", "zscore", "mimood", "mimood-default")
+}
 
 _IN_ROWS_ABOVE = {"IntensityThreshold", "HealthyZScore", "DenoisingAutoencoder", "MaskedAutoencoderDetector"}
 
@@ -231,6 +255,12 @@ METHODS |= {
     for name, module in ESTIMATORS.items()
     if module.startswith("skmimood.detectors.") and name not in _IN_ROWS_ABOVE
 }
+
+
+def n_candidates(grid: Grid | Sequence[Grid]) -> int:
+    """Return how many candidates are compared on val; 0 if nothing is chosen."""
+    stages = [grid] if isinstance(grid, Mapping) else grid
+    return sum(len(ParameterGrid(stage)) for stage in stages if stage)
 
 
 def title(method: str) -> str:

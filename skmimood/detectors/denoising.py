@@ -8,11 +8,10 @@ from typing import Annotated, Any, ClassVar
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy import ndimage
 from torch import Tensor
 
 from skmimood.detectors.image_network import BaseImageDetector
-from skmimood.maps.residuals import RESIDUALS, residual_maps
+from skmimood.maps.residuals import RESIDUALS, median_maps, residual_maps
 from skmimood.networks.unet import UNet
 from skmimood.networks.weights import new_network
 from skmimood.preprocessing.heads import eroded, head_masks
@@ -98,9 +97,8 @@ class DenoisingAutoencoder(BaseImageDetector):
         network = self._network()
         restored = self._in_batches(lambda batch: network(batch[:, None]).clamp(0, 1), images)  # (n, 1, H, W)
         maps, healed = residual_maps(images, restored, self.residual, "mean", 0.0)
-        inside = eroded(head_masks(images.cpu().numpy()), self.erosion)
-        size = (1, self.median_filter, self.median_filter)
-        return torch.from_numpy(ndimage.median_filter(maps.cpu().numpy() * inside, size)), healed
+        inside = torch.from_numpy(eroded(head_masks(images.cpu().numpy()), self.erosion))
+        return median_maps(maps.cpu() * inside, self.median_filter), healed
 
     def _inference_parameters(self, X: Any) -> dict[str, Any]:
         return self._values("residual", "erosion", "median_filter", "fpr")

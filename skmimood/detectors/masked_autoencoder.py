@@ -18,7 +18,7 @@ from skmimood.detectors.pseudo_abnormal import (
     visible_patches,
 )
 from skmimood.exceptions import InputError
-from skmimood.maps.residuals import RESIDUALS, filter_maps, residual_maps
+from skmimood.maps.residuals import RESIDUALS, clear_surface, filter_maps, median_maps, residual_maps
 from skmimood.networks.mae import AutoencoderWithClassifier, MaskedAutoencoder, to_patches
 from skmimood.networks.weights import new_network
 from skmimood.preprocessing.heads import have_heads
@@ -27,7 +27,7 @@ from skmimood.training.loop import Runtime, train
 from skmimood.training.parameters import Training
 from skmimood.validation.estimator import ParameterGroup
 from skmimood.validation.images import check_images
-from skmimood.validation.rules import BOOLEAN, COUNT, ODD, POSITIVE, RATE, SHARE, one_of
+from skmimood.validation.rules import BOOLEAN, COUNT, COUNT_OR_ZERO, ODD, POSITIVE, RATE, SHARE, one_of
 
 _MIN_PATCHES = 4
 
@@ -62,6 +62,10 @@ class MaskedAutoencoderDetector(BaseImageDetector):
         Of the maps; see `ResidualMaps`. No refit needed.
     min_filter, mean_filter : int, default=3 and 7
         Of the maps; see `ResidualMaps`. No refit needed.
+    erosion : int >= 0, default=0
+        Of the maps; see `ResidualMaps`. No refit needed.
+    median_filter : int, default=1
+        Side in pixels, odd, of a median filter that follows; 1 for none. No refit needed.
     fpr : float in (0, 1), default=0.01
         See `BasePixelDetector`.
     augment : bool, default=True
@@ -110,6 +114,8 @@ class MaskedAutoencoderDetector(BaseImageDetector):
     residual: Annotated[str, one_of(RESIDUALS)] = "absolute"
     min_filter: Annotated[int, ODD] = 3
     mean_filter: Annotated[int, ODD] = 7
+    erosion: Annotated[int, COUNT_OR_ZERO] = 0
+    median_filter: Annotated[int, ODD] = 1
     augment: Annotated[bool, BOOLEAN] = True
     depth: Annotated[int, COUNT] = 6
     width: Annotated[int, COUNT] = 128
@@ -167,7 +173,10 @@ class MaskedAutoencoderDetector(BaseImageDetector):
         maps = maps / network.autoencoder.hidden_share(visible, self.image_shape_).clamp(
             min=1 / self.n_trials
         )
-        return filter_maps(maps, self.min_filter, self.mean_filter), healed
+        maps = filter_maps(maps, self.min_filter, self.mean_filter).cpu()
+        return median_maps(
+            clear_surface(maps, images.cpu().numpy(), self.erosion), self.median_filter
+        ), healed
 
     def _networks(self, n_trials: int | None = None) -> tuple[AutoencoderWithClassifier, Tensor]:
         """Return the fitted networks, and the visible patches of each trial (n_trials, K)."""
@@ -191,7 +200,8 @@ class MaskedAutoencoderDetector(BaseImageDetector):
         return {"grid": grid} | sizes | self._values("decoder_depth", "decoder_width", "decoder_n_heads")
 
     def _inference_parameters(self, X: Any) -> dict[str, Any]:
-        return self._values("n_trials", "residual", "min_filter", "mean_filter", "fpr")
+        names = ("n_trials", "residual", "min_filter", "mean_filter", "erosion", "median_filter", "fpr")
+        return self._values(*names)
 
     def _parameter_faults(self) -> Iterator[str]:
         yield from super()._parameter_faults()

@@ -98,6 +98,11 @@ def filter_maps(maps: Tensor, min_filter: int, mean_filter: int) -> Tensor:
     return maps[:, 0]
 
 
+def median_maps(maps: Tensor, median_filter: int) -> Tensor:
+    """Apply a median filter of odd size to maps (n, H, W) in the memory of the CPU."""
+    return torch.from_numpy(ndimage.median_filter(maps.numpy(), (1, median_filter, median_filter)))
+
+
 def clear_surface(maps: Tensor, images: np.ndarray, erosion: int) -> Tensor:
     """Set maps (n, H, W) to 0 outside the eroded heads of the slices; an ``erosion`` of 0 pixels leaves them."""
     return maps * torch.from_numpy(eroded(head_masks(images), erosion)) if erosion else maps
