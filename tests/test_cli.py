@@ -238,7 +238,7 @@ def test_the_defaults_are_those_of_the_detector(healthy, tmp_path, capsys, monke
     monkeypatch.setattr(ScanDetector, "fit", spy)
     run("fit", healthy, "-o", tmp_path / "model", "--max-bytes", "4G", "--volume", 0, "--max-invalid", 0.2)
     default = ScanDetector(None)
-    for name in ("fpr", "scan_fpr", "calibration_fraction"):
+    for name in ("fpr", "scan_fpr", "calibration_fraction", "slice_smoothing"):
         assert given[name] == getattr(default, name)
     assert (given["max_bytes"], given["volume"], given["max_invalid"]) == (4 * 2**30, 0, 0.2)
     capsys.readouterr()
@@ -247,6 +247,7 @@ def test_the_defaults_are_those_of_the_detector(healthy, tmp_path, capsys, monke
     shown = " ".join(capsys.readouterr().out.split())
     assert f"among healthy pixels (default: {default.fpr})" in shown
     assert f"among healthy scans (default: {default.scan_fpr})" in shown
+    assert f"0 for single slices (default: {default.slice_smoothing:g})" in shown
 
 
 @pytest.mark.parametrize(

@@ -54,6 +54,7 @@ def test_fitted_attributes_are_plain(fitted):
             "reference_",
             "pixel_threshold_",
             "scan_threshold_",
+            "slice_smoothing_",
             "fit_status_",
         ),
         *(

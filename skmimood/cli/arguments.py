@@ -113,6 +113,8 @@ def _fill_fit(parser: argparse.ArgumentParser) -> None:
     )
     _add(group, "--spacing", _positive, "MM", "pixel size (default: the smallest that crops no scan)")
     _add(group, "--size", _count, "N", "pixels along each side of a slice (default: the preset's)")
+    text = "smooth the maps across slices by a Gaussian of this standard deviation; 0 for single slices (default: 5)"
+    _add(group, "--slice-smoothing", _not_negative, "MM", text)
     group = parser.add_argument_group("training and thresholds")
     _add(group, "--max-iter", _count, "N", "training steps of each network (default: the preset's)")
     _add(group, "--fpr", _rate, "F", "false-positive rate among healthy pixels (default: 0.01)")
@@ -220,6 +222,7 @@ def _bytes_of(text: str) -> int:
 
 _number = _checked(float, lambda value: not math.isnan(value), "a number, inf included")
 _positive = _checked(float, lambda value: 0 < value < math.inf, "a positive number")
+_not_negative = _checked(float, lambda value: 0 <= value < math.inf, "a number of at least 0")
 _rate = _checked(float, lambda value: 0 < value < 1, "a rate between 0 and 1, both excluded")
 _share = _checked(float, lambda value: 0 <= value <= 1, "a share from 0 to 1")
 _count = _checked(int, lambda value: value >= 1, "a whole number of at least 1")

@@ -223,7 +223,7 @@ def _draw_overview(path: Path, cohort: PhantomDataset, detector: ScanDetector) -
     galleries, truths = [], []
     for scan, mask, _ in zip(cohort.scans, cohort.masks, LESION_KINDS, strict=False):
         prepared = detector._reader().read(ListedScan(scan_id(scan), scan))
-        maps = detector._frame().map(prepared, detector.pipeline_)
+        maps = detector._frame().map(prepared, detector.pipeline_, detector.slice_smoothing_)
         truth = maps.plan.forward(read_labels(mask, prepared.scan), order=0) > 0.5
         most = truth.sum(axis=(1, 2)).argmax(keepdims=True)
         galleries.append(maps.gallery(most, detector.pixel_threshold_))

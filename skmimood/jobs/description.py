@@ -27,6 +27,7 @@ def describe(detector: ScanDetector) -> dict[str, Any]:
         "plane": detector.plane_,
         "size": list(detector.size_),
         "spacing_mm": detector.spacing_,
+        "slice_smoothing_mm": detector.slice_smoothing_,
         "mask": detector.mask_,
         "modality": detector.modality,
         "n_training_scans": counts["used"],
@@ -50,7 +51,7 @@ def facts(detector: ScanDetector, *, set_by_hand: Collection[str] = ()) -> dict[
     different = " of different subjects" if n_held_out > reference.n_scans else ""
     told = {
         "Model": f"{about['class']}, {n_parameters:,} parameters",
-        "Slices": f"{detector.plane_}, {height} x {width} pixels of {detector.spacing_:.3g} mm",
+        "Slices": f"{detector.plane_}, {height} x {width} pixels of {detector.spacing_:.3g} mm{_across(detector)}",
         "Foreground": _foreground(detector),
         "Learned from": f"{about['n_training_scans']} healthy scans, {detector.n_slices_:,} slices",
         "Calibrated on": f"{counted(reference.n_scans, 'held-out healthy scan')}{different}",
@@ -58,6 +59,12 @@ def facts(detector: ScanDetector, *, set_by_hand: Collection[str] = ()) -> dict[
     for what, asked in (("pixel", detector.fpr), ("scan", detector.scan_fpr)):
         told[f"{what.capitalize()} threshold"] = _threshold(detector, what, asked, what in set_by_hand)
     return told
+
+
+def _across(detector: ScanDetector) -> str:
+    """Say by how much maps are smoothed across slices."""
+    smoothing = detector.slice_smoothing_
+    return f", maps smoothed by {smoothing:.3g} mm across them" if smoothing else ""
 
 
 def _foreground(detector: ScanDetector) -> str:

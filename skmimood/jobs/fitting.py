@@ -64,6 +64,7 @@ class FitJob:
     fpr: float | None = None
     scan_fpr: float | None = None
     calibration_fraction: float | None = None
+    slice_smoothing: float | None = None
     max_bytes: int | None = None
     max_invalid: float | None = None
     seed: int = 0

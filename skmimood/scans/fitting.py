@@ -223,7 +223,7 @@ class FittingDetector(SavedDetector):
         def scored() -> Iterator[tuple[np.ndarray, float]]:
             for candidate in self._progress(held_out, "calibrating"):
                 try:
-                    maps = frame.map(candidate.read(reader), self.pipeline_)
+                    maps = frame.map(candidate.read(reader), self.pipeline_, self.slice_smoothing)
                 except ScanReadError as error:
                     lines.append(candidate.status("skipped", error.reason))
                     continue
@@ -255,6 +255,7 @@ class FittingDetector(SavedDetector):
 
     def _set_thresholds(self, reference: HealthyReference, fpr: float, scan_fpr: float) -> None:
         self.reference_ = reference
+        self.slice_smoothing_ = float(self.slice_smoothing)
         self.calibrated_with_ = inference_settings(self.pipeline_)
         self.scan_threshold_ = reference.scan_threshold(scan_fpr)
         self.pixel_threshold_ = reference.pixel_threshold(fpr)

@@ -15,6 +15,7 @@ from joblib import Parallel, delayed
 
 from skmimood.exceptions import warn
 from skmimood.maps.conformal import ScoreHistogram, average_precision_of_counts
+from skmimood.maps.volumes import filter_across
 from skmimood.nifti import Scan, make_image
 from skmimood.preprocessing import GridPlan, Plane
 from skmimood.preprocessing.heads import have_heads
@@ -95,8 +96,8 @@ class Frame:
         shares = plan.forward(_without_lesions(prepared, plan), order=0).mean(axis=(1, 2))
         return plan.forward(prepared.intensities)[(shares >= min_foreground) & (shares > 0)]
 
-    def map(self, prepared: PreparedScan, pipeline: Pipeline) -> ScanMaps:
-        """Run the slices of a scan that hold foreground through a fitted pipeline."""
+    def map(self, prepared: PreparedScan, pipeline: Pipeline, slice_smoothing: float) -> ScanMaps:
+        """Run the slices of a scan that hold foreground through a fitted pipeline, and smooth across them in mm."""
         plan = self.plan(prepared)
         scored = _without_lesions(prepared, plan)
         inside = plan.forward(scored, order=0) > 0.5
@@ -108,11 +109,13 @@ class Frame:
             chunk = places[start : start + _CHUNK]
             slices = pipeline[:-1].transform(images[chunk]) if len(pipeline) > 1 else images[chunk]
             maps[chunk], healed[chunk] = pipeline[-1].detect(slices)
+        headless = _headless(images, maps, has_foreground)
+        maps = filter_across(maps, plan.slice_thickness, slice_smoothing, has_foreground & ~headless)
         # The native map is cut to the foreground there: cut on this grid, it would fade out along the edge.
         anomaly = plan.inverse(maps)
         anomaly[~scored] = 0.0
         maps[~inside] = 0.0
-        flags = _remarks_on_headless(images, maps, inside)
+        flags = _remarks_on_headless(headless, inside)
         return ScanMaps(anomaly, scored, images, healed, maps, has_foreground, plan, flags)
 
     def plan(self, prepared: PreparedScan) -> GridPlan:
@@ -139,7 +142,9 @@ def draw_healed(
     return make_image(volume, scan)
 
 
-def average_precision(scans: Iterable[PreparedScan], frame: Frame, pipeline: Pipeline) -> float:
+def average_precision(
+    scans: Iterable[PreparedScan], frame: Frame, pipeline: Pipeline, slice_smoothing: float
+) -> float:
     """Return the average precision over the voxels of all scans together; NaN, with a warning, if none has a lesion."""
     healthy, diseased = ScoreHistogram(), ScoreHistogram()
     for prepared in scans:
@@ -148,7 +153,7 @@ def average_precision(scans: Iterable[PreparedScan], frame: Frame, pipeline: Pip
             truth = np.zeros(prepared.foreground.shape, dtype=bool)
         if prepared.scan.warnings:
             warn(f"{prepared.scan.id}: {'; '.join(prepared.scan.warnings)}.")
-        anomaly = frame.map(replace(prepared, lesions=None), pipeline).anomaly
+        anomaly = frame.map(replace(prepared, lesions=None), pipeline, slice_smoothing).anomaly
         diseased.add(anomaly[truth])
         healthy.add(anomaly[~truth])
     return average_precision_of_counts(diseased, healthy)
@@ -161,14 +166,19 @@ def top_mean(values: np.ndarray) -> float:
     return float(np.partition(flat, flat.size - n_top)[flat.size - n_top :].mean(dtype=np.float64))
 
 
-def _remarks_on_headless(images: np.ndarray, maps: np.ndarray, inside: np.ndarray) -> tuple[str, ...]:
-    """Say so if slices with foreground ``inside`` have a map of 0 since they show no head."""
-    places = np.flatnonzero(inside.any(axis=(1, 2)) & ~maps.any(axis=(1, 2)))
-    if places.size:
-        places = places[~have_heads(images[places])]
-    if inside[places].sum() <= _HEADLESS_SHARE * inside.sum():
+def _headless(images: np.ndarray, maps: np.ndarray, has_foreground: np.ndarray) -> np.ndarray:
+    """Tell which slices with foreground have a map of 0 since they show no head, shape (n,)."""
+    headless = has_foreground & ~np.any(maps, axis=(1, 2))
+    if headless.any():
+        headless[headless] = ~have_heads(images[headless])
+    return headless
+
+
+def _remarks_on_headless(headless: np.ndarray, inside: np.ndarray) -> tuple[str, ...]:
+    """Say so if slices that show no head hold more than a trace of the foreground ``inside`` the frame."""
+    if inside[headless].sum() <= _HEADLESS_SHARE * inside.sum():
         return ()
-    return (f"{len(places)} slices with foreground show no head (too dim or small); their map is 0",)
+    return (f"{headless.sum()} slices with foreground show no head (too dim or small); their map is 0",)
 
 
 def _without_lesions(prepared: PreparedScan, plan: GridPlan) -> np.ndarray:

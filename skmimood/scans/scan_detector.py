@@ -57,6 +57,10 @@ class ScanDetector(fitting.FittingDetector):
         False-positive rates among healthy foreground voxels, for ``pixel_threshold_``, and among healthy scans, for
         ``scan_threshold_``; the latter is infinite with fewer than 1 / scan_fpr - 1 subjects to calibrate on. They need
         no refit: ``detector.pixel_threshold_ = detector.reference_.pixel_threshold(0.001)``.
+    slice_smoothing : float >= 0, default=5.0
+        Standard deviation in mm of the Gaussian that averages the maps of neighbouring slices, at their true distance;
+        slices too far apart stay as they are, and 0 leaves all. See :func:`skmimood.maps.volumes.filter_across`. No
+        refit needed, but `calibrate`: until then it changes no map.
     max_slices : int, default=20000
         Largest number of slices to train on; of more, a random sample is taken. Needs a refit.
     max_bytes : int, default=2 GiB
@@ -80,6 +84,8 @@ class ScanDetector(fitting.FittingDetector):
         The fitted clone.
     plane_, spacing_, size_, mask_
         What they were, or were found to be, in `fit`; ``mask_`` is ``"given"`` if masks were handed over.
+    slice_smoothing_ : float
+        What it was when the thresholds were set.
     reference_ : HealthyReference
         Scores of the held-out healthy scans.
     pixel_threshold_, scan_threshold_ : float
@@ -228,7 +234,7 @@ class ScanDetector(fitting.FittingDetector):
         check_is_fitted(self)
         scans = list_in_order(X, y, brain_masks, **self._choice(y))
         read = (self._reader().read(scan) for scan in self._progress(scans, "scoring"))
-        return average_precision(read, self._frame(), self.pipeline_)
+        return average_precision(read, self._frame(), self.pipeline_, self.slice_smoothing_)
 
     def _choice(self, y: Any = None) -> dict[str, Any]:
         return {"suffix": self.modality, "exclude": mask_suffixes((self.mask, self.mask_), y)}
@@ -248,7 +254,8 @@ class ScanDetector(fitting.FittingDetector):
         origin = cohort.remarks_on_foreground(self.mask, scan.brain_mask, self.mask_)
         unlike = Domain.of(self).remarks(features)
         flags = (*prepared.scan.warnings, *origin, *unlike, *frame.remarks(features.extent))
-        return self._judge(prepared, frame.map(prepared, self.pipeline_), flags, healing=healing)
+        maps = frame.map(prepared, self.pipeline_, self.slice_smoothing_)
+        return self._judge(prepared, maps, flags, healing=healing)
 
     def _judge(
         self, prepared: PreparedScan, maps: ScanMaps, flags: tuple[str, ...], *, healing: bool

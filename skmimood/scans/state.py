@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from typing import Self  # of Python 3.11; nothing else needs it
 
 _MIN_SIDE = 8
-_NUMBERS = ("spacing_", "pixel_threshold_", "scan_threshold_")
+_NUMBERS = ("spacing_", "slice_smoothing_", "pixel_threshold_", "scan_threshold_")
 _REFERENCE = "reference_."
 _RUNTIME_PARAMETERS = ("batch_size", "device", "memory", "verbose", "checkpoint_dir", "resume")
 _PLANES = get_args(Plane)
@@ -73,6 +73,7 @@ class SavedDetector(CheckedParameters):
     calibration_fraction: Annotated[float, rules.RATE] = 0.15
     fpr: Annotated[float, rules.RATE] = 0.01
     scan_fpr: Annotated[float, rules.RATE] = 0.1
+    slice_smoothing: Annotated[float, rules.FINITE_NOT_NEGATIVE] = 5.0
     max_slices: Annotated[int, rules.COUNT] = 20000
     max_bytes: Annotated[int, rules.COUNT] = DEFAULT_MAX_BYTES
     max_invalid: Annotated[float, _INVALID] = 0.01
@@ -125,8 +126,10 @@ class SavedDetector(CheckedParameters):
         """Set the fitted attributes from `__skmimood_state__`; nothing is set if one of them is wrong."""
         # Old models keep these as parameters only.
         learned = {f"{name}_": getattr(self, name) for name in ("plane", "mask")}
-        fitted = _restored(arrays, {**learned, **values})
+        fitted = _restored({"slice_smoothing_": np.zeros(()), **arrays}, {**learned, **values})
         fitted["calibrated_with_"] = new_settings(fitted["calibrated_with_"], self.pipeline.get_params())
+        if "slice_smoothing_" not in arrays:  # a new calibration leaves an old model as it was
+            self.slice_smoothing = 0.0
         self.__dict__.update(fitted)
 
 
@@ -145,6 +148,7 @@ def _restored(arrays: Mapping[str, np.ndarray], values: Mapping[str, Any]) -> di
     is_sound = (
         fitted["plane_"] in _PLANES
         and 0 < fitted["spacing_"] < math.inf
+        and 0 <= fitted["slice_smoothing_"] < math.inf
         and not any(math.isnan(fitted[name]) for name in _NUMBERS)
         and _is_size(fitted["size_"])
         and all(rules.is_count(fitted[name]) for name in ("n_scans_", "n_slices_"))
