@@ -24,9 +24,7 @@ class Grade:
     """How a kind of tumour grows and looks."""
 
     widths: tuple[float, float]  # mm: sqrt(diffusion / rate), of which the blur of the edge is a multiple
-    radii: tuple[
-        float, float
-    ]  # mm: of a ball as large as the part that is denser than ``until``, where growth ends
+    radii: tuple[float, float]  # mm: of a ball as large as what is denser than `until` at the end
     until: float  # density of cells
     has_core: bool = False  # which is necrotic, beyond ``until``
     has_rim: bool = False  # which enhances contrast, around the core
