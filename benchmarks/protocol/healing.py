@@ -16,10 +16,14 @@ from skmimood import SliceStandardizer
 from skmimood.baselines import TokenizerResidual
 from skmimood.preprocessing.heads import undo_standardise
 
-# An intensity threshold returns the slice itself; the others heal as a method that takes part does, since what they
-# differ in are maps and parameters chosen on val, and here nothing is chosen.
-_LEFT_OUT = ("intensity", "intensity-standardized", "mimood-default", "ar-masked")
-HEALERS = {name: method for name, method in METHODS.items() if name not in _LEFT_OUT}
+# An intensity threshold returns the slice itself. The others heal as a method that takes part does: here nothing is
+# chosen on val, so a method is as it comes, and maps make no difference.
+_LEFT_OUT = ("intensity", "intensity-standardized", "ar-masked")
+HEALERS = {
+    name: method
+    for name, method in METHODS.items()
+    if name not in _LEFT_OUT and not name.endswith("-default")
+}
 ALL, HEALTHY = "all", "healthy"  # beside the kinds of lesions: all of them, and the twins
 _GREY = 0.5 / 255  # half a grey level: a pixel has changed beyond that
 _WINDOW, _TRUNCATE, _C1, _C2 = (
