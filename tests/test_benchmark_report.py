@@ -12,7 +12,7 @@ from benchmarks import records
 from benchmarks.commands import report
 from benchmarks.commands.accuracy import save_cases
 from benchmarks.protocol.methods import METHODS
-from benchmarks.report import accuracy, figures
+from benchmarks.report import accuracy, figures, headline
 from skmimood.exceptions import InputError
 
 
@@ -100,6 +100,49 @@ def test_published_figures_stand_beside_ours_and_are_marked_as_of_other_data(tex
 def test_differences_have_a_sign_and_an_interval(text):
     cells = line_of(text, "MIM-OOD as published minus each", "Intensity")
     assert cells[2] == "-0.200 [-0.300, +0.100]"
+
+
+def write_folds(folder):
+    """Write the tables of a cross-validation beside those of the single split."""
+    rows = [
+        {**result(name, 0, ap), "dataset": "lgg-cv"} for name, ap in (("mimood-default", 0.7), ("dae", 0.6))
+    ]
+    records.replace_rows(folder / "lgg-cv.csv", rows)
+    runs = [
+        {
+            **rows[0], "fold": fold, "ap": 0.1 * fold, "threads": 1, "fit_seconds": 9.0,
+            "parameters": f'{{"a__erosion": {fold // 2}}}',
+        }
+        for fold in range(3)
+    ]  # fmt: skip
+    records.replace_rows(folder / "lgg-cv_runs.csv", runs)
+    place = {**rows[0], "minus": "dae", "seeds": 0, "metric": "ap", "mean": 0.1, "low": 0.05, "high": 0.15}
+    gaps = [{**place, "slices": "tumour"}, {**place, "slices": "head", "mean": 0.2}]
+    records.replace_rows(folder / "lgg-cv_differences.csv", gaps, records.SUMMARY_KEY)
+
+
+def test_a_cross_validation_comes_first_and_the_single_split_is_told_in_brief(results, tmp_path):
+    write_folds(results)
+    text = accuracy.render(results, tmp_path)
+    folds, single = text.index("all patients cross-validated"), text.index("### TCGA-LGG, FLAIR: preset")
+    assert folds < single < text.index("### What was tried")
+    assert "fold 0 | fold 1" in text[:single]
+    assert line_of(text, "AP of each fold alone", "skmimood, as it comes")[1:] == ["0.000", "0.100", "0.200"]
+    assert line_of(text, "Time of fit", "skmimood, as it comes")[3] == "erosion 0 or 1"
+    cells = line_of(text, "skmimood, as it comes minus each", "Denoising")
+    assert cells[2] == "+0.100 [+0.050, +0.150]"
+    assert cells[4] == "+0.200 [+0.050, +0.150]"
+    assert "Pixels of tumour slices" in text[single:]
+    assert "Pixels of all head slices" not in text[single:]
+    lesions = headline.headline(results)
+    assert "--data lgg --folds 5" in lesions
+    assert "MIM-OOD as published" not in lesions
+
+
+def test_what_lesions_decided_is_told_of_methods_that_there_are():
+    rows = records.read_table(accuracy.TRIED)
+    assert {row["method"] for row in rows} <= {*METHODS}
+    assert all(row["tried"] and row["lesions"] and row["meaning"] for row in rows)
 
 
 def test_every_kind_of_row_has_its_table(text):

@@ -11,14 +11,25 @@ from statistics import mean
 from benchmarks import records
 from benchmarks.data.gliomas import GRADES
 from benchmarks.protocol import ledger
-from benchmarks.protocol.methods import title
+from benchmarks.protocol.methods import METHODS, n_candidates, title
 from benchmarks.protocol.variants import VARIANTS
 from benchmarks.report import figures
-from benchmarks.report.results import DATA_TITLES, PIXELS, Place, Rows, Run, load_runs, matching, place_of
+from benchmarks.report.results import (
+    DATA_TITLES,
+    PIXELS,
+    Place,
+    Rows,
+    Run,
+    load_runs,
+    matching,
+    outdone,
+    place_of,
+)
 from benchmarks.report.tables import Columns, by_method, form, markdown
 from skmimood.datasets import LESION_KINDS
 
 PUBLISHED = Path(__file__).parents[1] / "published.csv"
+TRIED = PUBLISHED.with_name("tried.csv")
 _METRICS = {
     "best_dice": "best Dice", "ap": "AP", "auroc": "AUROC", "dice_at_val_threshold": "Dice at val threshold",
 }  # fmt: skip
@@ -26,35 +37,54 @@ _METRICS = {
 
 def render(results: Path, base: Path) -> str:
     """Draw the figures of all ``results``; return their tables as Markdown, for a file in the folder ``base``."""
-    published, parts = records.read_table(PUBLISHED), []
-    for run in load_runs(results):
+    published, runs = records.read_table(PUBLISHED), load_runs(results)
+    parts: list[str] = []
+    for run in runs:
+        if outdone(run, runs):
+            parts += brief_sections(run, published)
+            continue
         parts += [*sections(run, published), figures.draw_bars(run, base), figures.draw_curves(run, base)]
         cases = results / f"{run.dataset}_{run.preset}_cases.npz"
         if cases.exists():
             parts.append(figures.draw_cases(cases, base))
-    return "\n\n".join([*parts, *_published_table(published)]) if parts else "No results yet."
+    if not parts:
+        return "No results yet."
+    return "\n\n".join([*parts, *_tried_table(), *_published_table(published)])
 
 
 def sections(run: Run, published: Rows) -> Iterator[str]:
     """Return heading and tables of one run as Markdown."""
-    seeds = sorted({row["seed"] for row in run.rows}, key=int)
-    commits = sorted({row["commit"] for row in run.rows})
-    yield f"### {DATA_TITLES[run.dataset]}: preset {run.preset}, {run.device}"
-    yield (
-        f"Seeds {', '.join(seeds)}; scored at commit {', '.join(commits)}; {ledger.sentence(run.runs)}. "
-        "Mean ± standard deviation over seeds, where there is more than one, and in brackets the 95 % interval over "
-        "patients."
-    )
+    yield from _heading(run)
     yield from _pixel_tables(run, published)
-    yield from _difference_table(run)
+    yield from _difference_tables(run)
     yield from _token_table(run, published)
     yield from _image_table(run, published)
     yield from _strata_table(
         run, "AP by lesion area (thirds of the test slices)", ["small", "medium", "large"]
     )
     yield from _strata_table(run, "AP by kind of lesion", [*LESION_KINDS, *GRADES])
+    yield from _fold_table(run)
     yield from _run_table(run)
     yield from _ablation_table(run)
+
+
+def brief_sections(run: Run, published: Rows) -> Iterator[str]:
+    """Return the tables of a single split whose patients are cross-validated above: pixels of tumour slices alone."""
+    yield from _heading(run)
+    yield next(tables := _pixel_tables(run, published))
+    yield next(tables)
+    yield from _ablation_table(run)
+
+
+def _heading(run: Run) -> Iterator[str]:
+    seeds = sorted({row["seed"] for row in run.rows}, key=int)
+    commits = sorted({commit for row in run.rows for commit in row["commit"].split()})
+    yield f"### {DATA_TITLES[run.dataset]}: preset {run.preset}, {run.device}"
+    yield (
+        f"Seeds {', '.join(seeds)}; scored at commit {', '.join(commits)}; {ledger.sentence(run.runs)}. "
+        "Mean ± standard deviation over seeds, where there is more than one, and in brackets the 95 % interval over "
+        "patients."
+    )
 
 
 def _pixel_tables(run: Run, published: Rows) -> Iterator[str]:
@@ -85,30 +115,35 @@ def _columns(run: Run, metrics: Mapping[str, str], place: Place) -> Columns:
     }
 
 
-def _difference_table(run: Run) -> Iterator[str]:
-    told = {}
-    for row in matching(run.differences, {"slices": "tumour", "region": "all"}):
-        gap, low, high = (float(row[name]) for name in ("mean", "low", "high"))
-        told[row["minus"], row["metric"]] = f"{gap:+.3f} [{low:+.3f}, {high:+.3f}]"
-    if told:
-        ours = title(min(row["method"] for row in run.differences))
+def _difference_tables(run: Run) -> Iterator[str]:
+    """Return what each of ours wins over each other method, on tumour and on head slices, by the same draws."""
+    rows = matching(run.differences, {"region": "all"})
+    for ours in dict.fromkeys(row["method"] for row in rows):
+        told = {}
+        for row in matching(rows, {"method": ours}):
+            gap, low, high = (float(row[name]) for name in ("mean", "low", "high"))
+            told[row["minus"], row["slices"], row["metric"]] = f"{gap:+.3f} [{low:+.3f}, {high:+.3f}]"
         columns: Columns = {
-            label: partial(lambda metric, method: told.get((method, metric), ""), metric)
-            for metric, label in _METRICS.items()
+            f"{label}, {slices} slices": partial(_cell_of, told, slices, metric)
+            for slices in ("tumour", "head")
+            for metric, label in (("best_dice", "best Dice"), ("ap", "AP"))
         }
-        methods = [method for method in run.methods if (method, "ap") in told]
-        yield from _headed(
-            f"{ours} minus each other method, pixels of tumour slices", by_method(methods, columns)
-        )
+        methods = [method for method in run.methods if (method, "tumour", "ap") in told]
+        yield from _headed(f"{title(ours)} minus each other method, all pixels", by_method(methods, columns))
+
+
+def _cell_of(told: Mapping[tuple[str, str, str], str], slices: str, metric: str, method: str) -> str:
+    return told.get((method, slices, metric), "")
 
 
 def _token_table(run: Run, published: Rows) -> Iterator[str]:
     val, test = (place_of("token", split=split) for split in ("val", "test"))
     methods = [name for name in run.methods if run.values(name, "ap", test)]
-    methods.sort(key=lambda name: -(run.mean(name, "ap", val) or 0.0))
+    methods.sort(key=lambda name: -(run.mean(name, "ap", val) or run.mean(name, "ap", test) or 0.0))
     columns: Columns = {
         f"{split} {label}": partial(run.cell, metric=metric, place=place)
         for split, place in (("val", val), ("test", test))
+        if any(run.values(name, "ap", place) for name in methods)
         for metric, label in (("ap", "AP"), ("auroc", "AUROC"))
     }
     columns["published¹: AP / AUROC"] = _known(published, "token", "ap", "auroc")
@@ -140,6 +175,21 @@ def _strata_table(run: Run, heading: str, strata: Sequence[str]) -> Iterator[str
         yield from _headed(heading, by_method(run.methods, found))
 
 
+def _fold_table(run: Run) -> Iterator[str]:
+    """Return the AP of the test patients of each fold alone, maps as they are."""
+    folds = sorted({row["fold"] for row in run.runs if row.get("fold")}, key=int)
+
+    def cell(fold: str, method: str) -> str:
+        values = [float(row["ap"]) for row in matching(run.runs, {"method": method, "fold": fold})]
+        return form(mean(values) if values else None, ".3f")
+
+    columns: Columns = {f"fold {fold}": partial(cell, fold) for fold in folds}
+    if columns:
+        yield from _headed(
+            "AP of each fold alone, all pixels of tumour slices", by_method(run.methods, columns)
+        )
+
+
 def _run_table(run: Run) -> Iterator[str]:
     def average(column: str, spec: str) -> Callable[[str], str]:
         def cell(method: str) -> str:
@@ -149,9 +199,7 @@ def _run_table(run: Run) -> Iterator[str]:
         return cell
 
     def chosen(method: str) -> str:
-        return "; ".join(
-            dict.fromkeys(_parameters(row["parameters"]) for row in matching(run.runs, {"method": method}))
-        )
+        return _chosen([json.loads(row["parameters"]) for row in matching(run.runs, {"method": method})])
 
     columns: Columns = {
         "s of fit": average("fit_seconds", ".0f"),
@@ -183,9 +231,25 @@ def _ablation_table(run: Run) -> Iterator[str]:
         yield from _headed(f"{heading} {seeds}", markdown(header, lines))
 
 
-def _parameters(text: str) -> str:
-    chosen = json.loads(text)
-    return ", ".join(f"{name.rpartition('__')[2]} {value}" for name, value in chosen.items())
+def _chosen(runs: Sequence[Mapping[str, object]]) -> str:
+    """Return what was chosen of each parameter, of several runs all that differs."""
+    names = dict.fromkeys(name for run in runs for name in run)
+    return ", ".join(
+        f"{name.rpartition('__')[2]} {' or '.join(dict.fromkeys(str(run[name]) for run in runs if name in run))}"
+        for name in names
+    )
+
+
+def _tried_table() -> Iterator[str]:
+    """Return what lesions decided of each method: on val, by the number of candidates, and before."""
+    before = {row["method"]: row for row in records.read_table(TRIED)}
+    header = ["method", "candidates on val", "decided before", "by which lesions", "so its row"]
+    lines = []
+    for name, row in before.items():
+        told = [row[column] for column in ("tried", "lesions", "meaning")]
+        lines.append([title(name), str(n_candidates(METHODS[name].grid) or "none"), *told])
+    yield "### What was tried, and what lesions decided"
+    yield markdown(header, lines)
 
 
 def _published_table(published: Rows) -> Iterator[str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from benchmarks import records
 from benchmarks.protocol import ledger
-from benchmarks.report.results import DATA_TITLES, Run, load_runs
+from benchmarks.report.results import DATA_TITLES, Run, load_runs, outdone
 from benchmarks.report.tables import Columns, by_method, form, markdown
 
 
@@ -18,8 +18,9 @@ def headline(results: Path) -> str:
 
 
 def _lesions(results: Path) -> Iterator[str]:
-    for run in load_runs(results):
-        if run.dataset == "phantom":
+    runs = load_runs(results)
+    for run in runs:
+        if run.dataset == "phantom" or outdone(run, runs):
             continue
         seeds = len({row["seed"] for row in run.rows if row["method"] == "mimood"})
         columns: Columns = {
@@ -27,9 +28,13 @@ def _lesions(results: Path) -> Iterator[str]:
             "AUROC": partial(run.cell, metric="auroc"),
             "s per 32 slices": partial(_seconds, run),
         }  # fmt: skip
+        tested, option = (
+            ("Test slices", "") if not run.is_cross_validated else ("Slices of all patients", " --folds 5")
+        )
         yield (
-            f"Test slices with a lesion, all pixels; preset `{run.preset}`, {run.device}, {seeds} seed(s), one where "
-            f"no ± follows (`python -m benchmarks accuracy --data {run.dataset}`; {ledger.sentence(run.runs)}):\n\n"
+            f"{tested} with a lesion, all pixels; preset `{run.preset}`, {run.device}, {seeds} seed(s), one where "
+            f"no ± follows (`python -m benchmarks accuracy --data {run.dataset.removesuffix('-cv')}{option}`; "
+            f"{ledger.sentence(run.runs)}):\n\n"
             f"{by_method(run.methods, columns, DATA_TITLES[run.dataset])}"
         )
 

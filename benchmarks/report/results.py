@@ -13,6 +13,9 @@ Rows = Sequence[dict[str, str]]
 Place = dict[str, str]
 
 DATA_TITLES = {
+    "lgg-cv": "TCGA-LGG, FLAIR, all patients cross-validated",
+    "ixi-synthetic-cv": "Lesions planted into IXI, T1, all subjects cross-validated",
+    "ixi-grown-cv": "Gliomas grown in IXI, T1, all subjects cross-validated",
     "phantom": "Brain phantom (T2)", "lgg": "TCGA-LGG, FLAIR", "ixi-synthetic": "Lesions planted into IXI, T1",
     "ixi-grown": "Gliomas grown in IXI, T1", "brats": "BraTS", "mslub": "MSLUB", "folder": "Folder of scans and masks",
 }  # fmt: skip
@@ -44,6 +47,11 @@ class Run:
     curves: Rows
     differences: Rows
     ablation: Rows
+
+    @property
+    def is_cross_validated(self) -> bool:
+        """Whether all patients were tested on, fold by fold."""
+        return any(row.get("fold") for row in self.runs)
 
     @property
     def methods(self) -> list[str]:
@@ -87,7 +95,7 @@ class Run:
 
 
 def load_runs(results: Path) -> list[Run]:
-    """Read all tables of a folder."""
+    """Read all tables of a folder, those over all patients first."""
     runs = []
     for dataset in DATA_TITLES:
         parts = [
@@ -98,3 +106,8 @@ def load_runs(results: Path) -> list[Run]:
             same = {"preset": preset, "device": device}
             runs.append(Run(dataset, preset, device, *(matching(rows, same) for rows in parts)))
     return runs
+
+
+def outdone(run: Run, runs: Sequence[Run]) -> bool:
+    """Tell whether there is a cross-validation of the same data and preset, which tests on far more patients."""
+    return any((other.dataset, other.preset) == (f"{run.dataset}-cv", run.preset) for other in runs)
