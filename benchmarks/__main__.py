@@ -1,4 +1,4 @@
-"""``python -m benchmarks {accuracy,healing,ablation,speed,pareto,scaling,report,domain,ixi,volume} --help``."""
+"""``python -m benchmarks {accuracy,healing,ct,ablation,speed,pareto,scaling,report,domain,ixi,volume} --help``."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import argparse
 from benchmarks.commands import (
     ablation,
     accuracy,
+    ct,
     domain,
     healing,
     ixi,
@@ -19,7 +20,7 @@ from benchmarks.commands import (
 from skmimood.exceptions import SkmimoodError
 
 COMMANDS = {
-    "accuracy": accuracy, "healing": healing, "ablation": ablation, "speed": speed, "pareto": pareto,
+    "accuracy": accuracy, "healing": healing, "ct": ct, "ablation": ablation, "speed": speed, "pareto": pareto,
     "scaling": scaling, "report": report, "domain": domain, "ixi": ixi, "volume": volume,
 }  # fmt: skip
 

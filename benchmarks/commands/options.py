@@ -25,16 +25,21 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_data_arguments(parser: argparse.ArgumentParser, default: str | None = None) -> None:
     """Add what says which slices are used, by networks of which preset, and where everything is kept."""
+    parser.add_argument("--data", required=default is None, default=default, choices=DATA)
+    parser.add_argument("--healthy", help="healthy scans to fit on, where splits.csv has no split 'train'")
+    parser.add_argument("--modality", help="contrast, where the data set has several (t1, t2, flair, ...)")
+    add_slices_arguments(parser)
+
+
+def add_slices_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add where the slices of a data set come from, networks of which preset see them, and where all is kept."""
     add_common_arguments(parser)
     add = parser.add_argument
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1")
-    add("--data", required=default is None, default=default, choices=DATA)
     add(
         "--root",
         help="folder of the data set, or one that holds it (default: $SKMIMOOD_DATA, else ../shared/data)",
     )
-    add("--healthy", help="healthy scans to fit on, where splits.csv has no split 'train'")
-    add("--modality", help="contrast, where the data set has several (t1, t2, flair, ...)")
     add("--slices", type=Path, metavar="FILE.npz", help="read the slices from this file, or write it")
     add("--cache", type=Path, default=Path("runs/benchmark"), help="keeps slices, networks, outcomes")
     add("--threads", type=int, help="threads of torch (default: its own choice)")

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from benchmarks import records
-from benchmarks.report import accuracy, domain, headline, healing, speed
+from benchmarks.report import accuracy, ct, domain, headline, healing, speed
 from skmimood.exceptions import InputError
 
 README = Path(__file__).parents[1] / "README.md"
@@ -23,6 +23,7 @@ def run(arguments: argparse.Namespace) -> None:
     results, readme = arguments.results, arguments.readme
     fill(readme, "accuracy", accuracy.render(results, readme.parent))
     fill(readme, "healing", healing.render(results, readme.parent))
+    fill(readme, "ct", ct.render(results))
     fill(readme, "speed", speed.render(results, readme.parent))
     fill(readme, "domain", domain.render(results))
     if readme == README:

@@ -15,7 +15,14 @@ from benchmarks import records
 from skmimood.datasets.scan_sets import ScanSet
 from skmimood.exceptions import InputError
 from skmimood.nifti import Scan, read_labels, read_scan
-from skmimood.preprocessing import GridPlan, foreground_mask, in_plane_extent, scale_intensity
+from skmimood.preprocessing import (
+    GridPlan,
+    ct_brain_mask,
+    ct_window,
+    foreground_mask,
+    in_plane_extent,
+    scale_intensity,
+)
 
 MIN_TRAINING_SHARE = 0.05  # of the frame that the head fills in a slice to learn from
 MIN_EVALUATED_SHARE = 0.15  # ... in a tumour-free slice to be evaluated
@@ -35,7 +42,7 @@ class SliceSet:
     region: np.ndarray  # (n, H, W), bool: its part that is evaluated alone besides all pixels
     patients: np.ndarray  # (n,), str
     splits: np.ndarray  # (n,): "train", "val" or "test"
-    kinds: np.ndarray  # (n,): the kind of a planted lesion, else ""
+    kinds: np.ndarray  # (n,): the kind of a planted lesion, or those of a haemorrhage in CT, else ""
     region_name: str  # "interior" (deeper in the head than 13 mm) or "brain"
     spacing: float  # pixel size in mm
     vanished: np.ndarray  # (n,), bool: the scan's own mask has a lesion here that has no pixel in ``lesions``
@@ -92,7 +99,8 @@ class SliceSet:
                 f"{MIN_TRAINING_SHARE:.0%} of the frame. Add healthy scans to 'train'."
             )
         for split in ("val", "test"):
-            if not len(self.tumour(split)):
+            in_split = self.splits == split
+            if not (self.has_lesion | (self.kinds != ""))[in_split].any():
                 raise InputError(
                     f"{self.dataset}: split {split!r} has no lesion, so nothing can be chosen or measured on it. Put "
                     "patients with lesion masks into it."
@@ -154,17 +162,25 @@ class Prepared:
 
 
 def prepared(scans: ScanSet) -> Iterator[tuple[str, Prepared]]:
-    """Read scan after scan with its masks; yield subject and scan. Brain masks strip the skull."""
+    """Read scan after scan with its masks; yield subject and scan.
+
+    Brain masks strip the skull. Of head CT, the brain is found inside the skull and scaled by its window.
+    """
+    is_ct = scans.modality == "ct"
     columns = (scans.subjects, scans.scans, scans.masks, scans.brain_masks)
     for subject, path, mask, brain in zip(*columns, strict=True):
         scan = read_scan(path)
-        foreground = foreground_mask(scan.data) if brain is None else read_labels(brain, scan)
+        if brain is not None:
+            foreground = read_labels(brain, scan)
+        else:
+            foreground = ct_brain_mask(scan) if is_ct else foreground_mask(scan.data)
         if scan.invalid is not None:
             foreground &= ~scan.invalid
         lesions = np.zeros_like(foreground)
         if mask is not None:
             lesions = read_labels(mask, scan, labels=scans.labels)
-        intensities = scale_intensity(scan.data, foreground, strip=brain is not None)
+        window = ct_window(scan.data) if is_ct else None
+        intensities = scale_intensity(scan.data, foreground, window=window, strip=is_ct or brain is not None)
         yield subject, Prepared(scan, foreground, intensities, lesions)
 
 

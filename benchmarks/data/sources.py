@@ -14,6 +14,7 @@ from scipy.ndimage import binary_fill_holes
 
 from benchmarks.data.folds import pool_of
 from benchmarks.data.gliomas import GLIOMAS
+from benchmarks.data.head_ct import Kinds, ct_slices
 from benchmarks.data.phantom_lesions import PHANTOM_LESIONS
 from benchmarks.data.planted import Law, plant
 from benchmarks.data.slices import MAX_SLICES, SliceSet, join, rounded, slices_of
@@ -27,8 +28,9 @@ from skmimood.runtime.code_digest import code_digest
 _LOADERS: dict[str, Callable[..., ScanSet]] = {
     "lgg": datasets.load_lgg, "ixi-synthetic": datasets.load_ixi, "ixi-grown": datasets.load_ixi,
     "brats": datasets.load_brats, "mslub": datasets.load_mslub, "folder": datasets.load_image_mask_folder,
+    "ct": datasets.load_ct_ich,
 }  # fmt: skip
-DATA = ("phantom", *_LOADERS)
+DATA = ("phantom", *(name for name in _LOADERS if name != "ct"))  # those with masks of lesions
 PLANTED: dict[str, Law] = {"ixi-synthetic": PHANTOM_LESIONS, "ixi-grown": GLIOMAS}
 _MAX_SLICES = MAX_SLICES | {"train": 1300}  # of the sets with planted lesions
 _HCP = "*/T1w/{contrast}_acpc_dc_restore_brain.nii.gz"  # HCP Young Adult, structural preprocessed
@@ -62,8 +64,9 @@ def open_slices(
         scans = {"pool": all_scans_of(data, root, modality)}
     else:
         scans = {} if data == "phantom" else scans_of(data, root, healthy, modality)
-    kept = cache / "slices" / f"{data}-{_key(scans, size)}-{code_digest(__name__)}.npz"
-    slices = SliceSet.load(kept) if kept.exists() else _read(data, scans, size)
+    kinds = datasets.read_slice_kinds(data_folder(data, root) / "slices.csv") if data == "ct" else {}
+    kept = cache / "slices" / f"{data}-{_key(scans, size, kinds)}-{code_digest(__name__)}.npz"
+    slices = SliceSet.load(kept) if kept.exists() else _read(data, scans, size, kinds)
     if not pooled:
         slices.check()
     for path in {kept, file or kept}:
@@ -72,9 +75,11 @@ def open_slices(
     return slices
 
 
-def _read(data: str, scans: Mapping[str, ScanSet], size: int) -> SliceSet:
+def _read(data: str, scans: Mapping[str, ScanSet], size: int, kinds: Kinds) -> SliceSet:
     if data == "phantom":
         return phantom_slices()
+    if data == "ct":
+        return ct_slices(scans, kinds, size)
     planted: dict[str, Any] = {}
     if data in PLANTED:
         planted = {"max_slices": _MAX_SLICES, "plant": partial(plant, law=PLANTED[data])}
@@ -156,9 +161,9 @@ def healthy_scans(folder: Path, modality: str | None) -> ScanSet:
     return datasets.load_image_mask_folder(folder, modality=modality, brain_mask_suffix="_brainmask")
 
 
-def _key(splits: Mapping[str, ScanSet], size: int) -> str:
-    """Return a digest of the names, sizes and times of all files, of the splits and of the slices' size."""
-    told: list[Any] = [size]
+def _key(splits: Mapping[str, ScanSet], size: int, kinds: Kinds) -> str:
+    """Return a digest of the names, sizes and times of all files, of the splits, kinds and the slices' size."""
+    told: list[Any] = [size, *([kinds] if kinds else [])]
     for split, scans in splits.items():
         for path in filter(None, (*scans.scans, *scans.masks, *scans.brain_masks)):
             told.append((split, path.name, path.stat().st_size, path.stat().st_mtime_ns))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -63,20 +63,26 @@ def learn(
     return seconds, select(estimator, grid, slices.tumour("val"))[0]
 
 
+def pixel_ap(maps: np.ndarray, slices: SliceSet) -> float:
+    """Return the average precision of maps (n, H, W) over all pixels."""
+    return metrics.average_precision(slices.lesions, maps)
+
+
 def select(
     estimator: BaseEstimator,
     grid: Mapping[str, Sequence[Any]] | Sequence[Mapping[str, Sequence[Any]]],
-    tumour: SliceSet,
+    val: SliceSet,
     *,
     max_slices: int = MAX_SELECTION_SLICES,
+    ap: Callable[[np.ndarray, SliceSet], float] = pixel_ap,
 ) -> tuple[dict[str, Any], list[Row]]:
-    """Choose by the pixel AP on val, grid after grid, and set it; return it, and the AP of all candidates."""
-    sample = tumour[np.linspace(0, len(tumour) - 1, min(len(tumour), max_slices)).astype(int)]
+    """Choose by the AP of maps on val, grid after grid, and set it; return it, and the AP of all candidates."""
+    sample = val[np.linspace(0, len(val) - 1, min(len(val), max_slices)).astype(int)]
     chosen: dict[str, Any] = {}
     trials: list[Row] = []
     for stage in [grid] if isinstance(grid, Mapping) else grid:
         candidates = [chosen | parameters for parameters in ParameterGrid(stage)]
-        aps = _score_candidates(estimator, stage, sample) if len(candidates) > 1 else [None]
+        aps = _score_candidates(estimator, stage, sample, ap) if len(candidates) > 1 else [None]
         tried = [{"parameters": one, "ap": ap} for one, ap in zip(candidates, aps, strict=True)]
         chosen = max(tried, key=lambda trial: trial["ap"] or 0.0)["parameters"]
         estimator.set_params(**chosen)
@@ -85,17 +91,16 @@ def select(
 
 
 def _score_candidates(
-    estimator: BaseEstimator, stage: Mapping[str, Sequence[Any]], sample: SliceSet
+    estimator: BaseEstimator,
+    stage: Mapping[str, Sequence[Any]],
+    sample: SliceSet,
+    ap: Callable[[np.ndarray, SliceSet], float],
 ) -> Sequence[float | None]:
-    """Return the pixel AP of every candidate of a grid; of lambda, T and R from one path, the same at less cost."""
-
-    def ap(maps: np.ndarray) -> float:
-        return metrics.average_precision(sample.lesions, maps)
-
+    """Return the AP of every candidate of a grid; of lambda, T and R from one path, the same at less cost."""
     if varies_restorations_alone(estimator, stage):
-        return score_path(estimator, sample.images, stage, ap)
+        return score_path(estimator, sample.images, stage, lambda maps: ap(maps, sample))
     return [
-        ap(estimator.set_params(**parameters).decision_function(sample.images))
+        ap(estimator.set_params(**parameters).decision_function(sample.images), sample)
         for parameters in ParameterGrid(stage)
     ]
 
