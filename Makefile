@@ -31,8 +31,8 @@ format: $(VENV)/.installed
 
 # On real scans (see benchmarks/README.md); takes some hours on two CPU cores, and goes on where it was stopped.
 bench: $(VENV)/.installed
-	$(BIN)/python -m benchmarks accuracy --data lgg
-	$(BIN)/python -m benchmarks accuracy --data ixi-synthetic
+	$(BIN)/python -m benchmarks accuracy --data lgg --folds 5 --seeds 0
+	$(BIN)/python -m benchmarks accuracy --data ixi-synthetic --folds 5 --seeds 0
 	$(BIN)/python -m benchmarks ablation
 	test -d runs/ixi || $(BIN)/python -m benchmarks ixi --model runs/ixi
 	$(BIN)/python -m benchmarks volume --model runs/ixi

@@ -275,3 +275,17 @@ def test_slices_know_their_place_in_the_scan_and_its_distance_to_the_next(tmp_pa
     assert [*one.index] == [*range(one.index[0], one.index[0] + len(one))]
     assert len({*pool.distance}) == 1
     assert 10 < pool.distance[0] < 20  # eight slices of a head
+
+
+def test_a_fold_of_a_method_with_tokens_tells_of_them_and_what_was_chosen(pool, quick_pipeline):
+    fold = fold_of(pool, 0, 4)
+    of_fold = pooling.run_fold(
+        quick_pipeline, {"inpainter__maps__residual": ["absolute", "positive"]}, fold, None
+    )
+    assert {(row["slices"], row["level"]) for row in of_fold.rows} == {("tumour", "token"), ("head", "token")}
+    assert of_fold.run["parameters"].startswith('{"inpainter__maps__residual"')
+    assert of_fold.run["n_training_slices"] == len(fold.training())
+    assert of_fold.val.shape == fold.evaluated("val").images.shape
+    np.testing.assert_array_equal(
+        of_fold.test, quick_pipeline.decision_function(fold.evaluated("test").images)
+    )

@@ -133,7 +133,7 @@ def test_a_cross_validation_comes_first_and_the_single_split_is_told_in_brief(re
     assert cells[2] == "+0.100 [+0.050, +0.150]"
     assert cells[4] == "+0.200 [+0.050, +0.150]"
     assert "Pixels of tumour slices" in text[single:]
-    assert "Pixels of all head slices" not in text[single:]
+    assert "AP by lesion area" not in text[single:]
     lesions = headline.headline(results)
     assert "--data lgg --folds 5" in lesions
     assert "MIM-OOD as published" not in lesions

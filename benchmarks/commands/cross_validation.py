@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import joblib
+import numpy as np
 
 from benchmarks import records
 from benchmarks.commands.options import listed, say, slices_of_command
@@ -18,12 +19,19 @@ from benchmarks.protocol import ledger, pooling, stages, summary
 from benchmarks.protocol.methods import METHODS, Settings
 from benchmarks.protocol.pooling import Filter, FoldMaps
 from skmimood.exceptions import InputError
+from skmimood.maps.volumes import filter_across
+from skmimood.scans.scan_detector import ScanDetector
 
-# What is done to the maps of a scan before they are measured, by what it adds to the name of the tables.
-FILTERS: Mapping[str, Filter | None] = {"": None}
-_STACKS = (
-    "lgg",
-)  # data sets whose slices to evaluate lie side by side, so that maps can be filtered across them
+_STACKS = ("lgg",)  # data sets whose slices to evaluate lie side by side
+
+
+def _across(maps: np.ndarray, distance: float, present: np.ndarray) -> np.ndarray:
+    """Average the maps of neighbouring slices as `ScanDetector` does by default."""
+    return filter_across(maps, distance, ScanDetector.slice_smoothing, present)
+
+
+# What is done to the maps of a scan before they are measured, of every method alike, and what it adds to table names.
+FILTERS: Mapping[str, Filter | None] = {"": None, "-3d": _across}
 
 
 def run(arguments: argparse.Namespace) -> None:

@@ -14,8 +14,9 @@ from sklearn.exceptions import UndefinedMetricWarning
 from sklearn.pipeline import Pipeline
 
 from benchmarks.data.slices import SliceSet
-from benchmarks.protocol.bootstrap import PatientCounts, count
+from benchmarks.protocol.bootstrap import PatientCounts, count, pixel_figures
 from skmimood import TokenizedScans, metrics
+from skmimood.exceptions import InputError
 from skmimood.scans.mapping import top_mean
 
 MIN_ALARM_AREA = 72.0  # mm2: 20 pixels of 1.9 mm
@@ -158,9 +159,19 @@ def patient_counts(
     return counts
 
 
-def _figures(labels: np.ndarray, scores: np.ndarray, where: Any = None) -> dict[str, float]:
-    named = {"best_dice": metrics.best_dice, "ap": metrics.average_precision, "auroc": metrics.auroc}
-    return {name: _quiet(metric, labels, scores, where=where) for name, metric in named.items()}
+def _figures(labels: np.ndarray, scores: np.ndarray, where: Any = ...) -> dict[str, float]:
+    """Compute best Dice, AP and AUROC exactly, as `skmimood.metrics` does, all from one sort; NaN where undefined."""
+    labels, scores = labels[where].ravel(), scores[where].ravel()
+    if not np.isfinite(scores).all():
+        raise InputError("Maps and scores must be finite to be measured; some are NaN or infinite.")
+    if not len(scores):
+        return dict.fromkeys(("best_dice", "ap", "auroc"), np.nan)
+    order = np.argsort(-scores)
+    # Equal scores fall on one side of every threshold.
+    last = np.append(np.flatnonzero(np.diff(scores[order])), len(order) - 1)
+    positives = np.diff(np.cumsum(labels[order], dtype=np.int64)[last], prepend=0)
+    figures = pixel_figures(positives, np.diff(last, prepend=-1) - positives)
+    return {name: float(value) for name, value in figures.items()}
 
 
 def _quiet(metric: Any, *arguments: Any, **options: Any) -> Any:

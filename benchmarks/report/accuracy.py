@@ -20,9 +20,9 @@ from benchmarks.report.results import (
     Place,
     Rows,
     Run,
+    is_secondary,
     load_runs,
     matching,
-    outdone,
     place_of,
 )
 from benchmarks.report.tables import Columns, by_method, form, markdown
@@ -40,7 +40,7 @@ def render(results: Path, base: Path) -> str:
     published, runs = records.read_table(PUBLISHED), load_runs(results)
     parts: list[str] = []
     for run in runs:
-        if outdone(run, runs):
+        if is_secondary(run, runs):
             parts += brief_sections(run, published)
             continue
         parts += [*sections(run, published), figures.draw_bars(run, base), figures.draw_curves(run, base)]
@@ -69,10 +69,12 @@ def sections(run: Run, published: Rows) -> Iterator[str]:
 
 
 def brief_sections(run: Run, published: Rows) -> Iterator[str]:
-    """Return the tables of a single split whose patients are cross-validated above: pixels of tumour slices alone."""
+    """Return the main tables of a run of which another says more."""
     yield from _heading(run)
-    yield next(tables := _pixel_tables(run, published))
-    yield next(tables)
+    tables = [*_pixel_tables(run, published)]
+    yield from (*tables[:2], *tables[4:6])  # without those of the region
+    yield from _difference_tables(run)
+    yield from _image_table(run, published)
     yield from _ablation_table(run)
 
 

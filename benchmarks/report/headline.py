@@ -8,7 +8,7 @@ from pathlib import Path
 
 from benchmarks import records
 from benchmarks.protocol import ledger
-from benchmarks.report.results import DATA_TITLES, Run, load_runs, outdone
+from benchmarks.report.results import DATA_TITLES, Run, is_secondary, load_runs
 from benchmarks.report.tables import Columns, by_method, form, markdown
 
 
@@ -20,7 +20,7 @@ def headline(results: Path) -> str:
 def _lesions(results: Path) -> Iterator[str]:
     runs = load_runs(results)
     for run in runs:
-        if run.dataset == "phantom" or outdone(run, runs):
+        if run.dataset == "phantom" or is_secondary(run, runs):
             continue
         seeds = len({row["seed"] for row in run.rows if row["method"] == "mimood"})
         columns: Columns = {

@@ -14,6 +14,7 @@ Place = dict[str, str]
 
 DATA_TITLES = {
     "lgg-cv": "TCGA-LGG, FLAIR, all patients cross-validated",
+    "lgg-cv-3d": "The same, maps averaged across neighbouring slices",
     "ixi-synthetic-cv": "Lesions planted into IXI, T1, all subjects cross-validated",
     "ixi-grown-cv": "Gliomas grown in IXI, T1, all subjects cross-validated",
     "phantom": "Brain phantom (T2)", "lgg": "TCGA-LGG, FLAIR", "ixi-synthetic": "Lesions planted into IXI, T1",
@@ -108,6 +109,8 @@ def load_runs(results: Path) -> list[Run]:
     return runs
 
 
-def outdone(run: Run, runs: Sequence[Run]) -> bool:
-    """Tell whether there is a cross-validation of the same data and preset, which tests on far more patients."""
-    return any((other.dataset, other.preset) == (f"{run.dataset}-cv", run.preset) for other in runs)
+def is_secondary(run: Run, runs: Sequence[Run]) -> bool:
+    """Tell whether another run says more: a cross-validation, or that of maps that are not filtered across slices."""
+    return run.dataset.endswith("-3d") or any(
+        (other.dataset, other.preset) == (f"{run.dataset}-cv", run.preset) for other in runs
+    )
