@@ -55,6 +55,7 @@ def test_fitted_attributes_are_plain(fitted):
             "pixel_threshold_",
             "scan_threshold_",
             "slice_smoothing_",
+            "scan_statistic_",
             "fit_status_",
         ),
         *(

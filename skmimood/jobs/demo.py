@@ -127,8 +127,10 @@ def _run(
         overwrite=True,  # of a demo that was interrupted
     )  # fmt: skip
     detector = fit_model(learned, output / "model", job, say)
-    score_scans((*healthy, *cohort.scans), output / "model", output / "results", ScoreJob(device=device), say)
-    metrics = _evaluate(cohort, healthy, output / "results")
+    table = score_scans(
+        (*healthy, *cohort.scans), output / "model", output / "results", ScoreJob(device=device), say
+    )
+    metrics = _evaluate(cohort, healthy, output / "results", {one.id: one.score for one in table.outcomes})
     metrics["seconds"] = round(time.monotonic() - started, 1)
     write(output / "metrics.json", to_json(metrics))
     look_at = "metrics.json"
@@ -140,8 +142,13 @@ def _run(
     return metrics
 
 
-def _evaluate(cohort: PhantomDataset, healthy: Sequence[Path], results: Path) -> dict[str, Any]:
-    """Compare maps, and plain intensities, with the known lesions: in whole volumes, as MIM-OOD was, and in brains."""
+def _evaluate(
+    cohort: PhantomDataset, healthy: Sequence[Path], results: Path, scores: Mapping[str, float | None]
+) -> dict[str, Any]:
+    """Compare maps, and plain intensities, with the known lesions: in whole volumes, as MIM-OOD was, and in brains.
+
+    Scans are told apart by their ``scores``, and by the mean of the highest 1 % of their intensities.
+    """
     from skmimood.datasets import LESION_KINDS
 
     patients = [_read(*pair, results) for pair in zip(cohort.scans, cohort.masks, strict=True)]
@@ -158,10 +165,11 @@ def _evaluate(cohort: PhantomDataset, healthy: Sequence[Path], results: Path) ->
         pixels = _pooled(brains_of_patients[first :: len(LESION_KINDS)])
         found["auroc_by_lesion"][kind] = {m: auroc(pixels["lesion"], pixels[m]) for m in _METHODS}
     is_patient = np.arange(len(scans)) < len(patients)
-    found["scan_auroc"] = {
-        method: auroc(is_patient, np.array([top_mean(brain[method]) for brain in brains]))
-        for method in _METHODS
+    of_scans = {
+        "skmimood": [scores[scan_id(path)] for path in (*cohort.scans, *healthy)],
+        "intensity": [top_mean(brain["intensity"]) for brain in brains],
     }
+    found["scan_auroc"] = {method: auroc(is_patient, np.array(of_scans[method])) for method in _METHODS}
     return found
 
 

@@ -16,6 +16,10 @@ from skmimood.jobs.files import printable
 if TYPE_CHECKING:
     from skmimood.scans import ScanDetector
 
+_STATISTICS = {
+    "cluster mass": "mass of what exceeds 99 % of the healthy pixels, in clusters",
+    "top mean": "mean of the highest 1 % of the map",
+}
 _LAST_STEPS = 50  # of a training; their mean is the final loss
 
 
@@ -36,6 +40,7 @@ def describe(detector: ScanDetector) -> dict[str, Any]:
         "n_training_slices": detector.n_slices_,
         "pixel_threshold": detector.pixel_threshold_,
         "pixel_false_positive_rate": reference.pixel_fpr(detector.pixel_threshold_),
+        "scan_statistic": detector.scan_statistic_,
         "scan_threshold": detector.scan_threshold_,
         "scan_false_positive_rate": reference.scan_fpr(detector.scan_threshold_),
         "suspects": dict(detector.suspects_),
@@ -55,6 +60,7 @@ def facts(detector: ScanDetector, *, set_by_hand: Collection[str] = ()) -> dict[
         "Foreground": _foreground(detector),
         "Learned from": f"{about['n_training_scans']} healthy scans, {detector.n_slices_:,} slices",
         "Calibrated on": f"{counted(reference.n_scans, 'held-out healthy scan')}{different}",
+        "Score of a scan": _STATISTICS[detector.scan_statistic_],
     }
     for what, asked in (("pixel", detector.fpr), ("scan", detector.scan_fpr)):
         told[f"{what.capitalize()} threshold"] = _threshold(detector, what, asked, what in set_by_hand)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -103,6 +103,24 @@ class HealthyReference:
                 "a scan's score is NaN or infinite. Leave out the scan that the pipeline fails on."
             )
         return cls(values, counts, np.sort(np.asarray(scan_scores, dtype=np.float64)))
+
+    @classmethod
+    def pooled(cls, references: Sequence[HealthyReference]) -> HealthyReference:
+        """Join references of different scans; `InputError` if there is none."""
+        if not references:
+            return cls.from_scans(())
+        values, places = np.unique(
+            np.concatenate([one.pixel_values for one in references]), return_inverse=True
+        )
+        counts = np.zeros(len(values), np.int64)
+        np.add.at(counts, places, np.concatenate([one.pixel_counts for one in references]))
+        return cls(values, counts, np.sort(np.concatenate([one.scan_scores for one in references])))
+
+    def without(self, part: HealthyReference) -> HealthyReference:
+        """Take the pixels of ``part`` out again, of which this was pooled; scores of scans stay."""
+        counts = self.pixel_counts.copy()
+        counts[np.searchsorted(self.pixel_values, part.pixel_values)] -= part.pixel_counts
+        return replace(self, pixel_values=self.pixel_values[counts > 0], pixel_counts=counts[counts > 0])
 
     @property
     def n_pixels(self) -> int:

@@ -1,4 +1,4 @@
-"""From the maps of single slices to the map of a volume."""
+"""From the maps of single slices to the map of a volume, and from that to one number."""
 
 from __future__ import annotations
 
@@ -43,3 +43,33 @@ def filter_across(
     filtered = maps.copy()
     filtered[has_map > 0] = total[has_map > 0] / weight[has_map > 0, None, None]
     return filtered
+
+
+def cluster_mass(maps: np.ndarray, threshold: float, voxel_ml: float) -> float:
+    """Return how far and how high the map of a volume exceeds a threshold, in units of the map times ml.
+
+    The mass of a cluster is the sum of the excess over its voxels, as in the inference of neuroimaging (Bullmore et
+    al., IEEE Transactions on Medical Imaging 18(1), 1999, section II.D). The root of the sum of squared masses lies
+    between the largest mass and the sum of all: a voxel counts for more in a large cluster than by itself, as false
+    alarms are scattered, and several lesions count for more than one. A cluster that is cut in two by a small change
+    of the threshold loses a part of its weight, not half of it or more as the largest mass does. As volumes are in ml,
+    neither thinner slices nor air around the head change much.
+
+    Parameters
+    ----------
+    maps : ndarray of shape (n, H, W), float32
+        Anomaly maps of all slices in their order; 0 where nothing is scored.
+    threshold : float
+        Of the healthy reference. Below 0 it counts as 0, infinity as a mass of 0.
+    voxel_ml : float > 0
+        Volume of a pixel of a slice in ml.
+
+    Returns
+    -------
+    float
+        0 if nothing exceeds the threshold.
+    """
+    excess = np.maximum(maps - max(threshold, 0.0), 0)
+    clusters, n_clusters = ndimage.label(excess)
+    masses = voxel_ml * np.bincount(clusters.ravel(), excess.ravel(), n_clusters + 1)
+    return float(np.sqrt((masses**2).sum()))

@@ -258,7 +258,7 @@ def find_high_scores(scores: dict[str, float]) -> dict[str, str]:
     """Name the healthy scans whose anomaly score is much above the others'; empty with fewer than 5 scans."""
     if len(scores) < _MIN_SCORES_FOR_SUSPECTS:
         return {}
-    values = np.asarray(list(scores.values()))
+    values = np.sqrt(list(scores.values()))  # masses of clusters are skewed, their roots hardly
     deviations = _robust_deviations(values, 0.1 * np.median(np.abs(values)) + 1e-12)
     return {
         scan: "its anomaly score"

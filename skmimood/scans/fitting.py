@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -21,14 +21,15 @@ from skmimood.runtime.streams import shared_seed
 from skmimood.scans import cohort
 from skmimood.scans.cohort import Candidate, ScanReader, ScanStatus, warn_about_left_out
 from skmimood.scans.domain import find_high_scores, learn_domain, warn_about_suspects
-from skmimood.scans.mapping import Frame, top_mean
+from skmimood.scans.mapping import Frame
 from skmimood.scans.sources import ListedScan
-from skmimood.scans.state import SavedDetector, as_pair, inference_settings
+from skmimood.scans.state import CLUSTER_MASS, SavedDetector, as_pair, inference_settings
 
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
 
 
+CLUSTER_FPR = 0.01  # of healthy pixels: what is higher forms clusters
 _SLICES_OF_A_SCAN = 60
 _MARGIN = 2  # pixels kept free around the largest training foreground
 
@@ -213,33 +214,41 @@ class FittingDetector(SavedDetector):
     ) -> tuple[HealthyReference, list[ScanStatus], dict[str, float]]:
         """Score healthy scans that were not learned from; of each group the highest score counts.
 
+        A scan is compared with pixels of the other groups, as a new one will be: its own would hide what is high in it,
+        and p-values of new scans would be too small.
+
         Return the reference, what became of each scan, and the score of each that could be used.
         """
         lines: list[ScanStatus] = []
-        scores: dict[str, float] = {}
-        highest: dict[str, float] = {}  # of each group
+        masses: dict[str, dict[str, Callable[[float], float]]] = {}  # of each group, of each scan
+        pixels: dict[str, list[HealthyReference]] = {}  # of each group
         reader, frame = self._reader(), self._frame()
-
-        def scored() -> Iterator[tuple[np.ndarray, float]]:
-            for candidate in self._progress(held_out, "calibrating"):
-                try:
-                    maps = frame.map(candidate.read(reader), self.pipeline_, self.slice_smoothing)
-                except ScanReadError as error:
-                    lines.append(candidate.status("skipped", error.reason))
-                    continue
-                values = maps.values
-                if not values.size:
-                    lines.append(candidate.status("skipped", "every slice holds a lesion"))
-                    continue
-                score = scores[candidate.id] = top_mean(values)
-                group = candidate.line.group
-                highest[group] = max(score, highest.get(group, score))
-                lines.append(candidate.status("calibration", n_slices=int(maps.has_foreground.sum())))
-                yield values, score
-
-        reference = HealthyReference.from_scans(scored())
+        for candidate in self._progress(held_out, "calibrating"):
+            try:
+                maps = frame.map(candidate.read(reader), self.pipeline_, self.slice_smoothing)
+            except ScanReadError as error:
+                lines.append(candidate.status("skipped", error.reason))
+                continue
+            if not maps.values.size:
+                lines.append(candidate.status("skipped", "every slice holds a lesion"))
+                continue
+            lines.append(candidate.status("calibration", n_slices=int(maps.has_foreground.sum())))
+            group = candidate.line.group
+            masses.setdefault(group, {})[candidate.id] = maps.mass()
+            pixels.setdefault(group, []).append(HealthyReference.from_scans([(maps.values, 0.0)]))
+        reference = HealthyReference.pooled([one for parts in pixels.values() for one in parts])
+        scores: dict[str, float] = {}
+        highest = []
+        for group, of_group in masses.items():
+            own = HealthyReference.pooled(pixels[group])
+            threshold = (reference.without(own) if len(masses) > 1 else reference).pixel_threshold(
+                CLUSTER_FPR
+            )
+            found = {name: mass(threshold) for name, mass in of_group.items()}
+            scores |= found
+            highest.append(max(found.values()))
         warn_about_left_out(lines)
-        return replace(reference, scan_scores=np.sort(list(highest.values()))), lines, scores
+        return replace(reference, scan_scores=np.sort(highest)), lines, scores
 
     def _reader(self) -> ScanReader:
         return ScanReader(self.mask, self.max_bytes, self.volume, self.max_invalid, self.plane_)
@@ -256,6 +265,7 @@ class FittingDetector(SavedDetector):
     def _set_thresholds(self, reference: HealthyReference, fpr: float, scan_fpr: float) -> None:
         self.reference_ = reference
         self.slice_smoothing_ = float(self.slice_smoothing)
+        self.scan_statistic_ = CLUSTER_MASS
         self.calibrated_with_ = inference_settings(self.pipeline_)
         self.scan_threshold_ = reference.scan_threshold(scan_fpr)
         self.pixel_threshold_ = reference.pixel_threshold(fpr)

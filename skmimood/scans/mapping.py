@@ -7,6 +7,7 @@ import pickle
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import cloudpickle
@@ -15,7 +16,7 @@ from joblib import Parallel, delayed
 
 from skmimood.exceptions import warn
 from skmimood.maps.conformal import ScoreHistogram, average_precision_of_counts
-from skmimood.maps.volumes import filter_across
+from skmimood.maps.volumes import cluster_mass, filter_across
 from skmimood.nifti import Scan, make_image
 from skmimood.preprocessing import GridPlan, Plane
 from skmimood.preprocessing.heads import have_heads
@@ -41,7 +42,8 @@ class ScanMaps:
 
     ``anomaly`` (X, Y, Z) float32 is 0 outside ``scored`` (bool), the foreground without slices of known lesions.
     ``images``, ``healed`` and ``maps`` (n, H, W) float32 are all slices; the last two are 0 in slices that do not hold
-    foreground, as ``has_foreground`` (n,) says. ``plan`` brings slices back to the scan's grid. ``flags`` are remarks.
+    foreground, as ``has_foreground`` (n,) says. ``plan`` brings slices back to the scan's grid, ``voxel_ml`` is the
+    volume of a pixel of theirs. ``flags`` are remarks.
     """
 
     anomaly: np.ndarray
@@ -51,12 +53,17 @@ class ScanMaps:
     maps: np.ndarray
     has_foreground: np.ndarray
     plan: GridPlan
+    voxel_ml: float
     flags: tuple[str, ...] = ()
 
     @property
     def values(self) -> np.ndarray:
         """Map values of the scored voxels, shape (n_voxels,) float32."""
         return self.anomaly[self.scored]
+
+    def mass(self) -> Callable[[float], float]:
+        """Return the `cluster_mass` as a function of the threshold, which holds nothing but the maps."""
+        return partial(cluster_mass, self.maps, voxel_ml=self.voxel_ml)
 
     def gallery(self, indices: np.ndarray, pixel_threshold: float) -> Gallery:
         """Return the slices at ``indices``."""
@@ -116,7 +123,8 @@ class Frame:
         anomaly[~scored] = 0.0
         maps[~inside] = 0.0
         flags = _remarks_on_headless(headless, inside)
-        return ScanMaps(anomaly, scored, images, healed, maps, has_foreground, plan, flags)
+        voxel_ml = self.spacing**2 * plan.slice_thickness / 1000
+        return ScanMaps(anomaly, scored, images, healed, maps, has_foreground, plan, voxel_ml, flags)
 
     def plan(self, prepared: PreparedScan) -> GridPlan:
         """Lay the frame over a scan, centred on its foreground."""

@@ -70,7 +70,9 @@ class ScanResult:
     id : str
         What the scan is called: see :func:`skmimood.nifti.scan_ids`.
     score : float
-        Mean of the highest 1 % of the foreground's map values.
+        How far and how high the map exceeds what 1 % of the healthy voxels do, in units of the map times ml: the
+        :func:`~skmimood.maps.volumes.cluster_mass` on the network's grid. Models saved before it was there score by
+        the mean of the highest 1 % of the foreground's map values, until they are calibrated anew.
     pvalue : float
         Share of healthy held-out scans that score as high, in (0, 1].
     is_anomalous : bool

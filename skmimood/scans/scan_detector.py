@@ -86,6 +86,8 @@ class ScanDetector(fitting.FittingDetector):
         What they were, or were found to be, in `fit`; ``mask_`` is ``"given"`` if masks were handed over.
     slice_smoothing_ : float
         What it was when the thresholds were set.
+    scan_statistic_ : {"cluster mass", "top mean"}
+        How scans are scored: see ``ScanResult.score``. ``"top mean"`` only in models of before.
     reference_ : HealthyReference
         Scores of the held-out healthy scans.
     pixel_threshold_, scan_threshold_ : float
@@ -263,7 +265,10 @@ class ScanDetector(fitting.FittingDetector):
         """Compare the map of a scan with healthy scans and thresholds; with ``healing``, it can be healed."""
         reference, pixel_threshold = self.reference_, self.pixel_threshold_
         values = maps.values
-        score = top_mean(values)
+        if self.scan_statistic_ == state.CLUSTER_MASS:
+            score = maps.mass()(reference.pixel_threshold(fitting.CLUSTER_FPR))
+        else:
+            score = top_mean(values)
         pvalues = np.ones(maps.anomaly.shape, dtype=np.float32)
         pvalues[maps.scored] = reference.pixel_pvalue(values)
         mask = np.zeros(maps.anomaly.shape, dtype=np.uint8)

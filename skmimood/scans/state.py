@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 _MIN_SIDE = 8
 _NUMBERS = ("spacing_", "slice_smoothing_", "pixel_threshold_", "scan_threshold_")
+CLUSTER_MASS, TOP_MEAN = "cluster mass", "top mean"  # how a scan is scored; the latter in models of before
 _REFERENCE = "reference_."
 _RUNTIME_PARAMETERS = ("batch_size", "device", "memory", "verbose", "checkpoint_dir", "resume")
 _PLANES = get_args(Plane)
@@ -125,7 +126,9 @@ class SavedDetector(CheckedParameters):
     def __skmimood_restore__(self, arrays: Mapping[str, np.ndarray], values: Mapping[str, Any]) -> None:
         """Set the fitted attributes from `__skmimood_state__`; nothing is set if one of them is wrong."""
         # Old models keep these as parameters only.
-        learned = {f"{name}_": getattr(self, name) for name in ("plane", "mask")}
+        learned = {f"{name}_": getattr(self, name) for name in ("plane", "mask")} | {
+            "scan_statistic_": TOP_MEAN
+        }
         fitted = _restored({"slice_smoothing_": np.zeros(()), **arrays}, {**learned, **values})
         fitted["calibrated_with_"] = new_settings(fitted["calibrated_with_"], self.pipeline.get_params())
         if "slice_smoothing_" not in arrays:  # a new calibration leaves an old model as it was
@@ -138,7 +141,9 @@ def _restored(arrays: Mapping[str, np.ndarray], values: Mapping[str, Any]) -> di
         fitted: dict[str, Any] = {name: float(np.asarray(arrays[name]).reshape(())) for name in _NUMBERS}
         fitted |= Domain.from_arrays(arrays).attributes()
         fitted["size_"] = tuple(values["size_"])
-        fitted |= {name: values[name] for name in ("plane_", "mask_", "n_scans_", "n_slices_")}
+        fitted |= {
+            name: values[name] for name in ("plane_", "mask_", "scan_statistic_", "n_scans_", "n_slices_")
+        }
         fitted["fit_status_"] = [_status(line) for line in values["fit_status_"]]
         fitted |= {name: dict(values[name]) for name in ("calibrated_with_", "suspects_")}
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -147,6 +152,7 @@ def _restored(arrays: Mapping[str, np.ndarray], values: Mapping[str, Any]) -> di
     fitted["reference_"] = HealthyReference.from_arrays(table)
     is_sound = (
         fitted["plane_"] in _PLANES
+        and fitted["scan_statistic_"] in (CLUSTER_MASS, TOP_MEAN)
         and 0 < fitted["spacing_"] < math.inf
         and 0 <= fitted["slice_smoothing_"] < math.inf
         and not any(math.isnan(fitted[name]) for name in _NUMBERS)
