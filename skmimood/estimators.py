@@ -18,6 +18,7 @@ ESTIMATORS = {
     "IntensityThreshold": "skmimood.detectors.intensity",
     "MaskedAutoencoderDetector": "skmimood.detectors.masked_autoencoder",
     "MaskedTokenInpainter": "skmimood.tokens.inpainter",
+    "PixelEvidence": "skmimood.tokens.evidence",
     "ScanDetector": "skmimood.scans.scan_detector",
     "SliceStandardizer": "skmimood.preprocessing.standardizer",
     "TokenCritic": "skmimood.tokens.critic",
@@ -26,7 +27,10 @@ ESTIMATORS = {
     "VQTokenizer": "skmimood.tokens.tokenizer",
 }
 # Found in `skmimood` itself; all others are rivals, in `skmimood.baselines`.
-OURS = ("AnomalousTokenDetector", "MaskedTokenInpainter", "ScanDetector", "SliceStandardizer", "VQTokenizer")
+OURS = (
+    "AnomalousTokenDetector", "MaskedTokenInpainter", "PixelEvidence", "ScanDetector", "SliceStandardizer",
+    "VQTokenizer",
+)  # fmt: skip
 
 
 def load_estimator(name: str) -> Any:

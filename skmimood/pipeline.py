@@ -9,6 +9,7 @@ from sklearn.pipeline import Pipeline
 from skmimood.exceptions import InputError
 from skmimood.runtime.cache import session_directory
 from skmimood.tokens.detector import AnomalousTokenDetector
+from skmimood.tokens.evidence import PixelEvidence
 from skmimood.tokens.inpainter import MaskedTokenInpainter
 from skmimood.tokens.tokenizer import VQTokenizer
 
@@ -33,17 +34,22 @@ _RECIPE_DETECTOR = {
 _RECIPE_INPAINTER = {
     "n_steps": 1, "n_restorations": 8, "temperature": 0.5, "skip_background": True, "maps__combination": "mean",
     "maps__residual_weight": "anomaly", "maps__weight_power": 1.0, "maps__min_filter": 1, "maps__mean_filter": 1,
+    "maps__fusion": "geometric",
 }  # fmt: skip
 
-# For `set_params` of each step: what is not named is the default of its class.
+# For `set_params` of each step: what is not named is the default of its class. A step that is not named is left out.
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     # Minutes on two CPU cores.
-    "tiny": {"tokenizer": {"standardize": True}, "detector": _RECIPE_DETECTOR, "inpainter": _RECIPE_INPAINTER},
+    "tiny": {
+        "tokenizer": {"standardize": True}, "evidence": {}, "detector": _RECIPE_DETECTOR,
+        "inpainter": _RECIPE_INPAINTER,
+    },
     "small": {
         "tokenizer": {
             "standardize": True, "channels": 64, "channel_multipliers": (1, 2, 4), "n_res_blocks": 2,
             **_SMALL_TRAINING, "training__batch_size": 32,
         },
+        "evidence": {"channels": 32, "training__max_iter": 20_000},
         "detector": {**_RECIPE_DETECTOR, "n_painted": 64, **_SMALL_TRAINING},
         "inpainter": {**_RECIPE_INPAINTER, "depth": 8, "width": 256, "n_heads": 8, **_SMALL_TRAINING},
     },
@@ -63,6 +69,11 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
 
 PRESET_IMAGE_SIZE = {"tiny": 64, "small": 128, "paper": 160}
 """Side in pixels of the square slices that a preset is made for."""
+
+_STEPS: dict[str, Any] = {
+    "tokenizer": VQTokenizer, "evidence": PixelEvidence, "detector": AnomalousTokenDetector,
+    "inpainter": MaskedTokenInpainter,
+}  # fmt: skip
 
 # What tells the networks of one preset from those of another, or from a user's own.
 _SHAPE = (
@@ -129,10 +140,8 @@ def make_mimood_pipeline(
     if memory == "session":
         memory = session_directory()
     common = {"random_state": random_state, "device": device, "memory": memory, "verbose": verbose}
-    steps = {"tokenizer": VQTokenizer, "detector": AnomalousTokenDetector, "inpainter": MaskedTokenInpainter}
-    return Pipeline(
-        [(name, step(**common).set_params(**PRESETS[preset][name])) for name, step in steps.items()]
-    )
+    parts = PRESETS[preset].items()
+    return Pipeline([(name, _STEPS[name](**common).set_params(**own)) for name, own in parts])
 
 
 def preset_of(pipeline: Pipeline) -> str | None:

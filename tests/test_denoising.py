@@ -13,12 +13,13 @@ from sklearn.pipeline import Pipeline
 
 from skmimood import VQTokenizer, load_model, save_model
 from skmimood.baselines import AutoregressiveRestorer, TokenizerResidual
-from skmimood.detectors import denoising
-from skmimood.detectors.denoising import DenoisingAutoencoder, coarse_noise
+from skmimood.detectors.denoising import DenoisingAutoencoder
 from skmimood.exceptions import InputError, SkmimoodWarning
 from skmimood.networks.unet import UNet
 from skmimood.networks.weights import new_network
 from skmimood.preprocessing.heads import eroded, head_masks
+from skmimood.training import denoising
+from skmimood.training.denoising import coarse_noise
 from skmimood.training.loop import train
 
 

@@ -164,7 +164,7 @@ def grid(session: Session) -> Iterator[Record]:
 
 def training(session: Session) -> Iterator[Record]:
     """Time steps of the preset's own trainings: of the tokenizer, and of the in-painter for the transformers."""
-    tokenizer, _, inpainter = session.mimood.named_steps.values()
+    tokenizer, inpainter = session.mimood[0], session.mimood[-1]
     images, rate = phantoms(_TRAINING_IMAGES, session.size), session.machine.flops
     n, size = tokenizer.get_params()["training__batch_size"], session.machine.itemsize
     parts = (

@@ -21,7 +21,6 @@ from skmimood.jobs.files import printable, to_json
 # Only what parsing needs is imported above: --help must not wait for torch.
 
 OK, SCANS_FAILED, JOB_FAILED, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
-_STEPS = ("tokenizer", "detector", "inpainter")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -51,9 +50,10 @@ def _run(arguments: Namespace) -> int:
 
 def _fit(arguments: Namespace) -> int:
     from skmimood.jobs.fitting import FitJob, fit_model
+    from skmimood.pipeline import PRESETS
 
     n_steps = arguments.max_iter
-    steps = {f"{step}__training__max_iter": n_steps for step in _STEPS} if n_steps else {}
+    steps = {f"{step}__training__max_iter": n_steps for step in PRESETS[arguments.preset]} if n_steps else {}
     job = _job(FitJob, arguments, parameters=steps)
     fit_model(arguments.paths, arguments.output, job, _speaker(arguments))
     return OK

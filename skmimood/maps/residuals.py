@@ -17,6 +17,7 @@ from skmimood.validation.rules import COUNT_OR_ZERO, NOT_NEGATIVE, ODD, POSITIVE
 COMBINATIONS = ("similarity", "mean", "median", "min")
 RESIDUALS = ("absolute", "positive")
 WEIGHTS = ("none", "changed", "anomaly")
+FUSIONS = ("none", "geometric")
 
 
 class ResidualMaps(ParameterGroup):
@@ -44,6 +45,10 @@ class ResidualMaps(ParameterGroup):
         Side of the minimum filter in pixels, odd (paper: a min filter; size from the authors' earlier code, 3 x 3 x 3).
     mean_filter : int, default=7
         Side of the mean filter that follows, odd (size from the same code: 7 x 7 in plane).
+    fusion : {"none", "geometric"}, default="none"
+        ``"geometric"``: the map is the geometric mean of what the lines above make and of the evidence from pixels,
+        where the slices have passed a `PixelEvidence` (paper: none). Both must see a lesion, and what is high in both
+        need not be calibrated: a factor of either scales the whole map.
     erosion : int, default=0
         Maps are 0 outside the head or brain and within this many pixels of its surface, to leave out a scalp that has
         not been stripped; 0 leaves them as they are (paper).
@@ -56,6 +61,7 @@ class ResidualMaps(ParameterGroup):
     sharpness: Annotated[float, NOT_NEGATIVE] = 3.0
     min_filter: Annotated[int, ODD] = 3
     mean_filter: Annotated[int, ODD] = 7
+    fusion: Annotated[str, one_of(FUSIONS)] = "none"
     erosion: Annotated[int, COUNT_OR_ZERO] = 0
 
 
@@ -114,3 +120,11 @@ def finish_maps(scores: np.ndarray, heads: np.ndarray, smoothing: float, erosion
     if smoothing > 0:
         maps = ndimage.gaussian_filter(maps, (0, smoothing, smoothing))
     return maps * eroded(heads, erosion)
+
+
+def median_residuals(
+    images: Tensor, restored: Tensor, heads: np.ndarray, *, residual: str, erosion: int, median_filter: int
+) -> Tensor:
+    """Return the residuals of slices (n, H, W) in their eroded heads, filtered by a median, on the CPU (n, H, W)."""
+    maps, _ = residual_maps(images, restored[:, None], residual, "mean", 0.0)
+    return median_maps(maps.cpu() * torch.from_numpy(eroded(heads, erosion)), median_filter)

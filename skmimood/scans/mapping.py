@@ -16,8 +16,9 @@ from joblib import Parallel, delayed
 
 from skmimood.exceptions import warn
 from skmimood.maps.conformal import ScoreHistogram, average_precision_of_counts
+from skmimood.maps.healing import blend
 from skmimood.maps.volumes import cluster_mass, filter_across
-from skmimood.nifti import Scan, make_image
+from skmimood.nifti import make_image
 from skmimood.preprocessing import GridPlan, Plane
 from skmimood.preprocessing.heads import have_heads
 from skmimood.scans.cohort import PreparedScan
@@ -133,21 +134,13 @@ class Frame:
         )
 
 
-def draw_healed(
-    scan: Scan,
-    foreground: np.ndarray,
-    window: tuple[float, float],
-    plan: GridPlan,
-    slices: np.ndarray,
-    has_foreground: np.ndarray,
-) -> Nifti1Image:
+def draw_healed(prepared: PreparedScan, maps: ScanMaps, pixel_threshold: float) -> Nifti1Image:
     """Draw the healed scan on its own grid; see `ScanResult.healed`."""
-    low, high = window
-    volume = plan.inverse(slices)
-    volume *= high - low
-    volume += low
-    np.copyto(volume, scan.data, where=~(foreground & plan.reach(has_foreground)))
-    return make_image(volume, scan)
+    scan, foreground = prepared.scan, prepared.foreground
+    low, high = prepared.window
+    restored = low + (high - low) * maps.plan.inverse(maps.healed)
+    healed = blend(scan.data, restored, maps.anomaly, pixel_threshold)
+    return make_image(np.where(foreground & maps.plan.reach(maps.has_foreground), healed, scan.data), scan)
 
 
 def average_precision(

@@ -273,8 +273,6 @@ class ScanDetector(fitting.FittingDetector):
         pvalues[maps.scored] = reference.pixel_pvalue(values)
         mask = np.zeros(maps.anomaly.shape, dtype=np.uint8)
         mask[maps.scored] = values > pixel_threshold
-        scan = (prepared.scan, prepared.foreground, prepared.window)
-        drawn_from = (*scan, maps.plan, maps.healed, maps.has_foreground)
         return ScanResult(
             id=prepared.scan.id,
             score=score,
@@ -285,7 +283,7 @@ class ScanDetector(fitting.FittingDetector):
             mask=make_image(mask, prepared.scan, dtype=np.uint8),
             flags=(*flags, *maps.flags),
             gallery=maps.gallery(maps.most_anomalous(), pixel_threshold),
-            healing=partial(draw_healed, *drawn_from) if healing else None,
+            healing=partial(draw_healed, prepared, maps, pixel_threshold) if healing else None,
         )
 
     def _detect_loudly(self, X: Any, brain_masks: Any) -> Iterator[ScanResult]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from skmimood.exceptions import InputError
 from skmimood.maps.base import BasePixelDetector
+from skmimood.maps.healing import blend
 from skmimood.maps.residuals import ResidualMaps, clear_surface, filter_maps, residual_maps, upsample
 from skmimood.networks.batches import run_transformer
 from skmimood.networks.marks import in_order_of_length, unmark
@@ -133,7 +135,7 @@ class BaseTokenDetector(TransformerMixin, TokenStep):
     def transform(self, X: TokenizedScans) -> TokenizedScans:
         """Return ``X`` with its ``anomaly`` scores and this ``detector``."""
         X = check_tokenized(X)
-        return TokenizedScans(X.images, X.tokens, X.tokenizer, self.decision_function(X), self)
+        return replace(X, anomaly=self.decision_function(X), detector=self)
 
 
 class BaseRestorer(TokenStep, BasePixelDetector):
@@ -210,8 +212,18 @@ class BaseRestorer(TokenStep, BasePixelDetector):
 
     def _detect_chunk(self, X: TokenizedScans) -> tuple[Tensor, Tensor]:
         restored = self._restore(X)  # (n, R, h, w)
-        maps, healed = self._maps(X, restored, *self._decode(X, restored))
-        return maps, torch.from_numpy(X.tokenizer.unseen(healed.cpu().numpy(), X.images))
+        maps, seen = self._maps(X, restored, *self._decode(X, restored))
+        return maps, self._healed(X, maps.numpy(), seen.cpu().numpy())
+
+    def _healed(self, X: TokenizedScans, maps: np.ndarray, seen: np.ndarray) -> Tensor:
+        """Return healed slices (n, H, W) in the intensities of the slices, from restorations as the network sees them.
+
+        Before ``threshold_`` is calibrated, they are the restorations.
+        """
+        restored = X.tokenizer.unseen(seen, X.images)
+        if not hasattr(self, "threshold_"):
+            return torch.from_numpy(restored)
+        return torch.from_numpy(blend(X.images, restored, maps, self.threshold_).clip(0, 1))
 
     def _decode(self, X: TokenizedScans, restored: Tensor) -> tuple[Tensor, Tensor]:
         """Return the decoded restorations (n, R, H, W), and what they are compared with (n, H, W)."""
@@ -232,6 +244,8 @@ class BaseRestorer(TokenStep, BasePixelDetector):
             detector_of(X)
             maps = maps * self._weights(torch.from_numpy(X.anomaly), X).to(maps.device)
         maps = filter_maps(maps, recipe.min_filter, recipe.mean_filter).cpu()
+        if recipe.fusion == "geometric" and X.evidence is not None:
+            maps = (maps * torch.from_numpy(X.evidence)).sqrt()
         return clear_surface(maps, X.images, recipe.erosion), healed
 
     def _weights(self, values: Tensor, X: TokenizedScans) -> Tensor:

@@ -59,6 +59,8 @@ class TokenizedScans:
         The detector's score of each token; None before a detector has seen the slices.
     detector : fitted token detector or None
         Scores the tokens again after each step of a restoration.
+    evidence, denoised : ndarray of shape (n, H, W), float32, or None
+        What a `PixelEvidence` found in the slices as the tokenizer's network sees them; None without one.
     """
 
     images: np.ndarray
@@ -66,14 +68,20 @@ class TokenizedScans:
     tokenizer: Tokenizer
     anomaly: np.ndarray | None = None
     detector: TokenDetector | None = None
+    evidence: np.ndarray | None = None
+    denoised: np.ndarray | None = None
 
     def __post_init__(self) -> None:
-        lengths = {len(part) for part in (self.images, self.tokens, self.anomaly) if part is not None}
+        lengths = {len(part) for part in self._arrays().values()}
         if len(lengths) != 1 or self.images.ndim != 3 or self.tokens.ndim != 3:
             raise InputError(
                 "images must have shape (n, H, W), tokens and anomaly (n, h, w) with the same n; got "
                 f"{[getattr(part, 'shape', None) for part in (self.images, self.tokens, self.anomaly)]}."
             )
+
+    def _arrays(self) -> dict[str, np.ndarray]:
+        names = ("images", "tokens", "anomaly", "evidence", "denoised")
+        return {name: array for name in names if (array := getattr(self, name)) is not None}
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -93,9 +101,7 @@ class TokenizedScans:
             if not -len(self) <= key < len(self):
                 raise IndexError(f"sample {key} is out of range for {len(self)} samples")
             key = slice(key, key + 1 or None)
+        # Contiguous, since torch shares no memory with a reversed view.
         return replace(
-            self,
-            images=np.ascontiguousarray(self.images[key]),  # torch shares no memory with a reversed view
-            tokens=np.ascontiguousarray(self.tokens[key]),
-            anomaly=None if self.anomaly is None else np.ascontiguousarray(self.anomaly[key]),
+            self, **{name: np.ascontiguousarray(array[key]) for name, array in self._arrays().items()}
         )

@@ -9,7 +9,6 @@ from typing import Annotated, Any, ClassVar, cast
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from sklearn.base import TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
@@ -35,6 +34,7 @@ from skmimood.validation.rules import (
     COUNT,
     COUNT_OR_ZERO,
     NOT_NEGATIVE,
+    PROBABILITY,
     RATE,
     Rule,
     is_count,
@@ -88,6 +88,9 @@ class VQTokenizer(TransformerMixin, TrainedStep):
         A code used less often a batch than this restarts at an encoder output.
     standardize : bool, default=False
         Standardise each slice first, as `SliceStandardizer` does (paper: no; presets ``"tiny"`` and ``"small"``: yes).
+    background_weight : float in [0, 1], default=1.0
+        Weight in the loss of a pixel off the head or brain over one inside (paper: 1). Less keeps more of the anatomy:
+        half of a slice or more may be air.
     augment : bool, default=True
         Broad intensity augmentation in training (paper: yes, unspecified; see `skmimood.training.augmentation`).
     n_augmentations : int, default=2
@@ -139,6 +142,7 @@ class VQTokenizer(TransformerMixin, TrainedStep):
     codebook_decay: Annotated[float, RATE] = 0.99
     restart_below: Annotated[float, NOT_NEGATIVE] = 1.0
     standardize: Annotated[bool, BOOLEAN] = False
+    background_weight: Annotated[float, PROBABILITY] = 1.0
     augment: Annotated[bool, BOOLEAN] = True
     n_augmentations: Annotated[int, COUNT_OR_ZERO] = 2
     flip: Annotated[bool, BOOLEAN] = True
@@ -153,8 +157,9 @@ class VQTokenizer(TransformerMixin, TrainedStep):
         config = self._config()
         grid = token_grid(healthy.shape[1:], pixels_a_side(config))
         self._fit_network(
-            train_vqvae, config, held_out, images=seen, commitment=self.commitment, augment=self.augment
-        )
+            train_vqvae, config, held_out, images=seen, heads=head_masks(healthy),
+            **self._values("commitment", "background_weight", "augment"),
+        )  # fmt: skip
         self.image_shape_, self.grid_ = healthy.shape[1:], grid
         self._measure_usage(seen)
 
@@ -289,18 +294,19 @@ def token_grid(image_shape: tuple[int, ...], factor: int) -> tuple[int, ...]:
 
 
 def train_vqvae(
-    *, images: np.ndarray, config: dict[str, Any], commitment: float, augment: bool, recipe: Training, seed: int,
-    runtime: Runtime,
+    *, images: np.ndarray, heads: np.ndarray, config: dict[str, Any], commitment: float, background_weight: float,
+    augment: bool, recipe: Training, seed: int, runtime: Runtime,
 ) -> dict[str, dict[str, np.ndarray]]:  # fmt: skip
-    """Train a VQ-VAE on slices (n, H, W) in [0, 1]; return its ``"state"`` and ``"history"``."""
-    pixels = torch.from_numpy(images)
+    """Train a VQ-VAE on slices (n, H, W) in [0, 1] with their heads; return its ``"state"`` and ``"history"``."""
+    pixels, inside = torch.from_numpy(images), torch.from_numpy(heads)
 
     def loss(network: Any, indices: np.ndarray, streams: Streams, training: bool) -> Tensor:
         batch = pad(pixels[indices][:, None].to(streams.torch.device), network.downsampling)
         if training and augment:
             batch = vary_intensity(batch, streams.torch)
         reconstruction, quantized = network(batch, streams.torch if training else None)
-        error = F.l1_loss(reconstruction, batch)
+        weight = pad(inside[indices][:, None].to(batch), network.downsampling).clamp(min=background_weight)
+        error = ((reconstruction - batch).abs() * weight).sum() / weight.sum().clamp(min=1)
         return error + commitment * quantized.commitment if training else error
 
     network = new_network(VQVAE, config, Streams.at(seed, 2**41).torch)
