@@ -96,7 +96,8 @@ def make_mimood_pipeline(
     ----------
     preset : {"tiny", "small", "paper"}, default="tiny"
         ``"tiny"``, for slices of 64 x 64 pixels, trains in minutes on two CPU cores; ``"small"``, for 128 x 128, is
-        made for a GPU. Both depart from the paper: slices are standardised (`SliceStandardizer`), the detector is a
+        made for a GPU. Both depart from the paper: slices are standardised (`SliceStandardizer`), a denoising U-Net
+        looks at the pixels beside the tokens (`PixelEvidence`), with whose evidence the map is fused, the detector is a
         U-Net over the tokens' codes that learns from anomalies painted into pixels, lambda is 0.02, T = 1, R = 8, the
         temperature of sampling 0.5, the mean residual of the restorations, without filters, is weighted by the
         detector's score, and tokens off the head take no part in the in-painter's passes.
@@ -121,7 +122,7 @@ def make_mimood_pipeline(
     Returns
     -------
     sklearn.pipeline.Pipeline
-        With the steps ``tokenizer``, ``detector`` and ``inpainter``; `fit` takes healthy slices (n, H, W) in
+        With the steps ``tokenizer``, ``evidence`` (not in ``"paper"``), ``detector`` and ``inpainter``; `fit` takes healthy slices (n, H, W) in
         [0, 1], `decision_function` returns pixel maps (n, H, W), `predict` masks.
 
     References

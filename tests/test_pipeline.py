@@ -38,7 +38,8 @@ def cohort():
 
 
 def test_the_steps_are_named_as_documented():
-    assert list(make_mimood_pipeline().named_steps) == ["tokenizer", "detector", "inpainter"]
+    assert list(make_mimood_pipeline().named_steps) == ["tokenizer", "evidence", "detector", "inpainter"]
+    assert list(make_mimood_pipeline("paper").named_steps) == ["tokenizer", "detector", "inpainter"]
 
 
 def test_the_paper_preset_has_every_value_that_the_paper_states():

@@ -8,11 +8,10 @@ import numpy as np
 def healing_weights(maps: np.ndarray, threshold: float) -> np.ndarray:
     """Return how much of a restoration maps ask for, of their shape, in [0, 1].
 
-    It is 0 below half of the threshold, 1 above twice of it, and rises without a kink between.
+    It is 0 up to the threshold, below which nothing was found, 1 from twice of it on, and rises without a kink between.
     """
     with np.errstate(divide="ignore", invalid="ignore"):
-        height = (np.log2(maps / threshold) + 1) / 2
-    rise = np.nan_to_num(height, posinf=1).clip(0, 1)
+        rise = np.nan_to_num(np.log2(maps / threshold), posinf=1).clip(0, 1)
     return rise * rise * (3 - 2 * rise)
 
 

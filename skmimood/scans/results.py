@@ -106,9 +106,9 @@ class ScanResult:
     def healed(self) -> Nifti1Image:
         """The scan without what is abnormal, in its own intensities, float32; drawn anew at each call.
 
-        It is the scan itself where the map is below half of the pixel threshold, outside the foreground and outside
-        the frame. Where the map is above twice the threshold, it is what the model would expect there: as coarse as the
-        network's pixels, and no brighter than the 98th percentile of the foreground. Between, the two are mixed.
+        It is the scan itself where the map is below the pixel threshold, outside the foreground and outside the frame.
+        Where the map is above twice the threshold, it is what the model would expect there: as coarse as the network's
+        pixels, and no brighter than the 98th percentile of the foreground. Between, the two are mixed.
         """
         if self.healing is None:
             raise InputError(f"{self.id} was made without what a healed scan is drawn from. Detect it again.")

@@ -218,8 +218,10 @@ class BaseRestorer(TokenStep, BasePixelDetector):
     def _healed(self, X: TokenizedScans, maps: np.ndarray, seen: np.ndarray) -> Tensor:
         """Return healed slices (n, H, W) in the intensities of the slices, from restorations as the network sees them.
 
-        Before ``threshold_`` is calibrated, they are the restorations.
+        What is put where the maps exceed ``threshold_`` are the restorations, or their mean with the ``denoised``
+        slices. Before that is calibrated, these are the healed slices.
         """
+        seen = seen if X.denoised is None else (seen + X.denoised) / 2
         restored = X.tokenizer.unseen(seen, X.images)
         if not hasattr(self, "threshold_"):
             return torch.from_numpy(restored)

@@ -102,6 +102,7 @@ class TokenizedScans:
                 raise IndexError(f"sample {key} is out of range for {len(self)} samples")
             key = slice(key, key + 1 or None)
         # Contiguous, since torch shares no memory with a reversed view.
-        return replace(
-            self, **{name: np.ascontiguousarray(array[key]) for name, array in self._arrays().items()}
-        )
+        chosen: dict[str, Any] = {
+            name: np.ascontiguousarray(array[key]) for name, array in self._arrays().items()
+        }
+        return replace(self, **chosen)

@@ -61,7 +61,8 @@ class PixelEvidence(TransformerMixin, DenoisingStep):
     _check_input = staticmethod(check_tokenized)
 
     def _keep_shape(self, healthy: TokenizedScans) -> None:
-        self.image_shape_ = healthy.shape[1:]
+        height, width = healthy.images.shape[1:]
+        self.image_shape_ = (height, width)
 
     def _fit(self, healthy: TokenizedScans, held_out: float) -> None:
         self._fit_denoiser(healthy.tokenizer.seen(healthy.images), held_out)
