@@ -65,6 +65,7 @@ class DemoSettings:
     parameters: Mapping[str, Any] = field(
         default_factory=lambda: {
             "tokenizer__training__max_iter": 500,
+            "evidence__training__max_iter": 800,
             "detector__n_painted": 8,
             "detector__training__max_iter": 800,
             "inpainter__training__max_iter": 300,
