@@ -191,13 +191,13 @@ def test_an_interrupted_fit_goes_on_where_it_was(healthy, tmp_path, capsys, monk
     assert run(*command) == 130
     assert "--resume" in capsys.readouterr().err
     assert not (tmp_path / "model").exists()
-    assert made == ["VQTokenizer"] * 2 + ["AnomalousTokenDetector"] * 2
+    assert made == ["VQTokenizer"] * 2 + ["PixelEvidence"] * 2
     assert_mistake(capsys, *command, says="unfinished training.*--resume.*--overwrite")
 
     (tmp_path / "go on").touch()
     made.clear()
     assert run(*command, "--resume") == 0
-    assert made == ["AnomalousTokenDetector"] + ["MaskedTokenInpainter"] * 2
+    assert made == ["PixelEvidence"] + ["AnomalousTokenDetector"] * 2 + ["MaskedTokenInpainter"] * 2
     assert sorted(path.name for path in tmp_path.iterdir()) == ["go on", "healthy", "model"]
 
     assert run("fit", healthy, "-o", tmp_path / "unbroken", *FAST) == 0

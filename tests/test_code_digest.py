@@ -120,7 +120,7 @@ TRAININGS = {
     "tokens.autoregressive": {"networks.causal_transformer", "tokens.sampling"},
     "tokens.likelihood": {"networks.transformer", "tokens.inpainter", "tokens.corruption"},
     "tokens.critic": {"networks.transformer", "tokens.inpainter", "tokens.corruption", "tokens.sampling"},
-    "detectors.denoising": {"networks.unet", "training.augmentation"},
+    "training.denoising": {"networks.unet", "training.augmentation"},
     "detectors.masked_autoencoder": {"networks.mae", "detectors.pseudo_abnormal"},
 }
 

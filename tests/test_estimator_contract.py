@@ -23,6 +23,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from skmimood import (
     AnomalousTokenDetector,
     MaskedTokenInpainter,
+    PixelEvidence,
     ScanDetector,
     SliceStandardizer,
     VQTokenizer,
@@ -31,7 +32,7 @@ from skmimood import (
 from skmimood.estimators import ESTIMATORS as REGISTERED
 from skmimood.estimators import load_estimator
 
-ESTIMATORS = [VQTokenizer, AnomalousTokenDetector, MaskedTokenInpainter, SliceStandardizer]
+ESTIMATORS = [VQTokenizer, PixelEvidence, AnomalousTokenDetector, MaskedTokenInpainter, SliceStandardizer]
 ESTIMATORS += [getattr(baselines, name) for name in baselines.__all__]
 
 

@@ -52,7 +52,7 @@ def test_resume_says_what_it_goes_on_with_and_refuses_other_settings_and_scans(
     printed = capsys.readouterr()
     assert "Resuming the training in '.model.checkpoints'." in printed.out
     assert "VQTokenizer was trained before, and is taken from the cache." in printed.err
-    assert "AnomalousTokenDetector goes on after step 3 of 8." in printed.err
+    assert "PixelEvidence goes on after step 3 of 8." in printed.err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["healthy", "model"]
 
 

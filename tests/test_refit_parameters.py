@@ -6,20 +6,29 @@ import numpy as np
 import pytest
 from conftest import build, make_slices, small_steps
 
-from skmimood import AnomalousTokenDetector, SliceStandardizer, VQTokenizer, baselines, load_model, save_model
+from skmimood import (
+    AnomalousTokenDetector,
+    PixelEvidence,
+    SliceStandardizer,
+    VQTokenizer,
+    baselines,
+    load_model,
+    save_model,
+)
 from skmimood.estimators import ESTIMATORS, load_estimator
 from skmimood.tokens.inpainter import MaskedTokenInpainter
 
 # No refit needed: of the maps, of memory and time, and of where a training runs.
 FREE = {
     "threshold", "n_steps", "n_restorations", "temperature", "combination", "sharpness",
-    "residual", "residual_weight", "weight_power", "min_filter", "mean_filter", "median_filter",
+    "residual", "residual_weight", "weight_power", "fusion", "min_filter", "mean_filter", "median_filter",
     "erosion", "smoothing", "equalize", "bright", "floor", "visible", "n_masks", "n_trials", "key_value_cache",
     "batch_size", "precision", "device", "memory", "verbose", "checkpoint_dir", "resume",
 }  # fmt: skip
 OTHER = {
     "n_codes": 64, "code_dim": 4, "quantizer": "fsq", "patch_size": 4, "channels": 24, "channel_multipliers": (1, 2, 2),
-    "n_res_blocks": 2, "commitment": 0.5, "codebook_decay": 0.9, "restart_below": 2.0, "n_augmentations": 5,
+    "n_res_blocks": 2, "commitment": 0.5, "codebook_decay": 0.9, "restart_below": 2.0, "background_weight": 0.5,
+    "n_augmentations": 5,
     "max_iter": 7, "learning_rate": 0.1, "weight_decay": 0.1, "warmup_iter": 3, "gradient_clip": 9.0,
     "validation_fraction": 0.3, "n_iter_no_change": 5, "random_state": 9, "corruption": "painted", "n_painted": 3,
     "mask_generator": {"brush": 1, "maskgit_cosine": 1}, "generator_mask_generator": "maskgit_cosine",
@@ -85,6 +94,13 @@ def of_mae(tokens):
     return fitted, lambda: np.concatenate([maps().ravel(), fitted.score_samples(IMAGES)])
 
 
+def of_evidence(tokens):
+    fitted = build(PixelEvidence, channels=4, depth=2, max_iter=2, warmup_iter=0, random_state=0).fit(
+        tokens.learnt
+    )
+    return fitted, lambda: fitted.transform(tokens.found).evidence
+
+
 def of_standardizer(tokens):
     fitted = SliceStandardizer().fit(IMAGES)
     return fitted, lambda: fitted.transform(IMAGES)
@@ -110,6 +126,7 @@ FITS = {
         baselines.DenoisingAutoencoder, channels=4, depth=2, max_iter=2, warmup_iter=0, random_state=0
     ),
     "MaskedAutoencoderDetector": of_mae,
+    "PixelEvidence": of_evidence,
     "HealthyZScore": on_slices(baselines.HealthyZScore, random_state=0),
     "IntensityThreshold": on_slices(baselines.IntensityThreshold),
     "SliceStandardizer": of_standardizer,
@@ -145,8 +162,7 @@ def test_maps_wait_for_the_next_fit(name, tokens, tmp_path):
 
 def test_every_estimator_is_tested_here():
     named = {name.partition(",")[0] for name in FITS}
-    steps = {"VQTokenizer", "AnomalousTokenDetector", "MaskedTokenInpainter", "SliceStandardizer"}
-    assert named == steps | set(baselines.__all__)
+    assert named == set(ESTIMATORS) - {"ScanDetector"}
 
 
 @pytest.mark.parametrize("standardize", [True, False])

@@ -305,8 +305,13 @@ def train_vqvae(
         if training and augment:
             batch = vary_intensity(batch, streams.torch)
         reconstruction, quantized = network(batch, streams.torch if training else None)
-        weight = pad(inside[indices][:, None].to(batch), network.downsampling).clamp(min=background_weight)
-        error = ((reconstruction - batch).abs() * weight).sum() / weight.sum().clamp(min=1)
+        difference = (reconstruction - batch).abs()
+        if background_weight < 1:
+            weight = pad(inside[indices][:, None].to(batch), network.downsampling).clamp(
+                min=background_weight
+            )
+            difference = difference * weight / weight.mean().clamp(min=1e-6)
+        error = difference.mean()
         return error + commitment * quantized.commitment if training else error
 
     network = new_network(VQVAE, config, Streams.at(seed, 2**41).torch)
