@@ -14,6 +14,7 @@ ESTIMATORS = {
     "AnomalousTokenDetector": "skmimood.tokens.detector",
     "AutoregressiveRestorer": "skmimood.tokens.autoregressive",
     "DenoisingAutoencoder": "skmimood.detectors.denoising",
+    "ForeignPatchInterpolation": "skmimood.detectors.foreign_patch",
     "HealthyZScore": "skmimood.detectors.zscore",
     "IntensityThreshold": "skmimood.detectors.intensity",
     "MaskedAutoencoderDetector": "skmimood.detectors.masked_autoencoder",
@@ -24,6 +25,7 @@ ESTIMATORS = {
     "TokenCritic": "skmimood.tokens.critic",
     "TokenLikelihoodDetector": "skmimood.tokens.likelihood",
     "TokenizerResidual": "skmimood.tokens.tokenizer_residual",
+    "VAERestoration": "skmimood.detectors.variational",
     "VQTokenizer": "skmimood.tokens.tokenizer",
 }
 # Found in `skmimood` itself; all others are rivals, in `skmimood.baselines`.

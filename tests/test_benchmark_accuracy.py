@@ -198,7 +198,7 @@ def test_no_rival_has_fewer_candidates_on_val_or_fewer_axes_than_ours():
             for stage in ([grid] if isinstance(grid, dict) else grid)
             for axis in stage
         }
-        assert axes & {"residual", "bright"}, name
+        assert axes & {"residual", "bright"} or name == "foreign-patch", name  # a factor has no sign
         assert "erosion" in axes, name
         assert axes & {"smoothing", "median_filter", "mean_filter"}, name
 

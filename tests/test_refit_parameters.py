@@ -22,7 +22,8 @@ from skmimood.tokens.inpainter import MaskedTokenInpainter
 FREE = {
     "threshold", "n_steps", "n_restorations", "temperature", "combination", "sharpness",
     "residual", "residual_weight", "weight_power", "fusion", "min_filter", "mean_filter", "median_filter",
-    "erosion", "smoothing", "equalize", "bright", "floor", "visible", "n_masks", "n_trials", "key_value_cache",
+    "erosion", "step_size", "tv_weight",
+    "smoothing", "equalize", "bright", "floor", "visible", "n_masks", "n_trials", "key_value_cache",
     "batch_size", "precision", "device", "memory", "verbose", "checkpoint_dir", "resume",
 }  # fmt: skip
 OTHER = {
@@ -33,9 +34,9 @@ OTHER = {
     "validation_fraction": 0.3, "n_iter_no_change": 5, "random_state": 9, "corruption": "painted", "n_painted": 3,
     "mask_generator": {"brush": 1, "maskgit_cosine": 1}, "generator_mask_generator": "maskgit_cosine",
     "network": "unet", "depth": 3, "width": 48, "n_heads": 8, "mlp_ratio": 2.0, "drop_path": 0.2, "n_orderings": 2,
-    "noise_std": 0.1, "noise_resolution": 4, "mask_ratio": 0.5, "classifier_max_iter": 9,
+    "noise_std": 0.3, "noise_resolution": 4, "mask_ratio": 0.5, "classifier_max_iter": 9,
     "classifier_learning_rate": 0.1, "decoder_depth": 1, "decoder_width": 32, "decoder_n_heads": 4, "n_templates": 2,
-    "fpr": 0.2,
+    "fpr": 0.2, "n_neighbors": 3, "latent_dim": 8,
 }  # fmt: skip
 FLAGS = {"standardize", "augment", "flip", "skip_background"}
 SMALL = {"depth": 1, "width": 16, "n_heads": 2, "max_iter": 2, "warmup_iter": 0, "random_state": 0}
@@ -124,6 +125,12 @@ FITS = {
     "TokenizerResidual": of_residual,
     "DenoisingAutoencoder": on_slices(
         baselines.DenoisingAutoencoder, channels=4, depth=2, max_iter=2, warmup_iter=0, random_state=0
+    ),
+    "ForeignPatchInterpolation": on_slices(
+        baselines.ForeignPatchInterpolation, channels=4, depth=2, max_iter=2, warmup_iter=0, random_state=0
+    ),
+    "VAERestoration": on_slices(
+        baselines.VAERestoration, depth=1, latent_dim=4, n_steps=2, max_iter=2, warmup_iter=0, random_state=0
     ),
     "MaskedAutoencoderDetector": of_mae,
     "PixelEvidence": of_evidence,

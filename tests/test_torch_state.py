@@ -18,6 +18,7 @@ from skmimood.baselines import (
     MaskedAutoencoderDetector,
     TokenCritic,
     TokenLikelihoodDetector,
+    VAERestoration,
 )
 from skmimood.exceptions import InputError
 from skmimood.metrics import average_precision
@@ -64,6 +65,7 @@ METHODS = {
         classifier_max_iter=2,
     ),
     "denoising": trained(DenoisingAutoencoder, channels=4, depth=2, noise_resolution=4),
+    "variational": trained(VAERestoration, channels=4, depth=1, latent_dim=4, n_steps=2),
     "zscore": Pipeline([("standardise", SliceStandardizer()), ("zscore", HealthyZScore())]),
 }  # fmt: skip
 

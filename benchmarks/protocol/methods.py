@@ -44,6 +44,7 @@ _AUTOENCODER: dict[str, list[Any]] = {
     "erosion": [1, 2, 3, 4, 7],
     "median_filter": [1, 3, 5],
 }
+_FACTORS: dict[str, list[Any]] = {"erosion": [0, 2, 3, 4, 7], "mean_filter": [1, 3, 5, 7]}
 _MASKED_AUTOENCODER: list[dict[str, list[Any]]] = [
     {"residual": _SIGNS, "erosion": [0, 2, 3, 4, 7]},
     {"min_filter": [1, 3], "mean_filter": [1, 3, 7], "median_filter": [1, 5]},
@@ -57,6 +58,18 @@ _DENOISING: dict[str, dict[str, Any]] = {
     "small": {"channels": 32, "training__max_iter": 20_000},
     "paper": {"channels": 64, "training__max_iter": 67_200, "training__learning_rate": 1e-4},
 }
+_INTERPOLATION: dict[str, dict[str, Any]] = {
+    "tiny": {},
+    "small": {"channels": 32, "training__max_iter": 20_000},
+    "paper": {"channels": 64, "training__max_iter": 50_000, "training__batch_size": 32},
+}
+_VARIATIONAL: dict[str, dict[str, Any]] = {
+    "tiny": {},
+    "small": {"channels": 32, "depth": 4, "training__max_iter": 20_000},
+    "paper": {
+        "channels": 32, "depth": 4, "n_steps": 500, "training__max_iter": 200_000, "training__learning_rate": 1e-4,
+    },
+}  # fmt: skip
 _MAE: dict[str, dict[str, Any]] = {
     "tiny": {},
     "small": {
@@ -128,6 +141,19 @@ def _denoising(settings: Settings) -> BaseEstimator:
     return baselines.DenoisingAutoencoder().set_params(**_DENOISING[settings.preset], **settings.common())
 
 
+def _interpolation(settings: Settings) -> BaseEstimator:
+    detector = baselines.ForeignPatchInterpolation()
+    return detector.set_params(**_INTERPOLATION[settings.preset], **settings.common())
+
+
+def _variational(**parameters: Any) -> Build:
+    def build(settings: Settings) -> BaseEstimator:
+        detector = baselines.VAERestoration()
+        return detector.set_params(**{**_VARIATIONAL[settings.preset], **settings.common(), **parameters})
+
+    return build
+
+
 def _autoregressive(weight: str) -> Build:
     def build(settings: Settings) -> BaseEstimator:
         restorer = baselines.AutoregressiveRestorer()
@@ -190,6 +216,11 @@ METHODS: dict[str, Method] = {
         lambda settings: baselines.MaskedAutoencoderDetector().set_params(**_MAE[settings.preset], **settings.common()),
         _MASKED_AUTOENCODER,
     ),
+    "vae": Method("Variational autoencoder", _variational(n_steps=0), _AUTOENCODER),
+    "vae-restoration": Method(
+        "VAE restoration", _variational(), [_AUTOENCODER, {"tv_weight": [0.5, 1.0, 2.0, 4.0, 8.0]}]
+    ),
+    "foreign-patch": Method("Foreign patch interpolation", _interpolation, _FACTORS),
     "tokenizer-residual": Method(
         "Tokenizer alone", lambda settings: settings.with_tokens(residual=baselines.TokenizerResidual()),
         [
@@ -235,7 +266,10 @@ METHODS |= {
     if name not in ("intensity", "intensity-standardized", "zscore", "mimood", "mimood-default")
 }
 
-_IN_ROWS_ABOVE = {"IntensityThreshold", "HealthyZScore", "DenoisingAutoencoder", "MaskedAutoencoderDetector"}
+_IN_ROWS_ABOVE = {
+    "IntensityThreshold", "HealthyZScore", "DenoisingAutoencoder", "MaskedAutoencoderDetector", "VAERestoration",
+    "ForeignPatchInterpolation",
+}  # fmt: skip
 
 
 def _as_it_comes(name: str) -> Build:
