@@ -18,10 +18,8 @@ from skmimood.plotting import (
     colour_ramp,
     gallery_tiles,
     overlay,
-    plot_gallery,
-    plot_scan,
 )
-from skmimood.scans import Gallery, ScanResult
+from skmimood.scans import Gallery
 from skmimood.scans.results import OUTPUTS, output_stem
 
 HOSTILE = "\"'><script>alert(1)</script><img src=x onerror=alert(1)>é{{ 7 * 7 }}"
@@ -227,36 +225,7 @@ def test_the_same_results_give_the_same_report(tmp_path):
     assert pages[0] == pages[1]
 
 
-# Figures
-
-
-def test_a_figure_has_a_row_a_slice_and_the_stated_columns():
-    figure = plot_gallery(make_gallery(k=3), 0.2, title="costs $5 and $6")
-    pictures, bar = figure.axes[:-1], figure.axes[-1]
-    assert len(pictures) == 3 * len(COLUMNS)
-    assert [ax.get_title() for ax in pictures[: len(COLUMNS)]] == list(COLUMNS)
-    assert pictures[0].get_ylabel() == "slice 7"
-    assert bar.get_ylim() == (0, 0.4)
-    figure.savefig(io.BytesIO())
-
-
-def test_known_lesions_get_a_column_of_their_own():
-    gallery = make_gallery()
-    figure = plot_gallery(gallery, 0.2, truth=gallery.masks, row_labels=["one", "two"])
-    assert figure.axes[1].get_title() == "known lesion"
-    assert figure.axes[0].get_ylabel() == "one"
-
-
-def test_a_scan_is_titled_with_its_verdict():
-    result = ScanResult("sub_1", 0.5, 0.04, True, None, None, None, (), make_gallery())
-    assert plot_scan(result, ColourScale(0.2)).get_suptitle() == "sub_1: score 0.5, p = 0.04, anomalous"
-
-
-def test_figures_leave_no_trace_in_pyplot():
-    from matplotlib import pyplot
-
-    plot_gallery(make_gallery(), 0.2)
-    assert pyplot.get_fignums() == []
+# Pictures
 
 
 def test_a_mask_is_outlined_in_its_own_slice_only():

@@ -22,7 +22,7 @@ from skmimood.jobs.report import can_report
 from skmimood.jobs.scoring import ScoreJob, score_scans
 from skmimood.metrics import auroc, average_precision, best_dice
 from skmimood.nifti import read_labels, read_scan, scan_id
-from skmimood.plotting import ColourScale, plot_gallery
+from skmimood.plotting import ColourScale, SliceDisplay
 from skmimood.runtime.device import resolve_device
 from skmimood.runtime.paths import expand
 from skmimood.scans.mapping import top_mean
@@ -240,7 +240,7 @@ def _draw_overview(path: Path, cohort: PhantomDataset, detector: ScanDetector) -
     parts = {name: np.concatenate([vars(one)[name] for one in galleries]) for name in vars(galleries[0])}
     labels = LESION_KINDS[: len(galleries)]
     scale, truth = ColourScale.of(detector), np.concatenate(truths)
-    figure = plot_gallery(Gallery(**parts), scale, row_labels=labels, truth=truth)
+    figure = SliceDisplay(Gallery(**parts), scale, row_labels=labels, truth=truth).plot().figure_
     stream = io.BytesIO()
     figure.savefig(stream, format="png", dpi=120)
     write(path, stream.getvalue())
