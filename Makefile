@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALL := PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test numerics lint format bench clean
+.PHONY: demo test numerics docs lint format bench clean
 
 demo: $(VENV)/.installed
 	$(BIN)/skmimood demo -o demo --overwrite
@@ -18,6 +18,12 @@ test: $(VENV)/.installed
 numerics: $(VENV)/.installed
 	OMP_NUM_THREADS=1 ONEDNN_MAX_CPU_ISA=SSE41 ATEN_CPU_CAPABILITY=default $(BIN)/python -m pytest -m numerics
 	OMP_NUM_THREADS=2 ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 $(BIN)/python -m pytest -m numerics
+
+# The documentation, with its examples run, into build/docs; warnings and broken links are errors. An example that has
+# not changed is not run again. Without running any: make docs SPHINX="-D plot_gallery=0"
+docs: $(VENV)/.installed-docs
+	OMP_NUM_THREADS=1 $(BIN)/python -m sphinx -b html -d build/doctrees -W --keep-going $(SPHINX) docs build/docs
+	$(BIN)/python docs/check_links.py build/docs
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
@@ -49,5 +55,9 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(INSTALL) --editable '.[dev]'
 	touch $@
 
+$(VENV)/.installed-docs: $(VENV)/.installed
+	$(INSTALL) --editable '.[docs]'
+	touch $@
+
 clean:
-	rm -rf $(VENV) demo runs build dist .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) demo runs build dist docs/generated docs/auto_examples .pytest_cache .ruff_cache .mypy_cache
