@@ -21,14 +21,6 @@ def test_every_rival_is_described(name):
     assert re.search(rf"\b{name}\b", (DOCS / "rivals.md").read_text())
 
 
-def test_every_page_is_in_a_table_of_contents():
-    trees = re.findall(
-        r"```\{toctree\}(.*?)```", "".join(p.read_text() for p in DOCS.glob("*.md")), re.DOTALL
-    )
-    entries = {line.strip() for tree in trees for line in tree.splitlines()}
-    assert {page.stem for page in DOCS.glob("*.[mr][ds]*")} <= entries | {"index"}
-
-
 def test_programs_that_are_named_exist():
     text = "".join(path.read_text() for path in (ROOT / "README.md", *DOCS.glob("*.md"), *DOCS.glob("*.rst")))
     named = set(re.findall(r"examples/([\w/]+plot_\w+)", text))

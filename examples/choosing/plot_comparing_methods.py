@@ -29,7 +29,14 @@ scans, lesions = make_brain_phantom(10, size=32, lesions=True, random_state=1)
 
 memory = f"{tempfile.gettempdir()}/skmimood-examples"
 mimood = make_mimood_pipeline(preset="tiny", random_state=0, memory=memory)
-denoiser = DenoisingAutoencoder(random_state=0, memory=memory)
+mimood.set_params(
+    tokenizer__channels=16,
+    evidence__channels=8,
+    detector__width=32,
+    detector__n_painted=4,
+    inpainter__depth=2,
+)
+denoiser = DenoisingAutoencoder(channels=8, random_state=0, memory=memory)
 for step in (*mimood, denoiser):
     step.set_params(training__max_iter=100)
 methods = {

@@ -29,6 +29,13 @@ fold = np.repeat([-1, 0], [len(healthy), len(validation)])
 pipe = make_mimood_pipeline(
     preset="tiny", random_state=0, memory=f"{tempfile.gettempdir()}/skmimood-examples"
 )
+pipe.set_params(
+    tokenizer__channels=16,
+    evidence__channels=8,
+    detector__width=32,
+    detector__n_painted=4,
+    inpainter__depth=2,
+)
 for step in pipe:
     step.set_params(training__max_iter=100)
 

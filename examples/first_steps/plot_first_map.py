@@ -30,10 +30,18 @@ healthy.shape, scans.shape
 # ---
 #
 # The pipeline is an ordinary one of scikit-learn, with four steps: a tokenizer, a network that looks at the pixels, a
-# detector of anomalous tokens, and an in-painter. The trainings are cut short here; leave the loop out for real work.
+# detector of anomalous tokens, and an in-painter. Networks and trainings are cut short here, for slices
+# as small as these; leave both settings out for real work.
 
 pipe = make_mimood_pipeline(
     preset="tiny", random_state=0, memory=f"{tempfile.gettempdir()}/skmimood-examples"
+)
+pipe.set_params(
+    tokenizer__channels=16,
+    evidence__channels=8,
+    detector__width=32,
+    detector__n_painted=4,
+    inpainter__depth=2,
 )
 for step in pipe:
     step.set_params(training__max_iter=100)

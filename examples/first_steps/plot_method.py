@@ -10,7 +10,7 @@ sections named are those of the paper (Naval Marimont, Siomos and Tarroni, DGM4M
 """
 
 # %%
-# A model to look into, trained for much too short a time:
+# A model to look into, small, and trained for much too short a time:
 
 import tempfile
 
@@ -25,6 +25,13 @@ healthy, _ = make_brain_phantom(100, size=32, random_state=0)
 scans, lesions = make_brain_phantom(10, size=32, lesions=True, random_state=1)
 pipe = make_mimood_pipeline(
     preset="tiny", random_state=0, memory=f"{tempfile.gettempdir()}/skmimood-examples"
+)
+pipe.set_params(
+    tokenizer__channels=16,
+    evidence__channels=8,
+    detector__width=32,
+    detector__n_painted=4,
+    inpainter__depth=2,
 )
 for step in pipe:
     step.set_params(training__max_iter=100)

@@ -21,6 +21,13 @@ scans, _ = make_brain_phantom(4, size=32, lesions=True, random_state=1)
 pipe = make_mimood_pipeline(
     preset="tiny", random_state=0, memory=f"{tempfile.gettempdir()}/skmimood-examples"
 )
+pipe.set_params(
+    tokenizer__channels=16,
+    evidence__channels=8,
+    detector__width=32,
+    detector__n_painted=4,
+    inpainter__depth=2,
+)
 for step in pipe:
     step.set_params(training__max_iter=100)
 pipe.fit(healthy)

@@ -23,8 +23,15 @@ cohort = write_phantom_dataset(folder, n_healthy=12, n_lesions=3, size=32, n_sli
 pipe = make_mimood_pipeline(
     preset="tiny", random_state=0, memory=f"{tempfile.gettempdir()}/skmimood-examples"
 )
+pipe.set_params(
+    tokenizer__channels=16,
+    evidence__channels=8,
+    detector__width=32,
+    detector__n_painted=4,
+    inpainter__depth=2,
+)
 for step in pipe:
-    step.set_params(training__max_iter=60)
+    step.set_params(training__max_iter=100)
 detector = ScanDetector(pipe, size=32, scan_fpr=0.2).fit(cohort.healthy)
 
 print(
