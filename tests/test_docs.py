@@ -4,21 +4,12 @@ import importlib.util
 import re
 from pathlib import Path
 
-import pytest
-
-from skmimood.estimators import ESTIMATORS, OURS
-
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 
 spec = importlib.util.spec_from_file_location("check_links", DOCS / "check_links.py")
 check_links = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(check_links)
-
-
-@pytest.mark.parametrize("name", sorted(ESTIMATORS.keys() - set(OURS)))
-def test_every_rival_is_described(name):
-    assert re.search(rf"\b{name}\b", (DOCS / "rivals.md").read_text())
 
 
 def test_programs_that_are_named_exist():
