@@ -38,16 +38,16 @@ def scans(tmp_path):
     return folder
 
 
-def test_score_writes_three_images_a_scan_and_the_tables(model, scans, tmp_path, capsys):
+def test_score_writes_the_images_of_each_scan_and_the_tables(model, scans, tmp_path, capsys):
     out = tmp_path / "out"
     assert run("score", scans, "-m", model, "-o", out) == 0
     for scan in ("healthy_T1", "patient-1_T1", "patient-2_T1"):
         given = nib.load(scans / f"{scan}.nii.gz")
-        for ending, dtype in (("anomaly", np.float32), ("pvalue", np.float32), ("mask", np.uint8)):
+        for ending in ("anomaly", "pvalue", "mask", "lesions"):
             written = nib.load(out / f"{scan}_{ending}.nii.gz")
             assert written.shape == given.shape
             assert np.array_equal(written.affine, given.affine)
-            assert written.get_data_dtype() == dtype
+            assert written.get_data_dtype() == (np.float32 if ending in ("anomaly", "pvalue") else np.uint8)
     table = rows(out)
     columns = "id status score pvalue is_anomalous seconds flags reason"
     assert list(table["healthy_T1"]) == columns.split()
@@ -102,7 +102,7 @@ def test_a_scan_whose_last_image_cannot_be_written_leaves_none(model, scans, tmp
     monkeypatch.setattr(results, "write_image", full_disk)
     assert run("score", scans, "-m", model, "-o", tmp_path / "out", "--quiet") == 1
     assert not list((tmp_path / "out").glob("patient-1*"))
-    assert len(list((tmp_path / "out").glob("patient-2*"))) == 3
+    assert len(list((tmp_path / "out").glob("patient-2*"))) == 5
 
 
 def test_healed_scans_are_written_resumed_and_removed_with_the_others(model, scans, tmp_path, capsys):
@@ -221,7 +221,7 @@ def test_overwriting_removes_the_results_of_scans_that_are_not_scored_again(mode
     assert run(*command, "--overwrite") == 0
     assert not list(out.glob("patient-1*"))
     assert not (out / "report.html").exists()
-    assert len(list(out.glob("healthy_T1_*"))) == 3
+    assert len(list(out.glob("healthy_T1_*"))) == 5
     assert (out / "notes_mask.nii.gz").read_text() == "mine"
     assert (tmp_path / "x_mask.nii.gz").read_text() == "mine too"
 
@@ -356,7 +356,7 @@ def test_without_optional_packages_only_the_report_is_missing(model, scans, tmp_
     monkeypatch.setattr(report.importlib.util, "find_spec", lambda name: None)
     assert run("score", scans, "-m", model, "-o", tmp_path / "out") == 0
     assert 'pip install "skmimood[report]"' in capsys.readouterr().out
-    assert len(list((tmp_path / "out").glob("*.nii.gz"))) == 9
+    assert len(list((tmp_path / "out").glob("*_anomaly.nii.gz"))) == 3
     assert not (tmp_path / "out" / "report.html").exists()
 
 

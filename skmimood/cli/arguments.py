@@ -32,6 +32,7 @@ examples:
   skmimood demo                              everything on artificial brains, no data needed
   skmimood fit healthy/ -o model/            learn from a folder of healthy scans
   skmimood score scans/ -m model/ -o out/    map what is abnormal in others
+  skmimood evaluate out/ masks/              compare them with lesion masks
   skmimood info model/                       what a model is made of
 
 exit status: 0 all done, 1 some scans failed, 2 nothing could be done, 130 interrupted,
@@ -55,12 +56,25 @@ examples:
   skmimood score scans/ -m model/ -o out/ --resume  do what is missing or has failed
   skmimood score scans/ -m model/ -o out/ --jobs 4  four scans at a time
   skmimood score scans/ -m model/ -o out/ --healed  the healed scans too
+  skmimood score scans/ -m model/ -o out/ --fpr 0.001
+                                                    masks of other rates than fit was given
   skmimood score brains/ -m model/ -o out/ --mask-suffix auto
                                                     brains without skull, which need no masks
 
 For each scan, on its own grid: <id>_anomaly.nii.gz (the map), <id>_pvalue.nii.gz (share of healthy pixels
-that score as high) and <id>_mask.nii.gz (map above the pixel threshold); with --healed, <id>_healed.nii.gz too.
+that score as high), <id>_mask.nii.gz (map above the pixel threshold), its parts numbered in
+<id>_lesions.nii.gz and measured in <id>_lesions.csv; with --healed, <id>_healed.nii.gz too.
 For all: scores.csv, status.json and report.html.
+"""
+
+_EVALUATE_EXAMPLES = """\
+examples:
+  skmimood evaluate out/ masks/
+  skmimood evaluate out/ patients/ --lesion-suffix seg --unmasked-healthy
+
+Prints and writes, for each scan and for all voxels together: lesions found and false alarms, Dice of the
+masks, best Dice, average precision and AUROC of the maps, and the false-positive rate of the masks. A mask
+is named as its scan, or with another last part. A scan whose mask is empty is healthy.
 """
 
 _INFO_EXAMPLES = """\
@@ -89,6 +103,9 @@ def build_parser() -> argparse.ArgumentParser:
     _fill_demo(commands.add_parser("demo", help="see it work on artificial brains", epilog=_DEMO_EXAMPLES))
     _fill_fit(commands.add_parser("fit", help="learn from healthy scans", epilog=_FIT_EXAMPLES))
     _fill_score(commands.add_parser("score", help="map what is abnormal in scans", epilog=_SCORE_EXAMPLES))
+    _fill_evaluate(
+        commands.add_parser("evaluate", help="compare results with lesion masks", epilog=_EVALUATE_EXAMPLES)
+    )
     _fill_info(commands.add_parser("info", help="show what a model is made of", epilog=_INFO_EXAMPLES))
     return parser
 
@@ -131,9 +148,12 @@ def _fill_score(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-m", "--model", type=_path, required=True, help="folder that fit has written")
     parser.add_argument("-o", "--output", type=_path, required=True, help="folder for the results")
     _add_choice(parser, None, *["the model's"] * 3)
-    group = parser.add_argument_group("thresholds")
-    _add(group, "--pixel-threshold", _number, "X", "for the masks (default: the model's)")
-    _add(group, "--scan-threshold", _number, "X", "for the verdicts (default: the model's)")
+    group = parser.add_argument_group("thresholds, by their rates or as they are (default: the model's)")
+    pixels, scans = group.add_mutually_exclusive_group(), group.add_mutually_exclusive_group()
+    _add(pixels, "--fpr", _rate, "F", "false-positive rate of the masks among healthy pixels")
+    _add(pixels, "--pixel-threshold", _number, "X", "threshold of the masks, in units of the map")
+    _add(scans, "--scan-fpr", _rate, "F", "false-positive rate of the verdicts among healthy scans")
+    _add(scans, "--scan-threshold", _number, "X", "threshold of the verdicts, in units of the score")
     group = _add_running(parser)
     text = (
         "scans to score at the same time, each in a process of its own with its share of the CPU threads, or with "
@@ -145,6 +165,21 @@ def _fill_score(parser: argparse.ArgumentParser) -> None:
     _add_flag(existing, "--overwrite", "replace earlier results, once a scan can be scored")
     _add_flag(parser, "--healed", "write <id>_healed.nii.gz too, the scan without what is abnormal")
     parser.add_argument("--no-report", dest="report", action="store_false", help="write no report.html")
+
+
+def _fill_evaluate(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("results", type=_path, help="folder that score has written")
+    parser.add_argument("masks", nargs="+", metavar="MASKS", help="folders, globs or files of lesion masks")
+    _add(
+        parser,
+        "--lesion-suffix",
+        _ending,
+        "SUFFIX",
+        "ending of the names of masks, where other files lie too",
+    )
+    _add_flag(parser, "--unmasked-healthy", "scans without a mask are healthy (default: they are left out)")
+    text = "where the table is written (default: evaluation.csv beside the results)"
+    _add(parser, "--output", _path, "FILE", text)
 
 
 def _fill_info(parser: argparse.ArgumentParser) -> None:

@@ -1,4 +1,4 @@
-"""The command line: ``skmimood demo | fit | score | info``."""
+"""The command line: ``skmimood demo | fit | score | evaluate | info``."""
 
 from __future__ import annotations
 
@@ -67,6 +67,16 @@ def _score(arguments: Namespace) -> int:
     return SCANS_FAILED if table.n_failed or table.refused else OK
 
 
+def _evaluate(arguments: Namespace) -> int:
+    from skmimood.jobs.evaluation import evaluate_results
+
+    evaluation = evaluate_results(
+        arguments.results, arguments.masks, suffix=arguments.lesion_suffix,
+        unmasked_healthy=arguments.unmasked_healthy, table=arguments.output,
+    )  # fmt: skip
+    return SCANS_FAILED if evaluation.failed else OK
+
+
 def _info(arguments: Namespace) -> int:
     from skmimood.jobs.description import describe, describe_lines
     from skmimood.persistence import read_manifest
@@ -90,7 +100,7 @@ def _demo(arguments: Namespace) -> int:
     return OK
 
 
-_COMMANDS = {"demo": _demo, "fit": _fit, "info": _info, "score": _score}
+_COMMANDS = {"demo": _demo, "evaluate": _evaluate, "fit": _fit, "info": _info, "score": _score}
 
 
 def _job(kind: Any, arguments: Namespace, **more: Any) -> Any:

@@ -26,7 +26,7 @@ from skmimood.plotting import ColourScale, SliceDisplay
 from skmimood.runtime.device import resolve_device
 from skmimood.runtime.paths import expand
 from skmimood.scans.mapping import top_mean
-from skmimood.scans.results import Gallery, image_paths
+from skmimood.scans.results import Gallery, result_paths
 from skmimood.scans.sources import ListedScan
 
 if TYPE_CHECKING:
@@ -182,7 +182,7 @@ def _read(path: Path, mask: Path | None, results: Path) -> _Pixels:
     lesion = np.zeros(scan.data.shape, dtype=bool) if mask is None else read_labels(mask, scan)
     # The background of these scans is exactly 0, and so may be the core of a dark lesion.
     brain = lesion | np.stack([binary_fill_holes(plane) for plane in (scan.data > 0).T]).T
-    anomaly = read_scan(image_paths(results, scan_id(path))[0]).data
+    anomaly = read_scan(result_paths(results, scan_id(path))[0]).data
     # Scans differ in gain: without scaling, pooled intensities would rank scans, not pixels.
     intensity = scan.data / float(np.percentile(scan.data[brain], 98))
     volumes = {"lesion": lesion, "brain": brain, "skmimood": anomaly, "intensity": intensity}

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
+import io
 import json
 import math
 import os
-import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from skmimood.exceptions import InputError, ScanWriteError
+from skmimood.runtime.files import replacing, temporary_in
 from skmimood.runtime.paths import expand
 
 # Nothing heavy is imported here: the command line needs `printable` and `to_json`.
@@ -19,6 +21,7 @@ from skmimood.runtime.paths import expand
 PathLike = str | os.PathLike[str]
 
 _CHUNK = 2**20
+_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 
 def write(path: Path, content: str | bytes | Iterable[str]) -> None:
@@ -26,34 +29,22 @@ def write(path: Path, content: str | bytes | Iterable[str]) -> None:
 
     If the file cannot be written, `ScanWriteError` is raised and what stood there before is still there.
     """
-    temporary = _temporary(path.parent)
-    try:
-        with open(temporary, "xb") as stream:
-            for part in [content] if isinstance(content, str | bytes) else content:
-                # File names may hold bytes that are no text at all; they must not stop a job.
-                stream.write(part if isinstance(part, bytes) else part.encode("utf-8", "backslashreplace"))
-        os.replace(temporary, path)
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise ScanWriteError(f"Cannot write {path.name}: {reason}. Check the folder and its space.") from None
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as stream:
+        for part in [content] if isinstance(content, str | bytes) else content:
+            # File names may hold bytes that are no text at all; they must not stop a job.
+            stream.write(part if isinstance(part, bytes) else part.encode("utf-8", "backslashreplace"))
 
 
 def make_folder(path: Path) -> None:
     """Make a folder and those above it; raise `ScanWriteError` unless files can be written into it."""
     try:
         path.mkdir(parents=True, exist_ok=True)
-        probe = _temporary(path)
+        probe = temporary_in(path)
         probe.touch()
         probe.unlink(missing_ok=True)  # another job may have tidied it away
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise ScanWriteError(f"Cannot write to {str(path)!r}: {reason}. Choose another folder.") from None
-
-
-def _temporary(folder: Path) -> Path:
-    return folder / f".skmimood-{secrets.token_hex(8)}.tmp"
 
 
 def refuse_inputs_within(folder: Path, inputs: Iterable[PathLike]) -> None:
@@ -82,6 +73,25 @@ def to_json(content: Any) -> str:
         return None if isinstance(part, float) and not math.isfinite(part) else part
 
     return json.dumps(finite(content), indent=1, allow_nan=False) + "\n"
+
+
+def to_csv(columns: Sequence[str], rows: Iterable[Iterable[Any]]) -> str:
+    """Return a table of comma-separated values, in which no text is a formula to a spreadsheet; NaN is empty."""
+    table = io.StringIO()
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(map(_cell, row) for row in rows)
+    return table.getvalue()
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, tuple):
+        value = "; ".join(value)
+    if isinstance(value, bool):
+        return int(value)
+    if isinstance(value, float):
+        return "" if math.isnan(value) else f"{value:.6g}"
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA_STARTS) else value
 
 
 def printable(text: str) -> str:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import csv
-import io
 import json
 import os
 import secrets
@@ -14,13 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from skmimood.exceptions import InputError, listing, warn
-from skmimood.jobs.files import make_folder, to_json, write
+from skmimood.jobs.files import make_folder, to_csv, to_json, write
 from skmimood.jobs.locks import claimed, locked, locks_of_others
-from skmimood.scans.results import OUTPUTS, image_paths, output_stem
+from skmimood.scans.results import OUTPUTS, output_stem, result_paths
 
 _HIDDEN = ".report"  # folder of what the report needs of each scan, and of the locks of the jobs
-_TABLES = ("status.json", "scores.csv", "report.html")
-_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+EVALUATION = "evaluation.csv"
+"""What the table is called that `evaluate_results` writes."""
+
+_TABLES = ("status.json", "scores.csv", "report.html", EVALUATION)
 _FORMAT = "skmimood-status"
 
 
@@ -122,7 +122,7 @@ class StatusTable:
 
     def is_finished(self, scan: str, *, healed: bool) -> bool:
         """Tell whether a scan succeeded and its images, with ``healed`` the healed scan too, are still there."""
-        outcome, images = self._outcomes.get(scan), image_paths(self.folder, scan, healed=healed)
+        outcome, images = self._outcomes.get(scan), result_paths(self.folder, scan, healed=healed)
         return outcome is not None and outcome.status == "ok" and all(map(Path.is_file, images))
 
     @contextlib.contextmanager
@@ -163,13 +163,9 @@ class StatusTable:
 
     def write_scores(self) -> None:
         """Write ``scores.csv``."""
-        table = io.StringIO()
-        writer = csv.writer(table, lineterminator="\n")
         columns = [field.name for field in fields(ScanOutcome) if field.name != "digest"]
-        writer.writerow(columns)
-        for outcome in self.outcomes:
-            writer.writerow([_cell(getattr(outcome, column)) for column in columns])
-        write(self.folder / "scores.csv", table.getvalue())
+        rows = ([getattr(outcome, column) for column in columns] for outcome in self.outcomes)
+        write(self.folder / "scores.csv", to_csv(columns, rows))
 
 
 @contextlib.contextmanager
@@ -239,7 +235,7 @@ def mark_of(output: Path, scan: str) -> Path:
 
 def discard(output: Path, scan: str) -> None:
     """Leave no results of a scan rather than a part of them."""
-    for path in (*image_paths(output, scan), pictures_of(output, scan)):
+    for path in (*result_paths(output, scan), pictures_of(output, scan)):
         path.unlink(missing_ok=True)
 
 
@@ -261,7 +257,7 @@ def _make_room(output: Path, scans: Collection[str], *, overwrite: bool, healed:
     """Remove earlier results, so that none stays beside a status without it, or refuse to."""
     if not overwrite:
         results = [output / name for name in _TABLES]
-        results += [image for scan in scans for image in image_paths(output, scan, healed=healed)]
+        results += [image for scan in scans for image in result_paths(output, scan, healed=healed)]
         existing = [path.name for path in results if os.path.lexists(path)]
         if existing:
             raise InputError(
@@ -293,14 +289,3 @@ def _is_name(scan: str) -> bool:
     with contextlib.suppress(UnicodeError):
         return bool(output_stem(scan)) and Path(scan).name == scan != ".." and "\0" not in scan
     return False
-
-
-def _cell(value: Any) -> Any:
-    """Return a table cell; text that a spreadsheet would take for a formula gets a leading quote."""
-    if isinstance(value, tuple):
-        value = "; ".join(value)
-    if isinstance(value, bool):
-        return int(value)
-    if isinstance(value, float):
-        return f"{value:.6g}"
-    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA_STARTS) else value

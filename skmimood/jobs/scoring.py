@@ -51,7 +51,11 @@ class ScoreJob:
     split: str | None = None
     """Score only the subjects of this split in ``splits.csv``."""
     mask: str | None = None
+    fpr: float | None = None
+    """False-positive rate among healthy pixels, whose threshold the model's `HealthyReference` gives."""
+    scan_fpr: float | None = None
     pixel_threshold: float | None = None
+    """The threshold itself, in place of a rate."""
     scan_threshold: float | None = None
     volume: int | None = None
     max_bytes: int | None = None
@@ -72,6 +76,7 @@ class ScoreJob:
 
     def adjust(self, detector: ScanDetector) -> None:
         """Make a detector do what the job asks for."""
+        detector.set_rates(fpr=self.fpr, scan_fpr=self.scan_fpr)
         for name in _REPLACED:
             if (value := getattr(self, name.rstrip("_"))) is not None:
                 setattr(detector, name, value)
@@ -99,6 +104,9 @@ def score_scans(
     """
     from skmimood.scans import ScanDetector
 
+    for what, rate in (("pixel", job.fpr), ("scan", job.scan_fpr)):
+        if rate is not None and getattr(job, f"{what}_threshold") is not None:
+            raise InputError(f"A {what} threshold and its false-positive rate exclude each other. Give one.")
     model, output = expand(model).absolute(), expand(output)
     refuse_inputs_within(output, [*paths, model])
     if not job.resume:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import os
-import secrets
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +17,7 @@ from skmimood.exceptions import InputError, ScanReadError, ScanWriteError
 from skmimood.nifti.geometry import Grid, in_millimetres
 from skmimood.nifti.names import EXTENSIONS, Source, file_name, scan_id
 from skmimood.nifti.reading import read_volume
+from skmimood.runtime.files import replacing
 from skmimood.runtime.paths import expand
 
 DEFAULT_MAX_BYTES = 2 * 2**30
@@ -166,25 +166,13 @@ def write_image(image: nib.Nifti1Image, path: str | os.PathLike, *, overwrite: b
         )
     if os.path.lexists(path) and not overwrite:
         raise ScanWriteError(f"{path.name} exists already. Pass overwrite=True or choose another name.")
-    temporary = path.with_name(f".skmimood-{secrets.token_hex(8)}.tmp")
-    try:
-        with open(temporary, "xb") as raw:
-            if path.name.lower().endswith(".gz"):
-                # No name and no time in the gzip header: they would reveal the path and make equal images differ.
-                with gzip.GzipFile(filename="", mode="wb", fileobj=raw, compresslevel=4, mtime=0) as stream:
-                    image.to_file_map({"image": nib.FileHolder(fileobj=stream)})
-            else:
-                image.to_file_map({"image": nib.FileHolder(fileobj=raw)})
-            raw.flush()
-            os.fsync(raw.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise ScanWriteError(
-            f"Cannot write {path.name}: {reason}. Check the folder and its free space."
-        ) from None
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as stream:
+        if path.name.lower().endswith(".gz"):
+            # No name and no time in the gzip header: they would reveal the path and make equal images differ.
+            with gzip.GzipFile(filename="", mode="wb", fileobj=stream, compresslevel=4, mtime=0) as zipped:
+                image.to_file_map({"image": nib.FileHolder(fileobj=zipped)})
+        else:
+            image.to_file_map({"image": nib.FileHolder(fileobj=stream)})
 
 
 def _background_level(values: np.ndarray) -> float:

@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
+import io
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from skmimood.exceptions import InputError, ScanWriteError
+from skmimood.maps.lesions import Lesion, find_lesions
 from skmimood.nifti import write_image
+from skmimood.nifti.geometry import in_millimetres
+from skmimood.runtime.files import replacing
 from skmimood.runtime.paths import expand
 
 if TYPE_CHECKING:
     from nibabel import Nifti1Image
 
 HEALED = "_healed.nii.gz"
-OUTPUTS = ("_anomaly.nii.gz", "_pvalue.nii.gz", "_mask.nii.gz", HEALED)
-"""What the images of a scan are called after its id."""
+OUTPUTS = ("_anomaly.nii.gz", "_pvalue.nii.gz", "_mask.nii.gz", "_lesions.nii.gz", "_lesions.csv", HEALED)
+"""What the results of a scan are called after its id."""
 
 _MAX_NAME_BYTES = 255  # of a file name on the common file systems
 
@@ -35,8 +41,8 @@ def output_stem(scan: str) -> str:
     return os.fsdecode(name)
 
 
-def image_paths(folder: Path, scan: str, *, healed: bool = True) -> list[Path]:
-    """Return where a scan's anomaly map, p-value map, mask and, with ``healed``, its healed scan are written."""
+def result_paths(folder: Path, scan: str, *, healed: bool = True) -> list[Path]:
+    """Return where the results of a scan are written, in the order of `OUTPUTS`; without ``healed`` but the last."""
     return [folder / (output_stem(scan) + ending) for ending in OUTPUTS if healed or ending != HEALED]
 
 
@@ -103,6 +109,28 @@ class ScanResult:
     healing: Callable[[], Nifti1Image] | None = field(default=None, repr=False)
 
     @property
+    def labels(self) -> Nifti1Image:
+        """The connected parts of the mask on the scan's own grid, numbered from 1, the largest."""
+        return self._labels_and_lesions[0]
+
+    @property
+    def lesions(self) -> list[Lesion]:
+        """Volume, peak, mean p-value and place of each of the ``labels``."""
+        return self._labels_and_lesions[1]
+
+    @cached_property
+    def _labels_and_lesions(self) -> tuple[Nifti1Image, list[Lesion]]:
+        mask, anomaly, pvalues = (
+            np.asarray(image.dataobj).reshape((*image.shape, 1, 1)[:3])
+            for image in (self.mask, self.anomaly, self.pvalues)
+        )
+        header = self.mask.header.copy()
+        labels, lesions = find_lesions(mask, anomaly, pvalues, in_millimetres(self.mask.affine, header))
+        header.set_data_dtype(np.min_scalar_type(len(lesions)))
+        labels = labels.astype(header.get_data_dtype()).reshape(self.mask.shape)
+        return type(self.mask)(labels, self.mask.affine, header), lesions
+
+    @property
     def healed(self) -> Nifti1Image:
         """The scan without what is abnormal, in its own intensities, float32; drawn anew at each call.
 
@@ -115,7 +143,7 @@ class ScanResult:
         return self.healing()
 
     def save(self, folder: str | os.PathLike, *, overwrite: bool = False, healed: bool = True) -> list[Path]:
-        """Write map, p-values, mask and healed scan, by the names that ``skmimood score`` gives them.
+        """Write all of it, by the names that ``skmimood score`` gives them.
 
         Parameters
         ----------
@@ -129,7 +157,8 @@ class ScanResult:
         Returns
         -------
         list of Path
-            ``<id>_anomaly.nii.gz``, ``<id>_pvalue.nii.gz``, ``<id>_mask.nii.gz`` and ``<id>_healed.nii.gz``.
+            ``<id>_anomaly.nii.gz``, ``<id>_pvalue.nii.gz``, ``<id>_mask.nii.gz``, ``<id>_lesions.nii.gz`` (labels),
+            ``<id>_lesions.csv`` and ``<id>_healed.nii.gz``.
 
         Raises
         ------
@@ -137,7 +166,7 @@ class ScanResult:
             If one cannot be written, or exists and ``overwrite`` is False: then none is written.
         """
         folder = expand(folder)
-        paths = image_paths(folder, self.id, healed=healed)
+        paths = result_paths(folder, self.id, healed=healed)
         existing = [path.name for path in paths if os.path.lexists(path)]
         if existing and not overwrite:
             raise ScanWriteError(
@@ -149,7 +178,19 @@ class ScanResult:
             raise ScanWriteError(
                 f"Cannot make {str(folder)!r}: {error.strerror}. Choose another folder."
             ) from None
-        images = [self.anomaly, self.pvalues, self.mask, *([self.healed] if healed else [])]
-        for image, path in zip(images, paths, strict=True):
-            write_image(image, path, overwrite=overwrite)
+        images = [self.anomaly, self.pvalues, self.mask, self.labels, *([self.healed] if healed else [])]
+        for path in paths:
+            if path.suffix == ".csv":
+                _write_table(self.lesions, path)
+            else:
+                write_image(images.pop(0), path, overwrite=overwrite)
         return paths
+
+
+def _write_table(lesions: list[Lesion], path: Path) -> None:
+    table = io.StringIO()
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerow(Lesion._fields)
+    writer.writerows([lesion.label, *(f"{value:.6g}" for value in lesion[1:])] for lesion in lesions)
+    with replacing(path) as stream:
+        stream.write(table.getvalue().encode())

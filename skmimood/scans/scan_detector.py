@@ -56,7 +56,7 @@ class ScanDetector(fitting.FittingDetector):
     fpr, scan_fpr : float, default=0.01 and 0.1
         False-positive rates among healthy foreground voxels, for ``pixel_threshold_``, and among healthy scans, for
         ``scan_threshold_``; the latter is infinite with fewer than 1 / scan_fpr - 1 subjects to calibrate on. They need
-        no refit: ``detector.pixel_threshold_ = detector.reference_.pixel_threshold(0.001)``.
+        no refit: see `set_rates`.
     slice_smoothing : float >= 0, default=5.0
         Standard deviation in mm of the Gaussian that averages the maps of neighbouring slices, at their true distance;
         slices too far apart stay as they are, and 0 leaves all. See :func:`skmimood.maps.volumes.filter_across`. No
@@ -176,6 +176,31 @@ class ScanDetector(fitting.FittingDetector):
         fitting.warn_about_learned(scans, self.fit_status_, by_name=groups is None)
         reference, _, _ = self._refer(self._screen(scans)[0])
         self._set_thresholds(reference, fpr, scan_fpr)
+        return self
+
+    def set_rates(self, *, fpr: float | None = None, scan_fpr: float | None = None) -> ScanDetector:
+        """Set the thresholds to those of other false-positive rates; no scan is read, and no map or score changes.
+
+        Parameters
+        ----------
+        fpr, scan_fpr : float in (0, 1), optional
+            New values of the parameters. None leaves the parameter and its threshold as they are.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        InputError
+            If a rate is not in (0, 1).
+        """
+        check_is_fitted(self)
+        pixel = self.pixel_threshold_ if fpr is None else self.reference_.pixel_threshold(fpr)
+        scan = self.scan_threshold_ if scan_fpr is None else self.reference_.scan_threshold(scan_fpr)
+        self.pixel_threshold_, self.scan_threshold_ = pixel, scan
+        self.fpr = self.fpr if fpr is None else fpr
+        self.scan_fpr = self.scan_fpr if scan_fpr is None else scan_fpr
         return self
 
     def detect_scan(self, source: Source, index: int = 0, *, brain_mask: Source | None = None) -> ScanResult:

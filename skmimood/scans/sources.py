@@ -21,7 +21,7 @@ _NO_SCANS = (*LABEL_ENDINGS, *RESULT_ENDINGS)  # where no modality chooses
 FOREGROUNDS = ("auto", "none", "ct-brain")
 """What a detector's ``mask`` may be besides an ending of files."""
 
-_NEVER_LESIONS = ("_brainmask", "_brain_mask", "_desc-brain_mask")
+NEVER_LESIONS = ("_brainmask", "_brain_mask", "_desc-brain_mask")
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,8 +133,8 @@ def _without_label_images(folder: str | os.PathLike, exclude: Sequence[str]) -> 
 
 
 def _is_result(mask: Path) -> bool:
-    """Tell whether a mask lies beside the anomaly map of its scan, as `ScanResult.save` writes them."""
-    return mask.with_name(f"{file_stem(mask).removesuffix('_mask')}_anomaly.nii.gz").exists()
+    """Tell whether a mask or its lesions lie beside the map of the scan, as `ScanResult.save` writes them."""
+    return mask.with_name(f"{_stem(file_stem(mask))}_anomaly.nii.gz").exists()
 
 
 def first_places(sources: Sequence[Source]) -> list[int]:
@@ -162,13 +162,25 @@ def pair_masks(y: Any, sources: Sequence[Source]) -> list[Source | None]:
     is_file = isinstance(y, SpatialImage) or (isinstance(y, (str, os.PathLike)) and expand(y).is_file())
     if len(entries) != 1 or entries[0] is not y or (is_file and len(sources) == 1):
         return _one_each(entries, sources, "y", "lesion mask")
-    found = find_scans(y, exclude=_NEVER_LESIONS)
+    found = find_scans(y, exclude=NEVER_LESIONS)
     scans = {_real_path(source) for source in sources} - {None}
     masks = [source for source in found if _real_path(source) not in scans]
-    names = dict(zip(scan_ids(masks), masks, strict=True))
-    pairs = [_mask_named_like(name, names) for name in ids]
+    pairs = masks_by_name(masks, ids)
     _check_complete(pairs, ids, "no lesion mask in y for")
     return pairs
+
+
+def masks_by_name(
+    masks: Sequence[Source], ids: Sequence[str], *, suffix: str | None = None
+) -> list[Source | None]:
+    """Return the mask that is named like each scan, None where none is; ``suffix`` is no part of the masks' names.
+
+    `InputError` if two masks could be that of one scan.
+    """
+    ends = len((suffix or "").lstrip("_-."))
+    stems = [name[: len(name) - ends].rstrip("_-.") if ends else name for name in scan_ids(masks)]
+    named = dict(zip(stems, masks, strict=True))
+    return [_mask_named_like(name, named) for name in ids]
 
 
 def pair_brain_masks(brain_masks: Any, sources: Sequence[Source]) -> list[Source | None]:
