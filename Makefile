@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALL := PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test numerics docs lint format bench clean
+.PHONY: demo test browser numerics docs lint format bench clean
 
 demo: $(VENV)/.installed
 	$(BIN)/skmimood demo -o demo --overwrite
@@ -12,6 +12,11 @@ demo: $(VENV)/.installed
 # With one thread, since the networks of the tests are so small that a second one only costs time.
 test: $(VENV)/.installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+
+# The viewer in a real browser. Chromium comes from the system (`apt-get install chromium`); without it these tests are skipped.
+browser: $(VENV)/.installed
+	$(INSTALL) --editable '.[browser]'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/test_browser.py
 
 # The tests that compare numbers, by kernels of older processors and with two threads: what is equal but for rounding
 # must be so by any of them. Plain `make test` takes the kernels of this machine.

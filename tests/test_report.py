@@ -39,7 +39,8 @@ def make_outcome(scan, score=0.5, **others):
 
 def report(path, outcomes, scale=None, galleries=lambda scan: make_gallery(), facts=None):
     options = {"scale": scale or ColourScale(0.2), "facts": facts or {"Model": "toy"}}
-    write_report(path, outcomes, galleries=galleries, **options)
+    pages = lambda scan: path.with_name(f"page {scan[:9]}.html")  # noqa: E731
+    write_report(path, outcomes, galleries=galleries, page_of=pages, **options)
     return path.read_text(encoding="utf-8")
 
 
@@ -108,6 +109,12 @@ def test_without_a_scan_threshold_there_are_no_verdicts(tmp_path):
     text = Page(report(tmp_path / "report.html", [outcome])).text
     assert "1 no verdict" in text
     assert "the scan threshold is infinite" in text
+
+
+def test_scans_link_to_the_pages_that_are_there(tmp_path):
+    (tmp_path / "page a%?#'.html").write_text("")
+    page = Page(report(tmp_path / "report.html", [make_outcome("a%?#'"), make_outcome("b")]))
+    assert [source for source in page.sources if source.endswith(".html")] == ["page%20a%25%3F%23%27.html"]
 
 
 def test_all_scans_share_one_colour_scale_whatever_their_values(tmp_path):

@@ -102,7 +102,7 @@ def test_a_scan_whose_last_image_cannot_be_written_leaves_none(model, scans, tmp
     monkeypatch.setattr(results, "write_image", full_disk)
     assert run("score", scans, "-m", model, "-o", tmp_path / "out", "--quiet") == 1
     assert not list((tmp_path / "out").glob("patient-1*"))
-    assert len(list((tmp_path / "out").glob("patient-2*"))) == 5
+    assert len(list((tmp_path / "out").glob("patient-2*.nii.gz"))) == 4
 
 
 def test_healed_scans_are_written_resumed_and_removed_with_the_others(model, scans, tmp_path, capsys):
@@ -123,6 +123,28 @@ def test_healed_scans_are_written_resumed_and_removed_with_the_others(model, sca
     assert len(list(out.glob("*_healed.nii.gz"))) == 3
     assert run(*command, "--overwrite", "--quiet") == 0
     assert not list(out.glob("*_healed.nii.gz"))
+
+
+def test_pages_are_written_resumed_and_removed_with_the_others(model, scans, tmp_path, capsys):
+    out = tmp_path / "out"
+    command = ("score", scans, "-m", model, "-o", out)
+    run(*command, "--quiet", "--scan-threshold", 0.05)
+    assert {page.name for page in out.glob("*.html")} == {
+        "patient-1_T1.html",
+        "patient-2_T1.html",
+        "report.html",
+    }
+    (out / "patient-1_T1.html").unlink()
+    assert run(*command, "--resume", "--scan-threshold", 0.05) == 0
+    assert "Finished before and kept: 2 scans" in capsys.readouterr().out
+    assert len(list(out.glob("*.html"))) == 3
+    assert run(*command, "--resume", "--scan-threshold", 0.05, "--viewer", "all", "--quiet") == 0
+    assert (out / "healthy_T1.html").is_file()
+    assert_mistake(capsys, *command, says="holds results already")
+    assert run(*command, "--overwrite", "--viewer", "none", "--quiet") == 0
+    assert [page.name for page in out.glob("*.html")] == ["report.html"]
+    assert run(*command, "--overwrite", "--viewer", "all", "--no-report", "--quiet") == 0
+    assert not list(out.glob("*.html"))
 
 
 def test_resume_does_what_is_missing_and_keeps_the_rest(model, scans, tmp_path, capsys):

@@ -20,6 +20,7 @@ _Parser: Any = functools.partial(
 
 _PRESETS = ("tiny", "small", "paper")
 _UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+_VIEWERS = ("none", "flagged", "all")
 _PLANES = ("axial", "coronal", "sagittal")
 
 _DESCRIPTION = """\
@@ -64,7 +65,8 @@ examples:
 For each scan, on its own grid: <id>_anomaly.nii.gz (the map), <id>_pvalue.nii.gz (share of healthy pixels
 that score as high), <id>_mask.nii.gz (map above the pixel threshold), its parts numbered in
 <id>_lesions.nii.gz and measured in <id>_lesions.csv; with --healed, <id>_healed.nii.gz too.
-For all: scores.csv, status.json and report.html.
+For scans called anomalous, <id>.html shows all of them in three planes, in any browser. For all: scores.csv,
+status.json and report.html.
 """
 
 _EVALUATE_EXAMPLES = """\
@@ -164,7 +166,14 @@ def _fill_score(parser: argparse.ArgumentParser) -> None:
     _add_flag(existing, "--resume", "keep what is finished and do the rest; such jobs may share a folder")
     _add_flag(existing, "--overwrite", "replace earlier results, once a scan can be scored")
     _add_flag(parser, "--healed", "write <id>_healed.nii.gz too, the scan without what is abnormal")
-    parser.add_argument("--no-report", dest="report", action="store_false", help="write no report.html")
+    parser.add_argument(
+        "--viewer", choices=_VIEWERS, default="flagged",
+        help="scans that get a page <id>.html to look through: none, those called anomalous (flagged), or all "
+        "(default: flagged)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--no-report", dest="report", action="store_false", help="write no report and no pages"
+    )
 
 
 def _fill_evaluate(parser: argparse.ArgumentParser) -> None:

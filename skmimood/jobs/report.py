@@ -5,12 +5,14 @@ from __future__ import annotations
 import base64
 import importlib.util
 import io
+import os
 import zipfile
 import zlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import numpy as np
 
@@ -43,11 +45,12 @@ def write_report(
     scale: ColourScale,
     facts: Mapping[str, str],
     galleries: Callable[[str], Gallery | None],
+    page_of: Callable[[str], Path],
 ) -> None:
     """Write the report, or replace it.
 
     ``facts`` are what to say of the model, by name. ``galleries`` is called for one scan at a time and returns its most
-    anomalous slices, or None if they are lost.
+    anomalous slices, or None if they are lost. ``page_of`` tells where the page of a scan would be, beside the report.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -61,7 +64,10 @@ def write_report(
         version=skmimood.__version__,
         outcomes=outcomes,
         verdicts=Counter(outcome.verdict for outcome in outcomes),
-        cards=((outcome, _strips(galleries(outcome.id), scale)) for outcome in pictured),
+        cards=(
+            (outcome, _link(page_of(outcome.id)), _strips(galleries(outcome.id), scale))
+            for outcome in pictured
+        ),
         n_not_pictured=len(finished) - len(pictured),
         columns=COLUMNS,
         facts=facts,
@@ -105,6 +111,11 @@ def _strips(gallery: Gallery | None, scale: ColourScale) -> list[tuple[int, str]
     tiles = np.pad(tiles, [(0, 0)] * 3 + [(0, _GAP), (0, 0)], constant_values=255)
     strips = [np.concatenate(list(row), axis=1)[:, :-_GAP] for row in tiles]
     return [(int(index), _data_uri(strip)) for index, strip in zip(gallery.indices, strips, strict=True)]
+
+
+def _link(page: Path) -> str | None:
+    """Return the address of a page in the same folder; None if there is none."""
+    return quote(os.fsencode(page.name)) if page.is_file() else None
 
 
 def _data_uri(pixels: np.ndarray) -> str:

@@ -120,10 +120,15 @@ class StatusTable:
         """Return what became of a scan; None if that is not known."""
         return self._outcomes.get(scan)
 
-    def is_finished(self, scan: str, *, healed: bool) -> bool:
-        """Tell whether a scan succeeded and its images, with ``healed`` the healed scan too, are still there."""
-        outcome, images = self._outcomes.get(scan), result_paths(self.folder, scan, healed=healed)
-        return outcome is not None and outcome.status == "ok" and all(map(Path.is_file, images))
+    def is_finished(self, scan: str, *, healed: bool, viewer: str = "none") -> bool:
+        """Tell whether a scan succeeded and its images, with ``healed`` the healed scan too, and its page are there."""
+        outcome = self._outcomes.get(scan)
+        if outcome is None or outcome.status != "ok":
+            return False
+        files = result_paths(self.folder, scan, healed=healed)
+        if wants_page(viewer, outcome.is_anomalous):
+            files.append(page_of(self.folder, scan))
+        return all(map(Path.is_file, files))
 
     @contextlib.contextmanager
     def shared(self) -> Iterator[None]:
@@ -171,7 +176,7 @@ class StatusTable:
 @contextlib.contextmanager
 def opened(
     output: Path, scans: Collection[str], settings: dict[str, Any], report: Callable[[StatusTable], None], *,
-    default_mask: str, resume: bool, overwrite: bool, healed: bool,
+    default_mask: str, resume: bool, overwrite: bool, healed: bool, viewer: str,
 ) -> Iterator[StatusTable]:  # fmt: skip
     """Register a job in a folder and yield the folder's table; or refuse, and leave everything as it was.
 
@@ -189,7 +194,7 @@ def opened(
                 _check_settings(table, default_mask)
             else:
                 refuse_others(output)
-                _make_room(output, scans, overwrite=overwrite, healed=healed)
+                _make_room(output, scans, overwrite=overwrite, healed=healed, viewer=viewer)
             if not locks_of_others(hidden):
                 for left in [*output.glob(".skmimood-*.tmp"), *hidden.glob(".skmimood-*.tmp")]:
                     left.unlink(missing_ok=True)  # of a job that was ended by force
@@ -228,6 +233,17 @@ def pictures_of(output: Path, scan: str) -> Path:
     return output / _HIDDEN / (output_stem(scan) + ".npz")
 
 
+def page_of(output: Path, scan: str) -> Path:
+    """Return the page in which a scan is looked at."""
+    stem = output_stem(scan)
+    return output / f"{stem}{'_' if stem.casefold() == 'report' else ''}.html"
+
+
+def wants_page(viewer: str, is_anomalous: bool | None) -> bool:
+    """Tell whether a scan of this verdict gets a page."""
+    return viewer == "all" or (viewer == "flagged" and bool(is_anomalous))
+
+
 def mark_of(output: Path, scan: str) -> Path:
     """Return the file whose lock a job holds while it is at a scan."""
     return output / _HIDDEN / (output_stem(scan) + ".begun")
@@ -235,7 +251,7 @@ def mark_of(output: Path, scan: str) -> Path:
 
 def discard(output: Path, scan: str) -> None:
     """Leave no results of a scan rather than a part of them."""
-    for path in (*result_paths(output, scan), pictures_of(output, scan)):
+    for path in (*result_paths(output, scan), pictures_of(output, scan), page_of(output, scan)):
         path.unlink(missing_ok=True)
 
 
@@ -253,11 +269,12 @@ def _check_settings(table: StatusTable, default_mask: str) -> None:
         )
 
 
-def _make_room(output: Path, scans: Collection[str], *, overwrite: bool, healed: bool) -> None:
+def _make_room(output: Path, scans: Collection[str], *, overwrite: bool, healed: bool, viewer: str) -> None:
     """Remove earlier results, so that none stays beside a status without it, or refuse to."""
     if not overwrite:
         results = [output / name for name in _TABLES]
         results += [image for scan in scans for image in result_paths(output, scan, healed=healed)]
+        results += [page_of(output, scan) for scan in scans if viewer != "none"]
         existing = [path.name for path in results if os.path.lexists(path)]
         if existing:
             raise InputError(

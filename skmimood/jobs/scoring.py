@@ -22,6 +22,7 @@ from skmimood.jobs.locks import claimed
 from skmimood.jobs.report import MISSING, can_report, load_gallery, save_gallery, write_report
 from skmimood.jobs.results import ScanOutcome, StatusTable
 from skmimood.jobs.splits import select_split
+from skmimood.jobs.viewer import write_viewer
 from skmimood.jobs.workers import is_local, run_alone, run_in_workers
 from skmimood.nifti import scan_ids
 from skmimood.persistence import fingerprint
@@ -68,11 +69,18 @@ class ScoreJob:
     healed: bool = False
     """Write the healed scans too."""
     report: bool = True
+    viewer: str = "flagged"
+    """Scans that get a page of their own, beside the report: "none", "flagged" (those called anomalous) or "all"."""
     n_jobs: int | None = None
     """Scans at a time, each in a worker of the active joblib backend (by default processes of this machine). None is
     1 unless a ``joblib.parallel_config`` says otherwise. Workers elsewhere must find all files at the same paths."""
     n_threads: int | None = None
     """CPU threads of each worker; by default the backend's choice, for processes their share of the cores."""
+
+    @property
+    def pages(self) -> str:
+        """The viewer, or "none" where there is no report."""
+        return self.viewer if self.report and can_report() else "none"
 
     def adjust(self, detector: ScanDetector) -> None:
         """Make a detector do what the job asks for."""
@@ -131,7 +139,7 @@ def score_scans(
     }
     with results.opened(
         output, scans, settings, functools.partial(_report, detector, job), default_mask=default_mask,
-        resume=job.resume, overwrite=job.overwrite, healed=job.healed,
+        resume=job.resume, overwrite=job.overwrite, healed=job.healed, viewer=job.pages,
     ) as table:  # fmt: skip
         say(f"Scoring {counted(len(scans), 'scan')}.")
         if job.report and not can_report():
@@ -210,7 +218,7 @@ def _unfinished(
     unknown: list[str] = []
     for scan, path in scans.items():
         seen = table.outcome(scan)
-        if seen is not None and table.is_finished(scan, healed=job.healed):
+        if seen is not None and table.is_finished(scan, healed=job.healed, viewer=job.pages):
             if seen.digest and seen.digest == digest_of(path, detector.mask):
                 continue
             (changed if seen.digest else unknown).append(scan)
@@ -228,7 +236,7 @@ def _outcomes(
     detector: ScanDetector, model: Path, scans: dict[str, NamedScan], table: StatusTable, job: ScoreJob, *, wait: bool
 ) -> Generator[ScanOutcome, None, None]:  # fmt: skip
     if effective_n_jobs(job.n_jobs) == 1:
-        return (attempt(detector, scan, table, job.healed, wait=wait) for scan in scans.values())
+        return (attempt(detector, scan, table, job, wait=wait) for scan in scans.values())
     shared = (model, fingerprint(model), job, table.folder.absolute(), wait)
 
     def give_up(scan: str) -> None:
@@ -246,7 +254,7 @@ def score_in_worker(
     model: Path, mark: str, job: ScoreJob, output: Path, wait: bool, scan: NamedScan
 ) -> ScanOutcome:
     """Score one scan in a process that may serve many; ``mark`` is the model's `fingerprint`."""
-    return attempt(_loaded(model, mark, job), scan, StatusTable.read(output), job.healed, wait=wait)
+    return attempt(_loaded(model, mark, job), scan, StatusTable.read(output), job, wait=wait)
 
 
 def try_in_worker(model: Path, mark: str, job: ScoreJob, scan: str, path: Path) -> ScanOutcome:
@@ -273,7 +281,7 @@ def _loaded(model: Path, mark: str, job: ScoreJob) -> ScanDetector:
 
 
 def attempt(
-    detector: ScanDetector, scan: NamedScan, table: StatusTable, healed: bool, *, wait: bool
+    detector: ScanDetector, scan: NamedScan, table: StatusTable, job: ScoreJob, *, wait: bool
 ) -> ScanOutcome:
     """Score a scan and record it, unless another job of the folder is at it or has done it."""
     with claimed(results.mark_of(table.folder, scan.id), wait=wait) as is_ours:
@@ -282,31 +290,34 @@ def attempt(
         table.refresh()
         digest, recorded = digest_of(scan.path, detector.mask), table.outcome(scan.id)
         if recorded is not None and recorded.digest:
-            if recorded.digest == digest and table.is_finished(scan.id, healed=healed):
+            is_finished = table.is_finished(scan.id, healed=job.healed, viewer=job.pages)
+            if recorded.digest == digest and is_finished:
                 return replace(recorded, status="kept")
             if recorded.digest not in (digest, scan.seen):
                 return ScanOutcome(scan.id, "taken", reason=_TAKEN)
-        outcome = replace(_score(detector, scan, table.folder, healed), digest=digest)
+        outcome = replace(_score(detector, scan, table.folder, job), digest=digest)
         table.record(outcome)
         return outcome
 
 
-def _score(detector: ScanDetector, scan: NamedScan, folder: Path, healed: bool) -> ScanOutcome:
+def _score(detector: ScanDetector, scan: NamedScan, folder: Path, job: ScoreJob) -> ScanOutcome:
     """Score a scan and write its results; whatever is wrong with it becomes its outcome."""
     started = time.monotonic()
     try:
         result = replace(detector.detect_scan(scan.path), id=scan.id)
+        is_anomalous = None if detector.scan_threshold_ == math.inf else result.is_anomalous
+        outcome = ScanOutcome(scan.id, "ok", result.score, result.pvalue, is_anomalous, flags=result.flags)
         results.discard(folder, scan.id)
-        result.save(folder, healed=healed)
+        result.save(folder, healed=job.healed)
         save_gallery(results.pictures_of(folder, scan.id), result.gallery)
+        if results.wants_page(job.pages, is_anomalous):
+            page, scale = results.page_of(folder, scan.id), ColourScale.of(detector)
+            write_viewer(page, outcome, result, scale, detector.reference_)
     except BaseException as error:
         results.discard(folder, scan.id)
         if not isinstance(error, Exception):  # interrupted
             raise
         outcome = ScanOutcome(scan.id, "failed", reason=_reason(error))
-    else:
-        is_anomalous = None if detector.scan_threshold_ == math.inf else result.is_anomalous
-        outcome = ScanOutcome(scan.id, "ok", result.score, result.pvalue, is_anomalous, flags=result.flags)
     return replace(outcome, seconds=round(time.monotonic() - started, 3))
 
 
@@ -342,4 +353,5 @@ def _report(detector: ScanDetector, job: ScoreJob, table: StatusTable) -> None:
         scale=ColourScale.of(detector),
         facts=facts(detector, set_by_hand=by_hand),
         galleries=lambda scan: load_gallery(results.pictures_of(table.folder, scan)),
+        page_of=functools.partial(results.page_of, table.folder),
     )

@@ -134,6 +134,13 @@ class Frame:
         )
 
 
+def draw_scan(prepared: PreparedScan) -> Nifti1Image:
+    """Return the scan as an image, with its window as display range."""
+    image = make_image(prepared.scan.data, prepared.scan)
+    image.header["cal_min"], image.header["cal_max"] = prepared.window
+    return image
+
+
 def draw_healed(prepared: PreparedScan, maps: ScanMaps, pixel_threshold: float) -> Nifti1Image:
     """Draw the healed scan on its own grid; see `ScanResult.healed`."""
     scan, foreground = prepared.scan, prepared.foreground

@@ -93,6 +93,8 @@ class ScanResult:
         Remarks on the scan's quality and on whether the model may be asked about it.
     gallery : Gallery
         The four most anomalous slices; fewer if the scan has fewer.
+    scan : Nifti1Image, float32, or None
+        The scan itself. The display range of its header, ``cal_min`` to ``cal_max``, is what networks see as 0 to 1.
     healing : callable or None
         Draws `healed`.
     """
@@ -106,6 +108,7 @@ class ScanResult:
     mask: Nifti1Image
     flags: tuple[str, ...]
     gallery: Gallery
+    scan: Nifti1Image | None = field(default=None, repr=False)
     healing: Callable[[], Nifti1Image] | None = field(default=None, repr=False)
 
     @property

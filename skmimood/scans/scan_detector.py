@@ -16,7 +16,14 @@ from skmimood.runtime.progress import each, job
 from skmimood.scans import cohort, fitting, state
 from skmimood.scans.cohort import PreparedScan
 from skmimood.scans.domain import Domain
-from skmimood.scans.mapping import ScanMaps, average_precision, draw_healed, map_in_workers, top_mean
+from skmimood.scans.mapping import (
+    ScanMaps,
+    average_precision,
+    draw_healed,
+    draw_scan,
+    map_in_workers,
+    top_mean,
+)
 from skmimood.scans.results import ScanResult
 from skmimood.scans.sources import ListedScan, list_in_order, list_scans, mask_suffixes, pair_brain_masks
 
@@ -308,6 +315,7 @@ class ScanDetector(fitting.FittingDetector):
             mask=make_image(mask, prepared.scan, dtype=np.uint8),
             flags=(*flags, *maps.flags),
             gallery=maps.gallery(maps.most_anomalous(), pixel_threshold),
+            scan=draw_scan(prepared) if healing else None,
             healing=partial(draw_healed, prepared, maps, pixel_threshold) if healing else None,
         )
 
