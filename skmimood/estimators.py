@@ -17,6 +17,7 @@ ESTIMATORS = {
     "ForeignPatchInterpolation": "skmimood.detectors.foreign_patch",
     "HealthyZScore": "skmimood.detectors.zscore",
     "IntensityThreshold": "skmimood.detectors.intensity",
+    "LatentDiffusion": "skmimood.tokens.latent_diffusion",
     "MaskedAutoencoderDetector": "skmimood.detectors.masked_autoencoder",
     "MaskedTokenInpainter": "skmimood.tokens.inpainter",
     "PixelEvidence": "skmimood.tokens.evidence",

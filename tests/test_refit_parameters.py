@@ -16,13 +16,14 @@ from skmimood import (
     save_model,
 )
 from skmimood.estimators import ESTIMATORS, load_estimator
+from skmimood.tokens.base import TransformerStep
 from skmimood.tokens.inpainter import MaskedTokenInpainter
 
 # No refit needed: of the maps, of memory and time, and of where a training runs.
 FREE = {
     "threshold", "n_steps", "n_restorations", "temperature", "combination", "sharpness",
     "residual", "residual_weight", "weight_power", "fusion", "min_filter", "mean_filter", "median_filter",
-    "erosion", "step_size", "tv_weight",
+    "erosion", "step_size", "tv_weight", "noise_depths", "compares_codes",
     "smoothing", "equalize", "bright", "floor", "visible", "n_masks", "n_trials", "key_value_cache",
     "batch_size", "precision", "device", "memory", "verbose", "checkpoint_dir", "resume",
 }  # fmt: skip
@@ -37,9 +38,11 @@ OTHER = {
     "noise_std": 0.3, "noise_resolution": 4, "mask_ratio": 0.5, "classifier_max_iter": 9,
     "classifier_learning_rate": 0.1, "decoder_depth": 1, "decoder_width": 32, "decoder_n_heads": 4, "n_templates": 2,
     "fpr": 0.2, "n_neighbors": 3, "latent_dim": 8,
+    "levels": 1,
 }  # fmt: skip
 FLAGS = {"standardize", "augment", "flip", "skip_background"}
-SMALL = {"depth": 1, "width": 16, "n_heads": 2, "max_iter": 2, "warmup_iter": 0, "random_state": 0}
+BRIEF = {"max_iter": 2, "warmup_iter": 0, "random_state": 0}
+SMALL = {"depth": 1, "width": 16, "n_heads": 2, **BRIEF}
 IMAGES = make_slices(8, seed=1)
 
 
@@ -60,7 +63,8 @@ def tokens():
 
 def behind_tokens(estimator_class, **options):
     def fit(tokens):
-        fitted = build(estimator_class, **SMALL, **options).fit(tokens.learnt)
+        common = SMALL if issubclass(estimator_class, TransformerStep) else BRIEF
+        fitted = build(estimator_class, **common, **options).fit(tokens.learnt)
         return fitted, lambda: fitted.decision_function(tokens.found)
 
     return fit
@@ -122,6 +126,7 @@ FITS = {
     "AutoregressiveRestorer": behind_tokens(baselines.AutoregressiveRestorer),
     "TokenCritic": behind_tokens(baselines.TokenCritic),
     "TokenLikelihoodDetector": behind_tokens(baselines.TokenLikelihoodDetector),
+    "LatentDiffusion": behind_tokens(baselines.LatentDiffusion, channels=4, levels=2),
     "TokenizerResidual": of_residual,
     "DenoisingAutoencoder": on_slices(
         baselines.DenoisingAutoencoder, channels=4, depth=2, max_iter=2, warmup_iter=0, random_state=0

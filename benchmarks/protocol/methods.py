@@ -70,6 +70,14 @@ _VARIATIONAL: dict[str, dict[str, Any]] = {
         "channels": 32, "depth": 4, "n_steps": 500, "training__max_iter": 200_000, "training__learning_rate": 1e-4,
     },
 }  # fmt: skip
+_DIFFUSION: dict[str, dict[str, Any]] = {
+    "tiny": {},
+    "small": {"channels": 128, "training__max_iter": 20_000, "training__batch_size": 64},
+    "paper": {
+        "channels": 256, "n_steps": 50, "noise_depths": (0.1, 0.2, 0.3, 0.4, 0.5, 0.6), "training__max_iter": 200_000,
+        "training__batch_size": 64, "training__learning_rate": 1e-4,
+    },
+}  # fmt: skip
 _MAE: dict[str, dict[str, Any]] = {
     "tiny": {},
     "small": {
@@ -152,6 +160,13 @@ def _variational(**parameters: Any) -> Build:
         return detector.set_params(**{**_VARIATIONAL[settings.preset], **settings.common(), **parameters})
 
     return build
+
+
+def _diffusion(settings: Settings) -> BaseEstimator:
+    diffusion = baselines.LatentDiffusion()
+    return settings.with_tokens(
+        diffusion=diffusion.set_params(**_DIFFUSION[settings.preset], **settings.common())
+    )
 
 
 def _autoregressive(weight: str) -> Build:
@@ -241,6 +256,14 @@ METHODS: dict[str, Method] = {
     "ar": Method(
         "AR restoration", _autoregressive("none"),
         [{"restorer__threshold": _NATS}, *_maps("restorer__maps")],
+    ),
+    "latent-diffusion": Method(
+        "Latent diffusion", _diffusion,
+        [
+            {"diffusion__noise_depths": [(0.1, 0.2, 0.3), (0.2, 0.35, 0.5), (0.4, 0.5, 0.6), (0.3, 0.6, 0.9)]},
+            {"diffusion__compares_codes": [True, False]},
+            *_maps("diffusion__maps"),
+        ],
     ),
     "mvtm-likelihood": Method(
         "MVTM likelihood", _published(baselines.TokenLikelihoodDetector, "inpainter", mask_generator="brush"),

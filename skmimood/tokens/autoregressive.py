@@ -14,12 +14,12 @@ from skmimood.networks.batches import run_in_batches
 from skmimood.networks.causal_transformer import CausalTransformer, CausalTransformers
 from skmimood.networks.weights import new_network
 from skmimood.runtime.streams import Streams, shared_seed
-from skmimood.tokens.base import BaseRestorer, check_grid, detector_of
+from skmimood.tokens.base import BaseRestorer, TransformerStep, check_grid, detector_of
 from skmimood.tokens.container import TokenizedScans
 from skmimood.tokens.sampling import sample
 from skmimood.training.loop import Runtime, pick_copies, train
 from skmimood.training.parameters import Training
-from skmimood.validation.rules import BOOLEAN, NATS, Rule, is_count
+from skmimood.validation.rules import BOOLEAN, NATS, POSITIVE, Rule, is_count
 
 # Quarter turns of the grid before the raster scan, and whether it is transposed then. Each ordering
 # is followed by its reverse, so that two of them together see each token from all sides.
@@ -27,7 +27,7 @@ _ORDERINGS = [(turns, transposed) for transposed in (False, True) for turns in (
 _AS_MANY_AS_ORDERINGS: Rule = (lambda n: is_count(n) and n <= len(_ORDERINGS), "an integer in [1, 8]")
 
 
-class AutoregressiveRestorer(BaseRestorer):
+class AutoregressiveRestorer(TransformerStep, BaseRestorer):
     """Causal transformer that restores unlikely tokens one after the other, and the anomaly maps that follow.
 
     Trained to predict each healthy token from those before it in raster order. To score a slice, its tokens are
@@ -74,6 +74,7 @@ class AutoregressiveRestorer(BaseRestorer):
     """
 
     threshold: Annotated[float, NATS] = 6.0
+    temperature: Annotated[float, POSITIVE] = 1.0
     n_orderings: Annotated[int, _AS_MANY_AS_ORDERINGS] = 1
     key_value_cache: Annotated[bool, BOOLEAN] = True
 

@@ -64,7 +64,7 @@ def detector_of(X: Any) -> TokenDetector:
 
 
 class TokenStep(TrainedStep):
-    """Base of the steps that train a network on tokens; for the parameters see `AnomalousTokenDetector`.
+    """Base of the steps that train a network on tokens.
 
     Attributes
     ----------
@@ -72,16 +72,20 @@ class TokenStep(TrainedStep):
         Height h and width w of the token grid.
     """
 
+    _check_input = staticmethod(check_tokenized)
+
+    def _keep_shape(self, healthy: TokenizedScans) -> None:
+        self.grid_ = healthy.tokens.shape[1:]
+
+
+class TransformerStep(TokenStep):
+    """Base of those whose network is a transformer; for the parameters see `AnomalousTokenDetector`."""
+
     depth: Annotated[int, COUNT] = 4
     width: Annotated[int, COUNT] = 128
     n_heads: Annotated[int, COUNT] = 4
     mlp_ratio: Annotated[float, POSITIVE] = 4.0
     drop_path: Annotated[float, SHARE] = 0.1
-
-    _check_input = staticmethod(check_tokenized)
-
-    def _keep_shape(self, healthy: TokenizedScans) -> None:
-        self.grid_ = healthy.tokens.shape[1:]
 
     def _inference_dtype(self) -> torch.dtype:
         return resolve_precision(self._precision(), self._torch_device)
@@ -98,7 +102,7 @@ class TokenStep(TrainedStep):
         return config | self._values("depth", "width", "n_heads", "mlp_ratio", "drop_path")
 
 
-class BaseTokenDetector(TransformerMixin, TokenStep):
+class BaseTokenDetector(TransformerMixin, TransformerStep):
     """Base of the steps that score tokens: higher is more anomalous.
 
     Subclasses implement ``_score_tokens(tokens (n, h, w) tensor) -> (n, h, w) tensor`` and have a
@@ -150,7 +154,6 @@ class BaseRestorer(TokenStep, BasePixelDetector):
     """
 
     n_restorations: Annotated[int, COUNT] = 4
-    temperature: Annotated[float, POSITIVE] = 1.0
     maps: ResidualMaps | None = None
 
     _learnt = ("grid_", "threshold_", "calibrated_with_")

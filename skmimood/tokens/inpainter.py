@@ -19,17 +19,17 @@ from skmimood.networks.weights import new_network
 from skmimood.preprocessing.heads import have_heads
 from skmimood.runtime.streams import Streams
 from skmimood.tokens.background import mark_background
-from skmimood.tokens.base import BaseRestorer, detector_of
+from skmimood.tokens.base import BaseRestorer, TransformerStep, detector_of
 from skmimood.tokens.container import TokenizedScans
 from skmimood.tokens.corruption import MASKS, draw_masks
 from skmimood.tokens.sampling import restore_tokens
 from skmimood.training.loop import Runtime, pick_copies, train
 from skmimood.training.parameters import Training
 from skmimood.validation.estimator import ParameterGroup
-from skmimood.validation.rules import BOOLEAN, COUNT
+from skmimood.validation.rules import BOOLEAN, COUNT, POSITIVE
 
 
-class MaskedTokenInpainter(BaseRestorer):
+class MaskedTokenInpainter(TransformerStep, BaseRestorer):
     """Transformer that in-paints anomalous tokens (MVTM), and the anomaly maps that follow.
 
     Trained by masked image modelling on healthy tokens (MIM-OOD, Naval Marimont et al. 2023, equation 1). To
@@ -71,6 +71,7 @@ class MaskedTokenInpainter(BaseRestorer):
     """
 
     n_steps: Annotated[int, COUNT] = 4
+    temperature: Annotated[float, POSITIVE] = 1.0
     skip_background: Annotated[bool, BOOLEAN] = False
     mask_generator: Annotated[Any, MASKS] = "brush"
 
