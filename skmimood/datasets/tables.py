@@ -148,7 +148,7 @@ def read_columns(table: Path, *names: str) -> list[tuple[str, ...]]:
 def read_mapping(table: Path, first: str, second: str) -> dict[str, str]:
     """Read two columns as a mapping by `read_columns`; blank cells and keys with two values raise `InputError` too."""
     called = f"{table.name} of {table.absolute().parent.name!r}"
-    pairs = [(key, value) for key, value in read_columns(table, first, second)]
+    pairs = read_columns(table, first, second)
     if not pairs:
         raise InputError(f"{called} has no rows. List each {first} with its {second}.")
     for key, value in pairs:
@@ -158,7 +158,7 @@ def read_mapping(table: Path, first: str, second: str) -> dict[str, str]:
     return as_mapping(pairs, called, second)
 
 
-def as_mapping(pairs: Iterable[tuple[str, str]], called: str, second: str) -> dict[str, str]:
+def as_mapping(pairs: Iterable[tuple[str, ...]], called: str, second: str) -> dict[str, str]:
     """Return pairs as a mapping; raise `InputError` if one key has two values."""
     mapping: dict[str, str] = {}
     for key, value in pairs:
