@@ -1,13 +1,19 @@
 import warnings
+from types import SimpleNamespace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
+import torch
 from conftest import build, make_slices, plant_lesions, small_steps
 from sklearn.exceptions import NotFittedError
 from sklearn.pipeline import Pipeline
 
 from skmimood import TokenizedScans, VQTokenizer, load_model, save_model
 from skmimood.exceptions import CodebookCollapseWarning, InputError
+from skmimood.preprocessing.heads import head_masks
+from skmimood.tokens import tokenizer as module
+from skmimood.training.parameters import Training
 
 
 @pytest.fixture
@@ -258,3 +264,20 @@ def test_networks_of_before_there_were_other_codes_stay_valid(fitted):
         "patch_size", "channels", "channel_multipliers", "n_res_blocks", "n_codes", "code_dim", "codebook_decay",
         "restart_below",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.05, 0.5, 1.0])
+def test_errors_off_the_head_count_in_the_loss_by_the_weight_of_the_background(monkeypatch, weight):
+    images = make_slices(6)
+    heads = head_masks(images)
+    error = torch.where(torch.from_numpy(heads), 0.1, 0.3)[:, None]
+    network = Mock(side_effect=lambda batch, generator: (batch + error, None), downsampling=4)
+    monkeypatch.setattr(module, "train", lambda network, loss, *arguments, **named: loss)
+    loss = module.train_vqvae(
+        images=images, heads=heads, config=VQTokenizer()._config(), commitment=0.25, background_weight=weight,
+        augment=False, recipe=Training(), seed=0, runtime=None,
+    )  # fmt: skip
+    found = loss(network, np.arange(6), SimpleNamespace(torch=torch.Generator()), False)
+    n_off, n_inside = (~heads).sum(), heads.sum()
+    expected = (0.1 * n_inside + weight * 0.3 * n_off) / (n_inside + weight * n_off)
+    assert float(found) == pytest.approx(expected, rel=1e-5)
