@@ -41,7 +41,7 @@ for step in pipe:
 detector = ScanDetector(pipe, size=32, scan_fpr=0.2).fit(cohort.healthy)
 detector.save(folder / "model")
 
-table = score_scans([folder / "patients"], folder / "model", folder / "out", ScoreJob(), print)
+table = score_scans(cohort.scans, folder / "model", folder / "out", ScoreJob(), print)
 
 # %%
 # What was written
@@ -51,8 +51,7 @@ table = score_scans([folder / "patients"], folder / "model", folder / "out", Sco
 # ``scores.csv`` for a spreadsheet or a program, ``status.json`` with what became of each scan, and the maps, each
 # on its scan's own grid.
 
-for path in sorted((folder / "out").glob("*.*")):
-    print(path.name)
+print(*sorted(path.name for path in (folder / "out").glob("[!.]*")), sep="\n")
 
 # %%
 # The table

@@ -67,7 +67,7 @@ plt.show()
 # No network is trained, and no scan read again.
 
 for rate in (0.05, 0.01, 0.001):
-    detector.pixel_threshold_ = detector.reference_.pixel_threshold(rate)
+    detector.set_rates(fpr=rate)
     mask = np.asarray(detector.detect_scan(cohort.scans[0]).mask.dataobj)
     print(f"fpr {rate:g}: threshold {detector.pixel_threshold_:.4f}, {mask.sum()} voxels marked")
 
