@@ -25,7 +25,7 @@ from skmimood.jobs.scoring import ScoreJob, score_scans
 from skmimood.plotting import ColourScale, SliceDisplay
 
 folder = Path(tempfile.mkdtemp())
-cohort = write_phantom_dataset(folder, n_healthy=12, n_lesions=3, size=32, n_slices=10, random_state=0)
+cohort = write_phantom_dataset(folder, n_healthy=10, n_lesions=3, size=32, n_slices=8, random_state=0)
 pipe = make_mimood_pipeline(
     preset="tiny", random_state=0, memory=f"{tempfile.gettempdir()}/skmimood-examples"
 )

@@ -7,7 +7,7 @@ be changed without a refit. :doc:`/thresholds` says why; here is how.
 """
 
 # %%
-# A fitted detector. Twelve healthy subjects are few: four of them are held out for the thresholds.
+# A fitted detector. Ten healthy subjects are few: four of them are held out for the thresholds.
 
 import tempfile
 
@@ -19,7 +19,7 @@ from skmimood.datasets import write_phantom_dataset
 from skmimood.plotting import FalsePositiveRateDisplay
 
 folder = tempfile.mkdtemp()
-cohort = write_phantom_dataset(folder, n_healthy=12, n_lesions=3, size=32, n_slices=10, random_state=0)
+cohort = write_phantom_dataset(folder, n_healthy=10, n_lesions=3, size=32, n_slices=8, random_state=0)
 pipe = make_mimood_pipeline(
     preset="tiny", random_state=0, memory=f"{tempfile.gettempdir()}/skmimood-examples"
 )
@@ -80,7 +80,7 @@ for rate in (0.05, 0.01, 0.001):
 # lie although nothing is wrong. It is wide, and that is what four held-out subjects are worth.
 
 unseen = write_phantom_dataset(
-    tempfile.mkdtemp(), n_healthy=6, n_lesions=0, size=32, n_slices=10, random_state=9
+    tempfile.mkdtemp(), n_healthy=6, n_lesions=0, size=32, n_slices=8, random_state=9
 )
 _, axes = plt.subplots(1, 2, figsize=(9, 3.8), layout="constrained")
 for ax, level in zip(axes, ["pixel", "scan"], strict=True):

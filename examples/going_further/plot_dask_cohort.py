@@ -21,7 +21,7 @@ from skmimood.datasets import write_phantom_dataset
 from skmimood.jobs.scoring import ScoreJob, score_scans
 
 folder = Path(tempfile.mkdtemp())
-cohort = write_phantom_dataset(folder, n_healthy=12, n_lesions=3, size=32, n_slices=10, random_state=0)
+cohort = write_phantom_dataset(folder, n_healthy=10, n_lesions=3, size=32, n_slices=8, random_state=0)
 pipe = make_mimood_pipeline(
     preset="tiny", random_state=0, memory=f"{tempfile.gettempdir()}/skmimood-examples"
 )

@@ -27,7 +27,7 @@ from skmimood import ScanDetector
 from skmimood.datasets import write_phantom_dataset
 
 folder = Path(tempfile.mkdtemp())
-write_phantom_dataset(folder, n_healthy=12, n_lesions=3, size=32, n_slices=10, random_state=0)
+write_phantom_dataset(folder, n_healthy=10, n_lesions=3, size=32, n_slices=8, random_state=0)
 fit = ["skmimood", "fit", "healthy", "--size", "32", "--max-iter", "20", "--scan-fpr", "0.2", "--quiet"]
 torchrun = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
 

@@ -18,7 +18,7 @@ from skmimood import ScanDetector, make_mimood_pipeline
 from skmimood.datasets import write_phantom_dataset
 
 folder = Path(tempfile.mkdtemp())
-write_phantom_dataset(folder, n_healthy=12, n_lesions=3, size=32, n_slices=10, random_state=0)
+write_phantom_dataset(folder, n_healthy=10, n_lesions=3, size=32, n_slices=8, random_state=0)
 healthy, patients, output = folder / "healthy", folder / "patients", folder / "out"
 print(*sorted(path.name for path in patients.iterdir()))
 
