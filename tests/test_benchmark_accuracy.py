@@ -15,7 +15,7 @@ from benchmarks.__main__ import main
 from benchmarks.commands import accuracy
 from benchmarks.commands.options import listed
 from benchmarks.data import sources
-from benchmarks.protocol import ledger, stages, summary
+from benchmarks.protocol import ledger, outcomes, stages, summary
 from benchmarks.protocol.methods import METHODS, Settings, n_candidates
 from skmimood.exceptions import InputError
 
@@ -98,7 +98,7 @@ def test_other_slices_or_another_grid_are_run_again(run, monkeypatch, tmp_path):
 def test_what_other_code_has_finished_is_run_again(run, monkeypatch):
     first = run("--methods", "toy", "--seeds", "0", table="_runs")
     before = Brightness.calls["fit"]
-    for part in (accuracy, ledger):  # code of the protocol, then of a method
+    for part in (outcomes, ledger):  # code of the protocol, then of a method
         with monkeypatch.context() as patch:
             patch.setattr(part, "code_digest", lambda *modules: "changed")
             patch.setattr(records, "commit", lambda: "abc1234-dirty")

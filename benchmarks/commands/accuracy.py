@@ -7,7 +7,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import joblib
 import numpy as np
 
 from benchmarks import records
@@ -16,8 +15,8 @@ from benchmarks.commands.options import add_data_arguments, listed, say, slices_
 from benchmarks.data.slices import SliceSet
 from benchmarks.protocol import ledger, stages, summary
 from benchmarks.protocol.methods import METHODS, Settings
+from benchmarks.protocol.outcomes import outcome_of
 from benchmarks.protocol.stages import Outcome
-from skmimood.runtime.code_digest import code_digest
 
 _DRAWN = "mimood"  # the method whose cases are drawn
 
@@ -55,7 +54,7 @@ def run(arguments: argparse.Namespace) -> None:
     finished: dict[str, dict[int, summary.Counts]] = {}
     for seed in arguments.seeds:
         for name in names:
-            outcome = outcome_of(name, seed, slices, fingerprint, arguments)
+            outcome = run_method(name, seed, slices, fingerprint, arguments)
             finished.setdefault(name, {})[seed] = outcome.counts
             write_run(arguments.results, arguments.data, name, outcome)
             say(f"{name}, seed {seed}: done")
@@ -63,37 +62,35 @@ def run(arguments: argparse.Namespace) -> None:
     summary.write_summary(arguments.results, told, finished)
 
 
-def outcome_of(
+def run_method(
     name: str, seed: int, slices: SliceSet, fingerprint: str, arguments: argparse.Namespace
 ) -> Outcome:
     """Return the outcome of a method: a finished one from the cache, or by fit, choice and test."""
     method, kept = METHODS[name], arguments.cache / ledger.NAME
-    estimator = method.build(Settings(arguments.preset, seed, arguments.device, arguments.cache))
-    machine = records.environment(arguments.device)
-    named = {"seed": seed, "preset": arguments.preset, "device": machine["device"]}
-    # The outcome's name changes with everything that it depends on, the code included.
-    digest = ledger.digest(estimator, fingerprint, name, named, method.grid, code_digest(__name__))
-    path = arguments.cache / "outcomes" / f"{slices.dataset}-{arguments.preset}-{name}-{seed}-{digest}.joblib"
-    if path.exists() and not arguments.again:
-        return joblib.load(path)
-    seconds, chosen = stages.learn(estimator, method.grid, slices, kept)
-    say(f"{name}, seed {seed}: fitted in {seconds:.0f} s, chose {chosen}")
-    outcome = stages.evaluate(estimator, slices)
-    # Pictures of a real scan stay out of the repository.
-    if name == _DRAWN and seed == arguments.seeds[0] and slices.dataset == "phantom":
-        cases = arguments.results / f"{slices.dataset}_{arguments.preset}_cases.npz"
-        save_cases(estimator, slices.tumour("test"), cases)
-    named["commit"] = machine["commit"]
-    outcome.run.update(
-        named, **ledger.trained(kept, estimator), threads=machine["threads"], fit_seconds=seconds,
-        n_training_slices=len(slices.training()), parameters=json.dumps(chosen),
-        seconds_per_32_uncached=stages.seconds_per_32_uncached(estimator, slices.evaluated("test").images),
-    )  # fmt: skip
-    for row in outcome.rows:
-        row.update(named)
-    with records.replacing(path) as file:
-        joblib.dump(outcome, file, compress=3)
-    return outcome
+    settings = Settings(arguments.preset, seed, arguments.device, arguments.cache)
+
+    def learn_and_test(estimator: Any) -> Outcome:
+        seconds, chosen = stages.learn(estimator, method.grid, slices, kept)
+        say(f"{name}, seed {seed}: fitted in {seconds:.0f} s, chose {chosen}")
+        outcome = stages.evaluate(estimator, slices)
+        # Pictures of a real scan stay out of the repository.
+        if name == _DRAWN and seed == arguments.seeds[0] and slices.dataset == "phantom":
+            cases = arguments.results / f"{slices.dataset}_{arguments.preset}_cases.npz"
+            save_cases(estimator, slices.tumour("test"), cases)
+        machine = records.environment(arguments.device)
+        named = {"seed": seed, "preset": arguments.preset}
+        named |= {key: machine[key] for key in ("device", "commit")}
+        outcome.run.update(
+            named, **ledger.trained(kept, estimator), threads=machine["threads"], fit_seconds=seconds,
+            n_training_slices=len(slices.training()), parameters=json.dumps(chosen),
+            seconds_per_32_uncached=stages.seconds_per_32_uncached(estimator, slices.evaluated("test").images),
+        )  # fmt: skip
+        for row in outcome.rows:
+            row.update(named)
+        return outcome
+
+    folder = arguments.cache / "outcomes" / slices.dataset
+    return outcome_of(name, method, settings, fingerprint, learn_and_test, folder, again=arguments.again)
 
 
 def write_run(results: Path, data: str, name: str, outcome: Outcome) -> None:

@@ -7,16 +7,14 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import joblib
-
 from benchmarks import records
 from benchmarks.commands.options import add_slices_arguments, listed, say, slices_of_command
 from benchmarks.data.slices import SliceSet
 from benchmarks.protocol import diagnosis, ledger, stages
 from benchmarks.protocol.diagnosis import Counts
 from benchmarks.protocol.methods import METHODS, Settings
+from benchmarks.protocol.outcomes import outcome_of
 from benchmarks.protocol.summary import OURS
-from skmimood.runtime.code_digest import code_digest
 
 BOTH = "val and test"  # a method that chooses nothing is tested on the patients of val too
 _DIFFERENCES_KEY = (*records.SUMMARY_KEY, "split", "minus")
@@ -42,7 +40,7 @@ def run(arguments: argparse.Namespace) -> None:
     finished: dict[str, list[dict[str, Counts]]] = {}
     for seed in arguments.seeds:
         for name in names:
-            rows, counts = _outcome(name, seed, slices, fingerprint, arguments)
+            rows, counts = _run_method(name, seed, slices, fingerprint, arguments)
             records.replace_rows(arguments.results / "ct.csv", rows)
             finished.setdefault(name, []).append(counts)
             together = (row for row in rows if row["kind"] == diagnosis.ALL)
@@ -56,46 +54,40 @@ def run(arguments: argparse.Namespace) -> None:
         records.replace_rows(arguments.results / "ct_differences.csv", gaps, _DIFFERENCES_KEY)
 
 
-def _outcome(
+def _run_method(
     name: str, seed: int, slices: SliceSet, fingerprint: str, arguments: argparse.Namespace
 ) -> Outcome:
     """Return the outcome of a method: a finished one from the cache, or by fit, choice and test."""
     method, kept = METHODS[name], arguments.cache / ledger.NAME
-    estimator = method.build(Settings(arguments.preset, seed, arguments.device, arguments.cache))
-    machine = records.environment(arguments.device)
-    named = {
-        "dataset": "ct",
-        "method": name,
-        "seed": seed,
-        "preset": arguments.preset,
-        "device": machine["device"],
-    }
-    digest = ledger.digest(estimator, fingerprint, named, method.grid, code_digest(__name__))
-    path = arguments.cache / "outcomes" / f"ct-{arguments.preset}-{name}-{seed}-{digest}.joblib"
-    if path.exists():
-        return joblib.load(path)
-    training = slices.training()
-    seconds = stages.fit(estimator, training.images, kept, training.patients)
-    val = slices[slices.splits == "val"]
-    chosen, _ = stages.select(estimator, method.grid, val, max_slices=len(val), ap=diagnosis.slice_ap)
-    say(f"{name}, seed {seed}: fitted in {seconds:.0f} s, chose {chosen}")
-    tested = {"test": slices[slices.splits == "test"]}
-    if not method.grid:
-        tested[BOTH] = slices[slices.splits != "train"]
-    counts = {
-        split: diagnosis.count_findings(diagnosis.scores_of(estimator, part), part)
-        for split, part in tested.items()
-    }
-    run = {"fit_seconds": seconds, "parameters": json.dumps(chosen), "commit": machine["commit"]}
-    run |= ledger.trained(kept, estimator)
-    rows = [
-        {**named, "split": split, **row, **run}
-        for split, of_split in counts.items()
-        for row in diagnosis.rows_of(of_split)
-    ]
-    with records.replacing(path) as file:
-        joblib.dump((rows, counts), file, compress=3)
-    return rows, counts
+    settings = Settings(arguments.preset, seed, arguments.device, arguments.cache)
+
+    def learn_and_test(estimator: Any) -> Outcome:
+        training, val = slices.training(), slices[slices.splits == "val"]
+        seconds = stages.fit(estimator, training.images, kept, training.patients)
+        chosen, _ = stages.select(estimator, method.grid, val, max_slices=len(val), ap=diagnosis.slice_ap)
+        say(f"{name}, seed {seed}: fitted in {seconds:.0f} s, chose {chosen}")
+        tested = {"test": slices[slices.splits == "test"]}
+        if not method.grid:
+            tested[BOTH] = slices[slices.splits != "train"]
+        counts = {
+            split: diagnosis.count_findings(diagnosis.scores_of(estimator, part), part)
+            for split, part in tested.items()
+        }
+        machine = records.environment(arguments.device)
+        named = {"dataset": "ct", "method": name, "seed": seed, "preset": arguments.preset}
+        named["device"] = machine["device"]
+        run = {"fit_seconds": seconds, "parameters": json.dumps(chosen), "commit": machine["commit"]}
+        run |= ledger.trained(kept, estimator)
+        rows = [
+            {**named, "split": split, **row, **run}
+            for split, of_split in counts.items()
+            for row in diagnosis.rows_of(of_split)
+        ]
+        return rows, counts
+
+    return outcome_of(
+        name, method, settings, fingerprint, learn_and_test, arguments.cache / "outcomes" / "ct"
+    )
 
 
 def _differences(finished: Mapping[str, Sequence[dict[str, Counts]]]) -> Iterator[dict[str, Any]]:
