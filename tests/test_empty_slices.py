@@ -3,7 +3,7 @@
 import nibabel as nib
 import numpy as np
 import pytest
-from conftest import IMAGE_SIZE, build, make_slices, small_steps
+from conftest import IMAGE_SIZE, build, make_slices, plant_lesions, small_steps
 from sklearn.pipeline import Pipeline
 from toy_scans import RAS, head, image, make
 
@@ -76,6 +76,31 @@ def test_a_slice_without_a_head_scores_nothing_and_is_its_own_healed_slice(last_
     assert not pipeline.predict(mixed)[: len(EMPTY)].any()
     np.testing.assert_array_equal(healed[: len(EMPTY)], mixed[: len(EMPTY)])
     assert maps[len(EMPTY) :].any(axis=(1, 2)).all()
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", LAST_STEPS)
+def test_what_every_last_step_heals_is_the_slice_off_the_head_and_wherever_nothing_was_found(
+    last_steps, name
+):
+    *before, last = (step for _, step in last_steps[name].steps)
+    slices = plant_lesions(make_slices(4, seed=5))[0] + np.float32(0.01)
+    scans = slices
+    for step in before:
+        scans = step.transform(scans)
+    threshold = last.threshold_
+    maps, restored = last.map_and_restore(scans)
+    try:
+        last.threshold_ = low = np.quantile(maps[maps > 0].astype(float), 0.3)
+        of_map, healed = last.detect(scans)
+    finally:
+        last.threshold_ = threshold
+    assert maps.dtype == healed.dtype == restored.dtype == np.float32
+    np.testing.assert_array_equal(of_map, maps)
+    untouched, surely = (maps <= low) | ~head_masks(slices), maps > 2 * low
+    np.testing.assert_array_equal(healed[untouched], slices[untouched].clip(0, 1))
+    np.testing.assert_allclose(healed[surely], restored[surely].clip(0, 1), atol=1e-6)
+    assert surely.any() or name == "intensity"
 
 
 def test_maps_of_slices_with_a_head_are_those_of_the_network(last_steps, monkeypatch):

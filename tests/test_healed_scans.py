@@ -3,9 +3,12 @@ import warnings
 import nibabel as nib
 import numpy as np
 import pytest
+from sklearn.pipeline import Pipeline
 from toy_scans import RAS, head, image, make
 
+from skmimood.baselines import HealthyZScore
 from skmimood.exceptions import InputError, ScanWriteError, SkmimoodWarning
+from skmimood.maps.healing import blend, healing_weights
 from skmimood.scans.results import OUTPUTS
 
 
@@ -25,6 +28,21 @@ def test_a_healed_scan_lacks_the_lesion_and_keeps_grid_and_intensities(detector)
     assert nothing[tissue].mean() > 0.9
     assert result.healed.get_data_dtype() == np.float32
     np.testing.assert_array_equal(result.healed.affine, RAS)
+
+
+def test_restorations_are_mixed_into_a_scan_once():
+    steps = Pipeline([("zscore", HealthyZScore())])
+    detector = make(pipeline=steps, size=32, calibration_fraction=0.3).fit([image(seed) for seed in range(6)])
+    sick, lesion = head(99, lesion=True)
+    scan = nib.Nifti1Image(sick, RAS)
+    found = detector.detect_scan(scan).anomaly.get_fdata()
+    detector.pixel_threshold_ = 1e-9
+    restored = detector.detect_scan(scan).healed.get_fdata()
+    detector.pixel_threshold_ = threshold = float(found[lesion > 0].mean()) / 1.5
+    weights = healing_weights(found, threshold)
+    assert ((weights > 0.2) & (weights < 0.8)).sum() > 10
+    healed = detector.detect_scan(scan).healed.get_fdata()
+    np.testing.assert_allclose(healed, blend(sick, restored, found, threshold), rtol=1e-5)
 
 
 @pytest.mark.parametrize("shift", [0.0, -1024.0])

@@ -108,11 +108,11 @@ def test_the_map_is_the_residual_of_the_trials_that_hide_a_pixel(trained, change
     np.put_along_axis(hidden, visible.numpy(), 0, 1)
     share = hidden.mean(0).reshape(8, 8).repeat(4, 0).repeat(4, 1)
     expected = np.abs(slices[:, None] - trials).mean(1) / np.maximum(share, 0.25)
-    maps, healed = changeable.set_params(min_filter=1, mean_filter=1).detect(slices)
+    maps, restored = changeable.set_params(min_filter=1, mean_filter=1).map_and_restore(slices)
     np.testing.assert_allclose(maps, expected, atol=5e-3)
-    np.testing.assert_allclose(healed, trials.mean(1), atol=5e-3)
-    assert healed.min() >= 0
-    assert healed.max() <= 1
+    np.testing.assert_allclose(restored, np.where(head_masks(slices), trials.mean(1), slices), atol=5e-3)
+    assert restored.min() >= 0
+    assert restored.max() <= 1
 
 
 @pytest.mark.parametrize("value", [0.0, 1.0])

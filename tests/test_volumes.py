@@ -107,8 +107,10 @@ def test_missing_voxels_are_missing_in_the_map(detector):
 
 def test_slices_without_foreground_are_not_run_and_get_a_map_of_zeros(detector, monkeypatch):
     n_run = []
-    detect = MedianRestorer.detect
-    monkeypatch.setattr(MedianRestorer, "detect", lambda self, X: n_run.append(len(X)) or detect(self, X))
+    run = MedianRestorer.map_and_restore
+    monkeypatch.setattr(
+        MedianRestorer, "map_and_restore", lambda self, X: n_run.append(len(X)) or run(self, X)
+    )
     data, _ = head(5, shape=(30, 36, 60))
     scan = nib.Nifti1Image(data, np.diag([2, 2, 0.7, 1]))
     anomaly = detector.detect_scan(scan).anomaly.get_fdata()
@@ -198,7 +200,11 @@ def test_a_result_shows_the_most_anomalous_slices_first(detector):
         assert stack.shape == (4, 24, 24)
     assert gallery.masks.dtype == bool
     np.testing.assert_array_equal(gallery.masks, gallery.maps > detector.pixel_threshold_)
-    np.testing.assert_allclose(gallery.healed, np.stack([detector.pipeline_[-1].median_] * 4))
+    restored = np.stack([detector.pipeline_[-1].median_] * 4)
+    nothing, surely = ~gallery.masks, gallery.maps > 2 * detector.pixel_threshold_
+    np.testing.assert_array_equal(gallery.healed[nothing], gallery.images[nothing])
+    np.testing.assert_allclose(gallery.healed[surely], restored[surely], atol=1e-6)
+    assert surely.any()
 
 
 def test_detect_yields_one_result_a_scan_in_order(detector, folder):

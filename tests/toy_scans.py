@@ -23,12 +23,12 @@ class MedianRestorer(BaseEstimator):
         self.median_ = np.median(X, axis=0)
         return self
 
-    def detect(self, X):
+    def map_and_restore(self, X):
         assert X.dtype == np.float32
         assert X.ndim == 3
         assert len(X) <= 16
-        healed = np.broadcast_to(self.median_, X.shape).astype(np.float32)
-        return np.abs(X - healed), healed
+        restored = np.broadcast_to(self.median_, X.shape).astype(np.float32)
+        return np.abs(X - restored), restored
 
     def __sklearn_is_fitted__(self):
         return hasattr(self, "median_")

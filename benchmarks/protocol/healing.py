@@ -16,8 +16,8 @@ from skmimood import SliceStandardizer
 from skmimood.baselines import TokenizerResidual
 from skmimood.preprocessing.heads import undo_standardise
 
-# An intensity threshold returns the slice itself. The others heal as a method that takes part does: here nothing is
-# chosen on val, so a method is as it comes, and maps make no difference.
+# An intensity threshold returns the slice itself. The others restore as a method that takes part does: here nothing is
+# chosen on val, so a method is as it comes.
 _LEFT_OUT = ("intensity", "intensity-standardized", "ar-masked")
 HEALERS = {
     name: method

@@ -16,7 +16,7 @@ from skmimood.training.estimator import TrainedStep
 class BaseImageDetector(BasePixelDetector, TrainedStep):
     """Base of detectors with one network over slices (n, H, W) in [0, 1].
 
-    Subclasses implement ``_fit`` and ``_detect_batch(images (n, H, W) tensor) -> (maps, healed)``, whose result
+    Subclasses implement ``_fit`` and ``_detect_batch(images (n, H, W) tensor) -> (maps, restored)``, whose result
     for one slice must not depend on its neighbours.
     """
 
@@ -32,5 +32,5 @@ class BaseImageDetector(BasePixelDetector, TrainedStep):
             parts = [
                 [part.cpu() for part in self._detect_batch(batch.to(self._torch_device))] for batch in batches
             ]
-        maps, healed = (torch.cat(list(part)).numpy() for part in zip(*parts, strict=True))
-        return maps, healed
+        maps, restored = (torch.cat(list(part)).numpy() for part in zip(*parts, strict=True))
+        return maps, restored

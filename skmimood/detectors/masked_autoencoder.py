@@ -168,15 +168,14 @@ class MaskedAutoencoderDetector(BaseImageDetector):
     def _detect_batch(self, images: Tensor) -> tuple[Tensor, Tensor]:
         network, visible = self._networks()
         trials = self._in_batches(lambda rows: network.autoencoder.reconstruct(rows, visible), images)
-        maps, healed = residual_maps(images, trials, self.residual, "mean", 0.0)
+        maps, restored = residual_maps(images, trials, self.residual, "mean", 0.0)
         # A pixel has no residual in the trials that see it; how many these are must not shape the map.
         maps = maps / network.autoencoder.hidden_share(visible, self.image_shape_).clamp(
             min=1 / self.n_trials
         )
         maps = filter_maps(maps, self.min_filter, self.mean_filter).cpu()
-        return median_maps(
-            clear_surface(maps, images.cpu().numpy(), self.erosion), self.median_filter
-        ), healed
+        maps = clear_surface(maps, images.cpu().numpy(), self.erosion)
+        return median_maps(maps, self.median_filter), restored
 
     def _networks(self, n_trials: int | None = None) -> tuple[AutoencoderWithClassifier, Tensor]:
         """Return the fitted networks, and the visible patches of each trial (n_trials, K)."""

@@ -11,6 +11,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from skmimood.exceptions import ModelLoadError, ModelSaveError, listing, warn
 from skmimood.maps.conformal import HealthyReference
+from skmimood.maps.healing import blend
 from skmimood.preprocessing.heads import have_heads, head_masks
 from skmimood.training.loop import split_validation
 from skmimood.validation.estimator import SliceEstimator
@@ -45,7 +46,7 @@ class BasePixelDetector(SliceEstimator):
 
     @abstractmethod
     def _detect(self, X: Any) -> tuple[np.ndarray, np.ndarray]:
-        """Return the anomaly maps and the healed slices of what `_checked` has returned."""
+        """Return the anomaly maps and the restored slices, both (n, H, W), of what `_checked` has returned."""
 
     @abstractmethod
     def _inference_parameters(self, X: Any) -> dict[str, Any]:
@@ -66,20 +67,41 @@ class BasePixelDetector(SliceEstimator):
         maps : ndarray of shape (n, H, W), float32
             Higher is more anomalous; see the class for units.
         healed : ndarray of shape (n, H, W), float32
-            What a healthy slice would look like, in [0, 1].
+            The slices without what is abnormal, in [0, 1]: the slice itself off the head and where the map is at most
+            ``threshold_``, what `map_and_restore` returns where it is above twice of that, and a mixture between.
         """
+        images, maps, restored = self._run(X)
+        return maps, blend(images, restored, maps, self.threshold_).clip(0, 1)
+
+    def map_and_restore(self, X: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Return the anomaly maps of `detect`, and all of the restored slices that it heals from.
+
+        `ScanDetector` heals from them by maps that it has averaged across slices.
+
+        Returns
+        -------
+        maps : ndarray of shape (n, H, W), float32
+        restored : ndarray of shape (n, H, W), float32
+            What a healthy slice would look like; off the head the slice itself.
+        """
+        _, maps, restored = self._run(X)
+        return maps, restored
+
+    def _run(self, X: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return the slices, their maps and what they are restored to, all (n, H, W)."""
         check_is_fitted(self)
         self._check_parameters()
         X = self._checked(X)
-        maps, healed = self._detect(X)
+        maps, restored = self._detect(X)
         images = slices_of(X)
-        is_empty = ~have_heads(images)
-        maps[is_empty], healed[is_empty] = 0, images[is_empty].clip(0, 1)
-        return maps, healed
+        have_head = have_heads(images)
+        maps[~have_head] = 0
+        heads = head_masks(images) & have_head[:, None, None]
+        return images, maps, np.where(heads, restored, images)
 
     def decision_function(self, X: Any) -> np.ndarray:
         """Return the pixel anomaly maps, shape (n, H, W), float32; higher is more anomalous."""
-        return self.detect(X)[0]
+        return self._run(X)[1]
 
     def transform(self, X: Any) -> np.ndarray:
         """Return the healed slices, shape (n, H, W), float32 in [0, 1]."""

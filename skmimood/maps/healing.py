@@ -11,7 +11,7 @@ def healing_weights(maps: np.ndarray, threshold: float) -> np.ndarray:
     It is 0 up to the threshold, below which nothing was found, 1 from twice of it on, and rises without a kink between.
     """
     with np.errstate(divide="ignore", invalid="ignore"):
-        rise = np.nan_to_num(np.log2(maps / threshold), posinf=1).clip(0, 1)
+        rise = np.nan_to_num(np.log2(maps / float(threshold)), posinf=1).clip(0, 1)
     return rise * rise * (3 - 2 * rise)
 
 

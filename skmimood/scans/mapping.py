@@ -42,15 +42,15 @@ class ScanMaps:
     """The anomaly map of one scan, on its own grid and on the network's.
 
     ``anomaly`` (X, Y, Z) float32 is 0 outside ``scored`` (bool), the foreground without slices of known lesions.
-    ``images``, ``healed`` and ``maps`` (n, H, W) float32 are all slices; the last two are 0 in slices that do not hold
-    foreground, as ``has_foreground`` (n,) says. ``plan`` brings slices back to the scan's grid, ``voxel_ml`` is the
-    volume of a pixel of theirs. ``flags`` are remarks.
+    ``images``, ``restored`` and ``maps`` (n, H, W) float32 are all slices; the last two are 0 in slices that do not
+    hold foreground, as ``has_foreground`` (n,) says. ``plan`` brings slices back to the scan's grid, ``voxel_ml`` is
+    the volume of a pixel of theirs. ``flags`` are remarks.
     """
 
     anomaly: np.ndarray
     scored: np.ndarray
     images: np.ndarray
-    healed: np.ndarray
+    restored: np.ndarray
     maps: np.ndarray
     has_foreground: np.ndarray
     plan: GridPlan
@@ -67,9 +67,10 @@ class ScanMaps:
         return partial(cluster_mass, self.maps, voxel_ml=self.voxel_ml)
 
     def gallery(self, indices: np.ndarray, pixel_threshold: float) -> Gallery:
-        """Return the slices at ``indices``."""
-        maps = self.maps[indices]
-        return Gallery(self.images[indices], self.healed[indices], maps, maps > pixel_threshold, indices)
+        """Return the slices at ``indices``, healed as `draw_healed` heals the scan."""
+        images, maps = self.images[indices], self.maps[indices]
+        healed = blend(images, self.restored[indices], maps, pixel_threshold)
+        return Gallery(images, healed, maps, maps > pixel_threshold, indices)
 
     def most_anomalous(self) -> np.ndarray:
         """Return the indices of the most anomalous slices."""
@@ -111,12 +112,12 @@ class Frame:
         inside = plan.forward(scored, order=0) > 0.5
         has_foreground: np.ndarray = np.any(inside, axis=(1, 2))
         images = plan.forward(prepared.intensities)
-        maps, healed = np.zeros_like(images), np.zeros_like(images)
+        maps, restored = np.zeros_like(images), np.zeros_like(images)
         places = np.flatnonzero(has_foreground)
         for start in range(0, len(places), _CHUNK):
             chunk = places[start : start + _CHUNK]
             slices = pipeline[:-1].transform(images[chunk]) if len(pipeline) > 1 else images[chunk]
-            maps[chunk], healed[chunk] = pipeline[-1].detect(slices)
+            maps[chunk], restored[chunk] = pipeline[-1].map_and_restore(slices)
         headless = _headless(images, maps, has_foreground)
         maps = filter_across(maps, plan.slice_thickness, slice_smoothing, has_foreground & ~headless)
         # The native map is cut to the foreground there: cut on this grid, it would fade out along the edge.
@@ -125,7 +126,7 @@ class Frame:
         maps[~inside] = 0.0
         flags = _remarks_on_headless(headless, inside)
         voxel_ml = self.spacing**2 * plan.slice_thickness / 1000
-        return ScanMaps(anomaly, scored, images, healed, maps, has_foreground, plan, voxel_ml, flags)
+        return ScanMaps(anomaly, scored, images, restored, maps, has_foreground, plan, voxel_ml, flags)
 
     def plan(self, prepared: PreparedScan) -> GridPlan:
         """Lay the frame over a scan, centred on its foreground."""
@@ -145,7 +146,7 @@ def draw_healed(prepared: PreparedScan, maps: ScanMaps, pixel_threshold: float) 
     """Draw the healed scan on its own grid; see `ScanResult.healed`."""
     scan, foreground = prepared.scan, prepared.foreground
     low, high = prepared.window
-    restored = low + (high - low) * maps.plan.inverse(maps.healed)
+    restored = low + (high - low) * maps.plan.inverse(maps.restored)
     healed = blend(scan.data, restored, maps.anomaly, pixel_threshold)
     return make_image(np.where(foreground & maps.plan.reach(maps.has_foreground), healed, scan.data), scan)
 

@@ -53,7 +53,7 @@ class Gallery:
     Attributes
     ----------
     images, healed, maps : ndarray of shape (k, H, W), float32
-        Slices as the network saw them, their restorations, and anomaly maps.
+        Slices as the network saw them, healed as `ScanResult.healed` is, and their anomaly maps.
     masks : ndarray of shape (k, H, W), bool
         Where the maps exceed the pixel threshold.
     indices : ndarray of shape (k,), int64

@@ -46,8 +46,8 @@ def _is_size(size: Any) -> bool:
 
 
 _PIPELINE: rules.Rule = (
-    lambda pipeline: isinstance(pipeline, Pipeline) and hasattr(pipeline.steps[-1][1], "detect"),
-    "a Pipeline whose last step has detect, as make_mimood_pipeline returns",
+    lambda pipeline: isinstance(pipeline, Pipeline) and hasattr(pipeline.steps[-1][1], "map_and_restore"),
+    "a Pipeline whose last step has map_and_restore, as make_mimood_pipeline returns",
 )
 _SIZE: rules.Rule = (_is_size, f"one or two whole numbers of at least {_MIN_SIDE} pixels")
 _MASK: rules.Rule = (

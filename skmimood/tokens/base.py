@@ -15,7 +15,6 @@ from torch import Tensor
 
 from skmimood.exceptions import InputError
 from skmimood.maps.base import BasePixelDetector
-from skmimood.maps.healing import blend
 from skmimood.maps.residuals import ResidualMaps, clear_surface, filter_maps, residual_maps, upsample
 from skmimood.networks.batches import run_transformer
 from skmimood.networks.marks import in_order_of_length, unmark
@@ -184,8 +183,8 @@ class BaseRestorer(TokenStep, BasePixelDetector):
 
     def _detect(self, X: TokenizedScans) -> tuple[np.ndarray, np.ndarray]:
         parts = self._in_chunks(self._detect_chunk, X, self._n_in_flight)
-        maps, healed = (torch.cat(list(part)).numpy() for part in zip(*parts, strict=True))
-        return maps, healed
+        maps, restored = (torch.cat(list(part)).numpy() for part in zip(*parts, strict=True))
+        return maps, restored
 
     @property
     def _n_in_flight(self) -> int:
@@ -214,21 +213,13 @@ class BaseRestorer(TokenStep, BasePixelDetector):
         return torch.cat(parts, dim=-3)
 
     def _detect_chunk(self, X: TokenizedScans) -> tuple[Tensor, Tensor]:
-        restored = self._restore(X)  # (n, R, h, w)
-        maps, seen = self._maps(X, restored, *self._decode(X, restored))
-        return maps, self._healed(X, maps.numpy(), seen.cpu().numpy())
-
-    def _healed(self, X: TokenizedScans, maps: np.ndarray, seen: np.ndarray) -> Tensor:
-        """Return healed slices (n, H, W) in the intensities of the slices, from restorations as the network sees them.
-
-        What is put where the maps exceed ``threshold_`` are the restorations, or their mean with the ``denoised``
-        slices. Before that is calibrated, these are the healed slices.
-        """
-        seen = seen if X.denoised is None else (seen + X.denoised) / 2
-        restored = X.tokenizer.unseen(seen, X.images)
-        if not hasattr(self, "threshold_"):
-            return torch.from_numpy(restored)
-        return torch.from_numpy(blend(X.images, restored, maps, self.threshold_).clip(0, 1))
+        """Return the maps, and the combined restorations or their mean with the ``denoised`` slices."""
+        tokens = self._restore(X)  # (n, R, h, w)
+        maps, decoded = self._maps(X, tokens, *self._decode(X, tokens))
+        seen = decoded.cpu().numpy()
+        if X.denoised is not None:
+            seen = (seen + X.denoised) / 2
+        return maps, torch.from_numpy(X.tokenizer.unseen(seen, X.images))
 
     def _decode(self, X: TokenizedScans, restored: Tensor) -> tuple[Tensor, Tensor]:
         """Return the decoded restorations (n, R, H, W), and what they are compared with (n, H, W)."""

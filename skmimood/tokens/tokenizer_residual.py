@@ -65,6 +65,6 @@ class TokenizerResidual(UntrainedDetector):
     def _detect(self, X: TokenizedScans) -> tuple[np.ndarray, np.ndarray]:
         decoded = X.tokenizer.decode_tensor(torch.from_numpy(X.tokens)).cpu()
         seen = torch.from_numpy(X.tokenizer.seen(X.images))
-        maps, healed = residual_maps(seen, decoded[:, None], self.residual, "mean", 0.0)
+        maps, _ = residual_maps(seen, decoded[:, None], self.residual, "mean", 0.0)
         maps = clear_surface(filter_maps(maps, self.min_filter, self.mean_filter), X.images, self.erosion)
-        return maps.numpy(), X.tokenizer.unseen(healed.numpy(), X.images)
+        return maps.numpy(), X.tokenizer.unseen(decoded.numpy(), X.images)
