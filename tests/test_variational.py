@@ -46,17 +46,17 @@ def test_a_planted_lesion_scores_higher_than_its_surroundings(detector, lesions,
 def test_the_descent_brings_a_lesion_nearer_to_healthy_tissue_and_leaves_the_rest(detector, lesions):
     slices, masks = lesions
     healthy = make_slices(12, seed=3)
-    healed = detector.transform(slices)
-    assert np.abs(healed - healthy)[masks].mean() < 0.7 * np.abs(slices - healthy)[masks].mean()
-    plain = detector.set_params(n_steps=0).transform(slices)
+    restored = detector.map_and_restore(slices)[1]
+    assert np.abs(restored - healthy)[masks].mean() < 0.7 * np.abs(slices - healthy)[masks].mean()
+    plain = detector.set_params(n_steps=0).map_and_restore(slices)[1]
     off = ~masks & (healthy > 0)
-    assert np.abs(healed - slices)[off].mean() < np.abs(plain - slices)[off].mean()
+    assert np.abs(restored - slices)[off].mean() < np.abs(plain - slices)[off].mean()
 
 
 def test_a_heavier_prior_on_the_change_keeps_nearer_to_the_scan(detector, lesions):
     slices, _ = lesions
     light, heavy = (
-        np.abs(detector.set_params(tv_weight=weight).transform(slices) - slices).mean()
+        np.abs(detector.set_params(tv_weight=weight).map_and_restore(slices)[1] - slices).mean()
         for weight in (0.2, 10)
     )
     assert heavy < 0.7 * light

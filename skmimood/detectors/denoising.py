@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from skmimood.detectors.image_network import BaseImageDetector
-from skmimood.maps.residuals import RESIDUALS, median_residuals
+from skmimood.maps.residuals import MedianResiduals
 from skmimood.preprocessing.heads import head_masks
 from skmimood.training.denoising import DenoisingStep
-from skmimood.validation.rules import COUNT_OR_ZERO, ODD, one_of
 
 
-class DenoisingAutoencoder(BaseImageDetector, DenoisingStep):
+class DenoisingAutoencoder(MedianResiduals, BaseImageDetector, DenoisingStep):
     """U-Net that removes coarse noise from healthy slices, and takes a lesion for such noise (Kascenas et al. 2022).
 
     In training, Gaussian noise of low resolution is added to the foreground, and the network learns to return the
     slice. A slice to be scored gets no noise; the residual inside the eroded head or brain, filtered by a median, is
-    the anomaly map. Off the head, where nothing has taught the network, the healed slice is the slice itself. The paper
-    has four MR sequences as channels; here there is one. Unless stated otherwise, a change of a parameter needs a
-    refit.
+    the anomaly map. The paper has four MR sequences as channels; here there is one. Unless stated otherwise, a change
+    of a parameter needs a refit.
 
     Parameters
     ----------
@@ -64,19 +61,12 @@ class DenoisingAutoencoder(BaseImageDetector, DenoisingStep):
     (positive residual).
     """
 
-    residual: Annotated[str, one_of(RESIDUALS)] = "absolute"
-    erosion: Annotated[int, COUNT_OR_ZERO] = 2
-    median_filter: Annotated[int, ODD] = 5
-
     def _fit(self, healthy: np.ndarray, held_out: float) -> None:
         self._fit_denoiser(healthy, held_out)
 
     def _detect_batch(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        restored, heads = self._denoise(images), head_masks(images.cpu().numpy())
-        maps = median_residuals(
-            images, restored, heads, **self._values("residual", "erosion", "median_filter")
-        )
-        return maps, torch.where(torch.from_numpy(heads).to(images.device), restored, images.clamp(0, 1))
+        restored = self._denoise(images)
+        return self._residuals(images, restored, head_masks(images.cpu().numpy())), restored
 
     def _inference_parameters(self, X: Any) -> dict[str, Any]:
         return self._values("residual", "erosion", "median_filter", "fpr")

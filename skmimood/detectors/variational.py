@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from skmimood.detectors.image_network import BaseImageDetector
-from skmimood.maps.residuals import RESIDUALS, median_residuals
+from skmimood.maps.residuals import MedianResiduals
 from skmimood.networks.vae import VAE, negative_elbo
 from skmimood.networks.weights import new_network
 from skmimood.preprocessing.heads import head_masks
@@ -18,10 +18,10 @@ from skmimood.runtime.streams import Streams
 from skmimood.training.loop import Runtime, train
 from skmimood.training.parameters import Training
 from skmimood.validation.estimator import ParameterGroup
-from skmimood.validation.rules import BOOLEAN, COUNT, COUNT_OR_ZERO, NOT_NEGATIVE, ODD, POSITIVE, one_of
+from skmimood.validation.rules import BOOLEAN, COUNT, COUNT_OR_ZERO, NOT_NEGATIVE, POSITIVE
 
 
-class VAERestoration(BaseImageDetector):
+class VAERestoration(MedianResiduals, BaseImageDetector):
     """Variational autoencoder, and the healthy slice that is nearest to a scan under its prior (Chen et al. 2020).
 
     A VAE learns healthy slices. To heal a slice, one starts from it and descends along the gradient of the negative
@@ -87,9 +87,6 @@ class VAERestoration(BaseImageDetector):
     channels: Annotated[int, COUNT] = 16
     depth: Annotated[int, COUNT] = 3
     flip: Annotated[bool, BOOLEAN] = True
-    residual: Annotated[str, one_of(RESIDUALS)] = "absolute"
-    erosion: Annotated[int, COUNT_OR_ZERO] = 2
-    median_filter: Annotated[int, ODD] = 5
 
     _network_class = VAE
     _kept = ("noise_std",)
@@ -104,14 +101,10 @@ class VAERestoration(BaseImageDetector):
 
     def _detect_batch(self, images: Tensor) -> tuple[Tensor, Tensor]:
         restored = self._restore(images)
-        heads = head_masks(images.cpu().numpy())
-        maps = median_residuals(
-            images, restored, heads, **self._values("residual", "erosion", "median_filter")
-        )
-        return maps, torch.where(torch.from_numpy(heads).to(images.device), restored, images.clamp(0, 1))
+        return self._residuals(images, restored, head_masks(images.cpu().numpy())), restored
 
     def _restore(self, images: Tensor) -> Tensor:
-        """Return healed slices (n, H, W) in [0, 1]: reconstructions, or the ends of the descents."""
+        """Return restored slices (n, H, W) in [0, 1]: reconstructions, or the ends of the descents."""
         with torch.inference_mode(False), torch.enable_grad():  # the caller computes without gradients
             network, scans = cast(VAE, self._network()), images.clone()[:, None]
             if not self.n_steps:

@@ -11,7 +11,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from skmimood.preprocessing.heads import eroded, head_masks
-from skmimood.validation.estimator import ParameterGroup
+from skmimood.validation.estimator import CheckedParameters, ParameterGroup
 from skmimood.validation.rules import COUNT_OR_ZERO, NOT_NEGATIVE, ODD, POSITIVE, one_of
 
 COMBINATIONS = ("similarity", "mean", "median", "min")
@@ -122,9 +122,14 @@ def finish_maps(scores: np.ndarray, heads: np.ndarray, smoothing: float, erosion
     return maps * eroded(heads, erosion)
 
 
-def median_residuals(
-    images: Tensor, restored: Tensor, heads: np.ndarray, *, residual: str, erosion: int, median_filter: int
-) -> Tensor:
-    """Return the residuals of slices (n, H, W) in their eroded heads, filtered by a median, on the CPU (n, H, W)."""
-    maps, _ = residual_maps(images, restored[:, None], residual, "mean", 0.0)
-    return median_maps(maps.cpu() * torch.from_numpy(eroded(heads, erosion)), median_filter)
+class MedianResiduals(CheckedParameters):
+    """Base of the estimators whose maps are the residuals inside the eroded heads, filtered by a median."""
+
+    residual: Annotated[str, one_of(RESIDUALS)] = "absolute"
+    erosion: Annotated[int, COUNT_OR_ZERO] = 2
+    median_filter: Annotated[int, ODD] = 5
+
+    def _residuals(self, images: Tensor, restored: Tensor, heads: np.ndarray) -> Tensor:
+        """Return the maps of slices (n, H, W) and their restorations, on the CPU."""
+        maps, _ = residual_maps(images, restored[:, None], self.residual, "mean", 0.0)
+        return median_maps(maps.cpu() * torch.from_numpy(eroded(heads, self.erosion)), self.median_filter)

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Annotated, Any
+from typing import Any
 
 import torch
 from sklearn.base import TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
-from skmimood.maps.residuals import RESIDUALS, median_residuals
+from skmimood.maps.residuals import MedianResiduals
 from skmimood.preprocessing.heads import head_masks
 from skmimood.runtime.device import inference
 from skmimood.tokens.base import check_tokenized
 from skmimood.tokens.container import TokenizedScans
 from skmimood.training.denoising import DenoisingStep
 from skmimood.validation.images import check_images
-from skmimood.validation.rules import COUNT_OR_ZERO, ODD, one_of
 
 
-class PixelEvidence(TransformerMixin, DenoisingStep):
+class PixelEvidence(TransformerMixin, MedianResiduals, DenoisingStep):
     """Denoising U-Net over the slices themselves, as a step between tokenizer and in-painter.
 
     What the token detector does not see is not resampled, so that the residual of the tokens is 0 there; and tokens
@@ -32,12 +31,8 @@ class PixelEvidence(TransformerMixin, DenoisingStep):
     ----------
     noise_std, noise_resolution, channels, depth, augment, flip, training
         See `DenoisingAutoencoder`.
-    residual : {"absolute", "positive"}, default="absolute"
-        See `ResidualMaps`. No refit needed.
-    erosion : int >= 0, default=2
-        The evidence is 0 outside the head or brain, and within this many pixels of its surface. No refit needed.
-    median_filter : int, default=5
-        Side in pixels, odd, of the median filter of the evidence; 1 for none. No refit needed.
+    residual, erosion, median_filter
+        How the evidence is made, as the maps of `DenoisingAutoencoder`. No refit needed.
     random_state, device, memory, verbose
         See `VQTokenizer`.
 
@@ -52,10 +47,6 @@ class PixelEvidence(TransformerMixin, DenoisingStep):
     ----------
     Kascenas, Pugeault & O'Neil, Denoising autoencoders for unsupervised anomaly detection in brain MRI, MIDL 2022.
     """
-
-    residual: Annotated[str, one_of(RESIDUALS)] = "absolute"
-    erosion: Annotated[int, COUNT_OR_ZERO] = 2
-    median_filter: Annotated[int, ODD] = 5
 
     _learnt = ("image_shape_",)
     _check_input = staticmethod(check_tokenized)
@@ -75,7 +66,5 @@ class PixelEvidence(TransformerMixin, DenoisingStep):
         seen = torch.from_numpy(X.tokenizer.seen(X.images))
         with inference(self._torch_device):
             restored = self._denoise(seen.to(self._torch_device)).cpu()
-        evidence = median_residuals(
-            seen, restored, head_masks(X.images), **self._values("residual", "erosion", "median_filter")
-        )
+        evidence = self._residuals(seen, restored, head_masks(X.images))
         return replace(X, evidence=evidence.numpy(), denoised=restored.numpy())
