@@ -10,10 +10,13 @@ from toy_scans import RAS, head, image, make
 from skmimood.baselines import (
     AutoregressiveRestorer,
     DenoisingAutoencoder,
+    ForeignPatchInterpolation,
     HealthyZScore,
     IntensityThreshold,
+    LatentDiffusion,
     MaskedAutoencoderDetector,
     TokenizerResidual,
+    VAERestoration,
 )
 from skmimood.maps.base import BasePixelDetector
 from skmimood.preprocessing.heads import have_heads, head_masks
@@ -26,10 +29,17 @@ LAST_STEPS = {
     "autoregressive": lambda: Pipeline(
         [small_steps(max_iter=2)[0], ("last", build(AutoregressiveRestorer, n_restorations=1, **TRANSFORMER))]
     ),
+    "diffusion": lambda: Pipeline(
+        [small_steps(max_iter=2)[0], ("last", build(LatentDiffusion, channels=4, levels=2, **NETWORK))]
+    ),
     "residual": lambda: Pipeline(
         [small_steps(max_iter=2)[0], ("last", TokenizerResidual(validation_fraction=0.25))]
     ),
     "denoising": lambda: Pipeline([("last", build(DenoisingAutoencoder, channels=4, depth=2, **NETWORK))]),
+    "foreign": lambda: Pipeline([("last", build(ForeignPatchInterpolation, channels=4, depth=2, **NETWORK))]),
+    "variational": lambda: Pipeline(
+        [("last", build(VAERestoration, channels=4, depth=1, n_steps=2, **NETWORK))]
+    ),
     "masked": lambda: Pipeline(
         [("last", build(MaskedAutoencoderDetector, classifier_max_iter=2, n_trials=2, **TRANSFORMER))]
     ),
