@@ -14,7 +14,7 @@ from skmimood.maps.residuals import MedianResiduals
 from skmimood.networks.vae import VAE, negative_elbo
 from skmimood.networks.weights import new_network
 from skmimood.preprocessing.heads import head_masks
-from skmimood.runtime.streams import Streams
+from skmimood.runtime.streams import Streams, normal_draws
 from skmimood.training.loop import Runtime, train
 from skmimood.training.parameters import Training
 from skmimood.validation.estimator import ParameterGroup
@@ -142,7 +142,8 @@ def train_vae(
         if training and flip:
             mirrored = torch.from_numpy(streams.numpy.random(len(batch)) < 0.5).to(batch.device)
             batch = torch.where(mirrored[:, None, None, None], batch.flip(-1), batch)
-        parts = network(batch, streams.torch if training else None)
+        noise = normal_draws(streams.torch, len(batch), config["latent_dim"]) if training else None
+        parts = network(batch, noise)
         return negative_elbo(batch, *parts, noise_std=noise_std).mean() / batch[0].numel()
 
     network = new_network(VAE, config, Streams.at(seed, 2**41).torch)

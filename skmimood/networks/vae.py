@@ -10,7 +10,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from skmimood.networks.weights import in_float32, initialise_convolutions, initialise_matrices
-from skmimood.runtime.streams import normal_draws
 
 _BOTTLENECK = 16  # channels that become one vector
 
@@ -61,14 +60,13 @@ class VAE(nn.Module):
         coarse = self.from_code(codes).unflatten(1, self.coarse)
         return in_float32(self.to_image, self.decoder(coarse))[..., :height, :width]
 
-    def forward(
-        self, images: Tensor, generator: torch.Generator | None = None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return reconstructions, means and log-variances; with a ``generator`` codes are drawn, else their means."""
+    def forward(self, images: Tensor, noise: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Return reconstructions, means and log-variances of images (n, 1, H, W).
+
+        Reconstructions are of the means or, with normal ``noise`` (n, latent_dim), of codes that it draws.
+        """
         mean, log_variance = self.encode(images)
-        codes = mean
-        if generator is not None:
-            codes = mean + (log_variance / 2).exp() * normal_draws(generator, *mean.shape)
+        codes = mean if noise is None else mean + (log_variance / 2).exp() * noise
         return self.decode(codes), mean, log_variance
 
 
