@@ -13,7 +13,8 @@ learns the weights that one process would learn, but for rounding. On a machine 
 #     torchrun --nproc-per-node 2 -m skmimood fit healthy/ -o model/
 #     torchrun --nnodes 4 --nproc-per-node 8 -m skmimood fit healthy/ -o model/     # four machines of eight GPUs
 #
-# Here the first line is run for a few steps, by two processes on this CPU.
+# Here the first line is run for a few steps and on slices smaller than the preset is made for, by two processes on
+# this CPU.
 
 import os
 import subprocess

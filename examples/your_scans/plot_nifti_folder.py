@@ -46,7 +46,7 @@ for step in pipe:
 detector = ScanDetector(pipe, modality="T2", size=32, scan_fpr=0.2).fit(healthy)
 
 for status in detector.fit_status_[:3]:
-    print(status)
+    print(status.id, status.status, status.n_slices, "slices")
 
 # %%
 # Nothing raises for one bad file: it is warned about, listed in ``fit_status_``, and the others are used.
