@@ -126,6 +126,7 @@ def test_a_cross_validation_comes_first_and_the_single_split_is_told_in_brief(re
     text = accuracy.render(results, tmp_path)
     folds, single = text.index("all patients cross-validated"), text.index("### TCGA-LGG, FLAIR: preset")
     assert folds < single < text.index("### What was tried")
+    assert "in 3 folds" in text[:single]
     assert "fold 0 | fold 1" in text[:single]
     assert line_of(text, "AP of each fold alone", "skmimood, as it comes")[1:] == ["0.000", "0.100", "0.200"]
     assert line_of(text, "Time of fit", "skmimood, as it comes")[3] == "erosion 0 or 1"
@@ -135,7 +136,8 @@ def test_a_cross_validation_comes_first_and_the_single_split_is_told_in_brief(re
     assert "Pixels of tumour slices" in text[single:]
     assert "AP by lesion area" not in text[single:]
     lesions = headline.headline(results)
-    assert "--data lgg --folds 5" in lesions
+    assert "--data lgg --folds 3" in lesions
+    assert "1 seed(s)" in lesions
     assert "MIM-OOD as published" not in lesions
 
 

@@ -83,10 +83,15 @@ def _heading(run: Run) -> Iterator[str]:
     commits = sorted({commit for row in run.rows for commit in row["commit"].split()})
     yield f"### {DATA_TITLES[run.dataset]}: preset {run.preset}, {run.device}"
     yield (
-        f"Seeds {', '.join(seeds)}; scored at commit {', '.join(commits)}; {ledger.sentence(run.runs)}. "
+        f"{_cross_validation(run)}Seeds {', '.join(seeds)}; scored at commit {', '.join(commits)}; "
+        f"{ledger.sentence(run.runs)}. "
         "Mean ± standard deviation over seeds, where there is more than one, and in brackets the 95 % interval over "
         "patients."
     )
+
+
+def _cross_validation(run: Run) -> str:
+    return f"Cross-validated over all patients in {run.n_folds} folds. " if run.n_folds else ""
 
 
 def _pixel_tables(run: Run, published: Rows) -> Iterator[str]:

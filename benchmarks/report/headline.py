@@ -22,14 +22,14 @@ def _lesions(results: Path) -> Iterator[str]:
     for run in runs:
         if run.dataset == "phantom" or is_secondary(run, runs):
             continue
-        seeds = len({row["seed"] for row in run.rows if row["method"] == "mimood"})
+        seeds = len({row["seed"] for row in run.rows if row["method"] in ("mimood", "mimood-default")})
         columns: Columns = {
             "best Dice": partial(run.cell, metric="best_dice"), "AP": partial(run.cell, metric="ap"),
             "AUROC": partial(run.cell, metric="auroc"),
             "s per 32 slices": partial(_seconds, run),
         }  # fmt: skip
         tested, option = (
-            ("Test slices", "") if not run.is_cross_validated else ("Slices of all patients", " --folds 5")
+            ("Slices of all patients", f" --folds {run.n_folds}") if run.n_folds else ("Test slices", "")
         )
         yield (
             f"{tested} with a lesion, all pixels; preset `{run.preset}`, {run.device}, {seeds} seed(s), one where "

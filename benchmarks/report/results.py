@@ -50,9 +50,9 @@ class Run:
     ablation: Rows
 
     @property
-    def is_cross_validated(self) -> bool:
-        """Whether all patients were tested on, fold by fold."""
-        return any(row.get("fold") for row in self.runs)
+    def n_folds(self) -> int:
+        """In how many folds all patients were tested on; 0 without cross-validation."""
+        return len({row["fold"] for row in self.runs if row.get("fold")})
 
     @property
     def methods(self) -> list[str]:
