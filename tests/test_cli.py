@@ -31,7 +31,7 @@ def healthy(tmp_path):
 # What can be asked
 
 
-@pytest.mark.parametrize("command", ["demo", "fit", "score", "info"])
+@pytest.mark.parametrize("command", ["demo", "fit", "score", "evaluate", "info"])
 def test_help_of_each_command_has_examples(command, capsys):
     with pytest.raises(SystemExit) as stop:
         run(command, "--help")

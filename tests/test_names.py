@@ -206,12 +206,12 @@ def test_label_images_of_an_ending_that_was_named_are_left_out_without_a_word(tm
 
 
 def test_a_folder_of_another_format_is_told_how_to_convert_it(tmp_path):
-    touch(tmp_path / "bert" / "mri" / "T1.mgz")
-    with pytest.raises(InputError, match=r"holds T1\.mgz: FreeSurfer's images .*mri_convert"):
+    touch(tmp_path / "raw" / "scan.PAR")
+    with pytest.raises(InputError, match=r"holds scan\.PAR: Philips images .*dcm2niix"):
         find_scans(tmp_path)
-    (tmp_path / "T1.MGZ").write_bytes(bytes(1000))
-    with pytest.raises(ScanReadError, match=r"T1\.MGZ: is not NIfTI.*FreeSurfer's images .*mri_convert"):
-        read_scan(tmp_path / "T1.MGZ")
+    (tmp_path / "scan.mnc").write_bytes(bytes(1000))
+    with pytest.raises(ScanReadError, match=r"scan\.mnc: is not NIfTI.*MINC images .*mnc2nii"):
+        read_scan(tmp_path / "scan.mnc")
 
 
 def test_masks_of_another_folder_belong_to_the_scans_of_the_same_subject(tmp_path):

@@ -71,9 +71,9 @@ def test_masks_of_brats_2023_are_found_by_their_ending(tmp_path, suffix):
 def test_a_missing_path_an_empty_folder_and_an_array_are_errors(tmp_path):
     with pytest.raises(InputError, match=r"No such file or folder: '.*nowhere'"):
         find_scans(tmp_path / "nowhere")
-    with pytest.raises(InputError, match=rf"No \.nii or \.nii\.gz under '{tmp_path}'"):
+    with pytest.raises(InputError, match=rf"No scan \(\.nii\.gz, .*\) under '{tmp_path}'"):
         find_scans(tmp_path)
-    with pytest.raises(InputError, match=r"No \.nii or \.nii\.gz"):
+    with pytest.raises(InputError, match="No scan"):
         find_scans(str(tmp_path / "*.nii"))
     with pytest.raises(InputError, match="in the list"):
         find_scans([])

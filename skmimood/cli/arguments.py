@@ -47,7 +47,8 @@ examples:
   skmimood fit patients/ -o model/ --modality flair --lesion-suffix seg
   skmimood fit healthy/ -o model/ --resume          go on after an interruption
 
-Scans are NIfTI files (.nii, .nii.gz). Some are held out, and the thresholds are set on those.
+Scans are files (.nii.gz, .nii, .mgz, .nrrd, .mha) or folders with a DICOM series each. Some are held out, and
+the thresholds are set on those.
 """
 
 _SCORE_EXAMPLES = """\
@@ -166,6 +167,7 @@ def _fill_score(parser: argparse.ArgumentParser) -> None:
     _add_flag(existing, "--resume", "keep what is finished and do the rest; such jobs may share a folder")
     _add_flag(existing, "--overwrite", "replace earlier results, once a scan can be scored")
     _add_flag(parser, "--healed", "write <id>_healed.nii.gz too, the scan without what is abnormal")
+    _add_flag(parser, "--bids", "write BIDS derivatives, such as sub-01/anat/sub-01_label-lesion_roi.nii.gz")
     parser.add_argument(
         "--viewer", choices=_VIEWERS, default="flagged",
         help="scans that get a page <id>.html to look through: none, those called anomalous (flagged), or all "

@@ -1,8 +1,8 @@
 """Data to learn from and evaluate on: artificial brains with exact lesion masks, and public sets as they lie on disk.
 
 Here belong loaders that know the names of a public set's files, tables of splits, and the phantom. Nothing downloads,
-and loaders read no voxels. Rules for scans of any name belong to `skmimood.nifti`; anomalies that networks are trained
-on belong to `skmimood.training`, so that none of them imitates the lesions here.
+and loaders of scans read no voxels. Rules for scans of any name belong to `skmimood.nifti`; anomalies that networks
+are trained on belong to `skmimood.training`, so that none of them imitates the lesions here.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 _PUBLIC = {
     "LESION_KINDS": "lesions",
     "PhantomDataset": "phantom_files",
+    "PictureSet": "pictures",
     "ScanSet": "scan_sets",
     "load_brats": "public",
     "load_ct_ich": "public",
@@ -21,6 +22,7 @@ _PUBLIC = {
     "load_ixi": "public",
     "load_lgg": "public",
     "load_mslub": "public",
+    "load_picture_folder": "pictures",
     "make_brain_phantom": "phantom",
     "read_slice_kinds": "tables",
     "read_splits": "tables",

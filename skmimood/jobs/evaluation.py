@@ -27,7 +27,7 @@ from skmimood.metrics import (
 )
 from skmimood.nifti import Source, find_scans, read_labels, read_scan
 from skmimood.runtime.paths import expand
-from skmimood.scans.results import result_paths
+from skmimood.scans.results import written_paths
 from skmimood.scans.sources import NEVER_LESIONS, masks_by_name
 
 ALL = "all"
@@ -195,7 +195,8 @@ class _Pooled:
 
 def _compare(outcome: ScanOutcome, mask: Source | None, folder: Path, pooled: _Pooled) -> Accuracy:
     """Compare a scan with its mask, None if it is healthy, and count its voxels in ``pooled`` too."""
-    paths = result_paths(folder, outcome.id)
+    if (paths := written_paths(folder, outcome.id)) is None:
+        raise ScanReadError(outcome.id, "some of its results are gone. Score it again.")
     anomaly, marks = read_scan(paths[0], max_invalid=1.0), read_scan(paths[2]).data > 0
     truth = np.zeros(marks.shape, dtype=bool) if mask is None else read_labels(mask, anomaly)
     found = lesion_detection(truth[np.newaxis], marks[np.newaxis])

@@ -104,14 +104,15 @@ def digest_of(scan: Path, *masks: str | None) -> str:
 
     ``masks`` are endings of names; ``"auto"``, ``"none"``, ``"ct-brain"`` and None stand for no file.
     """
-    from skmimood.nifti import find_companion
+    from skmimood.nifti import files_of, find_companion
     from skmimood.scans.sources import FOREGROUNDS
 
     named = [mask for mask in masks if mask not in (*FOREGROUNDS, None)]
     digest = hashlib.blake2b(digest_size=16)
     try:
         for path in (scan, *(find_companion(scan, mask) for mask in named)):
-            digest.update(b"" if path is None else _bytes_digest(path))
+            for file in [] if path is None else files_of(path):
+                digest.update(_bytes_digest(file))
     except OSError:
         return ""
     return digest.hexdigest()

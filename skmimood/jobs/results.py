@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import secrets
@@ -14,13 +15,15 @@ from typing import Any
 from skmimood.exceptions import InputError, listing, warn
 from skmimood.jobs.files import make_folder, to_csv, to_json, write
 from skmimood.jobs.locks import claimed, locked, locks_of_others
-from skmimood.scans.results import OUTPUTS, output_stem, result_paths
+from skmimood.scans.results import OUTPUTS, output_stem, possible_paths, written_paths
 
 _HIDDEN = ".report"  # folder of what the report needs of each scan, and of the locks of the jobs
 EVALUATION = "evaluation.csv"
 """What the table is called that `evaluate_results` writes."""
 
-_TABLES = ("status.json", "scores.csv", "report.html", EVALUATION)
+TABLES = ("status.json", "scores.csv", "report.html", EVALUATION)
+"""What the files are called that are of all scans."""
+
 _FORMAT = "skmimood-status"
 
 
@@ -123,12 +126,9 @@ class StatusTable:
     def is_finished(self, scan: str, *, healed: bool, viewer: str = "none") -> bool:
         """Tell whether a scan succeeded and its images, with ``healed`` the healed scan too, and its page are there."""
         outcome = self._outcomes.get(scan)
-        if outcome is None or outcome.status != "ok":
+        if outcome is None or outcome.status != "ok" or not written_paths(self.folder, scan, healed=healed):
             return False
-        files = result_paths(self.folder, scan, healed=healed)
-        if wants_page(viewer, outcome.is_anomalous):
-            files.append(page_of(self.folder, scan))
-        return all(map(Path.is_file, files))
+        return not wants_page(viewer, outcome.is_anomalous) or page_of(self.folder, scan).is_file()
 
     @contextlib.contextmanager
     def shared(self) -> Iterator[None]:
@@ -225,7 +225,7 @@ def refuse_others(output: Path) -> None:
 
 def holds_results(output: Path) -> bool:
     """Tell whether an earlier job has left results that `opened` with ``overwrite`` would remove."""
-    return any(os.path.lexists(output / name) for name in _TABLES)
+    return any(os.path.lexists(output / name) for name in TABLES)
 
 
 def pictures_of(output: Path, scan: str) -> Path:
@@ -251,14 +251,17 @@ def mark_of(output: Path, scan: str) -> Path:
 
 def discard(output: Path, scan: str) -> None:
     """Leave no results of a scan rather than a part of them."""
-    for path in (*result_paths(output, scan), pictures_of(output, scan), page_of(output, scan)):
+    paths = itertools.chain(*possible_paths(output, scan))
+    for path in (*paths, pictures_of(output, scan), page_of(output, scan)):
         path.unlink(missing_ok=True)
 
 
 def _check_settings(table: StatusTable, default_mask: str) -> None:
     """Raise `InputError` if earlier results come from other settings; old versions did not record the mask."""
     earlier = StatusTable.read(table.folder).settings
-    before, now = ({"mask": default_mask, **settings} for settings in (earlier, table.settings))
+    before, now = (
+        {"mask": default_mask, "bids": False, **settings} for settings in (earlier, table.settings)
+    )
     for each in (before, now):
         each["mask"] = str(each["mask"]).removeprefix("_")  # "seg" and "_seg" name the same files
     changed = [name.replace("_", " ") for name in now | before if now.get(name) != before.get(name)]
@@ -272,8 +275,9 @@ def _check_settings(table: StatusTable, default_mask: str) -> None:
 def _make_room(output: Path, scans: Collection[str], *, overwrite: bool, healed: bool, viewer: str) -> None:
     """Remove earlier results, so that none stays beside a status without it, or refuse to."""
     if not overwrite:
-        results = [output / name for name in _TABLES]
-        results += [image for scan in scans for image in result_paths(output, scan, healed=healed)]
+        results = [output / name for name in TABLES]
+        for scan in scans:
+            results += itertools.chain(*possible_paths(output, scan, healed=healed))
         results += [page_of(output, scan) for scan in scans if viewer != "none"]
         existing = [path.name for path in results if os.path.lexists(path)]
         if existing:
@@ -291,9 +295,10 @@ def _make_room(output: Path, scans: Collection[str], *, overwrite: bool, healed:
         is_damaged = True
     for scan in scored:
         discard(output, scan)
-    for name in _TABLES if scored else ("status.json",):
+    for name in TABLES if scored else ("status.json",):
         (output / name).unlink(missing_ok=True)
-    left = sorted(file.name for ending in OUTPUTS for file in output.glob(f"*{ending}"))
+    endings = {ending.partition(".")[0] for ending in OUTPUTS}
+    left = sorted(file.name for ending in endings for file in output.glob(f"*{ending}.*"))
     if is_damaged and left:
         warn(
             f"status.json in {str(output)!r} is damaged, so these files may be left of earlier results: "

@@ -7,24 +7,25 @@ import functools
 import math
 import os
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Collection, Generator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from joblib import effective_n_jobs
 
+import skmimood
 from skmimood.exceptions import InputError, ScanReadError, SkmimoodError, listing, warn
 from skmimood.jobs import results
 from skmimood.jobs.description import counted, facts, minutes
-from skmimood.jobs.files import digest_of, is_within, printable, refuse_inputs_within
+from skmimood.jobs.files import digest_of, is_within, printable, refuse_inputs_within, to_json, write
 from skmimood.jobs.locks import claimed
 from skmimood.jobs.report import MISSING, can_report, load_gallery, save_gallery, write_report
 from skmimood.jobs.results import ScanOutcome, StatusTable
 from skmimood.jobs.splits import select_split
 from skmimood.jobs.viewer import write_viewer
 from skmimood.jobs.workers import is_local, run_alone, run_in_workers
-from skmimood.nifti import scan_ids
+from skmimood.nifti import bids, scan_ids
 from skmimood.persistence import fingerprint
 from skmimood.plotting import ColourScale
 from skmimood.runtime.device import resolve_device
@@ -68,6 +69,8 @@ class ScoreJob:
     """Replace earlier results, once it is known that one of the scans can be scored."""
     healed: bool = False
     """Write the healed scans too."""
+    bids: bool = False
+    """Write BIDS derivatives: the output is the root of a data set, and scans must be named by BIDS."""
     report: bool = True
     viewer: str = "flagged"
     """Scans that get a page of their own, beside the report: "none", "flagged" (those called anomalous) or "all"."""
@@ -136,11 +139,17 @@ def score_scans(
         "scan_threshold": detector.scan_threshold_,
         "volume": detector.volume,
         "mask": detector.mask,
+        "bids": job.bids,
     }
+    if job.bids:
+        _check_bids(scans, output)
     with results.opened(
         output, scans, settings, functools.partial(_report, detector, job), default_mask=default_mask,
         resume=job.resume, overwrite=job.overwrite, healed=job.healed, viewer=job.pages,
     ) as table:  # fmt: skip
+        if job.bids:
+            write(output / "dataset_description.json", to_json(bids.description(skmimood.__version__)))
+            write(output / ".bidsignore", "".join(f"{name}\n" for name in (*results.TABLES, "*.html")))
         say(f"Scoring {counted(len(scans), 'scan')}.")
         if job.report and not can_report():
             say(MISSING)
@@ -149,6 +158,21 @@ def score_scans(
     n_scored = counted(len(table) - table.n_failed, "scan")
     say(f"Results of {n_scored} are in {str(output)!r}; {n_failed} failed.")
     return table
+
+
+def _check_bids(scans: Collection[str], output: Path) -> None:
+    """Raise `InputError` unless scans have names of their own in BIDS, and the output is no data set of scans."""
+    if bids.is_data_set(output):
+        raise InputError(
+            f"{str(output)!r} is a BIDS data set of scans. Pass a folder for its derivatives, such as "
+            f"{str(output / 'derivatives' / 'skmimood')!r}."
+        )
+    places: dict[str, str] = {}
+    for scan in scans:
+        if (other := places.setdefault(bids.result_names(scan)[0], scan)) != scan:
+            raise InputError(
+                f"{scan!r} and {other!r} would have results of one name in BIDS. Score each into a folder of its own."
+            )
 
 
 def _named_scans(
@@ -308,7 +332,7 @@ def _score(detector: ScanDetector, scan: NamedScan, folder: Path, job: ScoreJob)
         is_anomalous = None if detector.scan_threshold_ == math.inf else result.is_anomalous
         outcome = ScanOutcome(scan.id, "ok", result.score, result.pvalue, is_anomalous, flags=result.flags)
         results.discard(folder, scan.id)
-        result.save(folder, healed=job.healed)
+        result.save(folder, healed=job.healed, in_bids=job.bids)
         save_gallery(results.pictures_of(folder, scan.id), result.gallery)
         if results.wants_page(job.pages, is_anomalous):
             page, scale = results.page_of(folder, scan.id), ColourScale.of(detector)

@@ -1,4 +1,4 @@
-"""NIfTI files and nibabel images: found by their names, checked, read onto one volume, and written.
+"""Files of scans (NIfTI and others) and nibabel images: found by their names, checked, read and written.
 
 Here belongs what depends on file names, headers and stored numbers: which files are scans, what they are called, whose
 they are, which mask lies beside them, and whether header, voxels and masks are sound. It is the one place where images
@@ -6,7 +6,7 @@ are opened. What is done with the intensities of a scan belongs to `skmimood.pre
 from, to `skmimood.scans`.
 """
 
-from skmimood.nifti.files import find_companion, find_scans, walk_images
+from skmimood.nifti.files import files_of, find_companion, find_scans, walk_images
 from skmimood.nifti.geometry import Grid
 from skmimood.nifti.images import (
     DEFAULT_MAX_BYTES,
@@ -16,17 +16,19 @@ from skmimood.nifti.images import (
     write_image,
 )
 from skmimood.nifti.masks import Mask, read_labels, read_mask
-from skmimood.nifti.names import EXTENSIONS, Source, file_stem, scan_id, scan_ids, subject_of
+from skmimood.nifti.names import EXTENSIONS, PICTURES, Source, file_stem, scan_id, scan_ids, subject_of
 from skmimood.nifti.reading import read_grid
 
 __all__ = [
     "DEFAULT_MAX_BYTES",
     "EXTENSIONS",
+    "PICTURES",
     "Grid",
     "Mask",
     "Scan",
     "Source",
     "file_stem",
+    "files_of",
     "find_companion",
     "find_scans",
     "make_image",

@@ -14,8 +14,11 @@ import numpy as np
 from nibabel.spatialimages import SpatialImage
 
 from skmimood.exceptions import InputError
+from skmimood.nifti.bids import is_data_set, of_subjects
+from skmimood.nifti.dicom import dicom_files, is_dicom
 from skmimood.nifti.names import (
     EXTENSIONS,
+    PICTURES,
     Source,
     as_text,
     check_source,
@@ -31,6 +34,7 @@ _WITH_CONTRAST = re.compile(r"([^_]+)-(?:t1[nc]?|t2[wf]?|pd|flair)", re.IGNORECA
 _VERSION = re.compile(  # of a mask
     r"([_.-]?(\d+|v\d+|final|new|edited|corrected|manual|auto|deep|presurf))+$", re.IGNORECASE
 )
+_VOXEL_FILE = re.compile(rb"^(?:ElementDataFile *=|data file:) *(\S.*?)\s*$", re.IGNORECASE | re.MULTILINE)
 LABEL_ENDINGS = (  # of the names of masks, segmentations and the like
     "mask", "brainmask", "brainmask_fs", "headmask", "brainextractionmask", "msk", "lesionmask", "tumormask",
     "seg", "segm", "segmentation", "dseg", "aseg", "pve", "pveseg", "probseg", "lesionseg", "tumorseg", "manualseg",
@@ -40,7 +44,7 @@ LABEL_ENDINGS = (  # of the names of masks, segmentations and the like
 )  # fmt: skip
 # Words that scans are called by too: ``sub-1_tumor_2`` is a mask, but ``tumor_001`` and ``patient_prob3`` are not.
 _ALSO_OF_SCANS = frozenset(LABEL_ENDINGS[LABEL_ENDINGS.index("tumor") :])
-RESULT_ENDINGS = ("anomaly", "pvalue", "healed")
+RESULT_ENDINGS = ("anomaly", "pvalue", "healed", "statmap")
 _CONTRASTS = re.compile(  # and other words that a name has besides the subject
     r"(?:^|(?<=[_.-]))(t[12](w|c|ce|gd|n|f|wks|star)?|flair|pdw?|mra|dwi|adc|swi|ct|mprage"
     r"|brain|raw|orig|norm|nu|preproc|acpc|dc2?|restore)(?=[_.-]|$)[_.-]*",
@@ -56,7 +60,9 @@ def find_scans(
     Parameters
     ----------
     X : str, path, nibabel image, or iterable of those
-        Folders are searched recursively for ``.nii`` and ``.nii.gz``; names with a leading dot are ignored.
+        Folders are searched recursively for volumes by their extensions; if there is none, for folders of DICOM files,
+        each of which is a scan; if there is none either, for pictures. Of a BIDS data set only the folders of its
+        subjects are searched. Names with a leading dot are ignored.
     suffix : str, optional
         Keep only files whose name, without extension, ends with this part: ``"T1"`` and ``"_T1"`` both keep
         ``sub_T1.nii.gz``. Case does not matter.
@@ -154,7 +160,8 @@ def _is_of_one_subject(folder: Path, suffix: str) -> bool:
 
 def _find_named(path: Path, names: Sequence[str]) -> Path | None:
     """Return the image beside ``path`` of the first of ``names`` that is there, exactly or with the same parts."""
-    for name, extension in itertools.product(names, EXTENSIONS):
+    extensions = PICTURES if _is_picture_name(path.name) else EXTENSIONS
+    for name, extension in itertools.product(names, extensions):
         companion = path.with_name(name + extension)
         if companion.name != path.name and os.path.isfile(companion):
             return companion
@@ -178,18 +185,51 @@ def _parts(name: str) -> frozenset[str]:
 def _expand(entry: str | os.PathLike) -> list[Path]:
     path = expand(entry)
     if path.is_dir():
-        return sorted(walk_images(path))
+        found = sorted(walk_images(path)) or sorted(_walk_series(path)) or sorted(_walk_pictures(path))
+        return of_subjects(path, found) if is_data_set(path) else found
     if os.path.lexists(path):  # a broken link is listed too: reading it then raises an error
-        return [path]
+        is_of_series = not _is_scan_name(path.name) and is_dicom(path) and len(dicom_files(path.parent)) > 1
+        return [path.parent if is_of_series else path]
     if glob.has_magic(str(entry)):
-        matches = map(Path, sorted(glob.glob(str(path), recursive=True)))
-        wanted = (match for match in matches if match.is_dir() or _is_scan_name(match.name))
-        return [file for match in wanted for file in _expand(match)]
+        matches = [Path(match) for match in sorted(glob.glob(str(path), recursive=True))]
+        chosen = [match for match in matches if _is_scan_name(match.name) or is_dicom(match)]
+        files = set(chosen or [match for match in matches if _is_picture_name(match.name)])
+        wanted = (match for match in matches if match in files or match.is_dir())
+        return list(dict.fromkeys(file for match in wanted for file in _expand(match)))
     raise InputError(f"No such file or folder: {os.fspath(entry)!r}. Check the path.")
 
 
+def files_of(scan: Path) -> list[Path]:
+    """Return the files that a scan is read from: all of a DICOM series, and what a header alone names as its voxels."""
+    if scan.is_dir():
+        return dicom_files(scan)
+    if scan.suffix.lower() not in (".mhd", ".nhdr"):
+        return [scan]
+    with open(scan, "rb") as stream:
+        named = (scan.parent / os.fsdecode(name) for name in _VOXEL_FILE.findall(stream.read(2**16)))
+        return [scan, *filter(Path.is_file, named)]
+
+
 def walk_images(folder: Path) -> Iterator[Path]:
-    """Yield the ``.nii`` and ``.nii.gz`` files under a folder, in no order, without names with a leading dot."""
+    """Yield the files of volumes under a folder, in no order, without names with a leading dot."""
+    return (directory / name for directory, names in _walk(folder) for name in names if _is_scan_name(name))
+
+
+def _walk_series(folder: Path) -> Iterator[Path]:
+    """Yield a folder and those below it that hold DICOM files."""
+    return (
+        directory for directory, names in _walk(folder) if any(is_dicom(directory / name) for name in names)
+    )
+
+
+def _walk_pictures(folder: Path) -> Iterator[Path]:
+    return (
+        directory / name for directory, names in _walk(folder) for name in names if _is_picture_name(name)
+    )
+
+
+def _walk(folder: Path) -> Iterator[tuple[Path, list[str]]]:
+    """Yield a folder and those below it, with the names of their files."""
 
     def refuse(error: OSError) -> None:
         raise InputError(
@@ -202,12 +242,23 @@ def walk_images(folder: Path) -> Iterator[Path]:
         # Links may lead back to a folder above.
         subfolders[:] = [] if real in seen else [name for name in subfolders if not name.startswith(".")]
         if real not in seen:
-            yield from (Path(directory, name) for name in files if _is_scan_name(name))
+            yield Path(directory), files
         seen.add(real)
 
 
 def _is_scan_name(name: str) -> bool:
     return name.lower().endswith(EXTENSIONS) and not name.startswith(".")
+
+
+def _is_picture_name(name: str) -> bool:
+    return name.lower().endswith(PICTURES) and not name.startswith(".")
+
+
+def is_series(entry: Any) -> bool:
+    """Tell whether an entry of a list names the folder of a DICOM series itself."""
+    if not isinstance(entry, (str, os.PathLike)) or not (path := expand(entry)).is_dir():
+        return False
+    return bool(dicom_files(path)) and not any(_is_scan_name(name) for name in os.listdir(path))
 
 
 def is_wanted(stem: str, suffix: str | None, exclude: Sequence[str]) -> bool:
@@ -237,7 +288,7 @@ def _nothing_found(X: Any, suffix: str | None, exclude: Sequence[str]) -> str:
     named = ", ".join(map(repr, exclude[:_NAMED]))
     dropped = f", leaving out names that end in {named}{more}" if exclude else ""
     advice = (is_path and _advice_on_foreign(expand(X))) or "Check the path and the suffix."
-    return f"No .nii or .nii.gz{where}{kept}{dropped}. {advice}"
+    return f"No scan ({', '.join(EXTENSIONS)}, DICOM or pictures){where}{kept}{dropped}. {advice}"
 
 
 def _advice_on_foreign(folder: Path) -> str | None:

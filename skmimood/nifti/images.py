@@ -1,4 +1,4 @@
-"""Scans from NIfTI files and nibabel images, and maps back into images that carry nothing but geometry."""
+"""Scans from files and nibabel images, and maps back into images that carry nothing but geometry."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from nibabel.nifti2 import Nifti2Header
 
 from skmimood.exceptions import InputError, ScanReadError, ScanWriteError
 from skmimood.nifti.geometry import Grid, in_millimetres
-from skmimood.nifti.names import EXTENSIONS, Source, file_name, scan_id
+from skmimood.nifti.itk import ITK_EXTENSIONS, encode_itk
+from skmimood.nifti.names import RESULT_EXTENSIONS, Source, file_name, result_extension, scan_id
+from skmimood.nifti.pictures import encode_picture
 from skmimood.nifti.reading import read_volume
 from skmimood.runtime.files import replacing
 from skmimood.runtime.paths import expand
@@ -44,6 +46,8 @@ class Scan:
         What was odd about the input but can be worked with.
     header : nibabel.Nifti1Header or None
         Form codes, voxel sizes and units of the input and nothing else of its header.
+    extension : str
+        Of files on its grid: that of its format, ``.nii.gz`` where there is none or it cannot be written.
     """
 
     id: str
@@ -53,6 +57,7 @@ class Scan:
     shape: tuple[int, ...]
     warnings: tuple[str, ...] = ()
     header: Nifti1Header | None = field(default=None, repr=False)
+    extension: str = ".nii.gz"
 
     @property
     def affine_mm(self) -> np.ndarray:
@@ -84,7 +89,9 @@ def read_scan(
     Parameters
     ----------
     source : str, path or nibabel image
-        A NIfTI-1 or NIfTI-2 file, plain or gzip (its content decides, not its name), or any nibabel image.
+        A NIfTI-1 or NIfTI-2 file, plain or gzip (its content decides, not its name); a file of FreeSurfer (``.mgz``,
+        ``.mgh``), NRRD (``.nrrd``, ``.nhdr``) or MetaImage (``.mha``, ``.mhd``); a DICOM file or the folder of a
+        series; a picture (``.png``, ``.jpg``, ``.tif``); or any nibabel image.
     max_bytes : int
         Largest amount of voxel data to accept, in bytes, computed from the header.
     volume : int, optional
@@ -117,8 +124,10 @@ def read_scan(
         background = _background_level(voxels[~invalid])
         voxels[invalid] = background
         remarks += (f"{int(invalid.sum())} NaN or infinite voxels were taken as {background:g}",)
-    affine, header = geometry.affine, geometry.header
-    return Scan(name, voxels, affine, invalid if share else None, shape, remarks, header)
+    missing = invalid if share else None
+    return Scan(
+        name, voxels, geometry.affine, missing, shape, remarks, geometry.header, result_extension(source)
+    )
 
 
 def make_image(values: np.ndarray, like: Scan, *, dtype: Any = np.float32) -> nib.Nifti1Image:
@@ -151,28 +160,45 @@ def make_image(values: np.ndarray, like: Scan, *, dtype: Any = np.float32) -> ni
 def write_image(image: nib.Nifti1Image, path: str | os.PathLike, *, overwrite: bool = False) -> None:
     """Write an image as a whole or not at all; the same image always gives the same bytes.
 
-    The path must end in ``.nii`` or ``.nii.gz``, and its folder must exist; a file that is there is replaced only with
-    `overwrite`.
+    The extension of the path, ``.nii``, ``.nii.gz``, ``.mgz``, ``.nrrd``, ``.mha`` or ``.tif``, chooses the format.
+    Its folder must exist; a file that is there is replaced only with `overwrite`.
 
     Raises
     ------
     ScanWriteError
-        If the file exists, has another ending, or cannot be written. No partial file is left.
+        If the file exists, has another extension, or cannot be written. No partial file is left.
     """
     path = expand(path)
-    if not path.name.lower().endswith(EXTENSIONS):
+    extension = next(
+        (each for each in (*RESULT_EXTENSIONS, ".nii") if path.name.lower().endswith(each)), None
+    )
+    if extension is None:
+        *most, last = (*RESULT_EXTENSIONS, ".nii")
         raise ScanWriteError(
-            f"Cannot write {path.name!r}: images end in .nii or .nii.gz. Choose such a name."
+            f"Cannot write {path.name!r}: images end in {', '.join(most)} or {last}. Choose such a name."
         )
     if os.path.lexists(path) and not overwrite:
         raise ScanWriteError(f"{path.name} exists already. Pass overwrite=True or choose another name.")
     with replacing(path) as stream:
-        if path.name.lower().endswith(".gz"):
+        if extension in ITK_EXTENSIONS:
+            stream.write(encode_itk(image, extension))
+        elif extension == ".tif":
+            stream.write(encode_picture(image))
+        elif extension == ".nii":
+            image.to_file_map({"image": nib.FileHolder(fileobj=stream)})
+        else:
+            stored = _as_mgh(image) if extension == ".mgz" else image
             # No name and no time in the gzip header: they would reveal the path and make equal images differ.
             with gzip.GzipFile(filename="", mode="wb", fileobj=stream, compresslevel=4, mtime=0) as zipped:
-                image.to_file_map({"image": nib.FileHolder(fileobj=zipped)})
-        else:
-            image.to_file_map({"image": nib.FileHolder(fileobj=stream)})
+                stored.to_file_map({"image": nib.FileHolder(fileobj=zipped)})
+
+
+def _as_mgh(image: nib.Nifti1Image) -> nib.MGHImage:
+    """Return an image as FreeSurfer's, which knows no unsigned integers but of one byte."""
+    array = np.asarray(image.dataobj)
+    return nib.MGHImage(
+        array if array.dtype in (np.uint8, np.float32) else array.astype(np.int32), image.affine
+    )
 
 
 def _background_level(values: np.ndarray) -> float:

@@ -18,12 +18,22 @@ from skmimood.runtime.paths import expand
 
 Source = str | os.PathLike | SpatialImage
 
-EXTENSIONS = (".nii.gz", ".nii")
+# Extensions of volumes, and what results on their grids are written as.
+_WRITTEN_AS = {
+    **dict.fromkeys((".nii.gz", ".nii"), ".nii.gz"),
+    **dict.fromkeys((".mgz", ".mgh"), ".mgz"),
+    **dict.fromkeys((".nrrd", ".nhdr"), ".nrrd"),
+    **dict.fromkeys((".mha", ".mhd"), ".mha"),
+}
+EXTENSIONS = tuple(_WRITTEN_AS)
+PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
+_WRITTEN_AS |= dict.fromkeys(PICTURES, ".tif")
+RESULT_EXTENSIONS = tuple(dict.fromkeys(_WRITTEN_AS.values()))
 
-_FORMATS = {  # other than NIfTI, and what converts them
-    **dict.fromkeys((".mgz", ".mgh"), ("FreeSurfer's", "mri_convert")),
-    **dict.fromkeys((".dcm", ".ima"), ("DICOM", "dcm2niix")),
-    **dict.fromkeys((".nrrd", ".nhdr", ".mha", ".mhd"), ("ITK's", "SimpleITK")),
+_FORMATS = {  # that are not read, and what converts them
+    **dict.fromkeys((".par", ".rec"), ("Philips", "dcm2niix")),
+    **dict.fromkeys((".hdr", ".img"), ("Analyze", "nib-convert")),
+    ".mnc": ("MINC", "mnc2nii"),
 }
 _PATIENT_OF_VISIT = r"^(BraTS-[A-Z]+-\d+)(?=-\d{3}(?!\d))"
 _SUBJECT_IN_NAME = re.compile(rf"(?:^|(?<=[_.]))(sub-.+?)(?=_|\.|-ses-|$)|{_PATIENT_OF_VISIT}", re.IGNORECASE)
@@ -65,10 +75,18 @@ def file_path(source: Source) -> Path | None:
 
 
 def file_stem(path: str | os.PathLike) -> str:
-    """Return the name of a file without its folder and without ``.nii`` or ``.nii.gz``, in any case."""
+    """Return the name of a file without its folder and without the extension of a volume or picture, in any case."""
     name = Path(path).name
-    extension = next((e for e in EXTENSIONS if name.lower().endswith(e)), "")
-    return name[: len(name) - len(extension)]
+    return name[: len(name) - len(_extension(name))]
+
+
+def result_extension(source: Source) -> str:
+    """Return the extension of the maps of a scan: its own format's, or ``.nii.gz`` where that cannot hold them."""
+    return _WRITTEN_AS.get(_extension(file_name(source) or ""), ".nii.gz")
+
+
+def _extension(name: str) -> str:
+    return next((each for each in _WRITTEN_AS if name.lower().endswith(each)), "")
 
 
 def conversion(name: str) -> str | None:
@@ -86,7 +104,7 @@ def as_text(name: str) -> str:
 
 
 def scan_id(source: Source, index: int = 0) -> str:
-    """Return what one scan is called: its file's name without ``.nii`` or ``.nii.gz``.
+    """Return what one scan is called: its file's name without extension.
 
     In the layouts of HCP and FreeSurfer, which give each subject files of the same names, the subject's folder comes
     before it: ``"bert_001"`` for ``bert/mri/orig/001.nii.gz``. An image without a file is ``"scan-000"``, counted by

@@ -15,18 +15,23 @@ import os
 import stat
 import sys
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, BinaryIO, Literal, NamedTuple
 
 import numpy as np
 from nibabel.filebasedimages import ImageFileError
+from nibabel.freesurfer import MGHImage
 from nibabel.nifti1 import Nifti1Header
 from nibabel.nifti2 import Nifti2Header
 from nibabel.spatialimages import HeaderDataError, SpatialImage
 
 from skmimood.exceptions import ScanReadError
+from skmimood.nifti.dicom import is_dicom, open_series
 from skmimood.nifti.geometry import Geometry, Grid, UnsoundError, read_geometry
-from skmimood.nifti.names import conversion
+from skmimood.nifti.itk import ITK_EXTENSIONS, open_itk
+from skmimood.nifti.names import PICTURES, conversion
+from skmimood.nifti.pictures import open_picture
 
 _HEADER_BYTES: dict[int, type[Nifti1Header]] = {348: Nifti1Header, 540: Nifti2Header}
 _BYTE_ORDERS: tuple[Literal["little", "big"], ...] = ("little", "big")
@@ -70,15 +75,47 @@ class _Extent(NamedTuple):
 def read_volume(
     source: str | os.PathLike | SpatialImage, name: str, max_bytes: int, volume: int | None
 ) -> RawVolume:
-    """Read one volume of a NIfTI file or nibabel image; any fault becomes a `ScanReadError`."""
+    """Read one volume of a file or nibabel image; any fault becomes a `ScanReadError`."""
     with _explained(name):
         if isinstance(source, SpatialImage):
             return _read_image(source, max_bytes, volume)
-        return _read_file(os.path.expanduser(source), name, max_bytes, volume)
+        path = Path(source).expanduser()
+        if (image := _open_foreign(path)) is None:
+            return _read_file(str(path), name, max_bytes, volume)
+        raw = _read_image(image, max_bytes, volume)
+        if isinstance(image, MGHImage):
+            _check_gzip(path, image)
+        return raw
+
+
+def _open_foreign(path: Path) -> SpatialImage | None:
+    """Open a file of another format than NIfTI, or a folder, as an image that is read when asked; else None."""
+    extension = path.suffix.lower()
+    if path.is_dir():
+        return open_series(path)
+    if extension in (".nii", ".gz"):
+        return None
+    _check_file(path)
+    if extension in ITK_EXTENSIONS:
+        return open_itk(path)
+    if extension in (".mgz", ".mgh"):
+        return MGHImage.from_filename(path)
+    if extension in PICTURES:
+        return open_picture(path)
+    return open_series(path) if is_dicom(path) else None
+
+
+def _check_gzip(path: Path, image: MGHImage) -> None:
+    """Read a file to its checksum if it is zipped, which nibabel does not."""
+    if path.suffix.lower() == ".mgz":
+        stored: Any = image.dataobj
+        end = stored.offset + math.prod(stored.shape) * stored.dtype.itemsize
+        with gzip.open(path) as stream:
+            _drain(stream, end + _GZIP_SLACK)
 
 
 def read_grid(path: str | os.PathLike, *, name: str | None = None) -> Grid:
-    """Read where the voxels of a NIfTI file lie, from its header alone; `name` is what errors call it.
+    """Read where the voxels of a file lie, from its header alone; `name` is what errors call it.
 
     Raises
     ------
@@ -87,10 +124,16 @@ def read_grid(path: str | os.PathLike, *, name: str | None = None) -> Grid:
     """
     path = os.path.expanduser(path)
     name = name or os.path.basename(path)
-    with _explained(name), _opened(path, name) as (_, header, _):
-        extent = _check_extent(_dimensions(header), header.get_data_dtype(), sys.maxsize, 0)
-        geometry = read_geometry(header, extent.shape, extent.axes)
-        return Grid(extent.axes, geometry.affine_mm)
+    with _explained(name):
+        if (image := _open_foreign(Path(path))) is not None:
+            return _grid_of(image, image.shape, image.get_data_dtype())
+        with _opened(path, name) as (_, header, _):
+            return _grid_of(header, _dimensions(header), header.get_data_dtype())
+
+
+def _grid_of(source: Nifti1Header | SpatialImage, dims: Sequence[int], dtype: np.dtype) -> Grid:
+    extent = _check_extent([int(n) for n in dims], dtype, sys.maxsize, 0)
+    return Grid(extent.axes, read_geometry(source, extent.shape, extent.axes).affine_mm)
 
 
 @contextlib.contextmanager
@@ -105,19 +148,21 @@ def _explained(name: str) -> Iterator[None]:
 @contextlib.contextmanager
 def _opened(path: str, name: str) -> Iterator[tuple[Any, Nifti1Header, bool]]:
     """Open a file as (unpacked stream, header, whether it is gzip)."""
-    status = os.stat(path)
-    if stat.S_ISDIR(status.st_mode):
-        raise UnsoundError("is a folder. Pass a .nii or .nii.gz file.")
-    if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
-        raise UnsoundError("is not a regular file. Pass a .nii or .nii.gz file.")
-    if status.st_size == 0:
-        raise UnsoundError("is empty (0 bytes). Copy or export it again.")
+    _check_file(path)
     with contextlib.ExitStack() as stack:
         raw = stack.enter_context(open(path, "rb"))
         zipped = raw.read(2) == b"\x1f\x8b"
         raw.seek(0)
         stream: Any = stack.enter_context(gzip.GzipFile(fileobj=raw)) if zipped else raw
         yield stream, _parse_header(stream.read(540), name), zipped
+
+
+def _check_file(path: str | os.PathLike) -> None:
+    status = os.stat(path)
+    if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
+        raise UnsoundError("is not a regular file. Pass a file.")
+    if status.st_size == 0:
+        raise UnsoundError("is empty (0 bytes). Copy or export it again.")
 
 
 def _dimensions(header: Nifti1Header) -> list[int]:
@@ -223,7 +268,7 @@ def _read_blocks(
     return voxels
 
 
-def _drain(stream: BinaryIO, allowed: int) -> None:
+def _drain(stream: Any, allowed: int) -> None:
     """Read on to the end, where gzip compares its checksum, unless more comes than was announced."""
     while block := stream.read(min(2**20, allowed + 1)):
         allowed -= len(block)
@@ -243,7 +288,7 @@ def _read_image(image: SpatialImage, max_bytes: int, volume: int | None) -> RawV
         voxels = np.asarray(part, dtype=np.float32).reshape(extent.axes, order="F")
     if isinstance(data, np.ndarray):
         voxels = voxels.copy(order="F")  # the caller's own array may change later
-    return RawVolume(voxels, geometry, extent.shape, geometry.remarks)
+    return RawVolume(voxels, geometry, extent.shape, (*getattr(data, "remarks", ()), *geometry.remarks))
 
 
 def _explain(error: BaseException) -> str:

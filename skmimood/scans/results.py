@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import hashlib
 import io
@@ -16,17 +17,24 @@ import numpy as np
 
 from skmimood.exceptions import InputError, ScanWriteError
 from skmimood.maps.lesions import Lesion, find_lesions
-from skmimood.nifti import write_image
+from skmimood.nifti import bids, write_image
 from skmimood.nifti.geometry import in_millimetres
+from skmimood.nifti.names import RESULT_EXTENSIONS
 from skmimood.runtime.files import replacing
 from skmimood.runtime.paths import expand
 
 if TYPE_CHECKING:
     from nibabel import Nifti1Image
 
-HEALED = "_healed.nii.gz"
-OUTPUTS = ("_anomaly.nii.gz", "_pvalue.nii.gz", "_mask.nii.gz", "_lesions.nii.gz", "_lesions.csv", HEALED)
-"""What the results of a scan are called after its id."""
+OUTPUTS = (
+    "_anomaly.nii.gz",
+    "_pvalue.nii.gz",
+    "_mask.nii.gz",
+    "_lesions.nii.gz",
+    "_lesions.csv",
+    "_healed.nii.gz",
+)
+"""What the results of a scan are called after its id; images of other formats have their extension."""
 
 _MAX_NAME_BYTES = 255  # of a file name on the common file systems
 
@@ -41,9 +49,32 @@ def output_stem(scan: str) -> str:
     return os.fsdecode(name)
 
 
-def result_paths(folder: Path, scan: str, *, healed: bool = True) -> list[Path]:
-    """Return where the results of a scan are written, in the order of `OUTPUTS`; without ``healed`` but the last."""
-    return [folder / (output_stem(scan) + ending) for ending in OUTPUTS if healed or ending != HEALED]
+def result_paths(
+    folder: Path, scan: str, *, healed: bool = True, extension: str = ".nii.gz", in_bids: bool = False
+) -> list[Path]:
+    """Return where the results of a scan are written, in the order of `OUTPUTS`; without ``healed`` but the last.
+
+    In the layout of BIDS, images are NIfTI; `InputError` if the scan is not named by it.
+    """
+    if in_bids:
+        names = bids.result_names(scan)
+    else:
+        names = tuple(output_stem(scan) + ending.replace(".nii.gz", extension) for ending in OUTPUTS)
+    return [folder / name for name in (names if healed else names[:-1])]
+
+
+def possible_paths(folder: Path, scan: str, *, healed: bool = True) -> list[list[Path]]:
+    """Return `result_paths` of each format and layout that the results of a scan may have."""
+    paths = [result_paths(folder, scan, healed=healed, extension=each) for each in RESULT_EXTENSIONS]
+    with contextlib.suppress(InputError):
+        paths.append(result_paths(folder, scan, healed=healed, in_bids=True))
+    return paths
+
+
+def written_paths(folder: Path, scan: str, *, healed: bool = False) -> list[Path] | None:
+    """Return `result_paths` of the format and layout whose files are all there; None if none has all."""
+    candidates = possible_paths(folder, scan, healed=healed)
+    return next((paths for paths in candidates if all(map(Path.is_file, paths))), None)
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,6 +128,9 @@ class ScanResult:
         The scan itself. The display range of its header, ``cal_min`` to ``cal_max``, is what networks see as 0 to 1.
     healing : callable or None
         Draws `healed`.
+    extension : str
+        Of the files that `save` writes: that of the scan's format, ``.nii.gz`` where there is none or it cannot be
+        written.
     """
 
     id: str
@@ -110,6 +144,7 @@ class ScanResult:
     gallery: Gallery
     scan: Nifti1Image | None = field(default=None, repr=False)
     healing: Callable[[], Nifti1Image] | None = field(default=None, repr=False)
+    extension: str = ".nii.gz"
 
     @property
     def labels(self) -> Nifti1Image:
@@ -145,7 +180,14 @@ class ScanResult:
             raise InputError(f"{self.id} was made without what a healed scan is drawn from. Detect it again.")
         return self.healing()
 
-    def save(self, folder: str | os.PathLike, *, overwrite: bool = False, healed: bool = True) -> list[Path]:
+    def save(
+        self,
+        folder: str | os.PathLike,
+        *,
+        overwrite: bool = False,
+        healed: bool = True,
+        in_bids: bool = False,
+    ) -> list[Path]:
         """Write all of it, by the names that ``skmimood score`` gives them.
 
         Parameters
@@ -156,34 +198,38 @@ class ScanResult:
             Replace files of these names.
         healed : bool, default=True
             Write the healed scan too.
+        in_bids : bool, default=False
+            Write as BIDS derivatives, whose root is the folder: NIfTI below ``sub-<label>/``.
 
         Returns
         -------
         list of Path
             ``<id>_anomaly.nii.gz``, ``<id>_pvalue.nii.gz``, ``<id>_mask.nii.gz``, ``<id>_lesions.nii.gz`` (labels),
-            ``<id>_lesions.csv`` and ``<id>_healed.nii.gz``.
+            ``<id>_lesions.csv`` and ``<id>_healed.nii.gz``; images end in ``extension``.
 
         Raises
         ------
         ScanWriteError
             If one cannot be written, or exists and ``overwrite`` is False: then none is written.
+        InputError
+            If ``in_bids`` and the scan is not named as ``sub-01_T1w`` is.
         """
         folder = expand(folder)
-        paths = result_paths(folder, self.id, healed=healed)
+        paths = result_paths(folder, self.id, healed=healed, extension=self.extension, in_bids=in_bids)
         existing = [path.name for path in paths if os.path.lexists(path)]
         if existing and not overwrite:
             raise ScanWriteError(
                 f"{existing[0]} exists already. Pass overwrite=True or choose another folder."
             )
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            paths[0].parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ScanWriteError(
                 f"Cannot make {str(folder)!r}: {error.strerror}. Choose another folder."
             ) from None
         images = [self.anomaly, self.pvalues, self.mask, self.labels, *([self.healed] if healed else [])]
         for path in paths:
-            if path.suffix == ".csv":
+            if path.suffix in (".csv", ".tsv"):
                 _write_table(self.lesions, path)
             else:
                 write_image(images.pop(0), path, overwrite=overwrite)
@@ -191,9 +237,13 @@ class ScanResult:
 
 
 def _write_table(lesions: list[Lesion], path: Path) -> None:
+    """Write one line a lesion; tables of BIDS are separated by tabs and begin with an index and a name."""
+    is_bids = path.suffix == ".tsv"
     table = io.StringIO()
-    writer = csv.writer(table, lineterminator="\n")
-    writer.writerow(Lesion._fields)
-    writer.writerows([lesion.label, *(f"{value:.6g}" for value in lesion[1:])] for lesion in lesions)
+    writer = csv.writer(table, delimiter="\t" if is_bids else ",", lineterminator="\n")
+    writer.writerow(["index", "name", *Lesion._fields[1:]] if is_bids else Lesion._fields)
+    for label, *values in lesions:
+        names = [label, f"lesion-{label}"] if is_bids else [label]
+        writer.writerow([*names, *(f"{value:.6g}" for value in values)])
     with replacing(path) as stream:
         stream.write(table.getvalue().encode())

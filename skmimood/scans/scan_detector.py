@@ -317,6 +317,7 @@ class ScanDetector(fitting.FittingDetector):
             gallery=maps.gallery(maps.most_anomalous(), pixel_threshold),
             scan=draw_scan(prepared) if healing else None,
             healing=partial(draw_healed, prepared, maps, pixel_threshold) if healing else None,
+            extension=prepared.scan.extension,
         )
 
     def _detect_loudly(self, X: Any, brain_masks: Any) -> Iterator[ScanResult]:

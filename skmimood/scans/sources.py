@@ -11,9 +11,9 @@ from typing import Any
 from nibabel.spatialimages import SpatialImage
 
 from skmimood.exceptions import InputError, listing, warn
-from skmimood.nifti import Source, file_stem, find_companion, find_scans, scan_ids
-from skmimood.nifti.files import LABEL_ENDINGS, RESULT_ENDINGS, as_entries, is_wanted
-from skmimood.nifti.names import entities, file_path
+from skmimood.nifti import EXTENSIONS, PICTURES, Source, bids, file_stem, find_companion, find_scans, scan_ids
+from skmimood.nifti.files import LABEL_ENDINGS, RESULT_ENDINGS, as_entries, is_series, is_wanted
+from skmimood.nifti.names import RESULT_EXTENSIONS, entities, file_path
 from skmimood.runtime.paths import expand
 from skmimood.scans.subjects import groups_of
 
@@ -110,7 +110,7 @@ def find_named_or_chosen(X: Any, *, suffix: str | None, exclude: Sequence[str]) 
     """
     found: list[Source] = []
     for entry in as_entries(X):
-        if not isinstance(entry, (str, os.PathLike)) or expand(entry).is_file():
+        if not isinstance(entry, (str, os.PathLike)) or expand(entry).is_file() or is_series(entry):
             found += find_scans(entry)
         elif suffix is not None:
             found += find_scans(entry, suffix=suffix, exclude=exclude)
@@ -129,12 +129,14 @@ def _without_label_images(folder: str | os.PathLike, exclude: Sequence[str]) -> 
             f"Files in {Path(folder).name!r} left out since they are named like label images ({len(labels)}): "
             f"{_stems(labels)}. If they are scans, rename them, or choose by an ending (modality)."
         )
-    return chosen
+    root = expand(folder)
+    return bids.anatomical(chosen, root) if bids.is_data_set(root) else chosen
 
 
 def _is_result(mask: Path) -> bool:
     """Tell whether a mask or its lesions lie beside the map of the scan, as `ScanResult.save` writes them."""
-    return mask.with_name(f"{_stem(file_stem(mask))}_anomaly.nii.gz").exists()
+    anomaly = f"{_stem(file_stem(mask))}_anomaly"
+    return any(mask.with_name(anomaly + extension).exists() for extension in RESULT_EXTENSIONS)
 
 
 def first_places(sources: Sequence[Source]) -> list[int]:
@@ -200,7 +202,7 @@ def is_suffix(y: Any) -> bool:
     return (
         isinstance(y, str)
         and not any(mark in y for mark in "/\\*?[")
-        and not y.lower().endswith((".nii", ".nii.gz"))
+        and not y.lower().endswith((*EXTENSIONS, *PICTURES))
         and not os.path.exists(y)
     )
 

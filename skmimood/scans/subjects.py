@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import os
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 from skmimood.datasets import read_splits
 from skmimood.datasets.tables import read_mapping
 from skmimood.exceptions import InputError, warn
-from skmimood.nifti import Source, file_stem, scan_ids, subject_of
+from skmimood.nifti import Source, bids, file_stem, scan_ids, subject_of
 from skmimood.nifti.names import as_text, file_path, subject_in_name
 from skmimood.runtime.paths import expand
 from skmimood.validation.images import check_groups
@@ -34,7 +33,7 @@ def groups_of(sources: Sequence[Source], groups: Any = None) -> list[str]:
     if groups is not None:
         return [str(label) for label in check_groups(groups, len(sources))]
     listed = functools.lru_cache(maxsize=None)(_listed_in)
-    is_data_set = functools.lru_cache(maxsize=None)(_is_data_set)
+    is_data_set = functools.lru_cache(maxsize=None)(bids.is_data_set)
     paths = [path and path.absolute() for path in map(file_path, sources)]
     subjects = [
         (path and _listed_subject(path, listed)) or subject_of(source) or name
@@ -103,12 +102,3 @@ def _listed_in(folder: Path) -> frozenset[str] | None:
     except InputError as error:
         warn(f"Scans are not grouped by {SPLITS}: {error}")
         return None
-
-
-def _is_data_set(folder: Path) -> bool:
-    """Tell whether a folder is a BIDS data set with subjects of its own: derivatives have those of another."""
-    try:
-        about = json.loads((folder / "dataset_description.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return isinstance(about, dict) and about.get("DatasetType") != "derivative"
