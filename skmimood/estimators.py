@@ -23,6 +23,7 @@ ESTIMATORS = {
     "PixelEvidence": "skmimood.tokens.evidence",
     "ScanDetector": "skmimood.scans.scan_detector",
     "SliceStandardizer": "skmimood.preprocessing.standardizer",
+    "SyntheticAnomalyRestorer": "skmimood.detectors.synthetic",
     "TokenCritic": "skmimood.tokens.critic",
     "TokenLikelihoodDetector": "skmimood.tokens.likelihood",
     "TokenizerResidual": "skmimood.tokens.tokenizer_residual",

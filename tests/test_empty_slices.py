@@ -15,6 +15,7 @@ from skmimood.baselines import (
     IntensityThreshold,
     LatentDiffusion,
     MaskedAutoencoderDetector,
+    SyntheticAnomalyRestorer,
     TokenizerResidual,
     VAERestoration,
 )
@@ -37,6 +38,9 @@ LAST_STEPS = {
     ),
     "denoising": lambda: Pipeline([("last", build(DenoisingAutoencoder, channels=4, depth=2, **NETWORK))]),
     "foreign": lambda: Pipeline([("last", build(ForeignPatchInterpolation, channels=4, depth=2, **NETWORK))]),
+    "synthetic": lambda: Pipeline(
+        [("last", build(SyntheticAnomalyRestorer, channels=4, depth=2, **NETWORK))]
+    ),
     "variational": lambda: Pipeline(
         [("last", build(VAERestoration, channels=4, depth=1, n_steps=2, **NETWORK))]
     ),

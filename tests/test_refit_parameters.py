@@ -23,7 +23,7 @@ from skmimood.tokens.inpainter import MaskedTokenInpainter
 FREE = {
     "threshold", "n_steps", "n_restorations", "temperature", "combination", "sharpness",
     "residual", "residual_weight", "weight_power", "fusion", "min_filter", "mean_filter", "median_filter",
-    "erosion", "step_size", "tv_weight", "noise_depths", "compares_codes",
+    "erosion", "step_size", "tv_weight", "noise_depths", "compares_codes", "severities",
     "smoothing", "equalize", "bright", "floor", "visible", "n_masks", "n_trials", "key_value_cache",
     "batch_size", "precision", "device", "memory", "verbose", "checkpoint_dir", "resume",
 }  # fmt: skip
@@ -133,6 +133,9 @@ FITS = {
     ),
     "ForeignPatchInterpolation": on_slices(
         baselines.ForeignPatchInterpolation, channels=4, depth=2, max_iter=2, warmup_iter=0, random_state=0
+    ),
+    "SyntheticAnomalyRestorer": on_slices(
+        baselines.SyntheticAnomalyRestorer, channels=4, depth=2, max_iter=2, warmup_iter=0, random_state=0
     ),
     "VAERestoration": on_slices(
         baselines.VAERestoration, depth=1, latent_dim=4, n_steps=2, max_iter=2, warmup_iter=0, random_state=0

@@ -63,6 +63,11 @@ _INTERPOLATION: dict[str, dict[str, Any]] = {
     "small": {"channels": 32, "training__max_iter": 20_000},
     "paper": {"channels": 64, "training__max_iter": 50_000, "training__batch_size": 32},
 }
+_RESTORER: dict[str, dict[str, Any]] = {
+    "tiny": {},
+    "small": {"channels": 32, "depth": 5, "training__max_iter": 20_000, "training__batch_size": 64},
+    "paper": {"channels": 32, "depth": 6, "training__max_iter": 100_000, "training__batch_size": 64},
+}
 _VARIATIONAL: dict[str, dict[str, Any]] = {
     "tiny": {},
     "small": {"channels": 32, "depth": 4, "training__max_iter": 20_000},
@@ -154,6 +159,11 @@ def _interpolation(settings: Settings) -> BaseEstimator:
     return detector.set_params(**_INTERPOLATION[settings.preset], **settings.common())
 
 
+def _restorer(settings: Settings) -> BaseEstimator:
+    detector = baselines.SyntheticAnomalyRestorer()
+    return detector.set_params(**_RESTORER[settings.preset], **settings.common())
+
+
 def _variational(**parameters: Any) -> Build:
     def build(settings: Settings) -> BaseEstimator:
         detector = baselines.VAERestoration()
@@ -235,6 +245,10 @@ METHODS: dict[str, Method] = {
     "vae-restoration": Method(
         "VAE restoration", _variational(), [_AUTOENCODER, {"tv_weight": [0.5, 1.0, 2.0, 4.0, 8.0]}]
     ),
+    "synthetic-restorer": Method(
+        "Restorer of synthetic anomalies", _restorer,
+        [_AUTOENCODER, {"severities": [(1.0,), (0.5, 1.0), (0.25, 0.5, 0.75, 1.0)]}],
+    ),
     "foreign-patch": Method("Foreign patch interpolation", _interpolation, _FACTORS),
     "tokenizer-residual": Method(
         "Tokenizer alone", lambda settings: settings.with_tokens(residual=baselines.TokenizerResidual()),
@@ -291,7 +305,7 @@ METHODS |= {
 
 _IN_ROWS_ABOVE = {
     "IntensityThreshold", "HealthyZScore", "DenoisingAutoencoder", "MaskedAutoencoderDetector", "VAERestoration",
-    "ForeignPatchInterpolation",
+    "SyntheticAnomalyRestorer",    "ForeignPatchInterpolation",
 }  # fmt: skip
 
 
