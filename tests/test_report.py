@@ -3,14 +3,18 @@ import io
 import json
 import math
 import re
+import shlex
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from skmimood.datasets import make_brain_phantom
 from skmimood.exceptions import InputError, ScanWriteError
+from skmimood.jobs.charts import WIDTH, ScoreAxis, scattered
 from skmimood.jobs.files import printable, to_json, write
-from skmimood.jobs.report import MAX_PICTURED, load_gallery, save_gallery, write_report
+from skmimood.jobs.report import MAX_PICTURED, About, load_gallery, save_gallery, write_report
 from skmimood.jobs.results import ScanOutcome, StatusTable
 from skmimood.plotting import (
     COLUMNS,
@@ -20,7 +24,7 @@ from skmimood.plotting import (
     overlay,
 )
 from skmimood.scans import Gallery
-from skmimood.scans.results import OUTPUTS, output_stem
+from skmimood.scans.results import OUTPUTS, output_stem, result_paths
 
 HOSTILE = "\"'><script>alert(1)</script><img src=x onerror=alert(1)>é{{ 7 * 7 }}"
 
@@ -30,17 +34,20 @@ def make_gallery(seed=0, highest=1.0, k=2):
     images, healed = rng.uniform(0, 1, (2, k, 24, 20)).astype(np.float32)
     maps = rng.uniform(0, highest, (k, 24, 20)).astype(np.float32)
     maps[0, 3, 4] = highest
-    return Gallery(images, healed, maps, maps > 0.2, np.arange(k) + 7)
+    return Gallery(
+        images, healed, maps, maps > 0.2, np.arange(k) + 7, np.linspace(0, highest, 9, dtype=np.float32)
+    )
 
 
 def make_outcome(scan, score=0.5, **others):
     return ScanOutcome(scan, "ok", score, 0.25, True, 1.5, **others)
 
 
-def report(path, outcomes, scale=None, galleries=lambda scan: make_gallery(), facts=None):
-    options = {"scale": scale or ColourScale(0.2), "facts": facts or {"Model": "toy"}}
+def report(path, outcomes, galleries=lambda scan: make_gallery(), **about):
+    told = {"facts": {"Model": "toy"}, "methods": ["We used a toy [1].", "[1] Toys."], "plane": "axial"}
+    told |= {"scale": ColourScale(0.2), "healthy": [0.1, 0.2, 0.4], "scan_threshold": 0.3} | about
     pages = lambda scan: path.with_name(f"page {scan[:9]}.html")  # noqa: E731
-    write_report(path, outcomes, galleries=galleries, page_of=pages, **options)
+    write_report(path, outcomes, About(**told), galleries=galleries, page_of=pages)
     return path.read_text(encoding="utf-8")
 
 
@@ -50,12 +57,16 @@ class Page(HTMLParser):
     def __init__(self, html):
         super().__init__()
         self.tags, self.sources, self.text, self.alts = ["document"], [], "", []
+        self.ids, self.pictures = [], {}
         self.feed(html)
 
     def handle_starttag(self, tag, attrs):
         self.tags.append(tag)
         self.sources += [value for name, value in attrs if name in ("src", "href", "style", "action")]
-        self.alts += [value for name, value in attrs if name == "alt"]
+        self.alts += [value for name, value in attrs if name in ("alt", "aria-label")]
+        self.ids += [value for name, value in attrs if name == "id"]
+        if tag == "image":
+            self.pictures[dict(attrs)["id"]] = dict(attrs)["href"]
         assert not any(name.startswith("on") for name, _ in attrs)
 
     def handle_data(self, data):
@@ -64,9 +75,7 @@ class Page(HTMLParser):
 
 
 def pixels_of(uri):
-    from matplotlib.image import imread
-
-    return imread(io.BytesIO(base64.b64decode(uri.removeprefix("data:image/png;base64,"))))
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.removeprefix("data:image/webp;base64,")))))
 
 
 def test_the_report_loads_nothing_and_runs_nothing(tmp_path):
@@ -74,7 +83,9 @@ def test_the_report_loads_nothing_and_runs_nothing(tmp_path):
     page = Page(html)
     assert "script" not in page.tags
     assert "link" not in page.tags
-    assert all(source.startswith("data:image/png;base64,") for source in page.sources)
+    assert all(source.startswith(("data:image/webp;base64,", "#")) for source in page.sources)
+    assert {source[1:] for source in page.sources if source[0] == "#"} <= {*page.ids}
+    assert len(page.ids) == len({*page.ids})
     policy = re.search(r'Content-Security-Policy" content="([^"]*)"', html)[1]
     assert policy.startswith("default-src 'none'; img-src data:; style-src 'unsafe-inline'")
     assert "http://" not in html
@@ -86,12 +97,12 @@ def test_whatever_a_file_is_called_is_text_in_the_report(tmp_path):
         make_outcome(HOSTILE, flags=(HOSTILE,)),
         ScanOutcome("failed" + HOSTILE, "failed", reason=HOSTILE),
     ]
-    html = report(tmp_path / "report.html", outcomes, facts={HOSTILE: HOSTILE})
+    html = report(tmp_path / "report.html", outcomes, facts={HOSTILE: HOSTILE}, methods=[HOSTILE])
     page = Page(html)
     assert "script" not in page.tags
-    assert page.tags.count("img") == 1 + 2
-    assert page.text.count(HOSTILE) == 7
-    assert HOSTILE in page.alts[1]
+    assert page.tags.count("img") == 1
+    assert page.text.count(HOSTILE) == 8
+    assert sum(HOSTILE in alt for alt in page.alts) == 4
 
 
 def test_scans_are_shown_by_falling_score_and_failed_ones_with_their_reason(tmp_path):
@@ -106,7 +117,8 @@ def test_scans_are_shown_by_falling_score_and_failed_ones_with_their_reason(tmp_
 
 def test_without_a_scan_threshold_there_are_no_verdicts(tmp_path):
     outcome = ScanOutcome("a", "ok", 0.5, 0.25)
-    text = Page(report(tmp_path / "report.html", [outcome])).text
+    page = Page(report(tmp_path / "report.html", [outcome], scan_threshold=math.inf))
+    text = page.text
     assert "1 no verdict" in text
     assert "the scan threshold is infinite" in text
 
@@ -121,16 +133,77 @@ def test_all_scans_share_one_colour_scale_whatever_their_values(tmp_path):
     galleries = {"low": make_gallery(1, highest=0.1), "high": make_gallery(1, highest=1.0)}
     outcomes = [make_outcome("high", 0.9), make_outcome("low", 0.1)]
     html = report(tmp_path / "report.html", outcomes, galleries=galleries.get)
-    strips = [pixels_of(source) for source in Page(html).sources[1:]]
-    highs, lows = strips[:2], strips[2:]
-    width = highs[0].shape[1] // len(COLUMNS)
-    maps = [slice(2 * width + 5, 3 * width - 5)]  # well inside the third picture
-    brightest = [max(strip[:, maps[0], :3].sum(axis=-1).max() for strip in part) for part in (highs, lows)]
-    ramp = pixels_of(Page(html).sources[0])[0, :, :3].sum(axis=-1)
-    assert brightest[0] == pytest.approx(ramp[-1])
-    assert brightest[1] == pytest.approx(ramp[round(255 * 0.1 / 0.4)], abs=0.02)
+    page = Page(html)
+    brightest = [pixels_of(page.pictures[f"p{number}-0-map"]).sum(axis=-1).max() for number in (1, 2)]
+    ramp = pixels_of(next(source for source in page.sources if source.startswith("data:")))[0].sum(axis=-1)
+    assert brightest[0] == ramp[-1]
+    assert brightest[1] == pytest.approx(ramp[round(255 * 0.1 / 0.4)], abs=3)
     assert "0.2 = pixel threshold" in html
     assert "0.4 and more" in html
+
+
+def test_every_scan_has_a_row_a_dot_and_a_card(tmp_path):
+    outcomes = [make_outcome("a", 0.9), make_outcome("b", 0.1), ScanOutcome("c", "failed", reason="oh")]
+    page = Page(report(tmp_path / "report.html", outcomes, healthy=[0.1, 0.2]))
+    for number in (1, 2):
+        assert f"scan-{number}" in page.ids
+        assert page.sources.count(f"#scan-{number}") == 2  # from its dot and from its row
+        for part in ("scan", "mask", "map"):
+            assert f"#p{number}-0-{part}" in page.sources
+    assert page.tags.count("circle") == 2 + 2
+    assert page.tags.count("polyline") == 2
+    assert page.text.index("Methods") < page.text.index("Errors\n") < page.text.index("oh")
+
+
+def test_the_line_that_opens_a_scan_in_itk_snap_is_quoted_for_a_shell(tmp_path):
+    scan, source = "a b'$(x)", "../scans/a b'$(x).nii.gz"
+    for path in result_paths(tmp_path, scan, healed=False):
+        path.write_text("")
+    page = Page(
+        report(
+            tmp_path / "report.html", [make_outcome(scan, source=source), make_outcome("gone", source="x")]
+        )
+    )
+    lines = re.findall("In ITK-SNAP, from this folder: (.*)", page.text)
+    files = ["-g", source, "-o", f"{scan}_anomaly.nii.gz", "-s", f"{scan}_mask.nii.gz"]
+    assert [shlex.split(line) for line in lines] == [["itksnap", *files]]
+
+
+def test_scan_and_healed_scan_flicker_and_the_mask_lies_on_the_scan(tmp_path):
+    gallery = make_gallery()
+    html = report(tmp_path / "report.html", [make_outcome("a")], galleries=lambda scan: gallery)
+    page = Page(html)
+    assert html.count('<use class="other" href="#p1-0-healed"/>') == 1
+    assert ".flicker:hover .other { animation" in html
+    mask = pixels_of(page.pictures["p1-0-mask"])
+    assert np.array_equal(mask[..., 3] > 0, gallery.masks[0])
+    grey = pixels_of(page.pictures["p1-0-scan"])[..., 0].astype(float)
+    assert np.corrcoef(grey.ravel(), gallery.images[0].ravel())[0, 1] > 0.9
+
+
+@pytest.mark.parametrize(("plane", "letters"), [("axial", "LR"), ("coronal", "LR"), ("sagittal", "PA")])
+def test_pictures_carry_the_letters_of_their_sides(plane, letters, tmp_path):
+    html = report(tmp_path / "report.html", [make_outcome("a")], plane=plane)
+    assert re.findall(r'<text class="side"[^>]*>(.)</text>', html) == [*letters] * 2
+
+
+def test_fifty_scans_make_a_report_of_less_than_five_megabytes(tmp_path):
+    images, _ = make_brain_phantom(4, size=160, random_state=0)
+    gallery = Gallery(images, images, images, images > 0.8, np.arange(4), np.ones(160, np.float32))
+    report(
+        tmp_path / "report.html", [make_outcome(str(k)) for k in range(50)], galleries=lambda scan: gallery
+    )
+    assert (tmp_path / "report.html").stat().st_size < 5e6
+
+
+@pytest.mark.parametrize("scores", [[], [0.0], [-2.0, 0.0, 1e6], [1e-9, 1e9], [3.0, 3.0]])
+def test_any_scores_lie_on_the_axis_in_their_order(scores):
+    axis = ScoreAxis.of(scores)
+    places = [axis.place(score) for score in scores]
+    assert places == sorted(places)
+    assert all(0 <= place <= WIDTH for place, _ in (*axis.ticks(), *scattered(axis, scores)))
+    labels = [float(label) for _, label in axis.ticks()]
+    assert labels == sorted({*labels})
 
 
 def test_equal_values_have_equal_colours_in_every_scan():
@@ -174,7 +247,9 @@ def test_a_report_of_many_scans_pictures_those_of_the_highest_scores(tmp_path, m
         return make_gallery(k=1)
 
     outcomes = [make_outcome(f"scan-{i}", 1 - i / 10) for i in range(5)]
-    text = Page(report(tmp_path / "report.html", outcomes, galleries=galleries)).text
+    page = Page(report(tmp_path / "report.html", outcomes, galleries=galleries))
+    text = page.text
+    assert {f"scan-{number}" for number in range(1, 6)} <= {*page.ids}
     assert asked == ["scan-0", "scan-1", "scan-2"]
     assert "Pictures of 2 scans with lower scores are left out" in text
 
@@ -207,6 +282,7 @@ def test_a_gallery_survives_its_file(tmp_path):
     assert np.array_equal(loaded.maps, gallery.maps)
     assert np.array_equal(loaded.masks, gallery.masks)
     assert np.array_equal(loaded.indices, gallery.indices)
+    assert np.array_equal(loaded.profile, gallery.profile)
 
 
 @pytest.mark.parametrize("damage", [b"", b"text", None, "cut", "pickle", "shapes"])

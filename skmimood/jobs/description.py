@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 import warnings
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from importlib.metadata import version
+from platform import python_version
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+import skmimood
 from skmimood.exceptions import SkmimoodWarning
 from skmimood.jobs.files import printable
 
@@ -20,6 +23,13 @@ _STATISTICS = {
     "cluster mass": "mass of what exceeds 99 % of the healthy pixels, in clusters",
     "top mean": "mean of the highest 1 % of the map",
 }
+_REFERENCES = (
+    "[1] Naval Marimont S, Siomos V, Tarroni G. MIM-OOD: Generative Masked Image Modelling for Out-of-Distribution "
+    "Detection in Medical Images. Deep Generative Models, DGM4MICCAI 2023. arXiv 2307.14701.",
+    "[2] Vovk V, Gammerman A, Shafer G. Algorithmic Learning in a Random World. Springer 2005.",
+    "[3] Angelopoulos AN, Bates S. Conformal Prediction: A Gentle Introduction. Foundations and Trends in Machine "
+    "Learning 16(4), 2023. arXiv 2107.07511.",
+)
 _LAST_STEPS = 50  # of a training; their mean is the final loss
 
 
@@ -96,6 +106,47 @@ def describe_lines(detector: ScanDetector) -> list[str]:
         told.append((name, line))
     told += [("stands out", f"{printable(scan)} ({reason})") for scan, reason in detector.suspects_.items()]
     return [f"{name + ':':<17} {text}" for name, text in told]
+
+
+def versions() -> str:
+    """Return the versions of what results are computed with."""
+    others = [f"{name} {version(name)}" for name in ("torch", "numpy", "scikit-learn")]
+    return ", ".join([f"skmimood {skmimood.__version__}", *others, f"Python {python_version()}"])
+
+
+def methods(detector: ScanDetector, *, set_by_hand: Collection[str] = ()) -> list[str]:
+    """Return what a paper would say of the results: a paragraph, and its references."""
+    about, (height, width) = describe(detector), detector.size_
+    steps = ", ".join(step["class"] for step in about["steps"].values())
+    n_learned, n_held_out = (
+        counted(number, "healthy scan")
+        for number in (about["n_training_scans"], about["n_calibration_scans"])
+    )
+    smoothing = detector.slice_smoothing_
+    across = f", averaged across slices by a Gaussian of {smoothing:.3g} mm," if smoothing else ""
+    sentences = [
+        f"Anomalies were mapped with skmimood {skmimood.__version__}, which implements MIM-OOD [1] and methods that it",
+        f"is compared with. The model ({steps}) learned from {detector.n_slices_:,} {detector.plane_} slices, without",
+        f"known lesions, of {n_learned}, on {height} x {width} pixels of {detector.spacing_:.3g} mm. Its maps{across}",
+        "were brought back to the grid of each scan.",
+        f"The score of a scan is the {_STATISTICS[detector.scan_statistic_]}.",
+        f"Thresholds and p-values come from {n_held_out} that took no part in training, by split conformal prediction",
+        "[2, 3]: the p-value of a scan or pixel is the share of healthy ones that score at least as high.",
+        *_rates(detector, set_by_hand),
+    ]
+    return [" ".join(sentences), *_REFERENCES]
+
+
+def _rates(detector: ScanDetector, set_by_hand: Collection[str]) -> Iterator[str]:
+    """Say which shares of healthy pixels and scans exceed the finite thresholds."""
+    for what in ("pixel", "scan"):
+        threshold, by_hand = (
+            getattr(detector, f"{what}_threshold_"),
+            ", set by hand" if what in set_by_hand else "",
+        )
+        if threshold < math.inf:
+            share = 100 * getattr(detector.reference_, f"{what}_fpr")(threshold)
+            yield f"At most {share:.2g} % of healthy {what}s exceed the {what} threshold ({threshold:.4g}{by_hand})."
 
 
 def _describe_step(step: Any) -> dict[str, Any]:

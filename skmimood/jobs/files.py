@@ -62,6 +62,15 @@ def is_within(path: PathLike, folder: PathLike) -> bool:
     return Path(os.path.realpath(expand(path))).is_relative_to(os.path.realpath(expand(folder)))
 
 
+def way_to(path: PathLike, folder: PathLike) -> str:
+    """Return the relative path that leads from a folder to a file; the whole path where none does (another drive)."""
+    path, folder = os.path.realpath(path), os.path.realpath(folder)
+    try:
+        return os.path.relpath(path, folder)
+    except ValueError:
+        return path
+
+
 def to_json(content: Any) -> str:
     """Return strict, indented JSON, in which a number that is not finite is null."""
 

@@ -33,8 +33,9 @@ class ScanOutcome:
 
     ``status`` is "ok" or "failed", for a ``reason``. Never recorded are "kept", "busy" and "taken": another job of the
     folder has scored the scan, is at it, or has scored another file of this id. ``is_anomalous`` is None if the scan
-    failed or the scan threshold is infinite. ``digest`` is that of the scan's bytes and its mask's, empty if an earlier
-    version wrote the line; ``seconds`` is the time from reading to writing.
+    failed or the scan threshold is infinite. ``digest`` is that of the scan's bytes and its mask's, and ``source`` the
+    way to the scan from the folder of the results; both are empty if an earlier version wrote the line. ``seconds`` is
+    the time from reading to writing.
     """
 
     id: str
@@ -46,6 +47,7 @@ class ScanOutcome:
     flags: tuple[str, ...] = ()
     reason: str = ""
     digest: str = ""
+    source: str = ""
 
     @classmethod
     def from_json(cls, line: dict[str, Any]) -> ScanOutcome:
@@ -53,10 +55,9 @@ class ScanOutcome:
         score, pvalue = (None if line[name] is None else float(line[name]) for name in ("score", "pvalue"))
         verdict = None if line["is_anomalous"] is None else bool(line["is_anomalous"])
         flags, reason = tuple(map(str, line["flags"])), str(line["reason"])
-        seconds, digest = float(line["seconds"]), str(line.get("digest", ""))
-        return cls(
-            str(line["id"]), str(line["status"]), score, pvalue, verdict, seconds, flags, reason, digest
-        )
+        digest, source = (str(line.get(name, "")) for name in ("digest", "source"))
+        known = (str(line["id"]), str(line["status"]), score, pvalue, verdict, float(line["seconds"]))
+        return cls(*known, flags, reason, digest, source)
 
     @property
     def verdict(self) -> str:
@@ -168,7 +169,7 @@ class StatusTable:
 
     def write_scores(self) -> None:
         """Write ``scores.csv``."""
-        columns = [field.name for field in fields(ScanOutcome) if field.name != "digest"]
+        columns = [field.name for field in fields(ScanOutcome) if field.name not in ("digest", "source")]
         rows = ([getattr(outcome, column) for column in columns] for outcome in self.outcomes)
         write(self.folder / "scores.csv", to_csv(columns, rows))
 

@@ -17,10 +17,10 @@ from joblib import effective_n_jobs
 import skmimood
 from skmimood.exceptions import InputError, ScanReadError, SkmimoodError, listing, warn
 from skmimood.jobs import results
-from skmimood.jobs.description import counted, facts, minutes
-from skmimood.jobs.files import digest_of, is_within, printable, refuse_inputs_within, to_json, write
+from skmimood.jobs.description import counted, facts, methods, minutes, versions
+from skmimood.jobs.files import digest_of, is_within, printable, refuse_inputs_within, to_json, way_to, write
 from skmimood.jobs.locks import claimed
-from skmimood.jobs.report import MISSING, can_report, load_gallery, save_gallery, write_report
+from skmimood.jobs.report import MISSING, About, can_report, load_gallery, save_gallery, write_report
 from skmimood.jobs.results import ScanOutcome, StatusTable
 from skmimood.jobs.splits import select_split
 from skmimood.jobs.viewer import write_viewer
@@ -319,7 +319,8 @@ def attempt(
                 return replace(recorded, status="kept")
             if recorded.digest not in (digest, scan.seen):
                 return ScanOutcome(scan.id, "taken", reason=_TAKEN)
-        outcome = replace(_score(detector, scan, table.folder, job), digest=digest)
+        source = way_to(scan.path, table.folder)
+        outcome = replace(_score(detector, scan, table.folder, job), digest=digest, source=source)
         table.record(outcome)
         return outcome
 
@@ -371,11 +372,19 @@ def _report(detector: ScanDetector, job: ScoreJob, table: StatusTable) -> None:
     if not (job.report and can_report()):
         return
     by_hand = [what for what in ("pixel", "scan") if getattr(job, f"{what}_threshold") is not None]
+    about = About(
+        scale=ColourScale.of(detector),
+        plane=detector.plane_,
+        healthy=detector.reference_.scan_scores.tolist(),
+        scan_threshold=detector.scan_threshold_,
+        facts=facts(detector, set_by_hand=by_hand)
+        | {"Fingerprint": str(table.settings["model"]), "Versions": versions()},
+        methods=methods(detector, set_by_hand=by_hand),
+    )
     write_report(
         table.folder / "report.html",
         table.outcomes,
-        scale=ColourScale.of(detector),
-        facts=facts(detector, set_by_hand=by_hand),
+        about,
         galleries=lambda scan: load_gallery(results.pictures_of(table.folder, scan)),
         page_of=functools.partial(results.page_of, table.folder),
     )

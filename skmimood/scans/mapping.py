@@ -70,7 +70,8 @@ class ScanMaps:
         """Return the slices at ``indices``, healed as `draw_healed` heals the scan."""
         images, maps = self.images[indices], self.maps[indices]
         healed = blend(images, self.restored[indices], maps, pixel_threshold)
-        return Gallery(images, healed, maps, maps > pixel_threshold, indices)
+        profile = np.asarray([top_mean(part) for part in self.maps], dtype=np.float32)
+        return Gallery(images, healed, maps, maps > pixel_threshold, indices, profile)
 
     def most_anomalous(self) -> np.ndarray:
         """Return the indices of the most anomalous slices."""

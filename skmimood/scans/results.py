@@ -89,6 +89,8 @@ class Gallery:
         Where the maps exceed the pixel threshold.
     indices : ndarray of shape (k,), int64
         Number of each slice, counted as :class:`skmimood.preprocessing.GridPlan` does (axial: upwards).
+    profile : ndarray of shape (n_slices,), float32
+        Of every slice of the scan, the mean of the highest 1 % of its map; 0 without foreground.
     """
 
     images: np.ndarray
@@ -96,6 +98,7 @@ class Gallery:
     maps: np.ndarray
     masks: np.ndarray
     indices: np.ndarray
+    profile: np.ndarray = field(default_factory=lambda: np.empty(0, np.float32))
 
 
 @dataclass(frozen=True, eq=False)
