@@ -57,6 +57,14 @@ _LGG = Origin(
 )
 
 
+_LUNA16 = Origin(
+    name="LUNA16",
+    example="subset0/1.3.6.1.4.1.14519.5.2.1.6279.6001.1057566.mhd with its .raw",
+    source="The data are free under CC BY 4.0: https://zenodo.org/records/3723295 and "
+    "https://zenodo.org/records/4121926.",
+    licence="CC BY 4.0",
+)
+
 _CT_ICH = Origin(
     name="CT-ICH",
     example="ct_scans/049.nii with masks/049.nii, or CT049/CT049_ct.nii.gz with CT049_seg.nii.gz, if there are masks",
@@ -237,6 +245,31 @@ def load_ct_ich(root: str | os.PathLike) -> ScanSet:
 
     found = find_subjects(root, _CT_ICH, subject_of)
     return pair(found, _CT_ICH, "ct", mask_of, all_or_none=True)
+
+
+def load_luna16(root: str | os.PathLike) -> ScanSet:
+    """Find the chest CT scans of LUNA16.
+
+    Parameters
+    ----------
+    root : str or path
+        Folder with files such as ``subset0/1.3.6.1.4.1.14519.5.2.1.6279.6001.105756658031515062000744821260.mhd``, each
+        with its ``.raw`` beside it.
+
+    Returns
+    -------
+    ScanSet
+        Its subjects are the series, by which :func:`skmimood.datasets.read_nodules` names the nodules of
+        ``annotations.csv``; :func:`skmimood.datasets.nodule_mask` draws them on the grid of a scan. There are no
+        mask files, so None says nothing of health. Reading the scans takes SimpleITK (``skmimood[itk]``).
+
+    References
+    ----------
+    Setio et al., "Validation, comparison, and combination of algorithms for automatic detection of pulmonary nodules in
+    computed tomography images: the LUNA16 challenge", Medical Image Analysis 42, 2017. doi:10.1016/j.media.2017.06.015
+    """
+    found = find_subjects(root, _LUNA16, _named(r"[0-2](\.\d+)+", ""))
+    return pair(found, _LUNA16, "ct", lambda subject, scan: None)
 
 
 def load_image_mask_folder(
