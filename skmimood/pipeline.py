@@ -33,7 +33,7 @@ _RECIPE_DETECTOR = {
 }  # fmt: skip
 _RECIPE_INPAINTER = {
     "n_steps": 1, "n_restorations": 8, "temperature": 0.5, "skip_background": True, "maps__combination": "mean",
-    "maps__residual_weight": "anomaly", "maps__weight_power": 1.0, "maps__min_filter": 1, "maps__mean_filter": 1,
+    "maps__residual_weight": "anomaly", "maps__weight_power": 2.0, "maps__min_filter": 1, "maps__mean_filter": 1,
     "maps__fusion": "geometric",
 }  # fmt: skip
 
@@ -103,8 +103,9 @@ def make_mimood_pipeline(
         looks at the pixels beside the tokens (`PixelEvidence`), with whose evidence the map is fused, the detector is a
         U-Net over the tokens' codes that learns from anomalies painted into pixels, lambda is 0.02, T = 1, R = 8, the
         temperature of sampling 0.5, the mean residual of the restorations, without filters, is weighted by the
-        detector's score, and tokens off the head take no part in the in-painter's passes. The tokenizer of ``"tiny"``
-        learns without intensity augmentation, and nearly from the head alone, which keeps more of the anatomy.
+        square of the detector's score, and tokens off the head take no part in the in-painter's passes. The tokenizer
+        of ``"tiny"`` learns without intensity augmentation, and nearly from the head alone, which keeps more of the
+        anatomy.
         ``"paper"`` has every value that Naval Marimont et al. (2023) state: depth 12, stochastic depth 0.1,
         K = 256 codes of D = 256, f = 8 (for 160 x 160 pixels: 400 tokens), lambda = 0.005, T = 8, R = 4, AdamW at
         5e-5 with weight decay 1e-5 and a cosine schedule, 300,000 and 200,000 steps. Where the paper is silent
