@@ -121,7 +121,11 @@ TRAININGS = {
     "tokens.likelihood": {"networks.transformer", "tokens.inpainter", "tokens.corruption"},
     "tokens.critic": {"networks.transformer", "tokens.inpainter", "tokens.corruption", "tokens.sampling"},
     "training.denoising": {"networks.unet", "training.augmentation"},
+    "tokens.latent_diffusion": {"networks.unet"},
     "detectors.masked_autoencoder": {"networks.mae", "detectors.pseudo_abnormal"},
+    "detectors.variational": {"networks.vae"},
+    "detectors.foreign_patch": {"networks.unet"},
+    "detectors.synthetic": {"networks.unet", "training.painted_anomalies"},
 }
 
 

@@ -48,7 +48,8 @@ def test_predict_marks_about_fpr_of_healthy_pixels(fitted):
 def test_predict_finds_the_lesion(fitted, lesions):
     slices, truth = lesions
     masks = fitted.predict(slices)
-    assert masks[truth].mean() > 5 * masks[~truth].mean()
+    assert masks[truth].mean() > 0.9
+    assert masks[truth].mean() > 3 * masks[~truth].mean()  # the filters of the maps leave a rim around a lesion
 
 
 def test_score_is_the_average_precision_over_pixels(fitted, lesions):

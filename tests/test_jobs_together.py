@@ -272,7 +272,7 @@ def test_a_file_whose_name_a_live_job_uses_for_another_is_refused(model, scans, 
     table = StatusTable(tmp_path / "out", {})
     StatusTable(tmp_path / "out", {}).record(ScanOutcome("sub-20_T1", "ok", 1.0, 1.0, digest="another"))
     scan = NamedScan("sub-20_T1", scans / "sub-20_T1.nii.gz")
-    outcome = attempt(ScanDetector.load(model), scan, table, False, wait=True)
+    outcome = attempt(ScanDetector.load(model), scan, table, ScoreJob(), wait=True)
     assert outcome.status == "taken"
     assert "its results are kept" in outcome.reason
     assert status(tmp_path / "out")["scans"][0]["digest"] == "another"
