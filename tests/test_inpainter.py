@@ -49,7 +49,8 @@ def test_predict_finds_the_lesion(fitted, lesions):
     slices, truth = lesions
     masks = fitted.predict(slices)
     assert masks[truth].mean() > 0.9
-    assert masks[truth].mean() > 3 * masks[~truth].mean()  # the filters of the maps leave a rim around a lesion
+    # The filters of the maps leave a rim around a lesion.
+    assert masks[truth].mean() > 3 * masks[~truth].mean()
 
 
 def test_score_is_the_average_precision_over_pixels(fitted, lesions):
