@@ -124,7 +124,7 @@ TRAININGS = {
     "tokens.latent_diffusion": {"networks.unet"},
     "detectors.masked_autoencoder": {"networks.mae", "detectors.pseudo_abnormal"},
     "detectors.variational": {"networks.vae"},
-    "detectors.foreign_patch": {"networks.unet"},
+    "detectors.foreign_patch": {"networks.unet", "training.augmentation", "preprocessing.thumbnails"},
     "detectors.synthetic": {"networks.unet", "training.painted_anomalies"},
 }
 

@@ -15,7 +15,9 @@ from skmimood.detectors.image_network import BaseImageDetector
 from skmimood.maps.residuals import clear_surface, filter_maps
 from skmimood.networks.unet import UNet
 from skmimood.networks.weights import new_network
+from skmimood.preprocessing.thumbnails import thumbnails
 from skmimood.runtime.streams import Streams
+from skmimood.training.augmentation import mirror_half
 from skmimood.training.loop import Runtime, train
 from skmimood.training.parameters import Training
 from skmimood.validation.estimator import ParameterGroup
@@ -25,7 +27,6 @@ _HALF_SIDES = (0.05, 0.2)  # of a patch, as shares of the slice's width
 _FACTORS = (0.05, 0.95)
 _CORE = 0.8  # share of each side of the slice in which centres of patches lie
 _VISIBLE = 1e-3  # least change of intensity that counts
-_THUMBNAIL = 16  # pixels a side in which slices are compared
 _LOG_ODDS = -3.5  # of a pixel's being foreign, which a new network starts from
 
 
@@ -102,11 +103,10 @@ class ForeignPatchInterpolation(BaseImageDetector):
 
 def most_alike(images: np.ndarray, n_neighbors: int) -> np.ndarray:
     """Return the numbers of the slices that are most like each of the slices (n, H, W), (n, <= n_neighbors)."""
-    thumbnails = F.adaptive_avg_pool2d(torch.from_numpy(images)[:, None], _THUMBNAIL).flatten(1).numpy()
     n_others = min(n_neighbors, len(images) - 1)
     if not n_others:
         return np.zeros((1, 1), np.int64)  # of one slice, itself
-    return NearestNeighbors(n_neighbors=n_others).fit(thumbnails).kneighbors(return_distance=False)
+    return NearestNeighbors(n_neighbors=n_others).fit(thumbnails(images)).kneighbors(return_distance=False)
 
 
 def mix_patches(
@@ -139,14 +139,10 @@ def train_interpolation(
         rng = streams.numpy
         own = images[indices]
         foreign = images[neighbours[indices, rng.integers(neighbours.shape[1], size=len(indices))]]
-        mixed, factors = mix_patches(own, foreign, rng)
+        mixed = np.stack(mix_patches(own, foreign, rng), axis=1)  # and the factors
         if training and flip:
-            is_mirrored = rng.random(len(own)) < 0.5
-            for array in (mixed, factors):
-                array[is_mirrored] = array[is_mirrored, :, ::-1]
-        inputs, targets = (
-            torch.from_numpy(part)[:, None].to(streams.torch.device) for part in (mixed, factors)
-        )
+            mixed = mirror_half(mixed, rng)
+        inputs, targets = torch.from_numpy(mixed).to(streams.torch.device).split(1, dim=1)
         return F.binary_cross_entropy_with_logits(network(inputs) + _LOG_ODDS, targets)
 
     network = new_network(UNet, config, Streams.at(seed, 2**41).torch)

@@ -16,6 +16,7 @@ from skmimood.networks.unet import UNet
 from skmimood.networks.weights import new_network
 from skmimood.preprocessing.heads import head_masks
 from skmimood.runtime.streams import Streams
+from skmimood.training.augmentation import mirror_half
 from skmimood.training.loop import Runtime, train
 from skmimood.training.painted_anomalies import paint_anomalies
 from skmimood.training.parameters import Training
@@ -122,8 +123,7 @@ def train_restorer(
         rng = streams.numpy
         clean = images[indices]
         if training and flip:
-            is_mirrored = rng.random(len(clean)) < 0.5
-            clean[is_mirrored] = clean[is_mirrored, :, ::-1]
+            clean = mirror_half(clean, rng)
         painted, _ = paint_anomalies(clean, rng)
         severities = rng.uniform(0, 1, len(clean)).astype(np.float32)
         mixed = clean + severities[:, None, None] * (painted - clean)

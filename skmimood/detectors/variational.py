@@ -15,6 +15,7 @@ from skmimood.networks.vae import VAE, negative_elbo
 from skmimood.networks.weights import new_network
 from skmimood.preprocessing.heads import head_masks
 from skmimood.runtime.streams import Streams, normal_draws
+from skmimood.training.augmentation import mirror_half
 from skmimood.training.loop import Runtime, train
 from skmimood.training.parameters import Training
 from skmimood.validation.estimator import ParameterGroup
@@ -135,13 +136,12 @@ def train_vae(
     runtime: Runtime,
 ) -> dict[str, dict[str, np.ndarray]]:  # fmt: skip
     """Train a `VAE` on slices (n, H, W) in [0, 1]; return its ``"state"`` and ``"history"``."""
-    pixels = torch.from_numpy(images)
 
     def loss(network: Any, indices: np.ndarray, streams: Streams, training: bool) -> Tensor:
-        batch = pixels[indices][:, None].to(streams.torch.device)
+        chosen = images[indices]
         if training and flip:
-            mirrored = torch.from_numpy(streams.numpy.random(len(batch)) < 0.5).to(batch.device)
-            batch = torch.where(mirrored[:, None, None, None], batch.flip(-1), batch)
+            chosen = mirror_half(chosen, streams.numpy)
+        batch = torch.from_numpy(chosen)[:, None].to(streams.torch.device)
         noise = normal_draws(streams.torch, len(batch), config["latent_dim"]) if training else None
         parts = network(batch, noise)
         return negative_elbo(batch, *parts, noise_std=noise_std).mean() / batch[0].numel()

@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 from sklearn.cluster import KMeans
 from threadpoolctl import threadpool_limits
 
@@ -15,9 +13,8 @@ from skmimood.exceptions import InputError
 from skmimood.maps.base import UntrainedDetector
 from skmimood.maps.residuals import RESIDUALS, finish_maps
 from skmimood.preprocessing.heads import head_masks
+from skmimood.preprocessing.thumbnails import thumbnails
 from skmimood.validation.rules import COUNT, COUNT_OR_ZERO, FINITE_NOT_NEGATIVE, FINITE_POSITIVE, one_of
-
-_THUMBNAIL = 16
 
 
 class HealthyZScore(UntrainedDetector):
@@ -71,7 +68,7 @@ class HealthyZScore(UntrainedDetector):
             )
         groups = KMeans(self.n_templates, n_init=4, random_state=self.random_state)
         with threadpool_limits(1, user_api="openmp"):  # a forked process has no others
-            labels = groups.fit_predict(_thumbnails(healthy))
+            labels = groups.fit_predict(thumbnails(healthy))
         members = [healthy[labels == label].astype(np.float64) for label in np.unique(labels)]
         self.templates_ = np.stack([[m.mean(0), m.std(0)] for m in members]).astype(np.float32)
 
@@ -81,15 +78,10 @@ class HealthyZScore(UntrainedDetector):
         return self.templates_.shape[2:]
 
     def _detect(self, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        distance = _thumbnails(X)[:, None] - _thumbnails(self.templates_[:, 0])  # (n, k, 256)
+        distance = thumbnails(X)[:, None] - thumbnails(self.templates_[:, 0])  # (n, k, 256)
         nearest = np.square(distance).sum(2).argmin(1)
         mean, deviation = self.templates_[nearest].swapaxes(0, 1)
         difference = X - mean
         scores = difference.clip(min=0) if self.residual == "positive" else np.abs(difference)
         scores /= np.maximum(deviation, np.float32(self.floor))
         return finish_maps(scores, head_masks(X), self.smoothing, self.erosion), mean
-
-
-def _thumbnails(images: np.ndarray) -> np.ndarray:
-    """Reduce slices (n, H, W) to their means over 16 x 16 areas, (n, 256)."""
-    return F.adaptive_avg_pool2d(torch.from_numpy(images)[:, None], _THUMBNAIL).flatten(1).numpy()

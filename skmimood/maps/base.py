@@ -70,7 +70,7 @@ class BasePixelDetector(SliceEstimator):
             The slices without what is abnormal, in [0, 1]: the slice itself off the head and where the map is at most
             ``threshold_``, what `map_and_restore` returns where it is above twice of that, and a mixture between.
         """
-        images, maps, restored = self._run(X)
+        images, maps, restored = self._restored(X)
         return maps, blend(images, restored, maps, self.threshold_).clip(0, 1)
 
     def map_and_restore(self, X: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -84,11 +84,16 @@ class BasePixelDetector(SliceEstimator):
         restored : ndarray of shape (n, H, W), float32
             What a healthy slice would look like; off the head the slice itself.
         """
-        _, maps, restored = self._run(X)
-        return maps, restored
+        return self._restored(X)[1:]
 
-    def _run(self, X: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return the slices, their maps and what they are restored to, all (n, H, W)."""
+    def _restored(self, X: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return the slices, their maps and what they are restored to, off the head themselves, all (n, H, W)."""
+        images, maps, restored, have_head = self._run(X)
+        heads = head_masks(images) & have_head[:, None, None]
+        return images, maps, np.where(heads, restored, images)
+
+    def _run(self, X: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Return the slices, their maps, what ``_detect`` restored, all (n, H, W), and which show a head, (n,)."""
         check_is_fitted(self)
         self._check_parameters()
         X = self._checked(X)
@@ -96,8 +101,7 @@ class BasePixelDetector(SliceEstimator):
         images = slices_of(X)
         have_head = have_heads(images)
         maps[~have_head] = 0
-        heads = head_masks(images) & have_head[:, None, None]
-        return images, maps, np.where(heads, restored, images)
+        return images, maps, restored, have_head
 
     def decision_function(self, X: Any) -> np.ndarray:
         """Return the pixel anomaly maps, shape (n, H, W), float32; higher is more anomalous."""

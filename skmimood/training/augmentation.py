@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -40,6 +41,12 @@ def _blur(images: Tensor, sigma: float) -> Tensor:
     with torch.autocast(images.device.type, enabled=False):
         images = F.conv2d(images, kernel, padding=(0, radius))
         return F.conv2d(images, kernel.transpose(2, 3), padding=(radius, 0))
+
+
+def mirror_half(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Mirror each of images (n, ..., W) along the last axis with probability 1/2."""
+    is_mirrored = rng.random(len(images)) < 0.5
+    return np.where(is_mirrored.reshape(-1, *[1] * (images.ndim - 1)), images[..., ::-1], images)
 
 
 def flip_and_rotate(

@@ -13,7 +13,7 @@ from torch import Tensor
 from skmimood.networks.unet import UNet
 from skmimood.networks.weights import new_network
 from skmimood.runtime.streams import Streams, normal_draws
-from skmimood.training.augmentation import vary_intensity
+from skmimood.training.augmentation import mirror_half, vary_intensity
 from skmimood.training.estimator import TrainedStep
 from skmimood.training.loop import Runtime, train
 from skmimood.training.parameters import Training
@@ -68,13 +68,12 @@ def train_denoiser(
     recipe: Training, seed: int, runtime: Runtime,
 ) -> dict[str, dict[str, np.ndarray]]:  # fmt: skip
     """Train a denoising `UNet` on slices (n, H, W) in [0, 1]; return its ``"state"`` and ``"history"``."""
-    pixels = torch.from_numpy(images)
 
     def loss(network: Any, indices: np.ndarray, streams: Streams, training: bool) -> Tensor:
-        batch = pixels[indices][:, None].to(streams.torch.device)
+        chosen = images[indices]
         if training and flip:
-            mirrored = torch.from_numpy(streams.numpy.random(len(batch)) < 0.5).to(batch.device)
-            batch = torch.where(mirrored[:, None, None, None], batch.flip(-1), batch)
+            chosen = mirror_half(chosen, streams.numpy)
+        batch = torch.from_numpy(chosen)[:, None].to(streams.torch.device)
         if training and augment:
             batch = vary_intensity(batch, streams.torch)
         noisy = batch + coarse_noise(batch, noise_std, noise_resolution, streams.torch)
