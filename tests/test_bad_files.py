@@ -1,4 +1,4 @@
-"""Damaged and hostile files, each built here byte by byte."""
+"""Damaged and hostile files: each is refused with its fault, or read as what it is."""
 
 import gzip
 import logging
@@ -12,27 +12,10 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from damaged_files import SHAPE, nifti_bytes
 
 from skmimood.exceptions import InputError, ScanReadError
 from skmimood.nifti import find_scans, read_scan
-
-SHAPE = (9, 10, 11)
-
-
-def nifti_bytes(shape=SHAPE, body=None, sform=True, **fields):
-    """Return a NIfTI-1 file whose header fields are whatever the test says, however wrong."""
-    header = nib.Nifti1Header()
-    header.set_data_dtype(np.int16)
-    header.set_data_shape(shape)
-    header["pixdim"][1:4] = 1.0
-    if sform:
-        header.set_sform(np.eye(4), code=1)
-    header["vox_offset"] = 352
-    for name, value in fields.items():
-        header[name] = value
-    if body is None:
-        body = np.arange(np.prod(shape), dtype=np.int16).tobytes()
-    return header.binaryblock + b"\0" * 4 + body
 
 
 def fault_of(path, **options):
@@ -63,44 +46,79 @@ def test_the_file_the_faults_are_planted_in_is_good(scan_file):
         assert scan.warnings == ()
 
 
+def test_bad_input_04_an_empty_file_is_refused(scan_file):
+    assert "is empty" in fault_of(scan_file(b""))
+    assert "is not NIfTI" in fault_of(scan_file(b"", "zipped.nii.gz"))
+
+
+@pytest.mark.parametrize("content", [b'{"json": true}' * 100, gzip.compress(b"short"), nifti_bytes()[:200]])
+def test_bad_input_05_what_is_not_nifti_is_refused(scan_file, content):
+    assert "is not NIfTI" in fault_of(scan_file(content))
+
+
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (b"", "is empty"),
-        (b'{"json": true}' * 100, "is not NIfTI"),
-        (gzip.compress(b"short"), "is not NIfTI"),
-        (nifti_bytes()[:200], "is not NIfTI"),
-        (nifti_bytes()[:400], "is truncated: at most 400 of"),
-        (nifti_bytes(magic=b"ni1"), r"\.hdr/\.img pair"),
-        (nifti_bytes(magic=b""), "Analyze"),
         (nifti_bytes(dim=[3, -5, 8, 8, 1, 1, 1, 1]), "impossible dimensions"),
         (nifti_bytes(dim=[3, 5, 0, 8, 1, 1, 1, 1]), "impossible dimensions"),
         (nifti_bytes(dim=[0] * 8), "0 dimensions"),
         (nifti_bytes(dim=[9, 5, 5, 5, 1, 1, 1, 1]), "9 dimensions"),
         (nifti_bytes(dim=[1, 5, 1, 1, 1, 1, 1, 1]), "1 dimensions"),
         (nifti_bytes(dim=[5, 3, 3, 3, 2, 2, 1, 1]), "5 dimensions"),
+    ],
+)
+def test_bad_input_10_impossible_dimensions_are_refused(scan_file, content, reason):
+    assert reason in fault_of(scan_file(content))
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (nifti_bytes(srow_x=[np.nan] * 4), "no finite affine"),
+        (nifti_bytes(srow_x=[0] * 4, srow_y=[0] * 4, srow_z=[0] * 4), "singular affine"),
+        (nifti_bytes(srow_y=[1, 0, 0, 0]), "singular affine"),
+        (nifti_bytes(sform=False, qform_code=1, quatern_b=3.0), "is damaged|damaged header"),
+    ],
+)
+def test_bad_input_23_an_affine_that_spans_no_space_is_refused(scan_file, content, reason):
+    assert re.search(reason, fault_of(scan_file(content)))
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (nifti_bytes(sform=False, pixdim=[1, 0, 1, 1, 0, 0, 0, 0]), "impossible voxel sizes 0 x 1 x 1"),
+        (nifti_bytes(sform=False, pixdim=[1, 1, -1, 1, 0, 0, 0, 0]), "impossible voxel sizes"),
+        (nifti_bytes(sform=False, pixdim=[1, 1, np.nan, 1, 0, 0, 0, 0]), "impossible voxel sizes"),
+        (nifti_bytes(srow_x=[0.001, 0, 0, 0]), "implausible voxels of 0.001 x 1 x 1 mm"),
+        (nifti_bytes(xyzt_units=1), "implausible voxels of 1000 x 1000 x 1000 mm"),
+    ],
+)
+def test_bad_input_24_impossible_voxel_sizes_are_refused(scan_file, content, reason):
+    assert reason in fault_of(scan_file(content))
+
+
+@pytest.mark.parametrize(("code", "bits", "kind"), [(32, 64, "complex64"), (128, 24, "RGB")])
+def test_bad_input_40_complex_and_coloured_voxels_are_refused(scan_file, code, bits, kind):
+    assert f"holds {kind} values" in fault_of(scan_file(nifti_bytes(datatype=code, bitpix=bits)))
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (nifti_bytes()[:400], "is truncated: at most 400 of"),
+        (nifti_bytes(magic=b"ni1"), r"\.hdr/\.img pair"),
+        (nifti_bytes(magic=b""), "Analyze"),
         (nifti_bytes(dim=[3, 32767, 32767, 32767, 1, 1, 1, 1]), "needs .* bytes .* allowed are"),
         (nifti_bytes(vox_offset=1e9), "voxels start at byte"),
         (nifti_bytes(vox_offset=np.nan), "voxels start at byte nan"),
         (nifti_bytes(vox_offset=-4), "voxels start at byte"),
         (nifti_bytes(datatype=9999), "damaged header"),
         (nifti_bytes(scl_slope=2, scl_inter=np.inf), "damaged header"),
-        (nifti_bytes(sform=False, pixdim=[1, 0, 1, 1, 0, 0, 0, 0]), "impossible voxel sizes 0 x 1 x 1"),
-        (nifti_bytes(sform=False, pixdim=[1, 1, -1, 1, 0, 0, 0, 0]), "impossible voxel sizes"),
-        (nifti_bytes(sform=False, pixdim=[1, 1, np.nan, 1, 0, 0, 0, 0]), "impossible voxel sizes"),
-        (nifti_bytes(srow_x=[np.nan] * 4), "no finite affine"),
-        (nifti_bytes(srow_x=[0] * 4, srow_y=[0] * 4, srow_z=[0] * 4), "singular affine"),
-        (nifti_bytes(srow_y=[1, 0, 0, 0]), "singular affine"),
-        (nifti_bytes(srow_x=[0.001, 0, 0, 0]), r"implausible voxels of 0\.001 x 1 x 1 mm"),
-        (nifti_bytes(xyzt_units=1), "implausible voxels of 1000 x 1000 x 1000 mm"),
-        (nifti_bytes(sform=False, qform_code=1, quatern_b=3.0), "is damaged|damaged header"),
-        (nifti_bytes(datatype=32, bitpix=64), "complex64"),
-        (nifti_bytes(datatype=128, bitpix=24), "RGB"),
     ],
 )
 def test_a_damaged_file_is_refused_with_its_fault_and_without_its_folder(scan_file, content, reason):
-    path = scan_file(content)
-    assert re.search(reason, fault_of(path))
+    assert re.search(reason, fault_of(scan_file(content)))
 
 
 @pytest.mark.parametrize(
@@ -117,7 +135,7 @@ def time_of(action):
     return time.perf_counter() - start
 
 
-def test_a_truncated_gzip_file_is_refused_wherever_it_ends(tmp_path):
+def test_bad_input_07_a_truncated_gzip_file_is_refused_wherever_it_ends(tmp_path):
     whole = gzip.compress(nifti_bytes(body=np.random.default_rng(0).bytes(2 * 990)), mtime=0)
     path = tmp_path / "scan.nii.gz"
     for size in (5, 100, len(whole) // 2, len(whole) - 8, len(whole) - 1):
@@ -125,7 +143,7 @@ def test_a_truncated_gzip_file_is_refused_wherever_it_ends(tmp_path):
         assert "is truncated" in fault_of(path)
 
 
-def test_a_wrong_checksum_is_noticed_although_all_voxels_can_be_read(tmp_path):
+def test_bad_input_08_a_wrong_checksum_is_noticed_although_all_voxels_can_be_read(tmp_path):
     whole = bytearray(gzip.compress(nifti_bytes(), mtime=0))
     whole[-5] ^= 1
     path = tmp_path / "scan.nii.gz"
@@ -142,7 +160,7 @@ def test_a_flipped_bit_in_the_compressed_data_is_noticed(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["huge header", "huge tail", "huge header within the budget"])
-def test_a_gzip_bomb_is_refused_quickly_and_in_little_memory(tmp_path, kind):
+def test_bad_input_09_a_gzip_bomb_is_refused_quickly_and_in_little_memory(tmp_path, kind):
     dims = {
         "huge header": [3, 1500, 1500, 1500, 1, 1, 1, 1],
         "huge tail": [3, *SHAPE, 1, 1, 1, 1],
@@ -171,7 +189,7 @@ def test_the_budget_is_judged_from_an_image_in_memory_too():
     assert read_scan(image, max_bytes=32000).data.shape == (20, 20, 20)
 
 
-def test_a_lazily_loaded_bomb_is_refused_before_it_is_unpacked(scan_file):
+def test_vulnerability_decompression_bomb_a_lazily_loaded_one_is_not_unpacked(scan_file):
     image = nib.load(scan_file(nifti_bytes(dim=[3, 32767, 32767, 32767, 1, 1, 1, 1]), "bomb.nii.gz"))
     start = time.perf_counter()
     with pytest.raises(ScanReadError, match=r"bomb\.nii\.gz: needs .* bytes"):
@@ -189,7 +207,7 @@ def test_a_lazily_loaded_truncated_image_is_refused_without_its_folder(tmp_path)
 
 
 @pytest.mark.parametrize(("name", "is_gzip"), [("scan.nii", True), ("scan.nii.gz", False)])
-def test_a_wrong_ending_is_read_by_content_and_mentioned(tmp_path, name, is_gzip):
+def test_bad_input_06_a_wrong_ending_is_read_by_content_and_mentioned(tmp_path, name, is_gzip):
     path = tmp_path / name
     path.write_bytes(gzip.compress(nifti_bytes()) if is_gzip else nifti_bytes())
     scan = read_scan(path)
@@ -212,7 +230,7 @@ def test_big_endian_files_are_read(tmp_path):
     np.testing.assert_array_equal(scan.affine, np.diag([1.0, 2, 3, 1]))
 
 
-def test_missing_files_broken_links_loops_folders_and_pipes_are_refused(tmp_path):
+def test_bad_input_12_broken_links_loops_folders_and_pipes_are_refused(tmp_path):
     assert "does not exist" in fault_of(tmp_path / "none.nii.gz")
     (tmp_path / "broken.nii.gz").symlink_to(tmp_path / "gone.nii.gz")
     assert "broken link" in fault_of(tmp_path / "broken.nii.gz")
@@ -224,7 +242,7 @@ def test_missing_files_broken_links_loops_folders_and_pipes_are_refused(tmp_path
     assert "not a regular file" in fault_of(tmp_path / "pipe.nii")
 
 
-def test_a_file_without_permission_is_refused(scan_file, monkeypatch):
+def test_bad_input_03_a_file_without_permission_is_refused(scan_file, monkeypatch):
     path = scan_file(nifti_bytes())
 
     def refuse(*args, **kwargs):
@@ -253,7 +271,7 @@ def test_running_out_of_memory_is_a_fault_of_the_one_scan(scan_file, monkeypatch
         read_scan(path)
 
 
-def test_nan_and_infinite_voxels_become_background_up_to_the_limit(scan_file):
+def test_bad_input_32_infinite_voxels_become_background_as_nan_does_up_to_the_limit(scan_file):
     values = np.ones(SHAPE, dtype=np.float32)
     values[0, 0, 0], values[1, 2, 3] = np.nan, np.inf
     fields = {"datatype": 16, "bitpix": 32, "body": values.tobytes(order="F")}
@@ -289,7 +307,9 @@ def test_slope_and_intercept_are_applied(scan_file):
 
 
 @pytest.mark.parametrize(("units", "size"), [(1, 0.001), (2, 1.0), (3, 1000.0), (0, 1.0), (5, 1.0)])
-def test_metres_and_microns_are_converted_and_unknown_units_are_millimetres(scan_file, units, size):
+def test_bad_input_24_metres_and_microns_are_converted_and_unknown_units_are_millimetres(
+    scan_file, units, size
+):
     rows = {f"srow_{name}": row for name, row in zip("xyz", np.eye(4)[:3] * size, strict=True)}
     scan = read_scan(scan_file(nifti_bytes(xyzt_units=units, pixdim=[1, *[size] * 3, 0, 0, 0, 0], **rows)))
     np.testing.assert_allclose(scan.spacing, 1.0, rtol=1e-6)

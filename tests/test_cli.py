@@ -137,7 +137,9 @@ def test_info_of_something_else_is_a_clear_error(healthy, capsys):
     assert_mistake(capsys, "info", healthy, says="not a model")
 
 
-def test_an_existing_model_is_refused_before_anything_is_learned(healthy, tmp_path, capsys, monkeypatch):
+def test_bad_input_16_an_existing_model_is_refused_before_anything_is_learned(
+    healthy, tmp_path, capsys, monkeypatch
+):
     monkeypatch.setattr(ScanDetector, "fit", lambda *arguments: pytest.fail("it was fitted"))
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "thesis.txt").write_text("the only copy")
@@ -170,14 +172,14 @@ def test_an_output_of_any_kind_is_tried_before_anything_is_learned(
     assert sorted(os.listdir()) == ["a-file", "empty", "healthy"] + ["home"] * (output == "~/model")
 
 
-def test_too_few_scans_are_a_clear_error_that_leaves_nothing(healthy, tmp_path, capsys):
+def test_bad_input_42_too_few_scans_are_a_clear_error_that_leaves_nothing(healthy, tmp_path, capsys):
     for scan in sorted(healthy.iterdir())[2:]:
         scan.unlink()
     assert_mistake(capsys, "fit", healthy, "-o", tmp_path / "model", *FAST, says="at least 3")
     assert [path.name for path in tmp_path.iterdir()] == ["healthy"]
 
 
-def test_an_interrupted_fit_goes_on_where_it_was(healthy, tmp_path, capsys, monkeypatch):
+def test_bad_input_47_an_interrupted_fit_goes_on_where_it_was(healthy, tmp_path, capsys, monkeypatch):
     step, made = loop._Trainer._step, []
 
     def counted(self):

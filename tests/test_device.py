@@ -48,7 +48,7 @@ def test_a_batch_that_is_too_large_is_halved():
     torch.testing.assert_close(run_in_batches(refuse_above(4), rows, 8), 2 * rows)
 
 
-def test_a_batch_is_halved_but_once_and_then_an_error_names_the_size_to_try():
+def test_bad_input_48_a_batch_is_halved_but_once_and_then_an_error_names_the_size_to_try():
     with pytest.raises(DeviceError, match="at training__batch_size=8; try training__batch_size=4"):
         run_in_batches(refuse_above(4), torch.arange(21), 16)
 

@@ -71,7 +71,7 @@ def test_low_values_that_are_white_are_turned_round(tmp_path):
     np.testing.assert_allclose(read_scan(folder).data, 4095 - abs(VOXELS))
 
 
-def test_nothing_of_the_patient_gets_into_a_map(tmp_path):
+def test_vulnerability_identity_leak_nothing_of_the_patient_gets_into_a_map(tmp_path):
     scan = read_scan(write_series(tmp_path / "T1", VOXELS))
     write_image(make_image(scan.data, scan), tmp_path / "map.nii")
     assert b"Doe" not in (tmp_path / "map.nii").read_bytes()

@@ -98,7 +98,7 @@ def test_broken_voxel_sizes_beside_a_sound_sform_are_those_of_the_sform(tmp_path
         ({"sform": 0, "qform": 0, "zooms": [(2, -1.0)]}, "impossible voxel sizes"),
     ],
 )
-def test_without_a_sound_affine_a_scan_is_refused_in_one_line(tmp_path, fields, reason):
+def test_bad_input_23_without_a_sound_affine_a_scan_is_refused_in_one_line(tmp_path, fields, reason):
     with pytest.raises(ScanReadError, match=reason) as caught:
         read_scan(save(tmp_path / "s.nii", **fields))
     assert "\n" not in str(caught.value)

@@ -154,7 +154,7 @@ def test_without_a_mask_every_voxel_counts():
     assert np.mean(anomaly > 0) > 0.95
 
 
-def test_scans_that_cannot_be_used_are_skipped_warned_about_and_listed(folder, tmp_path):
+def test_bad_input_33_scans_that_cannot_be_used_are_skipped_warned_about_and_listed(folder, tmp_path):
     constant, zero = tmp_path / "constant.nii.gz", tmp_path / "zero.nii.gz"
     write_image(nib.Nifti1Image(np.full((20, 20, 20), 7, np.float32), RAS), constant)
     write_image(nib.Nifti1Image(np.zeros((20, 20, 20), np.float32), RAS), zero)
@@ -176,12 +176,12 @@ def test_scans_that_cannot_be_used_are_skipped_warned_about_and_listed(folder, t
 
 
 @pytest.mark.parametrize("n_scans", [1, 2])
-def test_too_few_scans_are_refused_with_the_number_needed(n_scans):
+def test_bad_input_42_too_few_scans_are_refused_with_the_number_needed(n_scans):
     with pytest.raises(InputError, match=rf"at least 3 different usable scans.*got {n_scans} of {n_scans}"):
         make().fit([image(seed) for seed in range(n_scans)])
 
 
-def test_copies_do_not_count_as_scans():
+def test_bad_input_43_copies_do_not_count_as_scans():
     with (
         pytest.warns(SkmimoodWarning, match="same voxels as scan-000"),
         pytest.raises(InputError, match="got 1 of 3"),
@@ -204,12 +204,12 @@ def test_a_failed_fit_leaves_no_half_of_the_last_one(detector):
 
 
 @pytest.mark.parametrize("value", [0.0, 5.0])
-def test_an_empty_scan_to_be_scored_is_an_error(detector, value):
+def test_bad_input_33_an_empty_scan_to_be_scored_is_an_error(detector, value):
     with pytest.raises(ScanReadError, match="empty"):
         detector.detect_scan(nib.Nifti1Image(np.full((20, 20, 20), value, np.float32), RAS))
 
 
-def test_a_scan_that_vanishes_during_fit_is_skipped(folder, tmp_path, monkeypatch):
+def test_bad_input_18_a_scan_that_vanishes_during_fit_is_skipped(folder, tmp_path, monkeypatch):
     def vanish(candidate, reader):
         if candidate.id == "sub-2_T1":
             raise ScanReadError("sub-2_T1.nii.gz", "is gone")
@@ -225,7 +225,7 @@ def test_a_scan_that_vanishes_during_fit_is_skipped(folder, tmp_path, monkeypatc
 @pytest.mark.parametrize(
     "call", ["detect_scan", "detect", "decision_function", "predict", "score_samples", "calibrate", "save"]
 )
-def test_use_before_fit_is_refused(call):
+def test_bad_input_44_use_before_fit_is_refused(call):
     with pytest.raises(NotFittedError):
         getattr(make(), call)(image(0))
     with pytest.raises(NotFittedError):
@@ -259,7 +259,7 @@ def test_all_wrong_parameters_are_named_at_once():
         make(fpr=2, plane="x").fit([])
 
 
-def test_a_scan_of_another_contrast_is_flagged_and_a_healthy_one_is_not(detector):
+def test_bad_input_37_a_scan_of_another_contrast_is_flagged_and_a_healthy_one_is_not(detector):
     assert detector.detect_scan(image(30)).flags == ()
     data, _ = head(31)
     inverted = np.where(data > 0, 1000 - data, 0).astype(np.float32)
@@ -279,7 +279,7 @@ def test_a_foreground_much_larger_or_smaller_than_in_training_is_flagged(detecto
     assert any("ml" in flag for flag in detector.detect_scan(nib.Nifti1Image(data, RAS)).flags)
 
 
-def test_a_scan_that_stands_out_of_the_healthy_set_is_named(folder):
+def test_bad_input_43_a_scan_that_stands_out_of_the_healthy_set_is_named(folder):
     data, _ = head(40)
     odd = nib.Nifti1Image(np.where(data > 0, 1000 - data, 0).astype(np.float32), RAS)
     with pytest.warns(SkmimoodWarning, match="scan-006"):
@@ -288,7 +288,7 @@ def test_a_scan_that_stands_out_of_the_healthy_set_is_named(folder):
     assert "intensities" in detector.suspects_["scan-006"]
 
 
-def test_thick_slices_are_remarked_on(detector):
+def test_bad_input_25_thick_slices_are_remarked_on(detector):
     thick = image(3, np.diag([2.0, 2.0, 12.0, 1.0]), shape=(30, 36, 8))
     assert any("anisotropic" in flag for flag in detector.detect_scan(thick).flags)
 
@@ -327,7 +327,7 @@ def test_a_held_out_scan_that_is_full_of_lesions_or_vanishes_is_left_out(folder,
     assert detector.reference_.n_scans == 1
 
 
-def test_an_empty_brain_mask_is_an_empty_scan(tmp_path):
+def test_bad_input_34_an_empty_brain_mask_is_an_empty_scan(tmp_path):
     for seed in range(4):
         write_image(image(seed), tmp_path / f"s{seed}_T1.nii.gz")
         brain = ((head(seed)[0] > 0) & (seed != 2)).astype(np.uint8)

@@ -180,7 +180,9 @@ def test_what_a_killed_job_left_is_removed_and_done_again(score, scans, hidden, 
 
 
 @pytest.mark.parametrize("name", ["../secret", "/etc/secret", "..", "", "a\0b"])
-def test_an_id_that_leads_elsewhere_is_never_made_a_path_of(score, scans, tmp_path, name):
+def test_vulnerability_path_traversal_an_id_that_leads_elsewhere_is_never_made_a_path_of(
+    score, scans, tmp_path, name
+):
     score(scans)
     foreign = status(tmp_path / "out")
     foreign["scans"][0]["id"] = name
@@ -344,7 +346,9 @@ def test_a_file_system_without_locks_costs_no_record_and_is_told_of_once(
 # Scans of one name
 
 
-def test_scans_of_one_name_are_scored_under_their_folders_and_kept_apart(score, tmp_path, capsys):
+def test_bad_input_13_scans_of_one_name_are_scored_under_their_folders_and_kept_apart(
+    score, tmp_path, capsys
+):
     for seed in (20, 21, 22):
         folder = tmp_path / "scans" / f"patient{seed}"
         folder.mkdir(parents=True)

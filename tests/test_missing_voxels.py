@@ -21,7 +21,7 @@ def scan(values):
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_missing_values_outside_the_head_are_background_of_any_share(detector, value):
+def test_bad_input_32_missing_values_outside_the_head_are_background_of_any_share(detector, value):
     data, _ = head(50, lesion=True)
     clean, odd = (
         detector.detect_scan(scan(data)),
@@ -55,7 +55,9 @@ HOLES = {
 
 @pytest.mark.parametrize("kind", HOLES)
 @pytest.mark.parametrize("background", [0.0, np.nan])
-def test_what_is_missing_in_the_head_is_limited_and_the_limit_can_be_moved(detector, kind, background):
+def test_bad_input_31_what_is_missing_in_the_head_is_limited_and_the_limit_can_be_moved(
+    detector, kind, background
+):
     data, _ = head(50)
     data = np.where(data == 0, background, data)
     data[HOLES[kind]] = np.nan

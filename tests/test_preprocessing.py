@@ -116,7 +116,7 @@ def test_the_stated_directions_hold(plane, index, pixel):
 
 
 @pytest.mark.parametrize("degrees", [0, 10, 30, 44])
-def test_oblique_scans_stay_on_their_voxel_grid(degrees):
+def test_bad_input_20_oblique_scans_stay_on_their_voxel_grid(degrees):
     values = head()
     straight, tilted = scan_of(values, oblique(0)), scan_of(values, oblique(degrees))
     plans = [GridPlan.for_scan(s, values > 0, spacing=1.1, size=(40, 32)) for s in (straight, tilted)]
@@ -209,7 +209,7 @@ def test_units_other_than_millimetres_give_the_same_plan():
     assert plan.slice_thickness == pytest.approx(2.0)
 
 
-def test_flat_and_narrow_scans():
+def test_bad_input_26_flat_and_narrow_scans():
     flat = scan_of(head((20, 24, 1)))
     assert GridPlan.for_scan(flat, None, spacing=1.0, size=(24, 20)).forward(flat.data).shape == (1, 24, 20)
     with pytest.raises(ScanReadError, match="scan-000: has sagittal slices of 1 x 24 voxels"):

@@ -303,7 +303,7 @@ def test_labels_choose_what_counts_as_anomalous(tmp_path):
         assert np.array_equal(mask, expected)
 
 
-def test_two_scans_of_one_subject_are_named(tmp_path):
+def test_bad_input_13_two_scans_of_one_subject_are_named(tmp_path):
     touch(tmp_path, "a/IXI002-Guys-0828-T1.nii.gz", "b/IXI002-Guys-0828-T1.nii")
     with pytest.raises(
         InputError, match=r"two scans of subject 'IXI002-Guys-0828': '.*a/IXI.*gz' and '.*b/IXI"

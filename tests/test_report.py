@@ -92,7 +92,7 @@ def test_the_report_loads_nothing_and_runs_nothing(tmp_path):
     assert "https://" not in html
 
 
-def test_whatever_a_file_is_called_is_text_in_the_report(tmp_path):
+def test_vulnerability_injection_whatever_a_file_is_called_is_text_in_the_report(tmp_path):
     outcomes = [
         make_outcome(HOSTILE, flags=(HOSTILE,)),
         ScanOutcome("failed" + HOSTILE, "failed", reason=HOSTILE),
@@ -286,7 +286,7 @@ def test_a_gallery_survives_its_file(tmp_path):
 
 
 @pytest.mark.parametrize("damage", [b"", b"text", None, "cut", "pickle", "shapes"])
-def test_a_damaged_gallery_counts_as_lost(damage, tmp_path):
+def test_vulnerability_pickle_a_damaged_gallery_counts_as_lost(damage, tmp_path):
     path = tmp_path / "a.npz"
     gallery = make_gallery()
     save_gallery(path, gallery)
@@ -323,7 +323,7 @@ def test_a_mask_is_outlined_in_its_own_slice_only():
 # Tables and files
 
 
-def test_cells_that_a_spreadsheet_would_compute_get_a_quote(tmp_path):
+def test_vulnerability_injection_cells_that_a_spreadsheet_would_compute_get_a_quote(tmp_path):
     starts = ["=1+1", "+1", "-1", "@sum", "\tx", "safe"]
     table = StatusTable(
         tmp_path, {}, [make_outcome(start, score=-0.5 + i / 10) for i, start in enumerate(starts)]

@@ -51,7 +51,7 @@ def test_a_model_tells_nothing_of_the_machine_that_made_it(healthy, tmp_path):
     assert str(tmp_path) not in (tmp_path / "model" / "manifest.json").read_text()
 
 
-def test_a_model_made_on_another_device_opens_here(fitted, healthy, model):
+def test_bad_input_48_a_model_made_on_another_device_opens_here(fitted, healthy, model):
     rewrite_manifest(model, lambda content: step(content, 0)["params"].update(device="cuda:7"))
     loaded = load_model(model)
     assert loaded[0].device == "auto"
@@ -201,7 +201,7 @@ def test_an_unwritable_place_is_an_error_and_leaves_nothing(fitted, tmp_path):
 
 @pytest.mark.parametrize("name", ["manifest.json", "arrays.safetensors"])
 @pytest.mark.parametrize("damage", ["delete", "truncate", "flip a bit", "empty"])
-def test_a_damaged_model_is_refused_whole(model, name, damage):
+def test_bad_input_48_a_damaged_model_is_refused_whole(model, name, damage):
     file = model / name
     content = bytearray(file.read_bytes())
     if damage == "delete":
@@ -243,13 +243,13 @@ def test_the_refusal_shows_the_path_given_and_what_is_there(model, tmp_path):
     assert f"holds the model 'best'. Pass {str(other / 'best')!r}" in fault(other)
 
 
-def test_a_model_of_a_newer_version_names_the_version(model):
+def test_bad_input_48_a_model_of_a_newer_version_names_the_version(model):
     rewrite_manifest(model, lambda content: content.update(format_version=99, skmimood_version="9.9"))
     with pytest.raises(ModelLoadError, match=r"99, written by skmimood '9\.9'"):
         load_model(model)
 
 
-def test_no_class_outside_the_registry_is_ever_imported(model):
+def test_vulnerability_safe_loader_no_class_outside_the_registry_is_ever_imported(model):
     rewrite_manifest(model, lambda content: step(content, 0).update({"class": "os.system"}))
     with pytest.raises(ModelLoadError, match=r"'os\.system' is not known"):
         load_model(model)
@@ -270,13 +270,13 @@ def test_no_class_outside_the_registry_is_ever_imported(model):
         lambda content: content.update(estimator=[1, 2]),
     ],
 )
-def test_a_manifest_that_does_not_fit_the_weights_is_refused(model, change):
+def test_bad_input_48_a_manifest_that_does_not_fit_the_weights_is_refused(model, change):
     rewrite_manifest(model, change)
     with pytest.raises(ModelLoadError):
         load_model(model)
 
 
-def test_weights_that_are_nan_are_refused(fitted, tmp_path):
+def test_bad_input_48_weights_that_are_nan_are_refused(fitted, tmp_path):
     from sklearn.base import clone
 
     broken = clone(fitted[0])

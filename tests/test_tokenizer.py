@@ -77,7 +77,7 @@ def test_a_set_without_any_healthy_sample_is_refused(tokenizer):
         tokenizer.fit(lesions, masks)
 
 
-def test_a_collapsed_codebook_is_warned_about_with_its_figure(tokenizer):
+def test_bad_input_46_a_collapsed_codebook_is_warned_about_with_its_figure(tokenizer):
     with pytest.warns(CodebookCollapseWarning, match=r"perplexity [\d.]+, \d+ of 256 codes"):
         tokenizer.set_params(n_codes=256).fit(np.zeros((8, 8, 8), np.float32))
 
@@ -101,12 +101,14 @@ def test_code_usage_is_reported(fitted):
         ([np.zeros((8, 8)), np.zeros((9, 9))], "one size"),
     ],
 )
-def test_images_that_cannot_be_learnt_from_are_refused_in_image_words(tokenizer, images, message):
+def test_bad_input_45_images_that_cannot_be_learnt_from_are_refused_in_image_words(
+    tokenizer, images, message
+):
     with pytest.raises(InputError, match=message):
         tokenizer.fit(images)
 
 
-def test_another_image_size_than_in_fit_is_refused(fitted):
+def test_bad_input_45_another_image_size_than_in_fit_is_refused(fitted):
     with pytest.raises(InputError, match="32 x 32 pixels as in fit; got 40 x 32"):
         fitted[0].transform(np.zeros((1, 40, 32), np.float32))
 

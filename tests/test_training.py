@@ -165,7 +165,7 @@ def test_a_damaged_checkpoint_is_refused(tmp_path):
         run(runtime=Runtime("test", checkpoint=path, resume=True))
 
 
-def test_a_single_nan_goes_back_and_lowers_the_learning_rate():
+def test_bad_input_46_a_single_nan_goes_back_and_lowers_the_learning_rate():
     trained = run(once_nan(20))
     assert np.isfinite(trained["history"]["loss"]).all()
     assert len(trained["history"]["loss"]) == 60
@@ -195,7 +195,7 @@ def test_a_checkpoint_between_validations_resumes_to_the_same_weights(tmp_path, 
     np.testing.assert_array_equal(run()["state"]["weight"], resumed["state"]["weight"])
 
 
-def test_a_loss_that_stays_nan_is_an_error_with_a_remedy():
+def test_bad_input_46_a_loss_that_stays_nan_is_an_error_with_a_remedy():
     def always_nan(network, indices, streams, training):
         return distance_to_line(network, indices, streams, training) * float("nan")
 

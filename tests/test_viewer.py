@@ -83,7 +83,7 @@ def test_the_page_lets_nothing_run_or_load_but_what_it_holds(detector, result, t
     assert len(html) < 2.5e6
 
 
-def test_whatever_a_scan_is_called_is_text_in_its_page(detector, result, tmp_path):
+def test_vulnerability_injection_whatever_a_scan_is_called_is_text_in_its_page(detector, result, tmp_path):
     plain, page = (Page(write(tmp_path / "a.html", detector, result, name)) for name in ("plain", HOSTILE))
     assert page.tags == plain.tags
     assert page.text == plain.text.replace("plain", HOSTILE)

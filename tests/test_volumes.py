@@ -50,7 +50,7 @@ def test_maps_are_zero_outside_the_foreground(detector):
 
 
 @pytest.mark.parametrize("codes", ["RAS", "LPS", "PSR", "LAS", "SAR", "IPL"])
-def test_every_orientation_gives_the_same_map_on_its_own_grid(detector, codes):
+def test_bad_input_19_every_orientation_gives_the_same_map_on_its_own_grid(detector, codes):
     data, _ = head(3, lesion=True)
     data[20:24, 5:9, 8:12] *= 0.3  # break the symmetry
     straight = nib.Nifti1Image(data, RAS)
@@ -89,13 +89,13 @@ def test_a_trailing_axis_of_one_comes_back(detector):
     assert detector.decision_function(scan)[0].shape == scan.shape
 
 
-def test_the_unit_of_the_intensities_does_not_matter(detector):
+def test_bad_input_36_the_unit_of_the_intensities_does_not_matter(detector):
     maps = detector.decision_function([image(8, scale=scale) for scale in (1.0, 255.0, 1e6)])
     np.testing.assert_allclose(maps[0].get_fdata(), maps[1].get_fdata(), atol=1e-5)
     np.testing.assert_allclose(maps[0].get_fdata(), maps[2].get_fdata(), atol=1e-5)
 
 
-def test_missing_voxels_are_missing_in_the_map(detector):
+def test_bad_input_31_missing_voxels_are_missing_in_the_map(detector):
     data, _ = head(8)
     data[15, 15, 10] = np.nan
     result = detector.detect_scan(nib.Nifti1Image(data, RAS))
