@@ -1,4 +1,4 @@
-"""``python -m benchmarks {accuracy,healing,ct,ablation,speed,pareto,scaling,report,domain,ixi,volume} --help``."""
+"""``python -m benchmarks COMMAND --help`` tells about each command."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import argparse
 from benchmarks.commands import (
     ablation,
     accuracy,
+    calibration,
     ct,
     domain,
     healing,
@@ -20,7 +21,8 @@ from benchmarks.commands import (
 from skmimood.exceptions import SkmimoodError
 
 COMMANDS = {
-    "accuracy": accuracy, "healing": healing, "ct": ct, "ablation": ablation, "speed": speed, "pareto": pareto,
+    "accuracy": accuracy, "healing": healing, "ct": ct, "calibration": calibration,
+    "ablation": ablation, "speed": speed, "pareto": pareto,
     "scaling": scaling, "report": report, "domain": domain, "ixi": ixi, "volume": volume,
 }  # fmt: skip
 

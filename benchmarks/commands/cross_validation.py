@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import numpy as np
 
 from benchmarks import records
 from benchmarks.commands.options import listed, say, slices_of_command
-from benchmarks.data.folds import fold_of
+from benchmarks.data.folds import Folds
 from benchmarks.data.slices import SliceSet
 from benchmarks.protocol import ledger, pooling, stages, summary
 from benchmarks.protocol.methods import METHODS, Settings
@@ -56,17 +55,6 @@ def run(arguments: argparse.Namespace) -> None:
                 say(f"{name}, seed {seed}: nothing is written before fold(s) {', '.join(map(str, missing))}")
             else:
                 _write(name, seed, folds, arguments)
-
-
-class Folds:
-    """The folds of a pool of slices, made when asked for."""
-
-    def __init__(self, pool: SliceSet, n_folds: int) -> None:
-        self.pool, self.n_folds = pool, n_folds
-        self.fingerprint = cache(lambda fold: self[fold].fingerprint())
-
-    def __getitem__(self, fold: int) -> SliceSet:
-        return fold_of(self.pool, fold, self.n_folds)
 
 
 def _told(name: str, seed: int, arguments: argparse.Namespace) -> dict[str, Any]:

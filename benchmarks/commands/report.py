@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from benchmarks import records
-from benchmarks.report import accuracy, ct, domain, headline, healing, speed
+from benchmarks.report import accuracy, calibration, ct, domain, headline, healing, speed
 from skmimood.exceptions import InputError
 
 README = Path(__file__).parents[1] / "README.md"
@@ -25,6 +25,7 @@ def run(arguments: argparse.Namespace) -> None:
     fill(readme, "healing", healing.render(results, readme.parent))
     fill(readme, "ct", ct.render(results))
     fill(readme, "speed", speed.render(results, readme.parent))
+    fill(readme, "calibration", calibration.render(results, readme.parent))
     fill(readme, "domain", domain.render(results))
     if readme == README:
         fill(README.parents[1] / "README.md", "figures", headline.headline(results))

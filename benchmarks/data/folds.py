@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 
@@ -58,3 +59,14 @@ def fold_of(pool: SliceSet, fold: int, n_folds: int) -> SliceSet:
     )
     is_taken = (pool.splits == "train") == (splits == "train")
     return replace(pool, splits=splits)[is_taken].check()
+
+
+class Folds:
+    """The folds of a pool of slices, made when asked for."""
+
+    def __init__(self, pool: SliceSet, n_folds: int) -> None:
+        self.pool, self.n_folds = pool, n_folds
+        self.fingerprint = cache(lambda fold: self[fold].fingerprint())
+
+    def __getitem__(self, fold: int) -> SliceSet:
+        return fold_of(self.pool, fold, self.n_folds)

@@ -180,3 +180,26 @@ def _short(row: Mapping[str, str]) -> str:
     for sign, name in (("T", "n_steps"), ("P", "n_passes")):
         parts += [f"{sign}{row[name]}"] if row.get(name, "") not in ("", "1") else []
     return " ".join([*parts, "uncached"] if row["variant"] == "uncached" else parts)
+
+
+def draw_calibration(rows: Rows, base: Path) -> str:
+    """Draw the empirical over the nominal rates of false positives, of pixels and of scans."""
+    figure, axes = _subplots(1, 2, size=(8.0, 3.8))
+    for axis, level in zip(axes[0], ("pixel", "scan"), strict=True):
+        chosen = [row for row in rows if row["level"] == level]
+        ends = [0.0, 1.1 * max(float(row["asked"]) for row in chosen)]
+        axis.plot(ends, ends, "--", color="0.4", linewidth=1, label="as asked for")
+        for i, n in enumerate(sorted({row["n_calibration"] for row in chosen}, key=int)):
+            columns = ("asked", "rate", "low", "high")
+            points = np.array(
+                [[float(row[name]) for name in columns] for row in chosen if row["n_calibration"] == n]
+            )
+            asked, rate, low, high = points.T
+            look: dict[str, Any] = {"fmt": "os"[i % 2], "color": _COLOURS[i], "markersize": 4, "capsize": 2}
+            shift = (i - 0.5) * 0.004  # or bars of the same rate would lie on one another
+            axis.errorbar(
+                asked + shift, rate, (rate - low, high - rate), label=f"set on {n} subjects", **look
+            )
+        axis.set(xlabel="rate asked for", ylabel=f"share of unseen healthy {level}s above the threshold")
+    axes[0, 0].legend(fontsize=8, frameon=False)
+    return _save(figure, base, "calibration", "Rates of false positives on unseen healthy subjects")

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,6 +21,7 @@ from skmimood.scans import cohort
 from skmimood.scans.cohort import Candidate, ScanReader, ScanStatus, warn_about_left_out
 from skmimood.scans.domain import find_high_scores, learn_domain, warn_about_suspects
 from skmimood.scans.mapping import Frame
+from skmimood.scans.reference import HealthyScan, refer
 from skmimood.scans.sources import ListedScan
 from skmimood.scans.state import CLUSTER_MASS, SavedDetector, as_pair, inference_settings
 
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
 
 
-CLUSTER_FPR = 0.01  # of healthy pixels: what is higher forms clusters
 _SLICES_OF_A_SCAN = 60
 _MARGIN = 2  # pixels kept free around the largest training foreground
 
@@ -212,16 +211,12 @@ class FittingDetector(SavedDetector):
     def _refer(
         self, held_out: Sequence[Candidate]
     ) -> tuple[HealthyReference, list[ScanStatus], dict[str, float]]:
-        """Score healthy scans that were not learned from; of each group the highest score counts.
-
-        A scan is compared with pixels of the other groups, as a new one will be: its own would hide what is high in it,
-        and p-values of new scans would be too small.
+        """Score healthy scans that were not learned from.
 
         Return the reference, what became of each scan, and the score of each that could be used.
         """
         lines: list[ScanStatus] = []
-        masses: dict[str, dict[str, Callable[[float], float]]] = {}  # of each group, of each scan
-        pixels: dict[str, list[HealthyReference]] = {}  # of each group
+        scored: dict[str, HealthyScan] = {}
         reader, frame = self._reader(), self._frame()
         for candidate in self._progress(held_out, "calibrating"):
             try:
@@ -233,22 +228,10 @@ class FittingDetector(SavedDetector):
                 lines.append(candidate.status("skipped", "every slice holds a lesion"))
                 continue
             lines.append(candidate.status("calibration", n_slices=int(maps.has_foreground.sum())))
-            group = candidate.line.group
-            masses.setdefault(group, {})[candidate.id] = maps.mass()
-            pixels.setdefault(group, []).append(HealthyReference.from_scans([(maps.values, 0.0)]))
-        reference = HealthyReference.pooled([one for parts in pixels.values() for one in parts])
-        scores: dict[str, float] = {}
-        highest = []
-        for group, of_group in masses.items():
-            own = HealthyReference.pooled(pixels[group])
-            threshold = (reference.without(own) if len(masses) > 1 else reference).pixel_threshold(
-                CLUSTER_FPR
-            )
-            found = {name: mass(threshold) for name, mass in of_group.items()}
-            scores |= found
-            highest.append(max(found.values()))
+            scored[candidate.id] = HealthyScan.of(maps, candidate.line.group)
+        reference, scores = refer(scored)
         warn_about_left_out(lines)
-        return replace(reference, scan_scores=np.sort(highest)), lines, scores
+        return reference, lines, scores
 
     def _reader(self) -> ScanReader:
         return ScanReader(self.mask, self.max_bytes, self.volume, self.max_invalid, self.plane_)

@@ -24,6 +24,7 @@ from skmimood.scans.mapping import (
     map_in_workers,
     top_mean,
 )
+from skmimood.scans.reference import CLUSTER_FPR
 from skmimood.scans.results import ScanResult
 from skmimood.scans.sources import ListedScan, list_in_order, list_scans, mask_suffixes, pair_brain_masks
 
@@ -298,7 +299,7 @@ class ScanDetector(fitting.FittingDetector):
         reference, pixel_threshold = self.reference_, self.pixel_threshold_
         values = maps.values
         if self.scan_statistic_ == state.CLUSTER_MASS:
-            score = maps.mass()(reference.pixel_threshold(fitting.CLUSTER_FPR))
+            score = maps.mass()(reference.pixel_threshold(CLUSTER_FPR))
         else:
             score = top_mean(values)
         pvalues = np.ones(maps.anomaly.shape, dtype=np.float32)
