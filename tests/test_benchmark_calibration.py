@@ -1,4 +1,4 @@
-"""``python -m benchmarks calibration``: rates on subjects of known scores, and the command on phantoms laid out as IXI."""
+"""``python -m benchmarks calibration``: rates on subjects of known scores, and the command on phantoms as IXI."""
 
 import sys
 from functools import partial

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from benchmark_toys import toy_set
+from benchmark_toys import toy_patient, toy_set
 from conftest import small_steps
 from sklearn.base import BaseEstimator
 from sklearn.pipeline import Pipeline
@@ -18,7 +18,7 @@ from benchmarks.data.slices import join
 from benchmarks.data.sources import phantom_slices
 from benchmarks.data.twins import with_twins
 from benchmarks.protocol import healing
-from benchmarks.protocol.healing import change_left, likeness, measure, ssim
+from benchmarks.protocol.healing import Healed, change_left, likeness, measure, ssim
 from benchmarks.protocol.methods import Method
 from benchmarks.report import healing as report
 from skmimood import SliceStandardizer
@@ -66,7 +66,7 @@ def pairs(monkeypatch):
 
 
 def rows_of(estimator, planted, twins):
-    return {row["kind"]: row for row in measure(estimator, planted, twins)}
+    return {row["kind"]: row for row in measure(Healed.by(estimator, planted, twins))}
 
 
 def test_planted_slices_of_val_and_test_have_their_twins_in_order(pairs):
@@ -225,6 +225,25 @@ def test_no_picture_of_a_real_scan_is_kept(run, tmp_path, monkeypatch):
     rows = run("--data", "ixi-synthetic", "--slices", str(tmp_path / "s.npz"), "--methods", "mimood")
     assert {row["dataset"] for row in rows} == {"ixi-synthetic"}
     assert not (tmp_path / "healing_cases.npz").exists()
+
+
+def test_folds_heal_every_patient_once_by_networks_that_did_not_learn_from_it(run, tmp_path, monkeypatch):
+    parts = []
+    for i in range(6):
+        planted = replace(toy_patient(f"p{i}", "test", 3, seed=i), dataset="ixi-synthetic")
+        parts += [planted[:3], untouched(planted[:3]), replace(planted[3:], splits=np.full(3, "train"))]
+    join(parts).save(tmp_path / "s.npz")
+    monkeypatch.setattr("benchmarks.commands.options.PRESET_IMAGE_SIZE", {"tiny": 32})
+    learned = []
+    monkeypatch.setattr(command.stages, "fit", lambda one, images, *rest: learned.append(len(images)))
+    rows = run(
+        "--data", "ixi-synthetic", "--slices", str(tmp_path / "s.npz"), "--folds", "3", "--methods", "mimood"
+    )
+    assert learned == [9, 9, 9]
+    assert [(row["dataset"], row["n_lesions"], row["n_slices"]) for row in rows] == [
+        ("ixi-synthetic-cv", "6", "18"), ("ixi-synthetic-cv", "6", "18"), ("ixi-synthetic-cv", "", "18"),
+    ]  # fmt: skip
+    assert float(rows[0]["change_left_median"]) == pytest.approx(1)
 
 
 def test_the_report_has_both_tables_and_the_figure(run, tmp_path):

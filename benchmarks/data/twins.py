@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from benchmarks.data import sources
@@ -9,9 +11,9 @@ from benchmarks.data.slices import SliceSet
 from skmimood.exceptions import InputError
 
 
-def with_twins(slices: SliceSet) -> tuple[SliceSet, SliceSet]:
-    """Return the slices of val and test with planted lesions, and in the same order the slices without them."""
-    planted = slices[(slices.splits != "train") & slices.has_lesion & (slices.kinds != "")]
+def with_twins(slices: SliceSet, splits: Sequence[str] = ("val", "test")) -> tuple[SliceSet, SliceSet]:
+    """Return the slices of some splits with planted lesions, and in the same order the slices without them."""
+    planted = slices[np.isin(slices.splits, splits) & slices.has_lesion & (slices.kinds != "")]
     untouched = sources.phantom_slices(lesions=False) if slices.dataset == "phantom" else slices
     untouched = untouched[untouched.is_healthy]
     place = {key: number for number, key in enumerate(_keys(untouched))}

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from scipy.ndimage import gaussian_filter
 from sklearn.base import BaseEstimator
 
-from benchmarks.data.slices import SliceSet
+from benchmarks.data.slices import SliceSet, join
 from benchmarks.protocol.ledger import steps_of
 from benchmarks.protocol.methods import METHODS
 from benchmarks.protocol.scores import Row
@@ -34,8 +36,37 @@ _WINDOW, _TRUNCATE, _C1, _C2 = (
 )  # of the SSIM: pixels, windows of 11 x 11, intensities in [0, 1]
 
 
-def measure(estimator: BaseEstimator, planted: SliceSet, twins: SliceSet) -> list[Row]:
-    """Return the figures of a fitted method: of all lesions, of each kind, and of the healthy twins.
+@dataclass(frozen=True, eq=False)
+class Healed:
+    """What a fitted method makes of planted slices and of their twins, (n, H, W), and how it sees the latter."""
+
+    planted: SliceSet
+    twins: SliceSet
+    of_planted: np.ndarray
+    of_twins: np.ndarray
+    seen: np.ndarray | None  # (2, n, H, W), of a tokenizer alone: what it decodes, and of what
+
+    @classmethod
+    def by(cls, estimator: BaseEstimator, planted: SliceSet, twins: SliceSet) -> Healed:
+        """Heal slices with planted lesions, and their twins."""
+        seen = _as_seen(estimator, twins.images)
+        return cls(planted, twins, heal(estimator, planted.images), heal(estimator, twins.images), seen)
+
+    @classmethod
+    def joined(cls, parts: Sequence[Healed]) -> Healed:
+        """Put what several fits of one method made of slices behind one another."""
+        seen = [one.seen for one in parts if one.seen is not None]
+        return cls(
+            planted=join([one.planted for one in parts]),
+            twins=join([one.twins for one in parts]),
+            of_planted=np.concatenate([one.of_planted for one in parts]),
+            of_twins=np.concatenate([one.of_twins for one in parts]),
+            seen=np.concatenate(seen, axis=1) if seen else None,
+        )
+
+
+def measure(healed: Healed) -> list[Row]:
+    """Return the figures of a method: of all lesions, of each kind, and of the healthy twins.
 
     - ``change_left_median`` and ``change_left_mean``, over lesions (a lesion is of one kind in one patient, on one or
       more slices): sum of abs(healed - twin) over the lesion's mask, as a share of that of abs(scan - twin). 0 is
@@ -44,8 +75,8 @@ def measure(estimator: BaseEstimator, planted: SliceSet, twins: SliceSet) -> lis
     - ``psnr_seen``, of a tokenizer alone: the same, in the intensities that it sees.
     - ``changed_off_head``: share of the black pixels around the head that are no longer black.
     """
-    healed, of_twins = heal(estimator, planted.images), heal(estimator, twins.images)
-    kinds, left = change_left(healed, planted, twins)
+    planted, twins = healed.planted, healed.twins
+    kinds, left = change_left(healed.of_planted, planted, twins)
     rows: list[Row] = []
     for kind in (ALL, *np.unique(kinds)):
         chosen, shares = planted.kinds == kind, left[kinds == kind]
@@ -53,9 +84,11 @@ def measure(estimator: BaseEstimator, planted: SliceSet, twins: SliceSet) -> lis
             chosen, shares = np.ones(len(planted), bool), left
         row: Row = {"kind": str(kind), "n_slices": int(chosen.sum()), "n_lesions": len(shares)}
         row |= {"change_left_median": float(np.median(shares)), "change_left_mean": float(shares.mean())}
-        rows.append(row | _kept(healed[chosen], planted[chosen]))
-    seen = _as_seen(estimator, twins)
-    return [*rows, {"kind": HEALTHY, "n_slices": len(twins)} | _kept(of_twins, twins) | seen]
+        rows.append(row | _kept(healed.of_planted[chosen], planted[chosen]))
+    healthy: Row = {"kind": HEALTHY, "n_slices": len(twins)} | _kept(healed.of_twins, twins)
+    if healed.seen is not None:
+        healthy["psnr_seen"] = likeness(*healed.seen, twins.head)["psnr"]
+    return [*rows, healthy]
 
 
 def heal(estimator: Any, images: np.ndarray) -> np.ndarray:
@@ -86,12 +119,11 @@ def _kept(healed: np.ndarray, slices: SliceSet) -> Row:
     }
 
 
-def _as_seen(estimator: Any, slices: SliceSet) -> Row:
+def _as_seen(estimator: BaseEstimator, images: np.ndarray) -> np.ndarray | None:
     tokenizer, last = (steps_of(estimator)[end] for end in (0, -1))
     if not isinstance(last, TokenizerResidual):
-        return {}
-    decoded = tokenizer.inverse_transform(tokenizer.transform(slices.images).tokens)
-    return {"psnr_seen": likeness(decoded, tokenizer.seen(slices.images), slices.head)["psnr"]}
+        return None
+    return np.stack([tokenizer.inverse_transform(tokenizer.transform(images).tokens), tokenizer.seen(images)])
 
 
 def likeness(healed: np.ndarray, images: np.ndarray, where: np.ndarray) -> Row:
