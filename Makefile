@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALL := PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test browser numerics docs lint format bench clean
+.PHONY: demo test browser numerics package docs lint format bench clean
 
 demo: $(VENV)/.installed
 	$(BIN)/skmimood demo -o demo --overwrite
@@ -23,6 +23,13 @@ browser: $(VENV)/.installed
 numerics: $(VENV)/.installed
 	OMP_NUM_THREADS=1 ONEDNN_MAX_CPU_ISA=SSE41 ATEN_CPU_CAPABILITY=default $(BIN)/python -m pytest -m numerics
 	OMP_NUM_THREADS=2 ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 $(BIN)/python -m pytest -m numerics
+
+# The sdist and the wheel of a release, in dist/, and whether they hold what they should and work once installed.
+package: $(VENV)/.installed
+	rm -rf dist build/wheel
+	$(BIN)/python -m build --no-isolation
+	$(BIN)/python -m build --no-isolation --wheel --outdir build/wheel
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/check_package.py
 
 # The documentation, with its examples run, into build/docs; warnings and broken links are errors. An example that has
 # not changed is not run again. Without running any: make docs SPHINX="-D plot_gallery=0"

@@ -1,10 +1,12 @@
-"""Make the golden model of this version: the recipe of preset tiny in small, two scans, and the maps it draws of them.
+"""Make the golden model of this version: the recipe of preset tiny in small, two scans, and what it finds in them.
 
-Run it once a release: ``python tests/golden.py``. `test_golden.py` opens the golden models of all releases.
+Run it once a release: ``python tests/golden.py``. `test_golden.py` opens the golden models of all releases. The one of
+``format-1`` is of before the first release, and of the first format of saved models.
 """
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import nibabel as nib
@@ -29,6 +31,7 @@ def make_model() -> ScanDetector:
     """Fit networks of a few thousand weights for some steps: enough that every part of the maps is there."""
     small = {
         "tokenizer": {"n_codes": 32, "code_dim": 8, "channels": 8},
+        "evidence": {"channels": 8, "depth": 2},
         "detector": {"width": 16, "depth": 2, "n_painted": 2},
         "inpainter": {"width": 32, "depth": 2, "n_heads": 2},
     }
@@ -49,6 +52,9 @@ def main() -> None:
         write_image(image, folder / f"{name}.nii.gz")
         result = detector.detect_scan(image)
         write_image(result.anomaly, folder / f"{name}_anomaly.nii.gz")
+        write_image(result.pvalues, folder / f"{name}_pvalue.nii.gz")
+        scores = {"score": result.score, "pvalue": result.pvalue}
+        (folder / f"{name}.json").write_text(json.dumps(scores) + "\n")
         print(f"{name}: score {result.score:.4f}, p {result.pvalue:.3g}, {result.flags or 'no remarks'}")
 
 

@@ -97,8 +97,8 @@ def test_pixels_can_be_pooled_and_taken_out_again():
 
 
 def test_models_of_before_keep_their_score_until_they_are_calibrated_anew():
-    detector = ScanDetector.load(FOLDER / "0.1.0" / "model")
-    scan = FOLDER / "0.1.0" / "healthy.nii.gz"
+    detector = ScanDetector.load(FOLDER / "format-1" / "model")
+    scan = FOLDER / "format-1" / "healthy.nii.gz"
     assert detector.scan_statistic_ == "top mean"
     result = detector.detect_scan(scan)
     anomaly = result.anomaly.get_fdata()

@@ -80,5 +80,5 @@ def test_a_new_value_takes_effect_with_the_calibration():
 
 
 def test_models_of_before_map_slices_one_by_one():
-    detector = ScanDetector.load(FOLDER / "0.1.0" / "model")
+    detector = ScanDetector.load(FOLDER / "format-1" / "model")
     assert detector.slice_smoothing == detector.slice_smoothing_ == 0
