@@ -1,14 +1,19 @@
 """Bad inputs on the command line: what is refused at once, what costs one scan only, and what is never written."""
 
 import os
+import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from command_line import assert_mistake, content, rows, run, status
 from damaged_files import write_damaged_files
+from sklearn.pipeline import Pipeline
 from toy_scans import image, make, save_model_of_toys
 
+from skmimood.baselines import HealthyZScore
 from skmimood.exceptions import ScanWriteError, SkmimoodWarning
+from skmimood.jobs import fitting
 from skmimood.nifti import write_image
 from skmimood.scans import ScanDetector
 
@@ -160,3 +165,19 @@ def test_bad_input_18_scans_that_vanish_or_change_meanwhile_cost_themselves_only
     assert table["healthy_T1"]["status"] == "ok"
     assert "does not exist" in table["patient-1_T1"]["reason"]
     assert "is not NIfTI" in table["patient-2_T1"]["reason"]
+
+
+def test_bad_input_28_scans_of_any_grid_are_resampled_to_the_learned_one_and_listed(
+    tmp_path, capsys, monkeypatch
+):
+    grids = {(30, 36, 20): 2.0, (40, 48, 27): 1.5, (20, 24, 14): 3.0}
+    for seed, (shape, spacing) in enumerate((*grids.items(), *grids.items())):
+        affine = np.diag([spacing, spacing, 2.0 * 20 / shape[2], 1.0])
+        write_image(image(seed, affine, shape=shape), tmp_path / f"sub-{seed}_T1.nii.gz")
+    detector = make(pipeline=Pipeline([("zscore", HealthyZScore())]))
+    monkeypatch.setattr(fitting, "_unfitted", lambda job, unfinished: detector)
+    assert run("fit", tmp_path, "-o", tmp_path / "model") == 0
+    says = r"Their grids: 3 shapes, spacings from 1.48 to 3 mm; all slices resampled to pixels of \d"
+    assert re.search(says, capsys.readouterr().out)
+    assert {line.shape: line.spacing[0] for line in detector.fit_status_} == grids
+    assert detector.pipeline_[-1].image_shape_ == (24, 24)

@@ -118,3 +118,47 @@ def test_a_value_and_the_limit_that_it_exceeds_never_read_alike(volume, told):
     remarks = domain.remarks(ScanFeatures(histogram, volume, (110.1, 100.0), layout, 0.5))
     assert "height over width 1.101, limits 0.500 and 1.100" in remarks[0]
     assert (told in remarks[-1]) == (volume < 80)
+
+
+def with_skull(data):
+    x, y, z = np.meshgrid(*(np.linspace(-1, 1, side) for side in SHAPE), indexing="ij")
+    radius = x**2 + y**2 + z**2
+    return np.where((radius > 0.88) & (radius < 1), 900.0, data).astype(np.float32)
+
+
+def test_bad_input_38_a_skull_where_there_was_none_is_flagged_and_the_reverse(detector):
+    flags = detector.detect_scan(scan(with_skull(brain(50)))).flags
+    assert any(
+        "foreground" in flag and "skull stripped in one and not in the other" in flag for flag in flags
+    )
+    unstripped = make(calibration_fraction=0.3).fit([scan(with_skull(brain(seed))) for seed in range(10)])
+    assert unstripped.detect_scan(scan(with_skull(brain(50)))).flags == ()
+    flags = unstripped.detect_scan(scan(brain(50))).flags
+    assert any(
+        "foreground" in flag and "skull stripped in one and not in the other" in flag for flag in flags
+    )
+
+
+def half(data):
+    return np.where(np.arange(SHAPE[0])[:, None, None] < SHAPE[0] // 2, data, 0)
+
+
+def moved(data):
+    return data + 0.4 * np.roll(data, SHAPE[1] // 4, axis=1) + 0.4 * np.roll(data, -SHAPE[1] // 4, axis=1)
+
+
+def biased(data):
+    return data * np.exp(1.5 * np.linspace(-1, 1, SHAPE[0]))[:, None, None]
+
+
+@pytest.mark.parametrize("fault", [half, moved, biased])
+def test_bad_input_39_half_a_head_motion_and_a_strong_bias_field_are_scored_with_a_flag(detector, fault):
+    result = detector.detect_scan(scan(fault(brain(50)).astype(np.float32)))
+    assert np.isfinite(result.score)
+    assert "looks unlike the training data" in result.flags[0]
+
+
+def test_bad_input_41_a_healthy_scan_of_another_site_has_a_p_value_and_a_note(detector):
+    result = detector.detect_scan(scan((1000 * (brain(50) / 1000) ** 1.6).astype(np.float32)))
+    assert 0 < result.pvalue <= 1
+    assert "for another scanner, calibrate on healthy scans of that site" in result.flags[0]

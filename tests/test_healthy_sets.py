@@ -96,6 +96,13 @@ def test_enough_scans_are_held_out_for_the_scan_threshold_if_half_remain(tmp_pat
         assert make(scan_fpr=0.2, calibration_fraction=0.1).fit(scans[:7]).reference_.n_scans == 1
 
 
+def test_bad_input_30_scans_in_a_space_of_another_size_among_native_ones_are_named(folder):
+    in_template = [image(seed, np.diag([2.4, 2.4, 2.4, 1.0])) for seed in (70, 71)]
+    with pytest.warns(SkmimoodWarning, match=r"2 of the healthy scans stand out: .*its height in a slice"):
+        detector = make().fit([folder, *in_template])
+    assert list(detector.suspects_) == ["scan-006", "scan-007"]
+
+
 @pytest.mark.parametrize(("plane", "flip"), [("axial", True), ("sagittal", False)])
 def test_sagittal_slices_are_not_mirrored_for_training(folder, plane, flip):
     class Flipping(Unchanged):

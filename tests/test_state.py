@@ -1,10 +1,15 @@
+import hashlib
 import json
 import os
+import pickle
+import resource
 import shutil
 from contextlib import nullcontext
 
+import joblib
 import numpy as np
 import pytest
+import torch
 from conftest import small_steps
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import NotFittedError
@@ -273,6 +278,37 @@ def test_vulnerability_safe_loader_no_class_outside_the_registry_is_ever_importe
 def test_bad_input_48_a_manifest_that_does_not_fit_the_weights_is_refused(model, change):
     rewrite_manifest(model, change)
     with pytest.raises(ModelLoadError):
+        load_model(model)
+
+
+@pytest.mark.parametrize("width", [2**16, 2**40])
+def test_vulnerability_decompression_bomb_a_network_that_is_announced_too_large_takes_no_memory(model, width):
+    rewrite_manifest(model, lambda content: step(content, 1)["fitted"]["config_"].update(width=width))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(ModelLoadError, match=r"do not fit its architecture|out of range"):
+        load_model(model)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < 2 * before  # its weights would take 100 GB
+
+
+class Attack:
+    """Runs code where it is unpickled."""
+
+    def __reduce__(self):
+        return pytest.fail, ("it was unpickled",)
+
+
+def test_vulnerability_pickle_a_model_is_never_unpickled(fitted, healthy, model, monkeypatch):
+    with monkeypatch.context() as patch:
+        for module in (pickle, torch, joblib):
+            patch.setattr(module, "load", lambda *arguments, **options: pytest.fail("it was unpickled"))
+        load_model(model).predict(healthy[:1])
+    (model / "arrays.safetensors").write_bytes(pickle.dumps(Attack()))
+    digest = hashlib.sha256((model / "arrays.safetensors").read_bytes()).hexdigest()
+    rewrite_manifest(model, lambda content: content.update(arrays_sha256=digest))
+    with pytest.raises(ModelLoadError, match="cannot be read"):
+        load_model(model)
+    (model / "manifest.json").write_bytes(pickle.dumps(Attack()))
+    with pytest.raises(ModelLoadError, match="cannot be read"):
         load_model(model)
 
 

@@ -1,3 +1,4 @@
+import itertools
 import pickle
 import tracemalloc
 import warnings
@@ -49,20 +50,23 @@ def test_maps_are_zero_outside_the_foreground(detector):
     assert np.all(result.mask.get_fdata()[healthy == 0] == 0)
 
 
-@pytest.mark.parametrize("codes", ["RAS", "LPS", "PSR", "LAS", "SAR", "IPL"])
-def test_bad_input_19_every_orientation_gives_the_same_map_on_its_own_grid(detector, codes):
+def test_bad_input_19_each_of_48_orientations_gives_the_same_map_on_its_own_grid(detector):
     data, _ = head(3, lesion=True)
     data[20:24, 5:9, 8:12] *= 0.3  # break the symmetry
     straight = nib.Nifti1Image(data, RAS)
-    to_codes = nib.orientations.ornt_transform(
-        nib.orientations.io_orientation(RAS), nib.orientations.axcodes2ornt(codes)
-    )
-    turned = straight.as_reoriented(to_codes)
-    expected = detector.decision_function(straight)[0].as_reoriented(to_codes)
-    found = detector.decision_function(turned)[0]
-    assert found.shape == turned.shape
-    np.testing.assert_array_equal(found.affine, turned.affine)
-    np.testing.assert_allclose(found.get_fdata(), expected.get_fdata(), atol=1e-5)
+    expected = detector.decision_function(straight)[0]
+    turns = [
+        np.column_stack([axes, flips])
+        for axes in itertools.permutations(range(3))
+        for flips in itertools.product((1, -1), repeat=3)
+    ]
+    assert len(turns) == 48
+    for turn in turns:
+        turned = straight.as_reoriented(turn)
+        found = detector.decision_function(turned)[0]
+        assert found.shape == turned.shape
+        np.testing.assert_array_equal(found.affine, turned.affine)
+        np.testing.assert_allclose(found.get_fdata(), expected.as_reoriented(turn).get_fdata(), atol=1e-5)
 
 
 @pytest.mark.parametrize("plane", ["axial", "coronal", "sagittal"])
@@ -90,9 +94,30 @@ def test_a_trailing_axis_of_one_comes_back(detector):
 
 
 def test_bad_input_36_the_unit_of_the_intensities_does_not_matter(detector):
-    maps = detector.decision_function([image(8, scale=scale) for scale in (1.0, 255.0, 1e6)])
-    np.testing.assert_allclose(maps[0].get_fdata(), maps[1].get_fdata(), atol=1e-5)
-    np.testing.assert_allclose(maps[0].get_fdata(), maps[2].get_fdata(), atol=1e-5)
+    data = np.round(head(8, scale=255.0)[0].clip(0, 255))
+    scans = [data.astype(np.uint8), data / np.float32(255), data / np.float32(255) * np.float32(1e6)]
+    maps = [each.get_fdata() for each in detector.decision_function([nib.Nifti1Image(s, RAS) for s in scans])]
+    np.testing.assert_allclose(maps[1], maps[0], atol=1e-5)
+    np.testing.assert_allclose(maps[2], maps[0], atol=1e-5)
+
+
+def test_bad_input_35_negative_values_and_scaled_integers_are_clipped_at_percentiles_of_the_head(tmp_path):
+    def in_hounsfield(seed, **options):
+        data, _ = head(seed, **options)
+        return nib.Nifti1Image(np.where(data > 0, np.round(data) - 600, -1024).astype(np.float32), RAS)
+
+    detector = make().fit([in_hounsfield(seed) for seed in range(5)])
+    scan = in_hounsfield(99, lesion=True)
+    anomaly = detector.decision_function(scan)[0].get_fdata()
+    data, lesion = head(99, lesion=True)
+    assert np.median(anomaly[lesion > 0]) > 5 * np.median(anomaly[(lesion == 0) & (data > 0)])
+    assert not anomaly[data == 0].any()
+    assert 0 == detector.pipeline_[-1].seen_.min() < 0.9 < detector.pipeline_[-1].seen_.max() <= 1
+    stored = nib.Nifti1Image(((scan.get_fdata() + 1024) * 2).astype(np.int16), RAS)
+    stored.header.set_slope_inter(0.5, -1024)
+    nib.save(stored, tmp_path / "scan.nii.gz")
+    found = detector.decision_function(tmp_path / "scan.nii.gz")[0].get_fdata()
+    np.testing.assert_allclose(found, anomaly, atol=1e-5)
 
 
 def test_bad_input_31_missing_voxels_are_missing_in_the_map(detector):
