@@ -108,6 +108,12 @@ def load_model(path: str | os.PathLike) -> Any:
 def check_replaceable(path: Path, overwrite: bool) -> None:
     """Raise `ModelSaveError` unless ``path`` is free or, with ``overwrite``, holds a model that can be replaced."""
     name = path.name or path
+    try:
+        os.lstat(path)
+    except FileNotFoundError:
+        return
+    except OSError as error:  # a name too long, or a file where a folder should be
+        raise ModelSaveError(f"{name} cannot be written: {error.strerror}. Choose another path.") from error
     if is_free(path):
         return
     if not overwrite:

@@ -152,7 +152,7 @@ def test_bad_input_16_an_existing_model_is_refused_before_anything_is_learned(
 
 
 @pytest.mark.parametrize(
-    "output", [".", "..", "/", "empty/", "~/model", "healthy/model", "a-file", "~nobody9/x"]
+    "output", [".", "..", "/", "empty/", "~/model", "healthy/model", "a-file", "~nobody9/x", "x" * 300]
 )
 def test_an_output_of_any_kind_is_tried_before_anything_is_learned(
     output, healthy, tmp_path, capsys, monkeypatch
