@@ -1,39 +1,24 @@
 import os
 import sys
-import warnings
 
 import nibabel as nib
 import numpy as np
 import pytest
 from command_line import assert_mistake, content, rows, run, status
-from toy_scans import RAS, MedianRestorer, image, make, write_healthy_scans
+from toy_scans import RAS, image, save_model_of_toys, write_scans_to_score
 
-from skmimood import persistence
-from skmimood.exceptions import SkmimoodWarning
 from skmimood.nifti import write_image
 from skmimood.scans import ScanDetector
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    """Return a saved model that needs no training."""
-    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
-        warnings.simplefilter("ignore", SkmimoodWarning)
-        patch.setitem(persistence.ESTIMATORS, "MedianRestorer", MedianRestorer.__module__)
-        folder = tmp_path_factory.mktemp("model")
-        make(calibration_fraction=0.3).fit(write_healthy_scans(folder)).save(folder / "model")
-        yield folder / "model"
+    return save_model_of_toys(tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture
 def scans(tmp_path):
-    """Return a folder with a healthy scan and two with a lesion."""
-    folder = tmp_path / "scans"
-    folder.mkdir()
-    write_image(image(20), folder / "healthy_T1.nii.gz")
-    write_image(image(21, lesion=True), folder / "patient-1_T1.nii.gz")
-    write_image(image(22, lesion=True), folder / "patient-2_T1.nii.gz")
-    return folder
+    return write_scans_to_score(tmp_path / "scans")
 
 
 def test_score_writes_the_images_of_each_scan_and_the_tables(model, scans, tmp_path, capsys):
@@ -201,9 +186,7 @@ def test_an_interrupt_keeps_finished_results_and_a_valid_status(model, scans, tm
     assert not list(out.glob("patient*"))
 
     monkeypatch.undo()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(persistence.ESTIMATORS, "MedianRestorer", MedianRestorer.__module__)
-        assert run("score", scans, "-m", model, "-o", out, "--resume") == 0
+    assert run("score", scans, "-m", model, "-o", out, "--resume") == 0
     assert status(out)["n_ok"] == 3
 
 
@@ -256,44 +239,6 @@ def test_thresholds_can_be_given(model, scans, tmp_path):
     run("score", scans, "-m", model, "-o", out, "--quiet", "--scan-threshold", "inf", "--overwrite")
     assert all(row["is_anomalous"] == "" for row in rows(out).values())
     assert "infinite (set by hand; nothing is called anomalous" in (out / "report.html").read_text()
-
-
-def test_only_the_scans_of_a_split_are_scored(model, scans, tmp_path, capsys):
-    (scans / "splits.csv").write_text("subject,split\nhealthy,train\npatient-1,test\npatient-2,val\n")
-    out = tmp_path / "out"
-    assert run("score", scans, "-m", model, "-o", out, "--split", "test", "--quiet") == 0
-    assert set(rows(out)) == {"patient-1_T1"}
-    command = ("score", scans, "-m", model, "-o", tmp_path / "none", "--split", "dev")
-    assert_mistake(capsys, *command, says="no split 'dev'; it has test, train, val")
-
-
-def test_a_subject_is_found_by_its_folder_and_never_by_half_its_name(model, tmp_path):
-    for name in ("sub-1/flair", "sub-1_b/t1", "sub-12_t2", "sub-1_t2w"):
-        path = tmp_path / "scans" / f"{name}.nii.gz"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_image(image(len(name)), path)
-    (tmp_path / "scans" / "splits.csv").write_text(
-        "split,subject,age\ntest,sub-1,3\ntrain,sub-1_b,4\ntrain,sub-12,5\n"
-    )
-    run("score", tmp_path / "scans", "-m", model, "-o", tmp_path / "out", "--split", "test", "--quiet")
-    assert set(rows(tmp_path / "out")) == {"flair", "sub-1_t2w"}
-
-
-@pytest.mark.parametrize(
-    ("table", "says"),
-    [
-        (None, "no splits.csv"),
-        ("subject;group\na;train\n", "no column"),
-        ("subject,split\na\n", "no split for 'a'"),
-        ("subject,split\na,train\na,test\n", "two splits for 'a'"),
-        ("subject,split\nother,test\n", "No scan belongs"),
-    ],
-)
-def test_a_faulty_split_table_is_a_clear_error(table, says, model, scans, tmp_path, capsys):
-    if table is not None:
-        (scans / "splits.csv").write_text(table)
-    command = ("score", scans, "-m", model, "-o", tmp_path / "out", "--split", "test")
-    assert_mistake(capsys, *command, says=says)
 
 
 def test_a_model_that_is_none_is_a_clear_error(scans, tmp_path, capsys):

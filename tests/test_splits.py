@@ -2,10 +2,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from command_line import assert_mistake, rows, run
+from toy_scans import image, save_model_of_toys, write_scans_to_score
 
 from skmimood.datasets import ScanSet, read_splits, split_scan_set
 from skmimood.exceptions import InputError, SkmimoodWarning
 from skmimood.jobs.splits import select_split
+from skmimood.nifti import write_image
 
 SUBJECTS = ("a", "b", "c", "d")
 SCANS = ScanSet(
@@ -27,6 +30,16 @@ def table(tmp_path):
         return path
 
     return write
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return save_model_of_toys(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture
+def scans(tmp_path):
+    return write_scans_to_score(tmp_path / "scans")
 
 
 def test_splits_keep_the_order_of_the_table_and_other_columns_are_ignored(table):
@@ -125,3 +138,41 @@ def test_subjects_of_a_split_of_which_no_scan_was_found_are_named(table, tmp_pat
         scan.touch()
     with pytest.warns(SkmimoodWarning, match="No scan was found for subjects of split 'train': SUB-2"):
         assert select_split([tmp_path], "train", suffix=None, exclude=()) == scans[:1]
+
+
+def test_only_the_scans_of_a_split_are_scored(model, scans, tmp_path, capsys):
+    (scans / "splits.csv").write_text("subject,split\nhealthy,train\npatient-1,test\npatient-2,val\n")
+    out = tmp_path / "out"
+    assert run("score", scans, "-m", model, "-o", out, "--split", "test", "--quiet") == 0
+    assert set(rows(out)) == {"patient-1_T1"}
+    command = ("score", scans, "-m", model, "-o", tmp_path / "none", "--split", "dev")
+    assert_mistake(capsys, *command, says="no split 'dev'; it has test, train, val")
+
+
+def test_a_subject_is_found_by_its_folder_and_never_by_half_its_name(model, tmp_path):
+    for name in ("sub-1/flair", "sub-1_b/t1", "sub-12_t2", "sub-1_t2w"):
+        path = tmp_path / "scans" / f"{name}.nii.gz"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_image(image(len(name)), path)
+    (tmp_path / "scans" / "splits.csv").write_text(
+        "split,subject,age\ntest,sub-1,3\ntrain,sub-1_b,4\ntrain,sub-12,5\n"
+    )
+    run("score", tmp_path / "scans", "-m", model, "-o", tmp_path / "out", "--split", "test", "--quiet")
+    assert set(rows(tmp_path / "out")) == {"flair", "sub-1_t2w"}
+
+
+@pytest.mark.parametrize(
+    ("table", "says"),
+    [
+        (None, "no splits.csv"),
+        ("subject;group\na;train\n", "no column"),
+        ("subject,split\na\n", "no split for 'a'"),
+        ("subject,split\na,train\na,test\n", "two splits for 'a'"),
+        ("subject,split\nother,test\n", "No scan belongs"),
+    ],
+)
+def test_a_faulty_split_table_is_a_clear_error(table, says, model, scans, tmp_path, capsys):
+    if table is not None:
+        (scans / "splits.csv").write_text(table)
+    command = ("score", scans, "-m", model, "-o", tmp_path / "out", "--split", "test")
+    assert_mistake(capsys, *command, says=says)

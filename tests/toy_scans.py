@@ -79,6 +79,15 @@ def write_healthy_scans(folder):
     return folder
 
 
+def write_scans_to_score(folder):
+    """Write a healthy scan and two with a lesion into a new folder, and return it."""
+    folder.mkdir()
+    write_image(image(20), folder / "healthy_T1.nii.gz")
+    write_image(image(21, lesion=True), folder / "patient-1_T1.nii.gz")
+    write_image(image(22, lesion=True), folder / "patient-2_T1.nii.gz")
+    return folder
+
+
 def save_model_of_toys(folder):
     """Fit a healthy z-score on six scans in a folder, and return the path of its model there."""
     with warnings.catch_warnings():
