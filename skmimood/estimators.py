@@ -12,6 +12,7 @@ from typing import Any
 # Name -> module that defines it.
 ESTIMATORS = {
     "AnomalousTokenDetector": "skmimood.tokens.detector",
+    "AsymmetricStudentTeacher": "skmimood.detectors.student_teacher",
     "AutoregressiveRestorer": "skmimood.tokens.autoregressive",
     "DenoisingAutoencoder": "skmimood.detectors.denoising",
     "ForeignPatchInterpolation": "skmimood.detectors.foreign_patch",
@@ -21,6 +22,7 @@ ESTIMATORS = {
     "MaskedAutoencoderDetector": "skmimood.detectors.masked_autoencoder",
     "MaskedTokenInpainter": "skmimood.tokens.inpainter",
     "PixelEvidence": "skmimood.tokens.evidence",
+    "ReverseDistillation": "skmimood.detectors.reverse_distillation",
     "ScanDetector": "skmimood.scans.scan_detector",
     "SliceStandardizer": "skmimood.preprocessing.standardizer",
     "SyntheticAnomalyRestorer": "skmimood.detectors.synthetic",

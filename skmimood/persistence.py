@@ -30,8 +30,9 @@ _MANIFEST, _ARRAYS = "manifest.json", "arrays.safetensors"
 _MAX_MANIFEST_BYTES = 2**24
 _SHOWN = 3  # names of what lies where a model should be
 
-# Where and how visibly an estimator runs is no part of a model; a saved path would tell of its machine.
-_RUNTIME = {"memory", "device", "verbose", "checkpoint_dir", "resume", "n_jobs"}
+# Where and how visibly an estimator runs is no part of a model, nor where weights came from that it holds itself; a
+# saved path would tell of its machine.
+_RUNTIME = {"memory", "device", "verbose", "checkpoint_dir", "resume", "n_jobs", "backbone"}
 # Removed parameters, and the value that the code now stands for.
 RETIRED = {"n_passes": 1, "order": "confidence", "residual_reference": "image", "selection": "pseudo"}
 

@@ -38,7 +38,8 @@ OTHER = {
     "noise_std": 0.3, "noise_resolution": 4, "mask_ratio": 0.5, "classifier_max_iter": 9,
     "classifier_learning_rate": 0.1, "decoder_depth": 1, "decoder_width": 32, "decoder_n_heads": 4, "n_templates": 2,
     "fpr": 0.2, "n_neighbors": 3, "latent_dim": 8,
-    "levels": 1,
+    "levels": 1, "backbone": "weights.safetensors", "backbone_max_iter": 3, "level": 0, "n_couplings": 3,
+    "flow_width": 5, "n_blocks": 3, "student_width": 5,
 }  # fmt: skip
 FLAGS = {"standardize", "augment", "flip", "skip_background"}
 BRIEF = {"max_iter": 2, "warmup_iter": 0, "random_state": 0}
@@ -139,6 +140,18 @@ FITS = {
     ),
     "VAERestoration": on_slices(
         baselines.VAERestoration, depth=1, latent_dim=4, n_steps=2, max_iter=2, warmup_iter=0, random_state=0
+    ),
+    "ReverseDistillation": on_slices(
+        baselines.ReverseDistillation, channels=4, depth=2, backbone_max_iter=2, **BRIEF
+    ),
+    "AsymmetricStudentTeacher": on_slices(
+        baselines.AsymmetricStudentTeacher,
+        channels=4,
+        depth=4,
+        backbone_max_iter=2,
+        flow_width=4,
+        student_width=4,
+        **BRIEF,
     ),
     "MaskedAutoencoderDetector": of_mae,
     "PixelEvidence": of_evidence,

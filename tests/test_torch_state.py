@@ -12,10 +12,12 @@ from toy_scans import image, make
 
 from skmimood import SliceStandardizer, VQTokenizer
 from skmimood.baselines import (
+    AsymmetricStudentTeacher,
     AutoregressiveRestorer,
     DenoisingAutoencoder,
     HealthyZScore,
     MaskedAutoencoderDetector,
+    ReverseDistillation,
     TokenCritic,
     TokenLikelihoodDetector,
     VAERestoration,
@@ -66,6 +68,10 @@ METHODS = {
     ),
     "denoising": trained(DenoisingAutoencoder, channels=4, depth=2, noise_resolution=4),
     "variational": trained(VAERestoration, channels=4, depth=1, latent_dim=4, n_steps=2),
+    "distillation": trained(ReverseDistillation, channels=4, depth=3, backbone_max_iter=2),
+    "student and teacher": trained(
+        AsymmetricStudentTeacher, channels=4, depth=3, backbone_max_iter=2, flow_width=4, student_width=4
+    ),
     "zscore": Pipeline([("standardise", SliceStandardizer()), ("zscore", HealthyZScore())]),
 }  # fmt: skip
 

@@ -45,6 +45,7 @@ _AUTOENCODER: dict[str, list[Any]] = {
     "median_filter": [1, 3, 5],
 }
 _FACTORS: dict[str, list[Any]] = {"erosion": [0, 2, 3, 4, 7], "mean_filter": [1, 3, 5, 7]}
+_DISTANCES: dict[str, list[Any]] = {"erosion": [0, 2, 3, 4, 7], "smoothing": [0.0, 1.0, 2.0, 3.0]}
 _MASKED_AUTOENCODER: list[dict[str, list[Any]]] = [
     {"residual": _SIGNS, "erosion": [0, 2, 3, 4, 7]},
     {"min_filter": [1, 3], "mean_filter": [1, 3, 7], "median_filter": [1, 5]},
@@ -73,6 +74,20 @@ _VARIATIONAL: dict[str, dict[str, Any]] = {
     "small": {"channels": 32, "depth": 4, "training__max_iter": 20_000},
     "paper": {
         "channels": 32, "depth": 4, "n_steps": 500, "training__max_iter": 200_000, "training__learning_rate": 1e-4,
+    },
+}  # fmt: skip
+_DISTILLATION: dict[str, dict[str, Any]] = {
+    "tiny": {},
+    "small": {"channels": 32, "backbone_max_iter": 20_000, "training__max_iter": 20_000},
+    "paper": {"channels": 64, "backbone_max_iter": 67_200, "smoothing": 2.5, "training__max_iter": 50_000},
+}
+_STUDENT: dict[str, dict[str, Any]] = {
+    "tiny": {},
+    "small": {
+        "channels": 32, "backbone_max_iter": 20_000, "student_width": 128, "training__max_iter": 20_000,
+    },
+    "paper": {
+        "channels": 64, "backbone_max_iter": 67_200, "student_width": 1024, "training__max_iter": 50_000,
     },
 }  # fmt: skip
 _DIFFUSION: dict[str, dict[str, Any]] = {
@@ -164,6 +179,16 @@ def _restorer(settings: Settings) -> BaseEstimator:
     return detector.set_params(**_RESTORER[settings.preset], **settings.common())
 
 
+def _distillation(settings: Settings) -> BaseEstimator:
+    detector = baselines.ReverseDistillation()
+    return detector.set_params(**_DISTILLATION[settings.preset], **settings.common())
+
+
+def _student(settings: Settings) -> BaseEstimator:
+    detector = baselines.AsymmetricStudentTeacher()
+    return detector.set_params(**_STUDENT[settings.preset], **settings.common())
+
+
 def _variational(**parameters: Any) -> Build:
     def build(settings: Settings) -> BaseEstimator:
         detector = baselines.VAERestoration()
@@ -250,6 +275,8 @@ METHODS: dict[str, Method] = {
         [_AUTOENCODER, {"severities": [(1.0,), (0.5, 1.0), (0.25, 0.5, 0.75, 1.0)]}],
     ),
     "foreign-patch": Method("Foreign patch interpolation", _interpolation, _FACTORS),
+    "reverse-distillation": Method("Reverse distillation, own features", _distillation, _DISTANCES),
+    "student-teacher": Method("Asymmetric student-teacher, own features", _student, _DISTANCES),
     "tokenizer-residual": Method(
         "Tokenizer alone", lambda settings: settings.with_tokens(residual=baselines.TokenizerResidual()),
         [
@@ -305,7 +332,7 @@ METHODS |= {
 
 _IN_ROWS_ABOVE = {
     "IntensityThreshold", "HealthyZScore", "DenoisingAutoencoder", "MaskedAutoencoderDetector", "VAERestoration",
-    "SyntheticAnomalyRestorer",    "ForeignPatchInterpolation",
+    "SyntheticAnomalyRestorer", "ForeignPatchInterpolation", "ReverseDistillation", "AsymmetricStudentTeacher",
 }  # fmt: skip
 
 
