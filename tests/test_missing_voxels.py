@@ -101,9 +101,11 @@ def test_missing_values_around_ct_become_air_and_around_z_scores_the_mean():
     assert read_scan(scan(brain), max_invalid=1).data[0, 0, 0] == 0
 
 
-def test_a_scan_of_nothing_but_nan_is_refused(detector):
+def test_bad_input_31_a_scan_or_a_head_of_nothing_but_nan_is_refused(detector):
     with pytest.raises(ScanReadError, match=r"NaN or infinite values in 100\.00%"):
         detector.detect_scan(scan(np.full(SHAPE, np.nan)))
+    with pytest.raises(ScanReadError, match="empty: every voxel but NaN and infinite ones is 0"):
+        detector.detect_scan(scan(np.where(head()[0] > 0, np.nan, 0)))
 
 
 @pytest.mark.parametrize("value", [-0.1, 1.1, np.nan, "1", None])

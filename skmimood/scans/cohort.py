@@ -136,7 +136,10 @@ class ScanReader:
         """Read a scan with its foreground and its lesions; `ScanReadError` if it cannot be used."""
         scan = self._scan(listed)
         if not np.ptp(scan.data):
-            raise ScanReadError(scan.id, f"empty: every voxel is {scan.data.flat[0]:g}. Leave this scan out.")
+            but = "" if scan.invalid is None else " but NaN and infinite ones"
+            raise ScanReadError(
+                scan.id, f"empty: every voxel{but} is {scan.data.flat[0]:g}. Leave this scan out."
+            )
         foreground, remarks = self._foreground(listed, scan)
         if scan.invalid is not None:
             share = share_missing(foreground, scan.invalid)
