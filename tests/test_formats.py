@@ -2,6 +2,10 @@
 
 import gzip
 import importlib
+import os
+import re
+import struct
+import tracemalloc
 
 import nibabel as nib
 import numpy as np
@@ -106,6 +110,31 @@ def test_a_damaged_file_is_refused_with_its_fault(tmp_path, extension, damage):
     assert caught.value.name == path.name
     assert str(tmp_path) not in str(caught.value)
     assert "fault in the program" not in caught.value.reason
+
+
+@pytest.mark.parametrize(("kind", "header"), [("mhd", "ElementDataFile ="), ("nhdr", "data file:")])
+@pytest.mark.parametrize("named", ["/etc/passwd", "../secret.raw", "pipe.raw", "LIST"])
+def test_vulnerability_path_traversal_a_header_names_no_voxels_elsewhere(tmp_path, kind, header, named):
+    itk = pytest.importorskip("SimpleITK")
+    (tmp_path / "secret.raw").write_bytes(bytes(10**5))
+    (tmp_path / "scans").mkdir()
+    os.mkfifo(tmp_path / "scans" / "pipe.raw")
+    path = tmp_path / "scans" / f"scan.{kind}"
+    itk.WriteImage(itk.GetImageFromArray(VOXELS.T.copy()), str(path))
+    path.write_text(re.sub(rf"(?m)^{header}.*$", f"{header} {named}", path.read_text()))
+    with pytest.raises(ScanReadError, match=r"outside of its own folder|file with its voxels is missing"):
+        read_scan(path)
+
+
+def test_vulnerability_decompression_bomb_a_volume_of_freesurfer_takes_no_memory(tmp_path):
+    header = bytearray(gzip.decompress(write(tmp_path / "T1.mgz").read_bytes())[:284])
+    header[4:16] = struct.pack(">iii", 700, 700, 700)
+    (tmp_path / "bomb.mgz").write_bytes(gzip.compress(bytes(header) + bytes(2**20)))
+    tracemalloc.start()
+    with pytest.raises(ScanReadError, match="is truncated: at most"):
+        read_scan(tmp_path / "bomb.mgz")
+    assert tracemalloc.get_traced_memory()[1] < 20e6
+    tracemalloc.stop()
 
 
 def test_a_zipped_file_of_freesurfer_is_read_to_its_checksum(tmp_path):

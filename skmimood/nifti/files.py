@@ -16,6 +16,7 @@ from nibabel.spatialimages import SpatialImage
 from skmimood.exceptions import InputError
 from skmimood.nifti.bids import is_data_set, of_subjects
 from skmimood.nifti.dicom import dicom_files, is_dicom
+from skmimood.nifti.itk import ITK_EXTENSIONS, voxel_file
 from skmimood.nifti.names import (
     EXTENSIONS,
     PICTURES,
@@ -34,7 +35,6 @@ _WITH_CONTRAST = re.compile(r"([^_]+)-(?:t1[nc]?|t2[wf]?|pd|flair)", re.IGNORECA
 _VERSION = re.compile(  # of a mask
     r"([_.-]?(\d+|v\d+|final|new|edited|corrected|manual|auto|deep|presurf))+$", re.IGNORECASE
 )
-_VOXEL_FILE = re.compile(rb"^(?:ElementDataFile *=|data file:) *(\S.*?)\s*$", re.IGNORECASE | re.MULTILINE)
 LABEL_ENDINGS = (  # of the names of masks, segmentations and the like
     "mask", "brainmask", "brainmask_fs", "headmask", "brainextractionmask", "msk", "lesionmask", "tumormask",
     "seg", "segm", "segmentation", "dseg", "aseg", "pve", "pveseg", "probseg", "lesionseg", "tumorseg", "manualseg",
@@ -203,11 +203,8 @@ def files_of(scan: Path) -> list[Path]:
     """Return the files that a scan is read from: all of a DICOM series, and what a header alone names as its voxels."""
     if scan.is_dir():
         return dicom_files(scan)
-    if scan.suffix.lower() not in (".mhd", ".nhdr"):
-        return [scan]
-    with open(scan, "rb") as stream:
-        named = (scan.parent / os.fsdecode(name) for name in _VOXEL_FILE.findall(stream.read(2**16)))
-        return [scan, *filter(Path.is_file, named)]
+    voxels = voxel_file(scan) if scan.suffix.lower() in ITK_EXTENSIONS else None
+    return [scan] if voxels is None or not voxels.is_file() else [scan, voxels]
 
 
 def walk_images(folder: Path) -> Iterator[Path]:

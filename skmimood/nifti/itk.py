@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import tempfile
 from functools import partial
 from pathlib import Path
@@ -16,21 +18,21 @@ from skmimood.nifti.stored import RAS_OF_LPS, stored_image
 
 _READERS = dict.fromkeys((".nrrd", ".nhdr"), "NrrdImageIO") | dict.fromkeys((".mha", ".mhd"), "MetaImageIO")
 ITK_EXTENSIONS = tuple(_READERS)
+_VOXEL_FILE = re.compile(rb"^(?:ElementDataFile *=|data file:) *(\S.*?)\s*$", re.IGNORECASE | re.MULTILINE)
 _TYPES = ("UInt8", "Int8", "UInt16", "Int16", "UInt32", "Int32", "UInt64", "Int64", "Float32", "Float64")
 
 
 def open_itk(path: Path) -> SpatialImage:
     """Read the header of an NRRD or MetaImage file; several values a voxel are several volumes."""
     itk = _simple_itk()
+    _check_voxel_file(path)
     reader = itk.ImageFileReader()
     reader.SetFileName(str(path))
     reader.SetImageIO(_READERS[path.suffix.lower()])
     try:
         reader.ReadImageInformation()
     except RuntimeError:
-        raise UnsoundError(
-            f"is no sound {path.suffix} file, or the file with its voxels is missing. Export it again."
-        ) from None
+        raise UnsoundError(_no_sound_file(path)) from None
     types = {getattr(itk, f"sitk{kind}{name}"): name for name in _TYPES for kind in ("", "Vector")}
     if (name := types.get(reader.GetPixelID())) is None:
         kind = itk.GetPixelIDValueAsString(reader.GetPixelID())
@@ -43,6 +45,31 @@ def open_itk(path: Path) -> SpatialImage:
     affine[:n_places, :n_places] = directions * reader.GetSpacing()[:n_places]
     shape = (*reader.GetSize(), *((1,) * (3 - n_axes) + (n_components,) if n_components > 1 else ()))
     return stored_image(RAS_OF_LPS @ affine, shape, name.lower(), partial(_read, reader))
+
+
+def voxel_file(path: Path) -> Path | None:
+    """Return the file that a header names as that of its voxels; None if they follow the header."""
+    with open(path, "rb") as stream:
+        header = stream.read(2**16)
+    if _READERS[path.suffix.lower()] == "NrrdImageIO":
+        header = re.split(rb"\r?\n\r?\n", header, maxsplit=1)[0]
+    named = _VOXEL_FILE.search(header)
+    return None if named is None or named[1].upper() == b"LOCAL" else path.parent / os.fsdecode(named[1])
+
+
+def _check_voxel_file(path: Path) -> None:
+    """Raise `UnsoundError` if a header names voxels elsewhere, as one of a stranger could name any file."""
+    voxels = voxel_file(path)
+    if voxels is None:
+        return
+    if not Path(os.path.abspath(voxels)).is_relative_to(os.path.abspath(path.parent)):
+        raise UnsoundError("names voxels outside of its own folder. Put their file beside it.")
+    if not voxels.is_file():  # a device or a pipe would be read for ever
+        raise UnsoundError(_no_sound_file(path))
+
+
+def _no_sound_file(path: Path) -> str:
+    return f"is no sound {path.suffix} file, or the file with its voxels is missing. Export it again."
 
 
 def _read(reader: Any) -> np.ndarray:

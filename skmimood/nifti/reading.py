@@ -82,6 +82,8 @@ def read_volume(
         path = Path(source).expanduser()
         if (image := _open_foreign(path)) is None:
             return _read_file(str(path), name, max_bytes, volume)
+        if isinstance(image, MGHImage):
+            _check_available(path, _end_of(image), zipped=path.suffix.lower() == ".mgz")
         raw = _read_image(image, max_bytes, volume)
         if isinstance(image, MGHImage):
             _check_gzip(path, image)
@@ -108,10 +110,20 @@ def _open_foreign(path: Path) -> SpatialImage | None:
 def _check_gzip(path: Path, image: MGHImage) -> None:
     """Read a file to its checksum if it is zipped, which nibabel does not."""
     if path.suffix.lower() == ".mgz":
-        stored: Any = image.dataobj
-        end = stored.offset + math.prod(stored.shape) * stored.dtype.itemsize
         with gzip.open(path) as stream:
-            _drain(stream, end + _GZIP_SLACK)
+            _drain(stream, _end_of(image) + _GZIP_SLACK)
+
+
+def _end_of(image: MGHImage) -> int:
+    stored: Any = image.dataobj
+    return stored.offset + math.prod(stored.shape) * stored.dtype.itemsize
+
+
+def _check_available(path: str | os.PathLike, end: int, *, zipped: bool) -> None:
+    """Raise `UnsoundError` if a file cannot hold as many bytes as its header announces, however well it is packed."""
+    available = os.stat(path).st_size * (_DEFLATE_RATIO if zipped else 1)
+    if available < end:
+        raise UnsoundError(f"is truncated: at most {available} of {end} bytes. Copy or download it again.")
 
 
 def read_grid(path: str | os.PathLike, *, name: str | None = None) -> Grid:
@@ -181,11 +193,7 @@ def _read_file(path: str, name: str, max_bytes: int, volume: int | None) -> RawV
         # An offset of 0 means "right after the header".
         start, size = max(int(header["vox_offset"]), header.single_vox_offset), count * dtype.itemsize
         end = start + extent.n_volumes * size
-        available = os.stat(path).st_size * (_DEFLATE_RATIO if zipped else 1)
-        if available < end:
-            raise UnsoundError(
-                f"is truncated: at most {available} of {end} bytes. Copy or download it again."
-            )
+        _check_available(path, end, zipped=zipped)
         stream.seek(start + extent.volume * size)
         voxels = _read_blocks(stream, count, dtype, header.get_slope_inter()).reshape(extent.axes, order="F")
         if zipped:
