@@ -11,10 +11,12 @@ from typing import Any
 
 # Name -> module that defines it.
 ESTIMATORS = {
+    "AnoVAEGAN": "skmimood.detectors.vae_gan",
     "AnomalousTokenDetector": "skmimood.tokens.detector",
     "AsymmetricStudentTeacher": "skmimood.detectors.student_teacher",
     "AutoregressiveRestorer": "skmimood.tokens.autoregressive",
     "DenoisingAutoencoder": "skmimood.detectors.denoising",
+    "FAnoGAN": "skmimood.detectors.fanogan",
     "ForeignPatchInterpolation": "skmimood.detectors.foreign_patch",
     "HealthyZScore": "skmimood.detectors.zscore",
     "IntensityThreshold": "skmimood.detectors.intensity",

@@ -125,6 +125,8 @@ TRAININGS = {
     "detectors.masked_autoencoder": {"networks.mae", "detectors.pseudo_abnormal"},
     "detectors.variational": {"networks.vae"},
     "detectors.foreign_patch": {"networks.unet", "training.augmentation", "preprocessing.thumbnails"},
+    "detectors.vae_gan": {"networks.adversarial", "networks.vae", "training.augmentation"},
+    "detectors.fanogan": {"networks.adversarial", "networks.vae", "training.augmentation"},
     "detectors.reverse_distillation": {"networks.distillation", "networks.features", "detectors.backbone"},
     "detectors.student_teacher": {"networks.flow", "networks.features", "detectors.backbone"},
     "detectors.synthetic": {"networks.unet", "training.painted_anomalies"},

@@ -8,9 +8,11 @@ from sklearn.pipeline import Pipeline
 from toy_scans import RAS, head, image, make
 
 from skmimood.baselines import (
+    AnoVAEGAN,
     AsymmetricStudentTeacher,
     AutoregressiveRestorer,
     DenoisingAutoencoder,
+    FAnoGAN,
     ForeignPatchInterpolation,
     HealthyZScore,
     IntensityThreshold,
@@ -46,6 +48,10 @@ LAST_STEPS = {
     ),
     "variational": lambda: Pipeline(
         [("last", build(VAERestoration, channels=4, depth=1, n_steps=2, **NETWORK))]
+    ),
+    "vae-gan": lambda: Pipeline([("last", build(AnoVAEGAN, channels=4, depth=1, **NETWORK))]),
+    "f-anogan": lambda: Pipeline(
+        [("last", build(FAnoGAN, channels=4, depth=1, encoder_max_iter=2, **NETWORK))]
     ),
     "distillation": lambda: Pipeline([("last", build(ReverseDistillation, channels=4, **FEATURES))]),
     "student and teacher": lambda: Pipeline(
@@ -133,9 +139,10 @@ def test_maps_of_slices_with_a_head_are_those_of_the_network(last_steps, monkeyp
 
 
 def test_the_score_of_a_slice_without_a_head_is_0_too(last_steps):
-    scores = last_steps["masked"][-1].score_samples(np.stack([*EMPTY.values(), *make_slices(2)]))
-    assert not scores[: len(EMPTY)].any()
-    assert scores[len(EMPTY) :].all()
+    for name in ("masked", "f-anogan"):
+        scores = last_steps[name][-1].score_samples(np.stack([*EMPTY.values(), *make_slices(2)]))
+        assert not scores[: len(EMPTY)].any()
+        assert scores[len(EMPTY) :].all()
 
 
 def test_the_maps_of_a_search_are_0_there_too(last_steps):

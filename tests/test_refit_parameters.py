@@ -40,6 +40,8 @@ OTHER = {
     "fpr": 0.2, "n_neighbors": 3, "latent_dim": 8,
     "levels": 1, "backbone": "weights.safetensors", "backbone_max_iter": 3, "level": 0, "n_couplings": 3,
     "flow_width": 5, "n_blocks": 3, "student_width": 5,
+    "latent": "dense", "divergence_weight": 2.0, "adversarial_weight": 2.0, "n_critic": 4, "kappa": 3.0,
+    "encoder_max_iter": 9,
 }  # fmt: skip
 FLAGS = {"standardize", "augment", "flip", "skip_background"}
 BRIEF = {"max_iter": 2, "warmup_iter": 0, "random_state": 0}
@@ -100,6 +102,13 @@ def of_mae(tokens):
     return fitted, lambda: np.concatenate([maps().ravel(), fitted.score_samples(IMAGES)])
 
 
+def of_fanogan(tokens):
+    fitted, maps = on_slices(
+        baselines.FAnoGAN, channels=4, depth=1, latent_dim=4, encoder_max_iter=2, **BRIEF
+    )(tokens)  # fmt: skip
+    return fitted, lambda: np.concatenate([maps().ravel(), fitted.score_samples(IMAGES)])
+
+
 def of_evidence(tokens):
     fitted = build(PixelEvidence, channels=4, depth=2, max_iter=2, warmup_iter=0, random_state=0).fit(
         tokens.learnt
@@ -141,6 +150,8 @@ FITS = {
     "VAERestoration": on_slices(
         baselines.VAERestoration, depth=1, latent_dim=4, n_steps=2, max_iter=2, warmup_iter=0, random_state=0
     ),
+    "AnoVAEGAN": on_slices(baselines.AnoVAEGAN, channels=4, depth=1, latent_dim=4, **BRIEF),
+    "FAnoGAN": of_fanogan,
     "ReverseDistillation": on_slices(
         baselines.ReverseDistillation, channels=4, depth=2, backbone_max_iter=2, **BRIEF
     ),

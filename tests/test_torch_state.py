@@ -12,9 +12,11 @@ from toy_scans import image, make
 
 from skmimood import SliceStandardizer, VQTokenizer
 from skmimood.baselines import (
+    AnoVAEGAN,
     AsymmetricStudentTeacher,
     AutoregressiveRestorer,
     DenoisingAutoencoder,
+    FAnoGAN,
     HealthyZScore,
     MaskedAutoencoderDetector,
     ReverseDistillation,
@@ -68,6 +70,8 @@ METHODS = {
     ),
     "denoising": trained(DenoisingAutoencoder, channels=4, depth=2, noise_resolution=4),
     "variational": trained(VAERestoration, channels=4, depth=1, latent_dim=4, n_steps=2),
+    "vae-gan": trained(AnoVAEGAN, channels=4, depth=1, latent_dim=4),
+    "f-anogan": trained(FAnoGAN, channels=4, depth=1, latent_dim=4, encoder_max_iter=2, n_critic=1),
     "distillation": trained(ReverseDistillation, channels=4, depth=3, backbone_max_iter=2),
     "student and teacher": trained(
         AsymmetricStudentTeacher, channels=4, depth=3, backbone_max_iter=2, flow_width=4, student_width=4

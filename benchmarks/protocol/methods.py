@@ -76,6 +76,19 @@ _VARIATIONAL: dict[str, dict[str, Any]] = {
         "channels": 32, "depth": 4, "n_steps": 500, "training__max_iter": 200_000, "training__learning_rate": 1e-4,
     },
 }  # fmt: skip
+_VAE_GAN: dict[str, dict[str, Any]] = {
+    "tiny": {},
+    "small": {"channels": 32, "depth": 4, "training__max_iter": 20_000},
+    "paper": {"channels": 32, "depth": 4, "training__max_iter": 200_000, "training__learning_rate": 1e-4},
+}
+_GAN: dict[str, dict[str, Any]] = {
+    "tiny": {},
+    "small": {"channels": 32, "depth": 4, "n_critic": 5, "training__max_iter": 20_000, "encoder_max_iter": 10_000},
+    "paper": {
+        "channels": 64, "depth": 4, "n_critic": 5, "training__max_iter": 200_000, "encoder_max_iter": 50_000,
+        "training__batch_size": 64, "training__learning_rate": 1e-4,
+    },
+}  # fmt: skip
 _DISTILLATION: dict[str, dict[str, Any]] = {
     "tiny": {},
     "small": {"channels": 32, "backbone_max_iter": 20_000, "training__max_iter": 20_000},
@@ -179,6 +192,14 @@ def _restorer(settings: Settings) -> BaseEstimator:
     return detector.set_params(**_RESTORER[settings.preset], **settings.common())
 
 
+def _vae_gan(settings: Settings) -> BaseEstimator:
+    return baselines.AnoVAEGAN().set_params(**_VAE_GAN[settings.preset], **settings.common())
+
+
+def _gan(settings: Settings) -> BaseEstimator:
+    return baselines.FAnoGAN().set_params(**_GAN[settings.preset], **settings.common())
+
+
 def _distillation(settings: Settings) -> BaseEstimator:
     detector = baselines.ReverseDistillation()
     return detector.set_params(**_DISTILLATION[settings.preset], **settings.common())
@@ -270,6 +291,8 @@ METHODS: dict[str, Method] = {
     "vae-restoration": Method(
         "VAE restoration", _variational(), [_AUTOENCODER, {"tv_weight": [0.5, 1.0, 2.0, 4.0, 8.0]}]
     ),
+    "anovaegan": Method("AnoVAEGAN", _vae_gan, _AUTOENCODER),
+    "fanogan": Method("f-AnoGAN", _gan, _AUTOENCODER),
     "synthetic-restorer": Method(
         "Restorer of synthetic anomalies", _restorer,
         [_AUTOENCODER, {"severities": [(1.0,), (0.5, 1.0), (0.25, 0.5, 0.75, 1.0)]}],
@@ -333,6 +356,7 @@ METHODS |= {
 _IN_ROWS_ABOVE = {
     "IntensityThreshold", "HealthyZScore", "DenoisingAutoencoder", "MaskedAutoencoderDetector", "VAERestoration",
     "SyntheticAnomalyRestorer", "ForeignPatchInterpolation", "ReverseDistillation", "AsymmetricStudentTeacher",
+    "AnoVAEGAN", "FAnoGAN",
 }  # fmt: skip
 
 
