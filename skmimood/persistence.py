@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
+import glob
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -27,6 +31,11 @@ from skmimood.validation.old_names import nested
 
 FORMAT_VERSION = 2  # 1 had the parameters of `Training` and `ResidualMaps` beside the others
 _MANIFEST, _ARRAYS = "manifest.json", "arrays.safetensors"
+_BEGUN = {
+    _ARRAYS,
+    f"{_ARRAYS}.part",
+    f"{_MANIFEST}.part",
+}  # in a folder that a saving, then killed, was filling
 _MAX_MANIFEST_BYTES = 2**24
 _SHOWN = 3  # names of what lies where a model should be
 
@@ -61,7 +70,7 @@ def save_model(estimator: BaseEstimator, path: str | os.PathLike, *, overwrite: 
     check_replaceable(path, overwrite)
     arrays: dict[str, np.ndarray] = {}
     node = _pack(estimator, "", arrays)
-    temporary = path.with_name(f".{path.name[:40]}-{secrets.token_hex(4)}")
+    temporary = path.with_name(f"{_hidden_name(path)}{secrets.token_hex(4)}")
     try:
         temporary.mkdir(parents=True)
         try:
@@ -79,7 +88,20 @@ def save_model(estimator: BaseEstimator, path: str | os.PathLike, *, overwrite: 
 
 def is_free(path: Path) -> bool:
     """Tell whether a model can be put at ``path`` without replacing anything: there is nothing, or an empty folder."""
-    return not os.path.lexists(path) or (path.is_dir() and not any(path.iterdir()))
+    return not os.path.lexists(path) or (path.is_dir() and {each.name for each in path.iterdir()} <= _BEGUN)
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove what savings to ``path`` that were killed have left beside it; none may be at work."""
+    hidden = _hidden_name(path)
+    for folder in path.parent.glob(f"{glob.escape(hidden)}*"):
+        if re.fullmatch("[0-9a-f]{8}(-old)?", folder.name.removeprefix(hidden)):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _hidden_name(path: Path) -> str:
+    """Return what the names of folders begin with in which a model is before it stands at ``path``."""
+    return f".{path.name[:40]}-"
 
 
 def load_model(path: str | os.PathLike) -> Any:
@@ -139,15 +161,18 @@ def _put_in_place(new: Path, path: Path) -> None:
         return
     if is_free(path):  # it may be a mount point, or where the user stands: so it stays, and is filled
         for name in (_ARRAYS, _MANIFEST):  # this order, since a manifest makes it a model
-            shutil.move(new / name, path / name)
+            shutil.move(new / name, path / f"{name}.part")  # may copy
+            os.replace(path / f"{name}.part", path / name)
         return
-    old = new.with_name(f"{new.name}-old")
-    os.replace(path, old)
-    try:
-        os.replace(new, path)
-    except OSError:
-        os.replace(old, path)
-        raise
+    old = new
+    if not _exchange(new, path):
+        old = new.with_name(f"{new.name}-old")
+        os.replace(path, old)
+        try:
+            os.replace(new, path)
+        except OSError:
+            os.replace(old, path)
+            raise
     shutil.rmtree(old, ignore_errors=True)
     if old.exists():
         warn(
@@ -155,6 +180,13 @@ def _put_in_place(new: Path, path: Path) -> None:
             "beside it.",
             stacklevel=4,
         )
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Exchange two folders in one step, of which a kill leaves no half; tell whether the system can."""
+    rename = getattr(ctypes.CDLL(None), "renameat2", None) if sys.platform == "linux" else None
+    here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    return rename is not None and rename(here, os.fsencode(one), here, os.fsencode(other), exchange) == 0
 
 
 def _write_manifest(folder: Path, node: dict[str, Any]) -> None:

@@ -104,6 +104,14 @@ def test_bad_input_23_without_a_sound_affine_a_scan_is_refused_in_one_line(tmp_p
     assert "\n" not in str(caught.value)
 
 
+def test_an_affine_whose_voxels_have_no_finite_size_is_refused_without_a_warning(tmp_path):
+    with np.errstate(over="ignore"):
+        nib.Nifti2Image(head()[0], np.diag([1e300, 2, 2, 1])).to_filename(tmp_path / "s.nii")
+    for refused in (read_scan, read_grid):
+        with pytest.raises(ScanReadError, match="no finite affine"):
+            refused(tmp_path / "s.nii")
+
+
 def test_the_map_of_a_scan_with_a_broken_sform_is_that_of_the_sound_one(tmp_path):
     detector = make().fit([image(seed) for seed in range(4)])
     sound = detector.detect_scan(save(tmp_path / "sound.nii"))

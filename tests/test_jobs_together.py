@@ -12,6 +12,7 @@ from command_line import assert_mistake, content, rows, run, status
 from filelock import FileLock
 from toy_scans import image, save_model_of_toys
 
+from skmimood.exceptions import InputError
 from skmimood.jobs.files import digest_of
 from skmimood.jobs.locks import claimed, locks_of_others
 from skmimood.jobs.results import ScanOutcome, StatusTable
@@ -261,6 +262,28 @@ def test_jobs_with_the_same_scans_share_the_work(model, tmp_path, monkeypatch):
     assert len(scored) == 6
     assert [(len(table), table.n_failed) for table in tables] == [(6, 0)] * 2
     assert len(rows(tmp_path / "out")) == 6
+
+
+def test_of_two_jobs_that_begin_together_without_resuming_one_is_refused(model, tmp_path):
+    folder, out = write_scans(tmp_path / "scans", 20, 21), tmp_path / "out"
+    start, outcomes = threading.Barrier(2), []
+
+    def work():
+        start.wait()
+        try:
+            outcomes.append(score_scans([folder], model, out, ScoreJob(report=False), lambda line: None))
+        except InputError as error:
+            outcomes.append(error)
+
+    threads = [threading.Thread(target=work) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    (refusal,) = (each for each in outcomes if isinstance(each, InputError))
+    assert re.search(r"Another job is at work|holds results already", str(refusal))
+    assert {line["id"]: line["status"] for line in status(out)["scans"]} == dict.fromkeys(rows(out), "ok")
+    assert set(rows(out)) == {"sub-20_T1", "sub-21_T1"}
 
 
 def test_jobs_with_other_settings_do_not_share_a_folder(model, scans, hidden, tmp_path, score, capsys):

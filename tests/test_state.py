@@ -134,7 +134,7 @@ def test_a_replaced_model_that_cannot_be_removed_does_not_undo_the_saving(fitted
     save_model(fitted, tmp_path / "model")
     before = (tmp_path / "model").stat().st_ino
     monkeypatch.setattr(persistence.shutil, "rmtree", lambda path, ignore_errors=False: None)
-    with pytest.warns(SkmimoodWarning, match=r"model is saved, but.*Delete '.model-.*-old' beside it"):
+    with pytest.warns(SkmimoodWarning, match=r"model is saved, but.*Delete '.model-.*' beside it"):
         save_model(fitted, tmp_path / "model", overwrite=True)
     assert (tmp_path / "model").stat().st_ino != before
     load_model(tmp_path / "model")

@@ -9,6 +9,7 @@ from sklearn.pipeline import Pipeline
 
 from skmimood.baselines import HealthyZScore
 from skmimood.exceptions import SkmimoodWarning
+from skmimood.jobs.fitting import FitJob
 from skmimood.nifti import write_image
 from skmimood.scans import ScanDetector
 
@@ -95,3 +96,17 @@ def save_model_of_toys(folder):
         steps = Pipeline([("restorer", HealthyZScore())])
         make(pipeline=steps, calibration_fraction=0.3).fit(write_healthy_scans(folder)).save(folder / "model")
     return folder / "model"
+
+
+def brief_job(**options):
+    """Return a job that trains networks of a few weights for some steps."""
+    few = {
+        "tokenizer": {"n_codes": 16, "code_dim": 4, "channels": 8},
+        "evidence": {"channels": 4, "depth": 1},
+        "detector": {"width": 8, "depth": 1, "n_painted": 1},
+        "inpainter": {"width": 16, "depth": 1, "n_heads": 2},
+    }
+    recipe = {"max_iter": 4, "batch_size": 4, "warmup_iter": 2, "precision": "float32"}
+    parameters = {f"{step}__{name}": value for step in few for name, value in few[step].items()}
+    parameters |= {f"{step}__training__{name}": value for step in few for name, value in recipe.items()}
+    return FitJob(parameters=parameters, size=16, scan_fpr=0.5, device="cpu", **options)

@@ -8,12 +8,13 @@ import io
 import json
 import math
 import os
+import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from skmimood.exceptions import InputError, ScanWriteError
-from skmimood.runtime.files import replacing, temporary_in
+from skmimood.runtime.files import replacing
 from skmimood.runtime.paths import expand
 
 # Nothing heavy is imported here: the command line needs `printable` and `to_json`.
@@ -39,9 +40,8 @@ def make_folder(path: Path) -> None:
     """Make a folder and those above it; raise `ScanWriteError` unless files can be written into it."""
     try:
         path.mkdir(parents=True, exist_ok=True)
-        probe = temporary_in(path)
-        probe.touch()
-        probe.unlink(missing_ok=True)  # another job may have tidied it away
+        with tempfile.TemporaryFile(dir=path):
+            pass
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise ScanWriteError(f"Cannot write to {str(path)!r}: {reason}. Choose another folder.") from None

@@ -24,7 +24,7 @@ from skmimood.jobs.locks import claimed
 from skmimood.jobs.splits import select_split
 from skmimood.nifti import Source, scan_ids
 from skmimood.nifti.names import file_path
-from skmimood.persistence import check_replaceable, save_model
+from skmimood.persistence import check_replaceable, remove_leftovers, save_model
 from skmimood.preprocessing import Plane
 from skmimood.runtime.device import resolve_device
 from skmimood.runtime.paths import expand
@@ -181,6 +181,7 @@ def begun(
                 "another output."
             )
         _settle(folder, earlier)  # if the last one was killed
+        remove_leftovers(output)
         is_there = folder.is_dir() and any(folder.iterdir())
         if resume and is_there:
             say(_resumed(folder, output, settings))

@@ -197,7 +197,7 @@ def opened(
                 refuse_others(output)
                 _make_room(output, scans, overwrite=overwrite, healed=healed, viewer=viewer)
             if not locks_of_others(hidden):
-                for left in [*output.glob(".skmimood-*.tmp"), *hidden.glob(".skmimood-*.tmp")]:
+                for left in output.rglob(".skmimood-*.tmp"):
                     left.unlink(missing_ok=True)  # of a job that was ended by force
             work.enter_context(claimed(mine))
             # The next job finds the settings, even before the first scan has been scored.

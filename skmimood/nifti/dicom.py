@@ -68,7 +68,7 @@ def open_series(path: Path) -> SpatialImage:
     if not headers:
         what = "is a folder without DICOM images" if path.is_dir() else "holds no image"
         raise UnsoundError(f"{what}. Pass the folder of a series, or a file.")
-    _refuse_several_series(list(headers.values()))
+    _refuse_several_series([_parsed(_series_of, file, header) for file, header in headers.items()])
     slices = [one for file, header in headers.items() for one in _parsed(_slices_of, file, header)]
     _refuse_different(slices)
     stacks, step = _stack(slices)
@@ -194,10 +194,14 @@ def _group(header: Any, frame: int, name: str) -> Any:
     return None
 
 
-def _refuse_several_series(headers: Sequence[Any]) -> None:
-    uids = Counter(str(header.get("SeriesInstanceUID", "")) for header in headers)
+def _series_of(file: Path, header: Any) -> tuple[str, str]:
+    """Return the number of a file's series, and what it is called."""
+    return str(header.get("SeriesInstanceUID", "")), str(header.get("SeriesDescription") or "")
+
+
+def _refuse_several_series(series: Sequence[tuple[str, str]]) -> None:
+    uids, titles = Counter(uid for uid, _ in series), dict(series)
     if len(uids) > 1:
-        titles = {str(one.get("SeriesInstanceUID", "")): one.get("SeriesDescription") for one in headers}
         named = ", ".join(f"{titles[uid] or 'unnamed'} ({n} files)" for uid, n in uids.most_common(5))
         raise UnsoundError(f"holds {len(uids)} series: {named}. Put each into a folder of its own.")
 

@@ -125,9 +125,9 @@ def _affines_of(header: Nifti1Header, zooms_are_sound: bool) -> dict[str, np.nda
 def _fault_of(affine: np.ndarray | None, header: Nifti1Header, axes: tuple[int, int, int]) -> str:
     if affine is None:
         return "has a damaged header: its qform is no rotation. Repair its sform or qform."
-    if not np.isfinite(affine).all():
-        return "has no finite affine. Repair its sform or qform."
     lengths = voxel_sizes(affine)
+    if not (np.isfinite(affine).all() and np.isfinite(lengths).all()):
+        return "has no finite affine. Repair its sform or qform."
     if (lengths == 0).any() or abs(np.linalg.det(affine[:3, :3] / lengths)) < 1e-3:
         return "has a singular affine: its axes do not span space. Repair its sform or qform."
     spacing = lengths * _mm_per_unit(header)

@@ -22,6 +22,7 @@ from typing import Any, BinaryIO, Literal, NamedTuple
 import numpy as np
 from nibabel.filebasedimages import ImageFileError
 from nibabel.freesurfer import MGHImage
+from nibabel.freesurfer.mghformat import MGHError
 from nibabel.nifti1 import Nifti1Header
 from nibabel.nifti2 import Nifti2Header
 from nibabel.spatialimages import HeaderDataError, SpatialImage
@@ -41,7 +42,7 @@ _DEFLATE_RATIO = 1032  # the most that gzip can compress
 _MAX_OFFSET = 2**26  # header extensions beyond 64 MiB are not credible
 _FAULTS = (
     *(OSError, EOFError, zlib.error, MemoryError, OverflowError, ValueError, TypeError, KeyError),
-    *(HeaderDataError, ImageFileError, np.linalg.LinAlgError),
+    *(HeaderDataError, ImageFileError, MGHError, np.linalg.LinAlgError),
 )
 _EXPLANATIONS: dict[tuple[type[BaseException], ...], str] = {
     (FileNotFoundError,): "does not exist, or is a broken link. Check the path.",
@@ -151,7 +152,9 @@ def _grid_of(source: Nifti1Header | SpatialImage, dims: Sequence[int], dtype: np
 @contextlib.contextmanager
 def _explained(name: str) -> Iterator[None]:
     try:
-        yield
+        # What overflows is infinite: a voxel that is invalid, or a grid that is refused.
+        with np.errstate(over="ignore", invalid="ignore"):
+            yield
     except _FAULTS as error:
         # `from None`: the cause's own message may hold the full path.
         raise ScanReadError(name, _explain(error)) from None
@@ -269,10 +272,9 @@ def _read_blocks(
         if block.size < size * dtype.itemsize:
             raise EOFError
         values = block.view(dtype)
-        with np.errstate(over="ignore", invalid="ignore"):  # what exceeds float32 becomes an invalid voxel
-            if slope is not None and inter is not None and (slope, inter) != (1.0, 0.0):
-                values = values.astype(np.float64) * slope + inter
-            voxels[first : first + size] = values
+        if slope is not None and inter is not None and (slope, inter) != (1.0, 0.0):
+            values = values.astype(np.float64) * slope + inter
+        voxels[first : first + size] = values
     return voxels
 
 
@@ -290,10 +292,9 @@ def _read_image(image: SpatialImage, max_bytes: int, volume: int | None) -> RawV
     extent = _check_extent([int(n) for n in image.shape], dtype, max_bytes, volume)
     n_axes = len(image.shape)
     geometry = read_geometry(image, extent.shape, extent.axes)
-    with np.errstate(over="ignore", invalid="ignore"):
-        # nibabel's proxies read only the part that is asked for.
-        part = data[(..., extent.volume, *(0,) * (n_axes - 4))] if n_axes > 3 else data
-        voxels = np.asarray(part, dtype=np.float32).reshape(extent.axes, order="F")
+    # nibabel's proxies read only the part that is asked for.
+    part = data[(..., extent.volume, *(0,) * (n_axes - 4))] if n_axes > 3 else data
+    voxels = np.asarray(part, dtype=np.float32).reshape(extent.axes, order="F")
     if isinstance(data, np.ndarray):
         voxels = voxels.copy(order="F")  # the caller's own array may change later
     return RawVolume(voxels, geometry, extent.shape, (*getattr(data, "remarks", ()), *geometry.remarks))
