@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALL := PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test browser numerics package docs lint format bench clean
+.PHONY: demo test fuzz kills browser numerics package docs lint format bench clean
 
 demo: $(VENV)/.installed
 	$(BIN)/skmimood demo -o demo --overwrite
@@ -12,6 +12,15 @@ demo: $(VENV)/.installed
 # With one thread, since the networks of the tests are so small that a second one only costs time.
 test: $(VENV)/.installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+
+# Damage 20,000 scans and saved models at random: each must give a result or one of skmimood's own errors (10 minutes).
+fuzz: $(VENV)/.installed
+	OMP_NUM_THREADS=1 $(BIN)/python tests/fuzzing.py --mutations 20000
+
+# Kill fit, score and saving at 20 random moments each: nothing may be half-written, and what resumes must end in the
+# same bytes (5 minutes).
+kills: $(VENV)/.installed
+	OMP_NUM_THREADS=1 $(BIN)/python tests/kills.py --kills 20
 
 # The viewer in a real browser. Chromium comes from the system (`apt-get install chromium`); without it these tests are skipped.
 browser: $(VENV)/.installed

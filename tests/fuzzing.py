@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 import nibabel as nib
 import numpy as np
 from dicom_series import write_series
-from golden import FOLDER as GOLDEN
+from golden import MODEL as NETWORKS
 from PIL import Image
 from toy_scans import head, save_model_of_toys
 
@@ -152,10 +152,9 @@ class Subjects:
             Case(f"{name}, inside", self.sound / name, damage_inside, self.map_scan)
             for name in ("scan.nii.gz", "scan.mgz")
         ]
-        networks = next(GOLDEN.iterdir()) / "model"
-        self.open_model(networks)  # what that imports is no part of a mutation
-        for path, use in ((model, self.use_model), (networks, self.open_model)):
-            name = "networks" if path == networks else "toy"
+        self.open_model(NETWORKS)  # what that imports is no part of a mutation
+        for path, use in ((model, self.use_model), (NETWORKS, self.open_model)):
+            name = "networks" if path == NETWORKS else "toy"
             shutil.copytree(path, self.sound / name)
             for part, damage in (("manifest.json", change_values), ("arrays.safetensors", damage_arrays)):
                 self.cases.append(Case(f"{name}, {part}", self.sound / name, damage_bytes, use, part))

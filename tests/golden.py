@@ -18,6 +18,7 @@ from skmimood.datasets import make_brain_phantom
 from skmimood.nifti import write_image
 
 FOLDER = Path(__file__).parent / "golden"
+MODEL = FOLDER / skmimood.__version__ / "model"
 _AFFINE = np.diag([5.0, 5.0, 8.0, 1.0])
 
 
@@ -45,9 +46,8 @@ def make_model() -> ScanDetector:
 
 def main() -> None:
     """Write model, scans and maps into the folder of this version."""
-    folder = FOLDER / skmimood.__version__
-    detector = make_model()
-    detector.save(folder / "model")
+    folder, detector = MODEL.parent, make_model()
+    detector.save(MODEL)
     for name, image in {"healthy": scan(10), "lesion": scan(11, lesions="bright")}.items():
         write_image(image, folder / f"{name}.nii.gz")
         result = detector.detect_scan(image)

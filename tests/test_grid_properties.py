@@ -6,7 +6,7 @@ from typing import NamedTuple
 import nibabel as nib
 import numpy as np
 import pytest
-from golden import FOLDER, scan
+from golden import MODEL, scan
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from nibabel.affines import apply_affine, from_matvec, voxel_sizes
@@ -120,7 +120,7 @@ def test_slices_and_maps_do_not_depend_on_how_a_scan_is_stored(
     np.testing.assert_array_equal(back_in_ras(codes, maps[1]), maps[0])
 
 
-@examples(25)
+@examples(15)
 @given(codes=st.sampled_from(CODES), drawn=heads)
 def test_a_map_lies_on_the_scan_s_own_grid_and_the_lesion_where_it_is_in_the_world(detector, codes, drawn):
     stored = stored_as(codes, drawn.image)
@@ -139,7 +139,7 @@ def test_a_map_lies_on_the_scan_s_own_grid_and_the_lesion_where_it_is_in_the_wor
     assert np.linalg.norm(np.array(lesion[-3:]) - drawn.centre) < sides.max() / 2
 
 
-@examples(10)
+@examples(4)
 @given(codes=st.sampled_from(CODES), drawn=heads)
 def test_a_map_that_was_written_has_the_affine_of_the_file_of_the_scan(
     detector, tmp_path_factory, codes, drawn
@@ -154,7 +154,7 @@ def test_a_map_that_was_written_has_the_affine_of_the_file_of_the_scan(
         np.testing.assert_array_equal(image.affine, scan_file.affine)
 
 
-@examples(4)
+@examples(2)
 @given(codes=st.sampled_from(CODES), turn=st.tuples(angles, directions))
 def test_networks_draw_the_same_map_however_an_oblique_scan_is_stored(networks, codes, turn):
     plain = scan(11, lesions="bright")
@@ -170,4 +170,4 @@ def test_networks_draw_the_same_map_however_an_oblique_scan_is_stored(networks, 
 @pytest.fixture(scope="module")
 def networks():
     """Return a detector with trained networks."""
-    return ScanDetector.load(next(FOLDER.iterdir()) / "model")
+    return ScanDetector.load(MODEL)

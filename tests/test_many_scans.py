@@ -6,7 +6,7 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
-from golden import FOLDER, scan
+from golden import MODEL, scan
 from toy_scans import head, save_model_of_toys
 
 from skmimood.scans import ScanDetector
@@ -15,10 +15,9 @@ PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 def test_eight_threads_that_share_a_model_draw_the_maps_of_one():
-    model = next(FOLDER.iterdir()) / "model"
     scans = [scan(30 + k, lesions="bright" if k % 2 else False) for k in range(4)]
-    expected = [ScanDetector.load(model).detect_scan(each) for each in scans] * 2
-    detector = ScanDetector.load(model)  # whose networks are built by the threads that come first
+    expected = [ScanDetector.load(MODEL).detect_scan(each) for each in scans] * 2
+    detector = ScanDetector.load(MODEL)  # whose networks are built by the threads that come first
     with ThreadPoolExecutor(8) as pool:
         results = list(pool.map(detector.detect_scan, scans * 2))
     for result, alone in zip(results, expected, strict=True):

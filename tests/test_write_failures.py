@@ -115,7 +115,10 @@ def test_a_model_that_does_not_fit_is_not_saved_and_the_old_one_stays(model, tmp
     detector.save(tmp_path / "model")
     before = content(tmp_path)
     for place in ("model", "other"):
-        with file_size_limit(2000), pytest.raises(ModelSaveError, match=r"File too large\. Nothing was saved"):
+        with (
+            file_size_limit(2000),
+            pytest.raises(ModelSaveError, match=r"File too large\. Nothing was saved"),
+        ):
             detector.save(tmp_path / place, overwrite=True)
         assert content(tmp_path) == before
         assert names(tmp_path) == ["model"]
