@@ -258,6 +258,8 @@ def main(n_mutations: int) -> int:
             table[title, outcome if is_survived else "FAILED"] += 1
             if not is_survived:
                 print(f"{number} ({title}): {outcome}", flush=True)
+            if number % 500 == 499:
+                print(f"{n_survived} of {number + 1} survived so far", file=sys.stderr)
     for (title, outcome), count in sorted(table.items()):
         print(f"{title:34}{outcome:10}{count:6}")
     print(f"{n_survived} of {n_mutations} mutations survived")
