@@ -10,9 +10,13 @@ import numpy as np
 from skmimood.maps.base import UntrainedDetector
 from skmimood.maps.residuals import finish_maps
 from skmimood.preprocessing.heads import N_BINS, cumulative_histogram, equalise, head_masks, look_up
-from skmimood.validation.rules import BOOLEAN, COUNT_OR_ZERO, FINITE_NOT_NEGATIVE, one_of
+from skmimood.validation.rules import BOOLEAN, COUNT_OR_ZERO, Rule, one_of
 
 EQUALISATIONS = ("slice", "training", "none")
+SMOOTHING: Rule = (
+    lambda sigma: 0 <= sigma <= 1000,
+    "a number from 0 to 1000",
+)  # wider kernels fill the memory
 
 
 class IntensityThreshold(UntrainedDetector):
@@ -29,7 +33,7 @@ class IntensityThreshold(UntrainedDetector):
         healthy heads that is darker, which is right as far as scans are scaled alike. ``"none"``: the intensity.
     bright : bool, default=True
         Whether bright pixels are anomalous; False calls dark ones so.
-    smoothing : float >= 0, default=0.0
+    smoothing : float in [0, 1000], default=0.0
         Standard deviation in pixels of a Gaussian filter of the maps; the paper removes small components instead.
     erosion : int >= 0, default=0
         Scores are 0 outside the head or brain (see `head_masks`), and within this many pixels of its surface: the scalp
@@ -51,7 +55,7 @@ class IntensityThreshold(UntrainedDetector):
 
     equalize: Annotated[str, one_of(EQUALISATIONS)] = "slice"
     bright: Annotated[bool, BOOLEAN] = True
-    smoothing: Annotated[float, FINITE_NOT_NEGATIVE] = 0.0
+    smoothing: Annotated[float, SMOOTHING] = 0.0
     erosion: Annotated[int, COUNT_OR_ZERO] = 0
 
     _arrays: ClassVar[Mapping[str, tuple[int | None, ...]]] = {"cumulative_": (N_BINS + 1,)}

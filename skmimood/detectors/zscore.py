@@ -9,12 +9,13 @@ import numpy as np
 from sklearn.cluster import KMeans
 from threadpoolctl import threadpool_limits
 
+from skmimood.detectors.intensity import SMOOTHING
 from skmimood.exceptions import InputError
 from skmimood.maps.base import UntrainedDetector
 from skmimood.maps.residuals import RESIDUALS, finish_maps
 from skmimood.preprocessing.heads import head_masks
 from skmimood.preprocessing.thumbnails import thumbnails
-from skmimood.validation.rules import COUNT, COUNT_OR_ZERO, FINITE_NOT_NEGATIVE, FINITE_POSITIVE, one_of
+from skmimood.validation.rules import COUNT, COUNT_OR_ZERO, FINITE_POSITIVE, one_of
 
 
 class HealthyZScore(UntrainedDetector):
@@ -32,7 +33,7 @@ class HealthyZScore(UntrainedDetector):
         Smallest standard deviation, in intensity, for where all healthy slices agree. No refit needed.
     residual : {"absolute", "positive"}, default="absolute"
         ``"positive"`` counts only pixels brighter than the mean. No refit needed.
-    smoothing : float >= 0, default=0.0
+    smoothing : float in [0, 1000], default=0.0
         Standard deviation in pixels of a Gaussian filter of the maps. No refit needed.
     erosion : int >= 0, default=0
         See `IntensityThreshold`. No refit needed.
@@ -53,7 +54,7 @@ class HealthyZScore(UntrainedDetector):
     n_templates: Annotated[int, COUNT] = 1
     floor: Annotated[float, FINITE_POSITIVE] = 0.05
     residual: Annotated[str, one_of(RESIDUALS)] = "absolute"
-    smoothing: Annotated[float, FINITE_NOT_NEGATIVE] = 0.0
+    smoothing: Annotated[float, SMOOTHING] = 0.0
     erosion: Annotated[int, COUNT_OR_ZERO] = 0
     random_state: Any = None
 
