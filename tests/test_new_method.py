@@ -63,7 +63,7 @@ def test_it_is_imported_fitted_saved_and_loaded(project):
 def test_the_common_tests_take_it_in_and_pass(project):
     files = ["tests/test_estimator_contract.py", "tests/test_refit_parameters.py"]
     said = run(project, "-m", "pytest", "-p", "no:cacheprovider", *files, "-k", "Mirror or every_estimator")
-    assert int(re.search(r"(\d+) passed", said)[1]) >= 8
+    assert int(re.search(r"(\d+) passed", said)[1]) >= 5
 
 
 def test_the_benchmarks_take_it_in(project):
