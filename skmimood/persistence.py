@@ -124,7 +124,7 @@ def load_model(path: str | os.PathLike) -> Any:
         return _unpack(_without_retired(content["estimator"]), "", arrays)
     except ModelLoadError as error:
         raise ModelLoadError(f"{str(path)!r}: {error}") from error
-    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise ModelLoadError(f"{str(path)!r}: the manifest does not describe a model ({error}).") from error
 
 

@@ -153,6 +153,7 @@ def _restored(arrays: Mapping[str, np.ndarray], values: Mapping[str, Any]) -> di
     is_sound = (
         fitted["plane_"] in _PLANES
         and fitted["scan_statistic_"] in (CLUSTER_MASS, TOP_MEAN)
+        and isinstance(fitted["mask_"], str)
         and 0 < fitted["spacing_"] < math.inf
         and 0 <= fitted["slice_smoothing_"] < math.inf
         and not any(math.isnan(fitted[name]) for name in _NUMBERS)
