@@ -87,7 +87,8 @@ def measure(healed: Healed) -> list[Row]:
         rows.append(row | _kept(healed.of_planted[chosen], planted[chosen]))
     healthy: Row = {"kind": HEALTHY, "n_slices": len(twins)} | _kept(healed.of_twins, twins)
     if healed.seen is not None:
-        healthy["psnr_seen"] = likeness(*healed.seen, twins.head)["psnr"]
+        decoded, seen = healed.seen
+        healthy["psnr_seen"] = likeness(decoded, seen, twins.head)["psnr"]
     return [*rows, healthy]
 
 
