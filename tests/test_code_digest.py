@@ -116,7 +116,7 @@ TRAININGS = {
         "networks.vqvae",
     },
     "tokens.detector": {"networks.unet", "networks.transformer", "tokens.corruption", "tokens.background"},
-    "tokens.inpainter": {"networks.transformer", "tokens.corruption", "tokens.background"},
+    "tokens.inpainter": {"networks.unet", "networks.transformer", "tokens.corruption", "tokens.background"},
     "tokens.autoregressive": {"networks.causal_transformer", "tokens.sampling"},
     "tokens.likelihood": {"networks.transformer", "tokens.inpainter", "tokens.corruption"},
     "tokens.critic": {"networks.transformer", "tokens.inpainter", "tokens.corruption", "tokens.sampling"},

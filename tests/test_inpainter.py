@@ -3,14 +3,19 @@ import copy
 import numpy as np
 import pytest
 import torch
-from conftest import make_slices, plant_lesions
+from conftest import build, make_slices, plant_lesions
 from rounding import assert_same
 from sklearn.metrics import average_precision_score, roc_auc_score
 from sklearn.pipeline import Pipeline
 
+from skmimood import MaskedTokenInpainter, load_model, save_model
 from skmimood.exceptions import InputError, SkmimoodWarning
 from skmimood.maps.residuals import upsample
 from skmimood.preprocessing.heads import eroded, head_masks
+from skmimood.tokens.background import mark_background
+from skmimood.tokens.inpainter import train_token_inpainter
+from skmimood.training.loop import Runtime
+from skmimood.training.parameters import Training
 
 
 @pytest.fixture(scope="module")
@@ -242,3 +247,45 @@ def test_erosion_leaves_out_the_surface_of_the_head(fitted, lesions):
 def test_a_wrong_choice_of_how_maps_are_made_is_named(fitted, lesions, name, value):
     with pytest.raises(InputError, match=f"{name.replace('__', ': ')} must be"):
         variant(fitted, **{name: value}).decision_function(lesions[0])
+
+
+@pytest.fixture(scope="module")
+def with_unet(fitted, healthy):
+    """Return the fitted pipeline with a U-Net as in-painter, which leaves tokens off the head as they are."""
+    unet = build(
+        MaskedTokenInpainter, n_steps=2, n_restorations=2, network="unet", depth=2, width=16, skip_background=True,
+        random_state=0, max_iter=60, warmup_iter=10, learning_rate=2e-3, batch_size=16,
+    )  # fmt: skip
+    return Pipeline([*fitted.steps[:-1], ("inpainter", unet.fit(fitted[:-1].transform(healthy)))])
+
+
+def test_a_unet_heals_lesions_and_leaves_what_is_off_the_head(with_unet, lesions):
+    slices, masks = lesions
+    healthy = make_slices(12, seed=3)
+    healed = with_unet.transform(slices)
+    assert np.abs(healed - healthy)[masks].mean() < 0.5 * np.abs(slices - healthy)[masks].mean()
+    scans = with_unet[:-1].transform(slices)
+    off_head = mark_background(torch.from_numpy(scans.tokens), slices, 4).numpy() < 0
+    changed = (with_unet[-1].restore(scans) != scans.tokens[:, None]).any(1)
+    assert changed.any()
+    assert off_head.any()
+    assert not changed[off_head].any()
+
+
+def test_a_unet_maps_a_slice_alike_in_any_batch_and_once_saved(with_unet, lesions, tmp_path):
+    together = with_unet.decision_function(lesions[0])
+    alone = np.concatenate([with_unet.decision_function(one[None]) for one in lesions[0]])
+    assert_same(together, alone)
+    save_model(with_unet, tmp_path / "model")
+    np.testing.assert_array_equal(load_model(tmp_path / "model").decision_function(lesions[0]), together)
+
+
+def test_a_unet_learns_in_few_steps_what_stands_beside_what():
+    # All tokens of a slice are the same, so that one that is visible tells those that are hidden.
+    tokens = np.tile(np.arange(64)[:, None, None, None] % 8, (1, 1, 8, 8))
+    config = {"n_inputs": 9, "n_outputs": 8, "grid": [8, 8], "code_dim": 8, "widths": [16, 32]}
+    learnt = train_token_inpainter(
+        tokens=tokens, codes=np.eye(8, dtype=np.float32), config=config, mask_generator="brush", seed=0,
+        recipe=Training(max_iter=60, warmup_iter=5, learning_rate=5e-3), runtime=Runtime("test", "cpu"),
+    )  # fmt: skip
+    assert learnt["history"]["validation_loss"].min() < 0.25 * np.log(8)

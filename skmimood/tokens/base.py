@@ -18,6 +18,8 @@ from skmimood.maps.base import BasePixelDetector
 from skmimood.maps.residuals import ResidualMaps, clear_surface, filter_maps, residual_maps, upsample
 from skmimood.networks.batches import run_transformer
 from skmimood.networks.marks import in_order_of_length, unmark
+from skmimood.networks.transformer import TokenTransformer
+from skmimood.networks.unet import TokenUNet
 from skmimood.runtime.device import inference, resolve_precision, with_halving
 from skmimood.runtime.streams import sampling_uniforms
 from skmimood.tokens.background import mark_background
@@ -26,8 +28,10 @@ from skmimood.tokens.sampling import of_distinct
 from skmimood.training.estimator import TrainedStep
 from skmimood.training.parameters import Training
 from skmimood.validation.estimator import ParameterGroup
-from skmimood.validation.rules import COUNT, POSITIVE, SHARE
+from skmimood.validation.rules import BOOLEAN, COUNT, POSITIVE, SHARE, is_count, one_of
 
+NETWORKS = ("transformer", "unet")
+_MAX_LEVELS = 6  # of a U-Net; each doubles the channels
 _IN_FLIGHT = 128  # restorations
 _CHUNK_BATCHES = 2  # of ``batch_size`` slices, the most that are taken at a time
 
@@ -99,6 +103,48 @@ class TransformerStep(TokenStep):
         n_inputs = n_codes + (n_outputs == n_codes)  # an in-painter has a [MASK] symbol
         config = {"n_inputs": n_inputs, "n_outputs": n_outputs, "grid": list(X.tokens.shape[1:])}
         return config | self._values("depth", "width", "n_heads", "mlp_ratio", "drop_path")
+
+
+class TokenNetworkStep(TransformerStep):
+    """Base of those whose network is a transformer or a U-Net; for the parameters see `AnomalousTokenDetector`."""
+
+    network: Annotated[str, one_of(NETWORKS)] = "transformer"
+    skip_background: Annotated[bool, BOOLEAN] = False
+
+    _kept = ("skip_background",)
+
+    def _class_of(self, config: Mapping[str, Any]) -> type[TokenTransformer | TokenUNet]:
+        return token_network(config)
+
+    def _network_config(self, X: TokenizedScans, *, n_outputs: int) -> dict[str, Any]:
+        """Return the arguments of the network over the tokens of ``X``; those of a U-Net have ``"widths"``."""
+        config = self._transformer_config(X, n_outputs=n_outputs)
+        if self.network == "transformer":
+            return config
+        shared = {name: config[name] for name in ("n_inputs", "n_outputs", "grid")}
+        widths = [self.width * 2**level for level in range(self.depth)]
+        return shared | {"code_dim": X.tokenizer.codes.shape[1], "widths": widths}
+
+    @property
+    def _is_unet(self) -> bool:
+        return "widths" in self.config_
+
+    def _inference_dtype(self) -> torch.dtype:
+        return torch.float32 if self._is_unet else super()._inference_dtype()
+
+    def _heads_fault(self, prefix: str = "") -> Iterator[str]:
+        if self.network == "transformer":
+            yield from super()._heads_fault(prefix)
+
+    def _parameter_faults(self) -> Iterator[str]:
+        yield from super()._parameter_faults()
+        if self.network == "unet" and is_count(self.depth) and self.depth > _MAX_LEVELS:
+            yield f"depth must be an integer from 1 to {_MAX_LEVELS}; got {self.depth!r}"
+
+
+def token_network(config: Mapping[str, Any]) -> type[TokenTransformer | TokenUNet]:
+    """Return the class of the network over tokens that ``config`` builds."""
+    return TokenUNet if "widths" in config else TokenTransformer
 
 
 class BaseTokenDetector(TransformerMixin, TransformerStep):

@@ -73,7 +73,7 @@ class TokenCritic(BaseTokenDetector):
         generator_config = self._transformer_config(healthy, n_outputs=healthy.tokenizer.n_codes_)
         # The very call of MaskedTokenInpainter.fit, so that the cache trains for both but once.
         generator = self._train(
-            train_token_inpainter, generator_config, held_out, seed, tokens=tokens,
+            train_token_inpainter, generator_config, held_out, seed, tokens=tokens, codes=healthy.tokenizer.codes,
             mask_generator=self.generator_mask_generator,
         )  # fmt: skip
         self._fit_network(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
@@ -15,7 +15,7 @@ from skmimood.networks.transformer import TokenTransformer
 from skmimood.networks.unet import TokenUNet
 from skmimood.networks.weights import new_network
 from skmimood.runtime.streams import Streams
-from skmimood.tokens.base import BaseTokenDetector
+from skmimood.tokens.base import BaseTokenDetector, TokenNetworkStep, token_network
 from skmimood.tokens.container import TokenizedScans
 from skmimood.tokens.corruption import (
     MASKS,
@@ -27,13 +27,10 @@ from skmimood.tokens.corruption import (
 from skmimood.training.loop import Runtime, pick_copies, train
 from skmimood.training.parameters import Training
 from skmimood.validation.estimator import ParameterGroup
-from skmimood.validation.rules import BOOLEAN, COUNT, PROBABILITY, is_count, one_of
-
-NETWORKS = ("transformer", "unet")
-_MAX_LEVELS = 6  # of a U-Net; each doubles the channels
+from skmimood.validation.rules import COUNT, PROBABILITY
 
 
-class AnomalousTokenDetector(BaseTokenDetector):
+class AnomalousTokenDetector(TokenNetworkStep, BaseTokenDetector):
     """Network that tells corrupted tokens from healthy ones (ATD).
 
     Trained on healthy tokens of which some are replaced: it learns p(corrupted) of every token by binary cross-entropy
@@ -91,17 +88,14 @@ class AnomalousTokenDetector(BaseTokenDetector):
     corruption: Annotated[Any, REPLACEMENTS] = "random"
     n_painted: Annotated[int, COUNT] = 16
     mask_generator: Annotated[Any, MASKS] = "brush"
-    network: Annotated[str, one_of(NETWORKS)] = "transformer"
-    skip_background: Annotated[bool, BOOLEAN] = False
 
-    _kept = ("skip_background",)
     _defaults: ClassVar[Mapping[str, ParameterGroup]] = {"training": Training(max_iter=900, batch_size=32)}
 
     def _fit(self, healthy: TokenizedScans, held_out: float) -> None:
         share, _ = split_law(self.corruption, "painted")
         tokenizer, marked = healthy.tokenizer, self.skip_background and self.network == "transformer"
         self._fit_network(
-            train_token_detector, self._config(healthy), held_out, codes=tokenizer.codes,
+            train_token_detector, self._network_config(healthy, n_outputs=1), held_out, codes=tokenizer.codes,
             tokens=tokenizer.training_tokens(healthy, marked=marked),
             painted=tokenizer.painted_tokens(healthy, self.n_painted, marked=marked) if share else None,
             corruption=self.corruption, mask_generator=self.mask_generator,
@@ -110,30 +104,7 @@ class AnomalousTokenDetector(BaseTokenDetector):
     @property
     def leaves_out_background(self) -> bool:
         """Whether this is a transformer with ``skip_background``."""
-        return self._as_fitted("skip_background") and "widths" not in self.config_
-
-    def _class_of(self, config: Mapping[str, Any]) -> type[TokenTransformer | TokenUNet]:
-        return TokenUNet if "widths" in config else TokenTransformer
-
-    def _config(self, X: TokenizedScans) -> dict[str, Any]:
-        config = self._transformer_config(X, n_outputs=1)
-        if self.network == "transformer":
-            return config
-        shared = {name: config[name] for name in ("n_inputs", "n_outputs", "grid")}
-        widths = [self.width * 2**level for level in range(self.depth)]
-        return shared | {"code_dim": X.tokenizer.codes.shape[1], "widths": widths}
-
-    def _inference_dtype(self) -> torch.dtype:
-        return torch.float32 if "widths" in self.config_ else super()._inference_dtype()
-
-    def _heads_fault(self, prefix: str = "") -> Iterator[str]:
-        if self.network == "transformer":
-            yield from super()._heads_fault(prefix)
-
-    def _parameter_faults(self) -> Iterator[str]:
-        yield from super()._parameter_faults()
-        if self.network == "unet" and is_count(self.depth) and self.depth > _MAX_LEVELS:
-            yield f"depth must be an integer from 1 to {_MAX_LEVELS}; got {self.depth!r}"
+        return self._as_fitted("skip_background") and not self._is_unet
 
     def _score_tokens(self, tokens: Tensor) -> Tensor:
         network = self._network()
@@ -180,9 +151,7 @@ def train_token_detector(
             logits, wanted = logits[kept.to(device)], wanted[kept]
         return F.binary_cross_entropy_with_logits(logits, wanted.to(device))
 
-    network: Any = new_network(
-        TokenUNet if "widths" in config else TokenTransformer, config, Streams.at(seed, 2**41).torch
-    )
-    if "widths" in config:
+    network: Any = new_network(token_network(config), config, Streams.at(seed, 2**41).torch)
+    if isinstance(network, TokenUNet):
         network.start_from(torch.from_numpy(codes))
     return train(network, loss, len(tokens), recipe, runtime, seed=seed)

@@ -14,23 +14,23 @@ from torch import Tensor
 from skmimood.maps.residuals import ResidualMaps
 from skmimood.networks.batches import run_transformer
 from skmimood.networks.marks import in_order_of_length, longest, masks_on_head, unmark
-from skmimood.networks.transformer import TokenTransformer
+from skmimood.networks.unet import TokenUNet
 from skmimood.networks.weights import new_network
 from skmimood.preprocessing.heads import have_heads
 from skmimood.runtime.streams import Streams
 from skmimood.tokens.background import mark_background
-from skmimood.tokens.base import BaseRestorer, TransformerStep, detector_of
+from skmimood.tokens.base import BaseRestorer, TokenNetworkStep, detector_of, token_network
 from skmimood.tokens.container import TokenizedScans
 from skmimood.tokens.corruption import MASKS, draw_masks
 from skmimood.tokens.sampling import restore_tokens
 from skmimood.training.loop import Runtime, pick_copies, train
 from skmimood.training.parameters import Training
 from skmimood.validation.estimator import ParameterGroup
-from skmimood.validation.rules import BOOLEAN, COUNT, POSITIVE
+from skmimood.validation.rules import COUNT, POSITIVE
 
 
-class MaskedTokenInpainter(TransformerStep, BaseRestorer):
-    """Transformer that in-paints anomalous tokens (MVTM), and the anomaly maps that follow.
+class MaskedTokenInpainter(TokenNetworkStep, BaseRestorer):
+    """Network that in-paints anomalous tokens (MVTM), and the anomaly maps that follow.
 
     Trained by masked image modelling on healthy tokens (MIM-OOD, Naval Marimont et al. 2023, equation 1). To
     score a slice, T times the tokens that the detector finds anomalous are masked and resampled; the R restorations are
@@ -45,10 +45,13 @@ class MaskedTokenInpainter(TransformerStep, BaseRestorer):
         R, restorations a slice (paper: 4 or 8). No refit needed.
     temperature : float > 0, default=1.0
         Of sampling (paper silent; we read 1). No refit needed.
+    network : {"transformer", "unet"}, default="transformer"
+        What the tokens pass through: the paper's transformer, or a U-Net over the tokens' codes, which learns from
+        fewer steps what stands beside what. See `AnomalousTokenDetector`.
     skip_background : bool, default=False
-        Leave tokens off the head or brain out of the passes of the transformer, in training too; they are not
-        resampled (paper silent). The head is what exceeds 0.1 and all that it encloses, with a margin of one token; a
-        slice without one stays whole.
+        Learn nothing of tokens off the head or brain, leave them out of the passes of a transformer, and resample none
+        (paper silent). The head is what exceeds 0.1 and all that it encloses, with a margin of one token; a slice
+        without one stays whole.
     maps : ResidualMaps, default=ResidualMaps(weight_power=0.5)
         How restorations become a map; see `ResidualMaps`. No refit needed.
     fpr : float in (0, 1), default=0.01
@@ -56,7 +59,7 @@ class MaskedTokenInpainter(TransformerStep, BaseRestorer):
     mask_generator : str, callable or dict, default="brush"
         Which tokens are masked in training; see `AnomalousTokenDetector`.
     depth, width, n_heads, mlp_ratio, drop_path, training, random_state, device, memory, verbose
-        Of the transformer; see `AnomalousTokenDetector`, `Training` and `VQTokenizer`.
+        Of the network; see `AnomalousTokenDetector`, `Training` and `VQTokenizer`.
 
     Attributes
     ----------
@@ -72,11 +75,8 @@ class MaskedTokenInpainter(TransformerStep, BaseRestorer):
 
     n_steps: Annotated[int, COUNT] = 4
     temperature: Annotated[float, POSITIVE] = 1.0
-    skip_background: Annotated[bool, BOOLEAN] = False
     mask_generator: Annotated[Any, MASKS] = "brush"
 
-    _network_class = TokenTransformer
-    _kept = ("skip_background",)
     _defaults: ClassVar[Mapping[str, ParameterGroup]] = {
         "training": Training(),
         "maps": ResidualMaps(weight_power=0.5),
@@ -85,9 +85,9 @@ class MaskedTokenInpainter(TransformerStep, BaseRestorer):
     def _fit(self, healthy: TokenizedScans, held_out: float) -> None:
         detector_of(healthy)  # refuses what has not been scored, before the training
         self._fit_network(
-            train_token_inpainter, self._transformer_config(healthy, n_outputs=healthy.tokenizer.n_codes_), held_out,
+            train_token_inpainter, self._network_config(healthy, n_outputs=healthy.tokenizer.n_codes_), held_out,
             tokens=healthy.tokenizer.training_tokens(healthy, marked=self.skip_background),
-            mask_generator=self.mask_generator,
+            codes=healthy.tokenizer.codes, mask_generator=self.mask_generator,
         )  # fmt: skip
 
     def path(
@@ -157,6 +157,9 @@ class MaskedTokenInpainter(TransformerStep, BaseRestorer):
     def _masked_logits(self, tokens: Tensor, masks: Tensor) -> Tensor:
         """Return the logits (n_masked, K) of the masked tokens, each distinct grid passing the network once."""
         network, mask_token = self._network(), self.config_["n_outputs"]
+        if self._is_unet:
+            distinct, which = unmark(tokens).masked_fill(masks, mask_token).unique(dim=0, return_inverse=True)
+            return self._in_batches(network, distinct)[which][masks]
         tokens = tokens if self.leaves_out_background else unmark(tokens)
         distinct, which = tokens.masked_fill(masks, mask_token).unique(dim=0, return_inverse=True)
         grids, where = in_order_of_length(distinct)
@@ -177,14 +180,20 @@ class MaskedTokenInpainter(TransformerStep, BaseRestorer):
 
 
 def train_token_inpainter(
-    *, tokens: np.ndarray, config: dict[str, Any], mask_generator: Any, recipe: Training, seed: int, runtime: Runtime
+    *, tokens: np.ndarray, codes: np.ndarray, config: dict[str, Any], mask_generator: Any, recipe: Training, seed: int,
+    runtime: Runtime,
 ) -> dict[str, dict[str, np.ndarray]]:  # fmt: skip
     """Train an MVTM on ``tokens`` (n, n_copies, h, w), marked where the background is left out.
 
-    As every ``train_*`` function, it depends on its arguments but for ``runtime``, so that its result is cached; it
-    returns the ``"state"`` of the network and the ``"history"`` of its training.
+    ``config`` is that of a `TokenUNet`, which starts from the ``codes`` (K, D), if there are ``"widths"`` in it, else
+    of a `TokenTransformer`. As every ``train_*`` function, it depends on its arguments but for ``runtime``, so that its
+    result is cached; it returns the ``"state"`` of the network and the ``"history"`` of its training.
     """
     mask_token, grid = config["n_outputs"], tuple(config["grid"])
+    network: Any = new_network(token_network(config), config, Streams.at(seed, 2**41).torch)
+    is_unet = isinstance(network, TokenUNet)
+    if is_unet:  # [MASK] begins as the mean of all codes
+        network.start_from(torch.from_numpy(np.concatenate([codes, codes.mean(0, keepdims=True)])))
 
     def loss(network: Any, indices: np.ndarray, streams: Streams, training: bool) -> Tensor:
         device = streams.torch.device
@@ -192,8 +201,7 @@ def train_token_inpainter(
         drawn = torch.from_numpy(draw_masks(mask_generator, len(healthy), grid, streams.numpy))
         batch, masks = healthy.to(device), masks_on_head(drawn, healthy).to(device)
         inputs, generator = batch.masked_fill(masks, mask_token), streams.torch if training else None
-        logits = network(inputs, generator, None, longest(healthy))
+        logits = network(unmark(inputs)) if is_unet else network(inputs, generator, None, longest(healthy))
         return F.cross_entropy(logits[masks].float(), batch[masks])
 
-    network = new_network(TokenTransformer, config, Streams.at(seed, 2**41).torch)
     return train(network, loss, len(tokens), recipe, runtime, seed=seed)

@@ -69,7 +69,8 @@ class TokenLikelihoodDetector(BaseTokenDetector):
         # The very call of MaskedTokenInpainter.fit, so that the cache trains for both but once.
         self._fit_network(
             train_token_inpainter, self._transformer_config(healthy, n_outputs=healthy.tokenizer.n_codes_), held_out,
-            tokens=healthy.tokenizer.training_tokens(healthy), mask_generator=self.mask_generator,
+            tokens=healthy.tokenizer.training_tokens(healthy), codes=healthy.tokenizer.codes,
+            mask_generator=self.mask_generator,
         )  # fmt: skip
 
     def _score_tokens(self, tokens: Tensor) -> Tensor:
