@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-# Changes of the recipe. Those that train a network anew train it as long, and what is chosen on val is chosen again for
+# Changes of the recipe. Those that train a network anew give it no more time, and what is chosen on val is chosen again for
 # them, as lambda means something else for another detector.
 VARIANTS: dict[str, dict[str, Any]] = {
     "recipe": {},
@@ -36,6 +36,10 @@ VARIANTS: dict[str, dict[str, Any]] = {
     },
     "detector on random tokens": {"detector__corruption": "random"},
     "tokens off the head too": {"inpainter__skip_background": False},
+    "U-Net as in-painter": {
+        "inpainter__network": "unet", "inpainter__depth": 3, "inpainter__width": 64,
+        "inpainter__training__max_iter": 1200, "inpainter__training__learning_rate": 2e-3,
+    },
     "in-painter on scattered masks": {"inpainter__mask_generator": "maskgit_cosine"},
     "not standardised": {"tokenizer__standardize": False},
     "tokens of 8 pixels": {"tokenizer__channel_multipliers": (1, 2, 2)},
@@ -47,8 +51,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 # Parameters that train a network anew, by how their names begin.
 TRAINED = (
-    "tokenizer__", "detector__corruption", "detector__network", "inpainter__mask_generator",
-    "inpainter__skip_background",
+    "tokenizer__", "detector__corruption", "detector__network", "inpainter__network",
+    "inpainter__mask_generator", "inpainter__skip_background",
 )  # fmt: skip
 
 

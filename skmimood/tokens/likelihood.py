@@ -52,6 +52,13 @@ class TokenLikelihoodDetector(BaseTokenDetector):
     grid_, state_, config_, history_, n_iter_, seed_
         See `TokenStep` and `TrainedStep`.
 
+    Notes
+    -----
+    A transformer learns first which tokens are frequent where, and only after many more steps what stands beside what.
+    Until then the score tells how rare a token is in its place, whichever others are visible. An autoregressive model
+    learns from every position in each step, this one from those that are masked, so that after equally few steps the
+    other may find more; in the paper, after 200,000, it finds less.
+
     References
     ----------
     Naval Marimont et al., MIM-OOD, DGM4MICCAI 2023, section 4 and table 1. Naval Marimont & Tarroni, Anomaly
