@@ -2,7 +2,6 @@
 
 import os
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -133,20 +132,6 @@ def test_each_bad_file_of_a_folder_is_left_out_of_a_fit(scans):
     for scan, reason in says.items():
         assert status[scan].status == "skipped"
         assert reason in status[scan].reason
-
-
-def test_bad_input_17_a_folder_that_cannot_be_written_to_is_refused_at_once(
-    model, scans, tmp_path, capsys, monkeypatch
-):
-    def refuse(path, *arguments, **options):
-        raise PermissionError(13, "Permission denied", str(path))
-
-    monkeypatch.setattr(Path, "touch", refuse)
-    (tmp_path / "out").mkdir()
-    for command, extra in (("score", ("-m", model)), ("fit", ())):
-        says = "Cannot write to .*: Permission denied. Choose another folder"
-        assert_mistake(capsys, command, scans, *extra, "-o", tmp_path / "out" / "new", says=says)
-    assert not list((tmp_path / "out").rglob("*.*"))
 
 
 def test_bad_input_18_scans_that_vanish_or_change_meanwhile_cost_themselves_only(

@@ -39,7 +39,8 @@ TINY = {
     "depth": 1, "width": 8, "n_heads": 2, "levels": 1, "latent_dim": 4, "n_steps": 1, "n_restorations": 1, "n_masks": 2,
     "n_trials": 1, "n_painted": 1, "decoder_depth": 1, "decoder_width": 8, "decoder_n_heads": 2,
     "classifier_max_iter": 1, "backbone_max_iter": 1, "encoder_max_iter": 1, "n_couplings": 1, "flow_width": 4,
-    "student_width": 4, "n_blocks": 1, "level": 0, "max_iter": 1, "batch_size": 4, "warmup_iter": 0, "precision": "float32",
+    "student_width": 4, "n_blocks": 1, "level": 0, "max_iter": 1, "batch_size": 4, "warmup_iter": 0,
+    "precision": "float32",
 }  # fmt: skip
 pytestmark = [
     pytest.mark.filterwarnings("ignore:The codebook has collapsed"),

@@ -173,7 +173,7 @@ def no_permission(folder):
             each.chmod(0o755)
 
 
-def test_without_permission_all_stays_as_it_is(public, capsys):
+def test_bad_input_17_without_permission_all_stays_as_it_is(public, capsys):
     results, command = (
         public / "results",
         ("score", public / "scans", "-m", public / "model", "--no-report", "-o"),
