@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-# Changes of the recipe. Those that train a network anew give it no more time, and what is chosen on val is chosen again for
-# them, as lambda means something else for another detector.
+# Changes of the recipe. Those that train a network anew give it no more time, and what is chosen on val is chosen again
+# for them, as lambda means something else for another detector.
 VARIANTS: dict[str, dict[str, Any]] = {
     "recipe": {},
     "residual not weighted": {"inpainter__maps__residual_weight": "none"},
