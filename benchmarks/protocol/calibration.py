@@ -38,7 +38,7 @@ def measure(folds: Sequence[Mapping[str, HealthyScan]], n_calibration: int, n_dr
             limits = {level: _thresholds(reference, level) for level in LEVELS}
             for name in names[n_calibration:]:
                 scan, place = scans[name], (fold, draw, subjects.index(name))
-                tested["pixel"][place] = _shares_above(scan.pixels, limits["pixel"])
+                tested["pixel"][place] = scan.pixels.pixels_above(limits["pixel"]) / scan.pixels.n_pixels
                 tested["scan"][place] = scan.score(reference) > limits["scan"]
     steps = {"pixel": 0, "scan": n_calibration + 1}
     return [
@@ -58,13 +58,6 @@ def _thresholds(reference: HealthyReference, level: str) -> np.ndarray:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SkmimoodWarning)  # too few scans for a rate: nothing is flagged
         return np.array([getattr(reference, f"{level}_threshold")(rate) for rate in RATES])
-
-
-def _shares_above(pixels: HealthyReference, thresholds: np.ndarray) -> np.ndarray:
-    """Return which share of the pixels exceeds each threshold, shape (n_rates,)."""
-    above = np.append(np.cumsum(pixels.pixel_counts[::-1])[::-1], 0)
-    first = np.searchsorted(pixels.pixel_values, thresholds.astype(np.float32), side="right")
-    return above[first] / pixels.n_pixels
 
 
 def _row(tested: np.ndarray, level: str) -> Row:

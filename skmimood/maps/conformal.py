@@ -155,8 +155,16 @@ class HealthyReference:
 
         It is the p-value of a score just above the threshold; 0 for an infinite threshold.
         """
-        first_above = np.searchsorted(self.pixel_values, np.float32(threshold), side="right")
-        return _rate_above(int(self.pixel_counts[first_above:].sum()), self.n_pixels, threshold)
+        return _rate_above(int(self.pixels_above(np.array(threshold))), self.n_pixels, threshold)
+
+    def pixels_above(self, thresholds: np.ndarray) -> np.ndarray:
+        """Return how many of the pixels exceed each of ``thresholds``, of any shape."""
+        first_above = np.searchsorted(self.pixel_values, thresholds.astype(np.float32), side="right")
+        return self._at_least()[first_above]
+
+    def _at_least(self) -> np.ndarray:
+        """Return how many pixels score at least each of ``pixel_values``, and 0 for more than the last."""
+        return np.append(np.cumsum(self.pixel_counts[::-1])[::-1], 0)
 
     def scan_fpr(self, threshold: float) -> float:
         """Rate at which new healthy scans exceed ``threshold``, at most: the inverse of `scan_threshold`."""
@@ -169,8 +177,7 @@ class HealthyReference:
         1.2e-7 of their value: the nearest number of this type to 0.1 is above 0.1.
         """
         scores = np.asarray(scores, dtype=np.float32)
-        at_least = np.append(np.cumsum(self.pixel_counts[::-1])[::-1], 0)  # pixels >= each value
-        table = _rounded_down((1 + at_least) / (1 + self.n_pixels))
+        table = _rounded_down((1 + self._at_least()) / (1 + self.n_pixels))
         parts = [table[np.searchsorted(self.pixel_values, chunk)] for chunk in _chunks(scores)]
         pvalues = np.concatenate(parts).reshape(scores.shape)
         pvalues[np.isnan(scores)] = np.nan

@@ -88,10 +88,8 @@ class FalsePositiveRateDisplay(Display):
             return cls(nominal, empirical, n_reference=n, n_unseen=m, level=level).plot(ax)
         lowest = max(1 / (reference.n_pixels + 1), 1e-4)
         nominal = np.geomspace(lowest, 0.5, 50)
-        thresholds = np.array([reference.pixel_threshold(rate) for rate in nominal], np.float32)
-        above = np.append(np.cumsum(unseen.pixel_counts[::-1])[::-1], 0)  # unseen pixels from each value on
-        first = np.searchsorted(unseen.pixel_values, thresholds, side="right")
-        return cls(nominal, above[first] / unseen.n_pixels, level=level).plot(ax)
+        thresholds = np.array([reference.pixel_threshold(rate) for rate in nominal])
+        return cls(nominal, unseen.pixels_above(thresholds) / unseen.n_pixels, level=level).plot(ax)
 
     def plot(self, ax: Any = None) -> Self:
         """Draw the empirical rates over the nominal ones; those of pixels with logarithmic axes."""

@@ -157,11 +157,11 @@ class MaskedTokenInpainter(TokenNetworkStep, BaseRestorer):
     def _masked_logits(self, tokens: Tensor, masks: Tensor) -> Tensor:
         """Return the logits (n_masked, K) of the masked tokens, each distinct grid passing the network once."""
         network, mask_token = self._network(), self.config_["n_outputs"]
-        if self._is_unet:
-            distinct, which = unmark(tokens).masked_fill(masks, mask_token).unique(dim=0, return_inverse=True)
-            return self._in_batches(network, distinct)[which][masks]
-        tokens = tokens if self.leaves_out_background else unmark(tokens)
+        if self._is_unet or not self.leaves_out_background:
+            tokens = unmark(tokens)
         distinct, which = tokens.masked_fill(masks, mask_token).unique(dim=0, return_inverse=True)
+        if self._is_unet:
+            return self._in_batches(network, distinct)[which][masks]
         grids, where = in_order_of_length(distinct)
         which = where[which]
         hidden = grids == mask_token
