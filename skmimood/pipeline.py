@@ -45,7 +45,12 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
             "standardize": True, "augment": False, "background_weight": 0.05, "training__max_iter": 1000,
             "training__learning_rate": 2e-3,
         },
-        "evidence": {}, "detector": _RECIPE_DETECTOR, "inpainter": _RECIPE_INPAINTER,
+        "evidence": {},
+        "detector": _RECIPE_DETECTOR,
+        "inpainter": {
+            **_RECIPE_INPAINTER, "network": "unet", "depth": 3, "width": 64, "training__max_iter": 1200,
+            "training__learning_rate": 2e-3,
+        },
     },
     "small": {
         "tokenizer": {
@@ -80,8 +85,8 @@ _STEPS: dict[str, Any] = {
 
 # What tells the networks of one preset from those of another, or from a user's own.
 _SHAPE = (
-    "tokenizer__patch_size", "tokenizer__channels", "tokenizer__channel_multipliers", "inpainter__depth",
-    "inpainter__width",
+    "tokenizer__patch_size", "tokenizer__channels", "tokenizer__channel_multipliers", "inpainter__network",
+    "inpainter__depth", "inpainter__width",
 )  # fmt: skip
 
 
@@ -103,9 +108,10 @@ def make_mimood_pipeline(
         looks at the pixels beside the tokens (`PixelEvidence`), with whose evidence the map is fused, the detector is a
         U-Net over the tokens' codes that learns from anomalies painted into pixels, lambda is 0.02, T = 1, R = 8, the
         temperature of sampling 0.5, the mean residual of the restorations, without filters, is weighted by the
-        square of the detector's score, and tokens off the head take no part in the in-painter's passes. The tokenizer
-        of ``"tiny"`` learns without intensity augmentation, and nearly from the head alone, which keeps more of the
-        anatomy.
+        square of the detector's score, and tokens off the head are not in-painted. In ``"tiny"`` the in-painter is a
+        U-Net over the tokens' codes too, since a transformer does not learn in as few steps to look at what is visible;
+        and the tokenizer learns without intensity augmentation, and nearly from the head alone, which keeps more of
+        the anatomy.
         ``"paper"`` has every value that Naval Marimont et al. (2023) state: depth 12, stochastic depth 0.1,
         K = 256 codes of D = 256, f = 8 (for 160 x 160 pixels: 400 tokens), lambda = 0.005, T = 8, R = 4, AdamW at
         5e-5 with weight decay 1e-5 and a cosine schedule, 300,000 and 200,000 steps. Where the paper is silent

@@ -23,10 +23,6 @@ from skmimood import (
 from skmimood.estimators import ESTIMATORS, load_estimator
 from skmimood.pipeline import PRESETS
 
-_NETWORK = (
-    "depth", "width", "n_heads", "mlp_ratio", "drop_path", "training__max_iter", "training__batch_size",
-    "training__learning_rate", "training__weight_decay", "training__warmup_iter", "training__gradient_clip",
-)  # fmt: skip
 _SIGNS = ["absolute", "positive"]
 _EROSIONS = [0, 3, 4]
 _LAMBDAS, _POWERS = [0.005, 0.02, 0.1], [0.5, 1.0, 2.0]
@@ -124,6 +120,20 @@ _MAE: dict[str, dict[str, Any]] = {
     },
 }  # fmt: skip
 
+# Transformers of the rivals with tokens. The in-painter's training; a detector has another number of steps or slices.
+_TRANSFORMER: dict[str, dict[str, Any]] = {
+    "tiny": {},
+    "small": {
+        "depth": 8, "width": 256, "n_heads": 8, "training__max_iter": 20_000, "training__batch_size": 64,
+        "training__learning_rate": 5e-4, "training__warmup_iter": 500,
+    },
+    "paper": {
+        "depth": 12, "width": 512, "n_heads": 8, "training__max_iter": 200_000, "training__batch_size": 64,
+        "training__learning_rate": 5e-5, "training__warmup_iter": 2000,
+    },
+}  # fmt: skip
+_DETECTOR_TRAINING = {"tiny": {"training__max_iter": 1200, "training__batch_size": 32}}
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -148,12 +158,9 @@ class Settings:
         return Pipeline([("tokenizer", tokenizer), *steps.items()])
 
     def transformer(self, step: str) -> dict[str, Any]:
-        """Return the size of the preset's transformer, and its training as ``"detector"`` or as ``"inpainter"``."""
-        parameters = MaskedTokenInpainter().set_params(**PRESETS[self.preset]["inpainter"]).get_params()
-        if step == "detector":
-            trained = AnomalousTokenDetector().set_params(**PRESETS[self.preset]["detector"]).get_params()
-            parameters |= {name: trained[name] for name in ("training__max_iter", "training__batch_size")}
-        return {name: parameters[name] for name in _NETWORK} | self.common()
+        """Return size and training of a rival's transformer, trained as a ``"detector"`` or as an ``"inpainter"``."""
+        own = _DETECTOR_TRAINING.get(self.preset, {}) if step == "detector" else {}
+        return _TRANSFORMER[self.preset] | own | self.common()
 
 
 Build = Callable[[Settings], BaseEstimator]

@@ -36,9 +36,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
     },
     "detector on random tokens": {"detector__corruption": "random"},
     "tokens off the head too": {"inpainter__skip_background": False},
-    "U-Net as in-painter": {
-        "inpainter__network": "unet", "inpainter__depth": 3, "inpainter__width": 64,
-        "inpainter__training__max_iter": 1200, "inpainter__training__learning_rate": 2e-3,
+    "transformer as in-painter": {
+        "inpainter__network": "transformer", "inpainter__depth": 4, "inpainter__width": 128,
+        "inpainter__training__max_iter": 600, "inpainter__training__learning_rate": 1e-3,
     },
     "in-painter on scattered masks": {"inpainter__mask_generator": "maskgit_cosine"},
     "not standardised": {"tokenizer__standardize": False},
