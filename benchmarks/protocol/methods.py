@@ -132,6 +132,7 @@ _TRANSFORMER: dict[str, dict[str, Any]] = {
         "training__learning_rate": 5e-5, "training__warmup_iter": 2000,
     },
 }  # fmt: skip
+_ENSEMBLE = {"tiny": {"training__max_iter": 200}}
 _DETECTOR_TRAINING = {"tiny": {"training__max_iter": 1200, "training__batch_size": 32}}
 
 
@@ -232,10 +233,12 @@ def _diffusion(settings: Settings) -> BaseEstimator:
     )
 
 
-def _autoregressive(weight: str) -> Build:
+def _autoregressive(weight: str, *, ensemble: bool = False) -> Build:
     def build(settings: Settings) -> BaseEstimator:
-        restorer = baselines.AutoregressiveRestorer()
+        restorer = baselines.AutoregressiveRestorer(n_orderings=8 if ensemble else 1)
         restorer.set_params(maps__residual_weight=weight, **settings.transformer("inpainter"))
+        if ensemble:  # eight networks in about the time of three
+            restorer.set_params(**_ENSEMBLE.get(settings.preset, {}))
         return settings.with_tokens(restorer=restorer)
 
     return build
@@ -349,6 +352,10 @@ METHODS: dict[str, Method] = {
     ),
     "ar-masked": Method(
         "AR restoration, masked residual", _autoregressive("changed"),
+        [{"restorer__threshold": _NATS}, *_maps("restorer__maps")],
+    ),
+    "ar-ensemble": Method(
+        "AR restoration, eight orderings, masked residual", _autoregressive("changed", ensemble=True),
         [{"restorer__threshold": _NATS}, *_maps("restorer__maps")],
     ),
 }  # fmt: skip
