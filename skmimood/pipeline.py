@@ -134,8 +134,8 @@ def make_mimood_pipeline(
     -------
     sklearn.pipeline.Pipeline
         With the steps ``tokenizer``, ``evidence`` (not in ``"paper"``), ``detector`` and ``inpainter``; `fit` takes
-        healthy slices (n, H, W) in [0, 1], `decision_function` returns pixel maps (n, H, W), `transform` healed slices,
-        `predict` masks.
+        healthy slices (n, H, W) in [0, 1], or (n, C, H, W) with up to 8 registered modalities as channels,
+        `decision_function` returns pixel maps (n, H, W), `transform` healed slices, `predict` masks.
 
     References
     ----------

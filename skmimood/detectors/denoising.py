@@ -11,6 +11,7 @@ from skmimood.detectors.image_network import BaseImageDetector
 from skmimood.maps.residuals import MedianResiduals
 from skmimood.preprocessing.heads import head_masks
 from skmimood.training.denoising import DenoisingStep
+from skmimood.validation.images import check_images
 
 
 class DenoisingAutoencoder(MedianResiduals, BaseImageDetector, DenoisingStep):
@@ -18,8 +19,8 @@ class DenoisingAutoencoder(MedianResiduals, BaseImageDetector, DenoisingStep):
 
     In training, Gaussian noise of low resolution is added to the foreground, and the network learns to return the
     slice. A slice to be scored gets no noise; the residual inside the eroded head or brain, filtered by a median, is
-    the anomaly map. The paper has four MR sequences as channels; here there is one. Unless stated otherwise, a change
-    of a parameter needs a refit.
+    the anomaly map. Slices (n, C, H, W) have several MR sequences as channels (paper: four), each with noise of its
+    own. Unless stated otherwise, a change of a parameter needs a refit.
 
     Parameters
     ----------
@@ -60,6 +61,8 @@ class DenoisingAutoencoder(MedianResiduals, BaseImageDetector, DenoisingStep):
     the authors' code. Baur et al., Autoencoders for unsupervised anomaly segmentation in brain MR images, 2021
     (positive residual).
     """
+
+    _check_input = staticmethod(check_images)
 
     def _fit(self, healthy: np.ndarray, held_out: float) -> None:
         self._fit_denoiser(healthy, held_out)

@@ -12,6 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 from skmimood.exceptions import ModelLoadError, ModelSaveError, listing, warn
 from skmimood.maps.conformal import HealthyReference
 from skmimood.maps.healing import blend
+from skmimood.preprocessing.channels import across_channels
 from skmimood.preprocessing.heads import have_heads, head_masks
 from skmimood.training.loop import split_validation
 from skmimood.validation.estimator import SliceEstimator
@@ -37,7 +38,7 @@ class BasePixelDetector(SliceEstimator):
     calibrated_with_ : dict
         The inference parameters that it belongs to.
     image_shape_ : tuple of int
-        Of a detector of slices: height and width seen in fit.
+        Of a detector of slices: height and width seen in fit, after the number of channels where slices have them.
     """
 
     _learnt: ClassVar[tuple[str, ...]] = ("image_shape_", "threshold_", "calibrated_with_")
@@ -46,7 +47,7 @@ class BasePixelDetector(SliceEstimator):
 
     @abstractmethod
     def _detect(self, X: Any) -> tuple[np.ndarray, np.ndarray]:
-        """Return the anomaly maps and the restored slices, both (n, H, W), of what `_checked` has returned."""
+        """Return the anomaly maps (n, H, W) and the restored slices, of the shape of what `_checked` has returned."""
 
     @abstractmethod
     def _inference_parameters(self, X: Any) -> dict[str, Any]:
@@ -66,12 +67,12 @@ class BasePixelDetector(SliceEstimator):
         -------
         maps : ndarray of shape (n, H, W), float32
             Higher is more anomalous; see the class for units.
-        healed : ndarray of shape (n, H, W), float32
+        healed : ndarray of the shape of the slices, (n, H, W) or (n, C, H, W), float32
             The slices without what is abnormal, in [0, 1]: the slice itself off the head and where the map is at most
             ``threshold_``, what `map_and_restore` returns where it is above twice of that, and a mixture between.
         """
         images, maps, restored = self._restored(X)
-        return maps, blend(images, restored, maps, self.threshold_).clip(0, 1)
+        return maps, blend(images, restored, across_channels(maps, images), self.threshold_).clip(0, 1)
 
     def map_and_restore(self, X: Any) -> tuple[np.ndarray, np.ndarray]:
         """Return the anomaly maps of `detect`, and all of the restored slices that it heals from.
@@ -81,19 +82,19 @@ class BasePixelDetector(SliceEstimator):
         Returns
         -------
         maps : ndarray of shape (n, H, W), float32
-        restored : ndarray of shape (n, H, W), float32
+        restored : ndarray of the shape of the slices, float32
             What a healthy slice would look like; off the head the slice itself.
         """
         return self._restored(X)[1:]
 
     def _restored(self, X: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return the slices, their maps and what they are restored to, off the head themselves, all (n, H, W)."""
+        """Return the slices, their maps (n, H, W) and what they are restored to, off the head themselves."""
         images, maps, restored, have_head = self._run(X)
         heads = head_masks(images) & have_head[:, None, None]
-        return images, maps, np.where(heads, restored, images)
+        return images, maps, np.where(across_channels(heads, images), restored, images)
 
     def _run(self, X: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Return the slices, their maps, what ``_detect`` restored, all (n, H, W), and which show a head, (n,)."""
+        """Return the slices, their maps (n, H, W), what ``_detect`` restored, and which show a head, (n,)."""
         check_is_fitted(self)
         self._check_parameters()
         X = self._checked(X)
@@ -108,7 +109,7 @@ class BasePixelDetector(SliceEstimator):
         return self._run(X)[1]
 
     def transform(self, X: Any) -> np.ndarray:
-        """Return the healed slices, shape (n, H, W), float32 in [0, 1]."""
+        """Return the healed slices, of the shape of the slices, float32 in [0, 1]."""
         return self.detect(X)[1]
 
     def predict(self, X: Any) -> np.ndarray:
@@ -179,7 +180,7 @@ class UntrainedDetector(BasePixelDetector):
 
 
 def slices_of(X: Any) -> np.ndarray:
-    """Return the slices (n, H, W) themselves, of an array or of `TokenizedScans`."""
+    """Return the slices (n, H, W) or (n, C, H, W) themselves, of an array or of `TokenizedScans`."""
     return getattr(X, "images", X)
 
 

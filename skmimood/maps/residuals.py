@@ -23,7 +23,8 @@ FUSIONS = ("none", "geometric")
 class ResidualMaps(ParameterGroup):
     """How restorations become an anomaly map: residual, combination, weight and filters (MIM-OOD section 3.4, step 5).
 
-    The restorers take it as ``maps``. None of it needs a refit.
+    The restorers take it as ``maps``. None of it needs a refit. Of slices of several channels, the residual of a pixel
+    is the mean of those of its channels.
 
     Parameters
     ----------
@@ -70,16 +71,21 @@ def residual_maps(
 ) -> tuple[Tensor, Tensor]:
     """Combine the residuals between slices (n, H, W) and their R decoded restorations (n, R, H, W).
 
+    Of slices (n, C, H, W) and restorations (n, R, C, H, W), a residual is the mean of those of the C channels.
     ``"similarity"`` weights restoration r by softmax(sharpness * mean(d) / d_r), d_r being its mean residual over the
     image: the scale-free form of Naval Marimont & Tarroni (ISBI 2021), whose softmax(3 / d_r) was made for z-scored
-    images. The other combinations act on each pixel. Returns the maps and the averaged restorations, both (n, H, W).
+    images. The other combinations act on each pixel. Returns the maps (n, H, W) and the averaged restorations, of the
+    shape of the slices.
     """
     difference = reference[:, None] - healed
     residuals = difference.clamp(min=0) if residual == "positive" else difference.abs()
+    if residuals.ndim == 5:
+        residuals = residuals.mean(2)
     if combination == "similarity":
-        distance = difference.abs().mean((2, 3)).clamp(min=1e-12)  # (n, R)
-        weights = torch.softmax(sharpness * distance.mean(1, keepdim=True) / distance, dim=1)[..., None, None]
-        return (weights * residuals).sum(1), (weights * healed).sum(1)
+        distance = difference.abs().mean(tuple(range(2, difference.ndim))).clamp(min=1e-12)  # (n, R)
+        weights = torch.softmax(sharpness * distance.mean(1, keepdim=True) / distance, dim=1)
+        averaged = (weights.reshape(*weights.shape, *[1] * (healed.ndim - 2)) * healed).sum(1)
+        return (weights[..., None, None] * residuals).sum(1), averaged
     if combination == "median":
         return residuals.quantile(0.5, dim=1), healed.mean(1)
     if combination == "min":
@@ -130,6 +136,6 @@ class MedianResiduals(CheckedParameters):
     median_filter: Annotated[int, ODD] = 5
 
     def _residuals(self, images: Tensor, restored: Tensor, heads: np.ndarray) -> Tensor:
-        """Return the maps of slices (n, H, W) and their restorations, on the CPU."""
+        """Return the maps (n, H, W) of slices (n, H, W) or (n, C, H, W) and their restorations, on the CPU."""
         maps, _ = residual_maps(images, restored[:, None], self.residual, "mean", 0.0)
         return median_maps(maps.cpu() * torch.from_numpy(eroded(heads, self.erosion)), self.median_filter)

@@ -87,10 +87,12 @@ def _middle(channels: int) -> list[nn.Module]:
     return [ResidualBlock(channels, channels), SpatialAttention(channels), ResidualBlock(channels, channels)]
 
 
-def _encoder(widths: Sequence[int], n_res_blocks: int, code_dim: int, patch_size: int) -> nn.Sequential:
+def _encoder(
+    n_inputs: int, widths: Sequence[int], n_res_blocks: int, code_dim: int, patch_size: int
+) -> nn.Sequential:
     layers: list[nn.Module] = [
         nn.PixelUnshuffle(patch_size),
-        nn.Conv2d(patch_size**2, widths[0], 3, padding=1),
+        nn.Conv2d(n_inputs * patch_size**2, widths[0], 3, padding=1),
     ]
     current = widths[0]
     for level, width in enumerate(widths):
@@ -117,23 +119,24 @@ def _decoder(widths: Sequence[int], n_res_blocks: int, code_dim: int) -> nn.Sequ
 
 
 class VQVAE(nn.Module):
-    """Images (n, 1, H, W) to tokens (n, h, w) and back, with H = f h, W = f w, f = patch_size * 2**(n_levels - 1).
+    """Images (n, C, H, W) to tokens (n, h, w) and back, with H = f h, W = f w, f = patch_size * 2**(n_levels - 1).
 
-    Squares of ``patch_size`` pixels are folded into channels before the first convolution (1 in VQGAN). Each level has
-    a multiple of ``channels``, and each but the first halves the resolution. The decoder has one residual block a level
-    more than the encoder, as in VQGAN. The codes are those of an `EMAQuantizer`, of a `CosineQuantizer` with
-    ``unit_codes``, or of a `FiniteScalarQuantizer` with ``levels``, of which there are ``code_dim``.
+    C is ``image_channels``. Squares of ``patch_size`` pixels are folded into channels before the first convolution
+    (1 in VQGAN). Each level has a multiple of ``channels``, and each but the first halves the resolution. The
+    decoder has one residual block a level more than the encoder, as in VQGAN. The codes are those of an
+    `EMAQuantizer`, of a `CosineQuantizer` with ``unit_codes``, or of a `FiniteScalarQuantizer` with ``levels``, of
+    which there are ``code_dim``.
     """
 
     def __init__(
         self, *, patch_size: int, channels: int, channel_multipliers: Sequence[int], n_res_blocks: int, n_codes: int,
         code_dim: int, codebook_decay: float, restart_below: float, unit_codes: bool = False,
-        levels: Sequence[int] | None = None,
+        levels: Sequence[int] | None = None, image_channels: int = 1,
     ) -> None:  # fmt: skip
         super().__init__()
         widths = [channels * multiplier for multiplier in channel_multipliers]
         self.downsampling = patch_size * 2 ** (len(widths) - 1)
-        self.encoder = _encoder(widths, n_res_blocks, code_dim, patch_size)
+        self.encoder = _encoder(image_channels, widths, n_res_blocks, code_dim, patch_size)
         self.quantizer: Quantizer
         if levels is not None:
             self.quantizer = FiniteScalarQuantizer(levels)
@@ -142,7 +145,7 @@ class VQVAE(nn.Module):
             self.quantizer = learnt(n_codes, code_dim, decay=codebook_decay, restart_below=restart_below)
         self.decoder = _decoder(widths, n_res_blocks, code_dim)
         self.to_image = nn.Sequential(
-            nn.Conv2d(widths[0], patch_size**2, 3, padding=1), nn.PixelShuffle(patch_size)
+            nn.Conv2d(widths[0], image_channels * patch_size**2, 3, padding=1), nn.PixelShuffle(patch_size)
         )
 
     def initialise(self, generator: torch.Generator) -> None:
@@ -151,14 +154,14 @@ class VQVAE(nn.Module):
         initialise_convolutions(self, generator)
 
     def forward(self, images: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Quantized]:
-        """Reconstruct images (n, 1, H, W); a ``generator`` means training and updates the codebook."""
+        """Reconstruct images (n, C, H, W); a ``generator`` means training and updates the codebook."""
         quantized = self.quantizer(self.encoder(images), generator)
         return in_float32(self.to_image, self.decoder(quantized.vectors)), quantized
 
     def encode(self, images: Tensor) -> Tensor:
-        """Return the tokens (n, h, w) of images (n, 1, H, W)."""
+        """Return the tokens (n, h, w) of images (n, C, H, W)."""
         return self.quantizer(self.encoder(images)).tokens
 
     def decode(self, tokens: Tensor) -> Tensor:
-        """Return the images (n, 1, H, W) of tokens (n, h, w)."""
+        """Return the images (n, C, H, W) of tokens (n, h, w)."""
         return in_float32(self.to_image, self.decoder(self.quantizer.look_up(tokens)))

@@ -19,6 +19,7 @@ from skmimood.plotting.display import (
 )
 from skmimood.plotting.pictures import TRUTH_COLOUR, ColourScale, coloured, grey, overlay
 from skmimood.plotting.slices import add_colour_bar
+from skmimood.preprocessing.channels import first_channel
 from skmimood.tokens.base import BaseRestorer
 
 
@@ -78,8 +79,8 @@ class RestorationDisplay(Display):
         ----------
         estimator : Pipeline
             Fitted; its last step is `MaskedTokenInpainter` or `AutoregressiveRestorer`.
-        X : array-like of shape (k, H, W)
-            Slices.
+        X : array-like of shape (k, H, W) or (k, C, H, W)
+            Slices; of several channels the first is shown.
         y : array-like of shape (k, H, W), optional
             Known lesions.
         n_restorations : int, default=2
@@ -106,12 +107,13 @@ class RestorationDisplay(Display):
             )
         tokens = last.restore(scans)[:, :n_restorations]
         decoded = [
-            scans.tokenizer.inverse_transform(replace(scans, tokens=one)) for one in tokens.swapaxes(0, 1)
+            first_channel(scans.tokenizer.inverse_transform(replace(scans, tokens=one)))
+            for one in tokens.swapaxes(0, 1)
         ]
         maps, healed = last.detect(scans)
         display = cls(
-            scans.images, np.stack(decoded, axis=1), healed, maps, last.threshold_, anomaly=scans.anomaly, truth=y,
-            row_labels=row_labels,
+            first_channel(scans.images), np.stack(decoded, axis=1), first_channel(healed), maps, last.threshold_,
+            anomaly=scans.anomaly, truth=y, row_labels=row_labels,
         )  # fmt: skip
         return display.plot(ax)
 

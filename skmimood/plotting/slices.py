@@ -24,6 +24,7 @@ from skmimood.plotting.pictures import (
     gallery_tiles,
     overlay,
 )
+from skmimood.preprocessing.channels import first_channel
 from skmimood.scans.results import Gallery
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ class SliceDisplay(Display):
     ) -> Self:
         """Map slices ``X`` (k, H, W) by a fitted pipeline or detector of slices, and show them.
 
-        ``y`` (k, H, W) are known lesions, if there are any.
+        Of slices (k, C, H, W) the first channel is shown. ``y`` (k, H, W) are known lesions, if there are any.
         """
         inputs, last = before_last(estimator, X)
         maps, healed = last.detect(inputs)
@@ -88,10 +89,10 @@ class SliceDisplay(Display):
         cls, X: Any, maps: np.ndarray, healed: np.ndarray, scale: ColourScale | float, *, y: Any = None,
         row_labels: Sequence[str] | None = None, ax: Any = None,
     ) -> Self:  # fmt: skip
-        """Show slices ``X``, their ``maps`` and their ``healed`` slices, all (k, H, W)."""
+        """Show slices ``X``, their ``maps`` and their ``healed`` slices, all (k, H, W), or of C channels the first."""
         scale = scale if isinstance(scale, ColourScale) else ColourScale(float(scale))
-        images = np.asarray(X)
-        gallery = Gallery(images, healed, maps, maps > scale.threshold, np.arange(len(images)))
+        images = first_channel(np.asarray(X))
+        gallery = Gallery(images, first_channel(healed), maps, maps > scale.threshold, np.arange(len(images)))
         return cls(gallery, scale, row_labels=row_labels, truth=y).plot(ax)
 
     @classmethod

@@ -20,22 +20,23 @@ class SliceStandardizer(TransformerMixin, SliceEstimator):
 
     A scan with its scalp is scaled by the scalp; the contrast of its brain, and with it the size of a residual, then
     differs from scan to scan. Here the median of the interior, which begins 1/16 of the slice's longer side inside the
-    head, becomes 0.4 and a standard deviation 0.1; the result is clipped to [0, 1], and 0 outside the head. A first
-    step before a detector of slices; `VQTokenizer` does the same with ``standardize=True``. Not a part of MIM-OOD.
+    head, becomes 0.4 and a standard deviation 0.1; the result is clipped to [0, 1], and 0 outside the head. Each of
+    several channels is measured by itself, inside the head that any of them shows. A first step before a detector of
+    slices; `VQTokenizer` does the same with ``standardize=True``. Not a part of MIM-OOD.
 
     Attributes
     ----------
     image_shape_ : tuple of int
-        Height and width seen in fit.
+        Height and width seen in fit, after the number of channels where slices have them.
     """
 
     def fit(self, X: Any, y: Any = None, groups: Any = None) -> SliceStandardizer:
-        """Note the size of the slices ``X`` (n, H, W); nothing else is learnt, and the others are ignored."""
+        """Note the shape of slices ``X`` (n, H, W) or (n, C, H, W); nothing else is learnt, the others are ignored."""
         self.image_shape_ = check_images(X).shape[1:]
         return self
 
     def transform(self, X: Any) -> np.ndarray:
-        """Return the slices ``X`` (n, H, W) in [0, 1], of the size seen in fit, standardised: float32 in [0, 1]."""
+        """Return the slices ``X`` in [0, 1], of the shape seen in fit, standardised: float32 in [0, 1]."""
         check_is_fitted(self)
         return standardise(check_images(X, self.image_shape_))
 
@@ -54,4 +55,6 @@ class SliceStandardizer(TransformerMixin, SliceEstimator):
 
 
 def _is_size(shape: Any) -> bool:
-    return isinstance(shape, list) and len(shape) == 2 and all(isinstance(n, int) and n > 0 for n in shape)
+    return (
+        isinstance(shape, list) and len(shape) in (2, 3) and all(isinstance(n, int) and n > 0 for n in shape)
+    )

@@ -268,7 +268,7 @@ class BaseRestorer(TokenStep, BasePixelDetector):
         return maps, torch.from_numpy(X.tokenizer.unseen(seen, X.images))
 
     def _decode(self, X: TokenizedScans, restored: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the decoded restorations (n, R, H, W), and what they are compared with (n, H, W)."""
+        """Return the decoded restorations, R of each slice on a second axis, and the slices they are compared with."""
         decoded = of_distinct(X.tokenizer.decode_tensor, restored.flatten(0, 1))
         decoded = decoded.unflatten(0, restored.shape[:2])
         return decoded, torch.from_numpy(X.tokenizer.seen(X.images)).to(decoded.device)
@@ -292,5 +292,5 @@ class BaseRestorer(TokenStep, BasePixelDetector):
 
     def _weights(self, values: Tensor, X: TokenizedScans) -> Tensor:
         """Interpolate values of tokens (n, h, w) to weights of pixels (n, H, W)."""
-        pixels = upsample(values, X.tokenizer.downsampling, X.shape[1:])
+        pixels = upsample(values, X.tokenizer.downsampling, X.shape[-2:])
         return pixels.clamp(min=0) ** self._recipe_of_maps.weight_power

@@ -49,7 +49,7 @@ class TokenizedScans:
 
     Parameters
     ----------
-    images : ndarray of shape (n, H, W), float32
+    images : ndarray of shape (n, H, W) or (n, C, H, W), float32
         The slices, in [0, 1].
     tokens : ndarray of shape (n, h, w), int64
         Indices into the tokenizer's codebook.
@@ -59,8 +59,10 @@ class TokenizedScans:
         The detector's score of each token; None before a detector has seen the slices.
     detector : fitted token detector or None
         Scores the tokens again after each step of a restoration.
-    evidence, denoised : ndarray of shape (n, H, W), float32, or None
+    evidence : ndarray of shape (n, H, W), float32, or None
         What a `PixelEvidence` found in the slices as the tokenizer's network sees them; None without one.
+    denoised : ndarray of the shape of ``images``, float32, or None
+        What it restored them to.
     """
 
     images: np.ndarray
@@ -73,9 +75,9 @@ class TokenizedScans:
 
     def __post_init__(self) -> None:
         lengths = {len(part) for part in self._arrays().values()}
-        if len(lengths) != 1 or self.images.ndim != 3 or self.tokens.ndim != 3:
+        if len(lengths) != 1 or self.images.ndim not in (3, 4) or self.tokens.ndim != 3:
             raise InputError(
-                "images must have shape (n, H, W), tokens and anomaly (n, h, w) with the same n; got "
+                "images must have shape (n, H, W) or (n, C, H, W), tokens and anomaly (n, h, w) with the same n; got "
                 f"{[getattr(part, 'shape', None) for part in (self.images, self.tokens, self.anomaly)]}."
             )
 
@@ -85,7 +87,7 @@ class TokenizedScans:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Shape (n, H, W) of the images."""
+        """Shape (n, H, W) or (n, C, H, W) of the images."""
         return self.images.shape
 
     def __len__(self) -> int:

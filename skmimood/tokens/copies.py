@@ -12,6 +12,7 @@ from torch import Tensor
 from skmimood.networks.batches import run_in_batches
 from skmimood.networks.vqvae import VQVAE
 from skmimood.networks.weights import load_network
+from skmimood.preprocessing.channels import with_channels
 from skmimood.runtime.device import autocast, resolve_device, resolve_precision
 from skmimood.runtime.progress import each
 from skmimood.runtime.streams import Streams
@@ -28,17 +29,17 @@ _EXACT_IN_FLOAT16 = (1, 2, 4, 8, 16, 32)  # sides of tokens whose shares of pixe
 def encode_images(
     network: VQVAE, images: np.ndarray, device: torch.device, context: torch.autocast, batch_size: int
 ) -> np.ndarray:
-    """Return the tokens (n, h, w), int64, of images (n, H, W), padded with 0 to whole tokens."""
+    """Return the tokens (n, h, w), int64, of images (n, H, W) or (n, C, H, W), padded with 0 to whole tokens."""
 
     def encode(batch: Tensor) -> Tensor:
         with context:
-            return network.encode(pad(batch[:, None], network.downsampling))
+            return network.encode(pad(with_channels(batch), network.downsampling))
 
     return run_in_batches(encode, torch.from_numpy(images).to(device), batch_size).cpu().numpy()
 
 
 def pad(images: Tensor, factor: int) -> Tensor:
-    """Pad images (n, 1, H, W) with 0 at the right and bottom to multiples of ``factor``."""
+    """Pad images (n, C, H, W) with 0 at the right and bottom to multiples of ``factor``."""
     height, width = images.shape[-2:]
     return F.pad(images, (0, -width % factor, 0, -height % factor))
 
@@ -56,7 +57,7 @@ def tokenize_copies(
     device = resolve_device(runtime.device)
     network = load_network(VQVAE, config, state).to(device)
     context, factor = autocast(device, resolve_precision(precision, device)), network.downsampling
-    shape = (len(images), n_copies, *(-(-side // factor) for side in images.shape[1:]))
+    shape = (len(images), n_copies, *(-(-side // factor) for side in images.shape[-2:]))
     tokens = np.empty(shape, type_of_tokens(config["n_codes"]))
     shares = np.empty(shape, np.float16 if factor in _EXACT_IN_FLOAT16 else np.float32) if paint else None
     batches = [(copy, start) for copy in range(n_copies) for start in range(0, len(images), _BATCH)]
@@ -83,7 +84,7 @@ def type_of_tokens(n_codes: int) -> np.dtype:
 def _moved(
     images: np.ndarray, heads: np.ndarray, streams: Streams, flip: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Flip and rotate slices (n, H, W), and their heads with them."""
-    both = torch.from_numpy(np.stack([images, heads.astype(images.dtype)], axis=1))
-    moved = flip_and_rotate(both, streams.torch, flip=flip).numpy()
-    return moved[:, 0], moved[:, 1] > 0.5
+    """Flip and rotate slices (n, H, W) or (n, C, H, W), and their heads (n, H, W) with them."""
+    both = np.concatenate([with_channels(images), heads[:, None].astype(images.dtype)], axis=1)
+    moved = flip_and_rotate(torch.from_numpy(both), streams.torch, flip=flip).numpy()
+    return moved[:, :-1].reshape(images.shape), moved[:, -1] > 0.5

@@ -39,7 +39,7 @@ class PixelEvidence(TransformerMixin, MedianResiduals, DenoisingStep):
     Attributes
     ----------
     image_shape_ : tuple of int
-        Height and width seen in fit.
+        Height and width seen in fit, after the number of channels where slices have them.
     state_, config_, fitted_with_, history_, n_iter_, seed_
         See `TrainedStep`.
 
@@ -52,14 +52,13 @@ class PixelEvidence(TransformerMixin, MedianResiduals, DenoisingStep):
     _check_input = staticmethod(check_tokenized)
 
     def _keep_shape(self, healthy: TokenizedScans) -> None:
-        height, width = healthy.images.shape[1:]
-        self.image_shape_ = (height, width)
+        self.image_shape_ = healthy.images.shape[1:]
 
     def _fit(self, healthy: TokenizedScans, held_out: float) -> None:
         self._fit_denoiser(healthy.tokenizer.seen(healthy.images), held_out)
 
     def transform(self, X: Any) -> TokenizedScans:
-        """Return ``X`` with ``evidence`` and ``denoised`` slices, both (n, H, W), float32."""
+        """Return ``X`` with ``evidence`` (n, H, W) and ``denoised`` slices of the shape of its own, float32."""
         check_is_fitted(self)
         self._check_parameters()
         check_images(check_tokenized(X).images, self.image_shape_)

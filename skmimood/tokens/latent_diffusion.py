@@ -147,7 +147,7 @@ class LatentDiffusion(BaseRestorer):
             vectors = torch.from_numpy(standardised_codes(X.tokenizer.codes))
             own = F.embedding(torch.from_numpy(X.tokens), vectors)[:, None]
             distance = (F.embedding(restored, vectors) - own).square().mean(-1).sqrt().mean(1)  # (n, h, w)
-            maps = (maps * upsample(distance, X.tokenizer.downsampling, X.shape[1:])).sqrt()
+            maps = (maps * upsample(distance, X.tokenizer.downsampling, X.shape[-2:])).sqrt()
         return maps, healed
 
     def _inference_parameters(self, X: TokenizedScans) -> dict[str, Any]:

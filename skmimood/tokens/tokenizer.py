@@ -18,6 +18,7 @@ from skmimood.networks.marks import unmarked_in_place
 from skmimood.networks.quantizer import levels_for
 from skmimood.networks.vqvae import VQVAE
 from skmimood.networks.weights import new_network
+from skmimood.preprocessing.channels import n_channels, with_channels
 from skmimood.preprocessing.heads import head_masks, standardise, undo_standardise
 from skmimood.runtime.cache import run_cached
 from skmimood.runtime.streams import Streams
@@ -55,8 +56,9 @@ class VQTokenizer(TransformerMixin, TrainedStep):
     """VQ-VAE that turns slices into a grid of discrete tokens, and tokens into slices.
 
     Encoder and decoder of VQGAN (Esser et al. 2021) trained by mean absolute error alone, without adversary or
-    perceptual loss, as in MIM-OOD (Naval Marimont et al. 2023, section 4). Unless stated otherwise, a change of a
-    parameter needs a refit.
+    perceptual loss, as in MIM-OOD (Naval Marimont et al. 2023, section 4). Slices (n, C, H, W) of several channels,
+    registered modalities for instance, have one token for all channels of a place. Unless stated otherwise, a change of
+    a parameter needs a refit.
 
     Parameters
     ----------
@@ -113,7 +115,7 @@ class VQTokenizer(TransformerMixin, TrainedStep):
     Attributes
     ----------
     image_shape_ : tuple of int
-        Height and width seen in fit.
+        Height and width seen in fit, after the number of channels where slices have them.
     grid_ : tuple of int
         Height h and width w of the token grid: image size over f, rounded up.
     n_codes_ : int
@@ -147,6 +149,7 @@ class VQTokenizer(TransformerMixin, TrainedStep):
     n_augmentations: Annotated[int, COUNT_OR_ZERO] = 2
     flip: Annotated[bool, BOOLEAN] = True
 
+    _check_input = staticmethod(check_images)
     _network_class = VQVAE
     _learnt = ("image_shape_", "grid_", "perplexity_", "n_active_codes_")
     _kept = ("standardize",)
@@ -155,7 +158,9 @@ class VQTokenizer(TransformerMixin, TrainedStep):
     def _fit(self, healthy: np.ndarray, held_out: float) -> None:
         seen = standardise(healthy) if self.standardize else healthy
         config = self._config()
-        grid = token_grid(healthy.shape[1:], pixels_a_side(config))
+        if (n := n_channels(healthy)) > 1:
+            config["image_channels"] = n
+        grid = token_grid(healthy.shape[-2:], pixels_a_side(config))
         self._fit_network(
             train_vqvae, config, held_out, images=seen, heads=head_masks(healthy),
             **self._values("commitment", "background_weight", "augment"),
@@ -164,13 +169,13 @@ class VQTokenizer(TransformerMixin, TrainedStep):
         self._measure_usage(seen)
 
     def transform(self, X: Any) -> TokenizedScans:
-        """Return slices ``X`` (n, H, W) in [0, 1], of the size seen in fit, with their tokens (n, h, w)."""
+        """Return slices ``X`` in [0, 1], of the shape seen in fit, with their tokens (n, h, w)."""
         check_is_fitted(self)
         images = check_images(X, self.image_shape_)
         return TokenizedScans(images, self._encode(self.seen(images)), self)
 
     def inverse_transform(self, X: Any) -> np.ndarray:
-        """Decode `TokenizedScans` to slices (n, H, W), or tokens (n, h, w) to slices as the network sees them."""
+        """Decode `TokenizedScans` to slices of their shape, or tokens (n, h, w) to slices as the network sees them."""
         check_is_fitted(self)
         tokens = as_array("Tokens", X.tokens if isinstance(X, TokenizedScans) else X)
         if tokens.ndim != 3 or tokens.shape[1:] != self.grid_ or tokens.dtype.kind not in "iu":
@@ -186,16 +191,16 @@ class VQTokenizer(TransformerMixin, TrainedStep):
         return self.unseen(decoded, X.images) if isinstance(X, TokenizedScans) else decoded
 
     def score(self, X: Any, y: Any = None) -> float:
-        """Return the negative mean absolute error of reconstructing ``X`` (n, H, W); ``y`` is ignored."""
+        """Return the negative mean absolute error of reconstructing the slices ``X``; ``y`` is ignored."""
         scans = self.transform(X)
         return -float(np.abs(scans.images - self.inverse_transform(scans)).mean())
 
     def seen(self, images: np.ndarray) -> np.ndarray:
-        """Return slices (n, H, W) in the intensities that the network sees: standardised, or as they are."""
+        """Return slices in the intensities that the network sees: standardised, or as they are."""
         return standardise(images) if self._as_fitted("standardize") else images
 
     def unseen(self, seen: np.ndarray, images: np.ndarray) -> np.ndarray:
-        """Return slices (n, H, W) of the network in the intensities of ``images``, the slices they belong to."""
+        """Return slices of the network in the intensities of ``images``, the slices they belong to."""
         return undo_standardise(seen, images) if self._as_fitted("standardize") else seen
 
     @property
@@ -214,11 +219,13 @@ class VQTokenizer(TransformerMixin, TrainedStep):
         return pixels_a_side(self.config_)
 
     def decode_tensor(self, tokens: Tensor) -> Tensor:
-        """Decode tokens (n, h, w) on any device to slices (n, H, W) as the network sees them, on this one's device."""
-        height, width = self.image_shape_
+        """Decode tokens (n, h, w) on any device to slices as the network sees them, on this one's device."""
+        height, width = self.image_shape_[-2:]
         network = cast(VQVAE, self._network())
         return self._in_batches(
-            lambda batch: network.decode(batch)[:, 0, :height, :width].clamp(0, 1),
+            lambda batch: (
+                network.decode(batch)[..., :height, :width].clamp(0, 1).reshape(-1, *self.image_shape_)
+            ),
             tokens.to(self._torch_device),
         )
 
@@ -297,11 +304,14 @@ def train_vqvae(
     *, images: np.ndarray, heads: np.ndarray, config: dict[str, Any], commitment: float, background_weight: float,
     augment: bool, recipe: Training, seed: int, runtime: Runtime,
 ) -> dict[str, dict[str, np.ndarray]]:  # fmt: skip
-    """Train a VQ-VAE on slices (n, H, W) in [0, 1] with their heads; return its ``"state"`` and ``"history"``."""
-    pixels, inside = torch.from_numpy(images), torch.from_numpy(heads)
+    """Train a VQ-VAE on slices (n, H, W) or (n, C, H, W) in [0, 1] with their heads (n, H, W).
+
+    Return its ``"state"`` and ``"history"``.
+    """
+    pixels, inside = with_channels(torch.from_numpy(images)), torch.from_numpy(heads)
 
     def loss(network: Any, indices: np.ndarray, streams: Streams, training: bool) -> Tensor:
-        batch = pad(pixels[indices][:, None].to(streams.torch.device), network.downsampling)
+        batch = pad(pixels[indices].to(streams.torch.device), network.downsampling)
         if training and augment:
             batch = vary_intensity(batch, streams.torch)
         reconstruction, quantized = network(batch, streams.torch if training else None)

@@ -13,12 +13,14 @@ from skmimood.runtime.streams import normal_draws, uniform_draws
 
 
 def vary_intensity(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Vary gamma, gain, offset, bias field, blur and noise of images (n, 1, H, W) in [0, 1].
+    """Vary gamma, gain, offset, bias field, blur and noise of images (n, C, H, W) in [0, 1].
 
-    The paper says only "broader than usual". Ours, drawn independently for each sample: gamma log-uniform in [0.5, 2],
-    gain in [0.7, 1.3], offset in [-0.1, 0.1], a smooth bias field of up to 30 %, blur of up to sigma = 1.5 pixels,
-    Gaussian noise of sigma up to 0.05. Pixels of 0 (outside the brain or head) stay 0.
+    The paper says only "broader than usual". Ours, drawn independently for each channel of each sample: gamma log-
+    uniform in [0.5, 2], gain in [0.7, 1.3], offset in [-0.1, 0.1], a smooth bias field of up to 30 %, blur of up to
+    sigma = 1.5 pixels, Gaussian noise of sigma up to 0.05. Pixels of 0 (outside the brain or head) stay 0.
     """
+    shape = images.shape
+    images = images.flatten(0, 1)[:, None]
 
     def uniform(low: float, high: float, *shape: int) -> Tensor:
         return low + (high - low) * uniform_draws(generator, len(images), *(shape or (1, 1, 1)))
@@ -30,7 +32,7 @@ def vary_intensity(images: Tensor, generator: torch.Generator) -> Tensor:
     varied = torch.lerp(varied, _blur(varied, sigma=1.5), uniform(0, 1) * (uniform(0, 1) < 0.5))
     noise = normal_draws(generator, *images.shape)
     varied = varied + noise * uniform(0, 0.05) * (uniform(0, 1) < 0.5)
-    return varied.clamp(0, 1) * foreground
+    return (varied.clamp(0, 1) * foreground).view(shape)
 
 
 def _blur(images: Tensor, sigma: float) -> Tensor:

@@ -10,34 +10,50 @@ from __future__ import annotations
 import numpy as np
 from scipy import ndimage
 
+from skmimood.preprocessing.channels import brightest, with_channels
+
 _FOREGROUND = 0.02  # intensity above which a pixel can be painted over
 _MIN_PIXELS = 4
 _VISIBLE = 0.04  # least change of intensity that counts as anomalous
+_ONE_CHANNEL = 1 / 3  # of the anomalies in slices of several channels, those that show in one alone
 
 
 def paint_anomalies(images: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Paint one to three anomalies into each healthy slice (n, H, W), float32 in [0, 1].
+    """Paint one to three anomalies into each healthy slice (n, H, W) or (n, C, H, W), float32 in [0, 1].
 
-    Returns the painted slices, and where their intensity has visibly changed, (n, H, W), bool.
+    In several channels an anomaly has one shape and contents of its own in each, and one of three shows in one channel
+    alone. Returns the painted slices, and where any channel has visibly changed, (n, H, W), bool.
     """
     n = len(images)
     foreign = images[(np.arange(n) + rng.integers(1, max(2, n), n)) % n]
-    painted = np.stack([_paint(one, other, rng) for one, other in zip(images, foreign, strict=True)])
-    return painted, np.abs(painted - images) > _VISIBLE
+    pairs = zip(with_channels(images), with_channels(foreign), strict=True)
+    painted = np.stack([_paint(one, other, rng) for one, other in pairs]).reshape(images.shape)
+    return painted, brightest(np.abs(painted - images)) > _VISIBLE
 
 
 def _paint(image: np.ndarray, foreign: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    painted = image.copy()
-    places = np.argwhere(image > _FOREGROUND)
+    """Return a slice (C, H, W) with anomalies; another one lends its contents."""
+    foreground = (image > _FOREGROUND).any(axis=0)
+    places = np.argwhere(foreground)
     if not len(places):
-        return painted
+        return image
+    painted = list(image)
     for _ in range(rng.choice([1, 1, 2, 3])):
-        weight = _blob(image.shape, places[rng.integers(len(places))], rng) * (image > _FOREGROUND)
+        weight = _blob(foreground.shape, places[rng.integers(len(places))], rng) * foreground
         if (weight > 0.5).sum() < _MIN_PIXELS:
             continue
-        content = _content(painted, weight > 0.5, foreign, rng)
-        painted = np.clip(painted + rng.uniform(0.6, 1.0) * weight * (content - painted), 0, 1)
-    return painted.astype(np.float32)
+        for channel in _drawn_channels(len(painted), rng):
+            before = painted[channel]
+            content = _content(before, weight > 0.5, foreign[channel], rng)
+            painted[channel] = np.clip(before + rng.uniform(0.6, 1.0) * weight * (content - before), 0, 1)
+    return np.stack(painted).astype(np.float32)
+
+
+def _drawn_channels(n_channels: int, rng: np.random.Generator) -> list[int]:
+    """Draw in which channels an anomaly shows."""
+    if n_channels > 1 and rng.random() < _ONE_CHANNEL:
+        return [int(rng.integers(n_channels))]
+    return list(range(n_channels))
 
 
 def _blob(shape: tuple[int, ...], centre: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -11,7 +11,7 @@ from sklearn.base import BaseEstimator, clone
 from typing_extensions import Self, dataclass_transform
 
 from skmimood.exceptions import InputError
-from skmimood.validation.images import check_images, healthy_samples
+from skmimood.validation.images import check_one_channel, healthy_samples
 from skmimood.validation.old_names import new_names, take_old_names
 from skmimood.validation.rules import Rule, fault_of
 
@@ -65,11 +65,12 @@ class SliceEstimator(CheckedParameters):
     """Base of the estimators whose input is slices or their tokens; subclasses implement ``_fit``.
 
     ``_defaults`` holds the nested parameters of a class and what None stands for there. None stays None until one of
-    the nested values is set; then the instance gets a copy of its own.
+    the nested values is set; then the instance gets a copy of its own. ``_check_input`` is `check_images` in those that
+    take slices of several channels.
     """
 
     _defaults: ClassVar[Mapping[str, ParameterGroup]] = {}
-    _check_input: ClassVar[Any] = staticmethod(check_images)
+    _check_input: ClassVar[Any] = staticmethod(check_one_channel)
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -80,8 +81,9 @@ class SliceEstimator(CheckedParameters):
 
         Parameters
         ----------
-        X : array-like of shape (n, H, W), or TokenizedScans of n slices
-            Slices in [0, 1], H and W at least 8, or the output of the step before.
+        X : array-like of shape (n, H, W) or (n, C, H, W), or TokenizedScans of n slices
+            Slices in [0, 1], H and W at least 8, or the output of the step before. C, from 1 to 8, are channels, which
+            not every detector takes.
         y : array-like of shape (n, H, W) or (n,), optional
             Lesion masks or labels; every sample whose mask is not empty is dropped.
         groups : array-like of shape (n,), optional

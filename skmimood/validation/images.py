@@ -10,6 +10,7 @@ import numpy as np
 from skmimood.exceptions import InputError, warn
 
 _MIN_SIDE = 8
+_MAX_CHANNELS = 8
 _MISSING = ("", "None", "nan", "NaT", "<NA>")  # labels, as tables have them
 
 
@@ -35,11 +36,24 @@ def _without_tensors(values: Any) -> Any:
         return values.float().numpy(force=True)
 
 
-def check_images(X: Any, image_shape: tuple[int, int] | None = None) -> np.ndarray:
-    """Return ``X`` as a float32 array of shape (n_samples, height, width).
+def check_one_channel(X: Any) -> np.ndarray:
+    """Return `check_images` of slices (n_samples, height, width); `InputError` if they have several channels."""
+    images = check_images(X)
+    if images.ndim == 4:
+        raise InputError(
+            "X must have shape (n_samples, height, width), since this detector takes slices of one channel; got "
+            f"{images.shape}. Several channels take make_mimood_pipeline, the other detectors on tokens after "
+            "VQTokenizer, and DenoisingAutoencoder. Else pass one channel, X[:, 0]."
+        )
+    return images
 
-    `InputError` if X is not numeric, has another number of dimensions, no samples, sides below 8 pixels, NaN or
-    infinite values, intensities far outside [0, 1], or not the ``image_shape`` (height, width) seen in fit.
+
+def check_images(X: Any, image_shape: tuple[int, ...] | None = None) -> np.ndarray:
+    """Return ``X`` as a float32 array of shape (n_samples, height, width) or (n_samples, n_channels, height, width).
+
+    `InputError` if X is not numeric, has another number of dimensions, no samples, more than 8 channels, sides below 8
+    pixels, NaN or infinite values, intensities far outside [0, 1], or not the ``image_shape`` seen in fit: (height,
+    width) or (n_channels, height, width).
     """
     if hasattr(X, "toarray"):
         raise InputError(
@@ -48,25 +62,46 @@ def check_images(X: Any, image_shape: tuple[int, int] | None = None) -> np.ndarr
     array = as_array("X", X)
     if array.dtype.kind not in "fiub":
         raise InputError(f"X must hold real numbers; got dtype {array.dtype}. Convert it to float32 first.")
-    if array.ndim != 3:
+    if array.ndim not in (3, 4) or (array.ndim == 4 and not 1 <= array.shape[1] <= _MAX_CHANNELS):
+        advice = {
+            2: "For one image pass X[np.newaxis].",
+            4: "For channels at the end pass np.moveaxis(X, -1, 1).",
+        }
         raise InputError(
-            f"X must have shape (n_samples, height, width); got {array.shape}. "
-            + ("For one image pass X[np.newaxis]." if array.ndim == 2 else "Pass one channel and 2-D slices.")
+            "X must have shape (n_samples, height, width), or (n_samples, n_channels, height, width) of 1 to "
+            f"{_MAX_CHANNELS} channels; got {array.shape}. {advice.get(array.ndim, 'Pass 2-D slices.')}"
         )
     if len(array) == 0:
         raise InputError(f"X holds 0 samples (shape {array.shape}); at least 1 is needed.")
-    if min(array.shape[1:]) < _MIN_SIDE:
+    if min(array.shape[-2:]) < _MIN_SIDE:
         raise InputError(
             f"Images must be at least {_MIN_SIDE} pixels high and wide; got {array.shape[1:]}. Pad or resample them."
         )
-    if image_shape is not None and array.shape[1:] != tuple(image_shape):
-        raise InputError(
-            f"Images must be {image_shape[0]} x {image_shape[1]} pixels as in fit; got "
-            f"{array.shape[1]} x {array.shape[2]}. Resample, crop or pad them to that size."
-        )
+    if image_shape is not None:
+        _check_shape(array.shape[1:], tuple(image_shape))
     array = np.require(array, np.float32, ["C_CONTIGUOUS", "WRITEABLE"])  # what torch can share
     _check_range(array)
     return array
+
+
+def _check_shape(shape: tuple[int, ...], fitted: tuple[int, ...]) -> None:
+    if shape[:-2] != fitted[:-2]:
+        raise InputError(
+            f"Images must have {_channels(fitted)} as in fit; got {_channels(shape)}. Pass the channels of fit, in its "
+            "order."
+        )
+    if shape != fitted:
+        raise InputError(
+            f"Images must be {fitted[-2]} x {fitted[-1]} pixels as in fit; got {shape[-2]} x {shape[-1]}. Resample, "
+            "crop or pad them to that size."
+        )
+
+
+def _channels(shape: tuple[int, ...]) -> str:
+    """Say how many channels an image of this shape has, and on which axis."""
+    if len(shape) == 2:
+        return "no axis of channels, shape (n, H, W)"
+    return f"{shape[0]} channel{'s' * (shape[0] > 1)}, shape (n, {shape[0]}, H, W)"
 
 
 def _check_range(array: np.ndarray) -> None:
@@ -86,14 +121,15 @@ def _check_range(array: np.ndarray) -> None:
 
 
 def has_lesion(y: Any, image_shape: tuple[int, ...]) -> np.ndarray:
-    """Return for each sample of ``image_shape`` (n, H, W) whether its mask or label ``y`` is not empty, (n,) bool."""
+    """Return for each sample of X of shape ``image_shape`` whether its mask or label ``y`` is not empty, (n,) bool."""
     n_samples = image_shape[0]
+    mask_shape = (n_samples, *image_shape[-2:])
     if y is None:
         return np.zeros(n_samples, bool)
     y = as_array("y", y)
-    if y.shape not in ((n_samples,), image_shape):
+    if y.shape not in ((n_samples,), mask_shape):
         raise InputError(
-            f"y must hold one mask for each sample, shape {image_shape}, or one label, shape ({n_samples},); got "
+            f"y must hold one mask for each sample, shape {mask_shape}, or one label, shape ({n_samples},); got "
             f"shape {y.shape}."
         )
     if y.dtype.kind == "f" and not np.isfinite(y).all():
