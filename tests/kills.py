@@ -48,9 +48,7 @@ class Fit:
         write_scans(self.healthy, range(4))
 
     def run(self, folder: Path) -> None:
-        # A model that stands already was saved before the kill, and is replaced by its like.
-        job = brief_job(resume=True, overwrite=(folder / "model").exists())
-        fit_model([self.healthy], folder / "model", job, lambda line: None)
+        fit_model([self.healthy], folder / "model", brief_job(resume=True), lambda line: None)
 
     def prepare(self, folder: Path) -> None:
         """Nothing is there before."""

@@ -2,6 +2,7 @@
 
 import os
 import re
+from functools import partial
 
 import numpy as np
 import pytest
@@ -11,9 +12,10 @@ from sklearn.pipeline import Pipeline
 from toy_scans import image, make, save_model_of_toys
 
 from skmimood.baselines import HealthyZScore
-from skmimood.exceptions import ScanWriteError, SkmimoodWarning
+from skmimood.datasets import load_ixi
+from skmimood.exceptions import InputError, ScanWriteError, SkmimoodWarning
 from skmimood.jobs import fitting
-from skmimood.nifti import write_image
+from skmimood.nifti import find_companion, find_scans, read_grid, read_scan, write_image
 from skmimood.scans import ScanDetector
 
 HOSTILE = "a'b\"<script>alert(1)<script>=é \x1b[31m"
@@ -41,6 +43,28 @@ def test_bad_input_01_a_path_that_does_not_exist_is_named(model, tmp_path, capsy
     assert_mistake(capsys, "score", nowhere, "-m", model, "-o", tmp_path / "out", says=says)
     assert_mistake(capsys, "fit", nowhere, "-o", tmp_path / "new", says=says)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_bad_input_01_a_path_with_a_nul_character_is_refused_wherever_it_is_given(
+    model, scans, tmp_path, capsys
+):
+    nul, says = "a\0b.nii", r"'a\\x00b.nii' holds a NUL character"
+    detector = ScanDetector.load(model)
+    for use in (
+        make().fit, detector.detect_scan, detector.save, ScanDetector.load, read_scan, read_grid, find_scans, load_ixi,
+        partial(find_companion, suffix="mask"), partial(write_image, image(20)), lambda path: detector.predict([path]),
+    ):  # fmt: skip
+        with pytest.raises(InputError, match=says):
+            use(nul)
+    before = content(tmp_path)
+    for command in (
+        ("fit", nul, "-o", "new"), ("fit", scans, "-o", nul), ("fit", scans, "-o", "new", "--cache", nul),
+        ("fit", scans, "-o", "new", "--groups", nul), ("score", nul, "-m", model, "-o", "out"),
+        ("score", scans, "-m", nul, "-o", "out"), ("score", scans, "-m", model, "-o", nul), ("info", nul),
+        ("evaluate", nul, scans), ("demo", "-o", nul),
+    ):  # fmt: skip
+        assert_mistake(capsys, *command, says=says)
+    assert content(tmp_path) == before
 
 
 def test_bad_input_02_a_folder_stands_for_its_scans_and_an_empty_one_is_an_error(

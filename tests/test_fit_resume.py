@@ -4,6 +4,7 @@ import pytest
 from command_line import assert_mistake, content, run
 from toy_scans import image, write_healthy_scans
 
+from skmimood.jobs import fitting
 from skmimood.jobs.locks import claimed
 from skmimood.nifti import write_image
 from skmimood.training import loop
@@ -53,6 +54,56 @@ def test_resume_says_what_it_goes_on_with_and_refuses_other_settings_and_scans(
     assert "Resuming the training in '.model.checkpoints'." in printed.out
     assert "VQTokenizer was trained before, and is taken from the cache." in printed.err
     assert "PixelEvidence goes on after step 3 of 8." in printed.err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["healthy", "model"]
+
+
+@pytest.mark.parametrize("removed", ["nothing", "networks", "all but the record"])
+def test_a_training_that_was_killed_after_its_model_was_saved_is_tidied_up_and_not_repeated(
+    healthy, tmp_path, capsys, monkeypatch, removed
+):
+    def killed(folder):
+        if removed == "networks":
+            fitting.shutil.rmtree(folder / "cache")
+        elif removed != "nothing":
+            for path in folder.iterdir():
+                if path.name != "fit.json":
+                    fitting.shutil.rmtree(path) if path.is_dir() else path.unlink()
+        raise KeyboardInterrupt
+
+    command = ("fit", healthy, "-o", tmp_path / "model", *FAST)
+    with monkeypatch.context() as patch:
+        patch.setattr(fitting, "_remove", killed)
+        patch.setattr(fitting, "_settle", lambda *folders: None)
+        assert run(*command) == 130
+    before = content(tmp_path / "model")
+    assert (tmp_path / ".model.checkpoints").exists()
+    capsys.readouterr()
+    assert_mistake(capsys, *command, says="exists already")
+    if removed == "nothing":
+        assert_mistake(capsys, *command, "--resume", "--seed", 1, says="was begun with seed=0")
+    monkeypatch.setattr(loop._Trainer, "_step", lambda self: pytest.fail("it was trained again"))
+    assert run(*command[:-1], "--resume") == 0
+    assert f"'{tmp_path / 'model'}' was saved before: its training is finished." in capsys.readouterr().out
+    assert content(tmp_path / "model") == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["healthy", "model"]
+
+
+def test_a_model_that_stood_there_before_is_not_taken_for_that_of_the_unfinished_training(
+    healthy, tmp_path, capsys, monkeypatch
+):
+    command = ("fit", healthy, "-o", tmp_path / "model", *FAST)
+    assert run(*command) == 0
+    before = content(tmp_path / "model")
+    with monkeypatch.context() as patch:
+        patch.setattr(fitting, "save_model", lambda *arguments, **options: pytest.fail("killed"))
+        with pytest.raises(pytest.fail.Exception):
+            run(*command, "--overwrite", "--seed", 1)
+    capsys.readouterr()
+    assert_mistake(capsys, *command, "--resume", "--seed", 1, says="exists already")
+    assert content(tmp_path / "model") == before
+    assert (tmp_path / ".model.checkpoints").exists()
+    assert run(*command, "--resume", "--overwrite", "--seed", 1) == 0
+    assert content(tmp_path / "model") != before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["healthy", "model"]
 
 

@@ -13,6 +13,7 @@ from sklearn.pipeline import Pipeline
 
 from skmimood import VQTokenizer, load_model, save_model
 from skmimood.detectors.intensity import IntensityThreshold
+from skmimood.detectors.reverse_distillation import ReverseDistillation
 from skmimood.detectors.zscore import HealthyZScore
 from skmimood.exceptions import InputError, ModelLoadError, SkmimoodWarning
 from skmimood.preprocessing.heads import eroded, head_masks
@@ -148,6 +149,7 @@ def test_predict_warns_when_the_threshold_belongs_to_another_rate(rival, lesions
     [
         (IntensityThreshold, "equalize", "volume"), (IntensityThreshold, "bright", "yes"),
         (IntensityThreshold, "smoothing", -1.0), (IntensityThreshold, "smoothing", "much"),
+        (ReverseDistillation, "smoothing", 1e6), (ReverseDistillation, "depth", 11),
         (IntensityThreshold, "erosion", 1.5), (IntensityThreshold, "fpr", 1.0),
         (HealthyZScore, "n_templates", 0), (HealthyZScore, "floor", 0.0), (HealthyZScore, "residual", "negative"),
     ],

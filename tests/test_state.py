@@ -14,9 +14,12 @@ from conftest import small_steps
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import NotFittedError
 from sklearn.pipeline import Pipeline
+from torch import nn
 
 from skmimood import load_model, persistence, save_model
+from skmimood.baselines import DenoisingAutoencoder
 from skmimood.exceptions import InputError, ModelLoadError, ModelSaveError, SkmimoodWarning
+from skmimood.networks.weights import weight_shapes
 from skmimood.persistence import _content_hash
 
 
@@ -162,6 +165,8 @@ def test_a_tilde_stands_for_the_home_folder(fitted, tmp_path, monkeypatch):
         save_model(fitted, "~nobody9/m")
     with pytest.raises(InputError, match="empty text"):
         load_model("")
+    with pytest.raises(InputError, match="holds a NUL character"):
+        load_model("model\0")
 
 
 def test_parameters_from_a_numpy_grid_are_saved(healthy, tmp_path):
@@ -288,6 +293,32 @@ def test_vulnerability_decompression_bomb_a_network_that_is_announced_too_large_
     with pytest.raises(ModelLoadError, match=r"do not fit its architecture|out of range"):
         load_model(model)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < 2 * before  # its weights would take 100 GB
+
+
+class Tower(nn.Module):
+    """As many layers of one weight as is asked for."""
+
+    def __init__(self, *, depth, widths=()):
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(1, width, bias=False) for width in (*widths, *[1] * depth))
+
+
+@pytest.mark.parametrize("config", [{"depth": 2**16}, {"depth": 0, "widths": [1] * 2**16}])
+def test_vulnerability_decompression_bomb_a_network_of_more_layers_than_weights_is_not_built(
+    config, monkeypatch
+):
+    weights = {f"layers.{k}.weight": np.ones((1, 1), np.float32) for k in range(3)}
+    built = []
+    monkeypatch.setattr(nn.Linear, "reset_parameters", built.append)
+    monkeypatch.setattr(DenoisingAutoencoder, "_network_class", Tower)
+    DenoisingAutoencoder()._check_state({"depth": 3}, weights)
+    with pytest.raises(ModelLoadError, match=r"do not fit its architecture|out of range"):
+        DenoisingAutoencoder()._check_state(config, weights)
+    assert 3 <= len(built) < 20
+    other = Tower(depth=99)  # no other network is counted
+    assert weight_shapes(Tower, {"depth": 2}, n_expected=2) == {
+        f"layers.{k}.weight": other.layers[k].weight.shape for k in range(2)
+    }
 
 
 class Attack:

@@ -26,7 +26,7 @@ from skmimood.runtime.device import inference
 from skmimood.runtime.paths import expand
 from skmimood.runtime.streams import shared_seed
 from skmimood.training.denoising import DenoisingStep
-from skmimood.validation.rules import BOOLEAN, COUNT, COUNT_OR_ZERO, FINITE_NOT_NEGATIVE, Rule
+from skmimood.validation.rules import BOOLEAN, COUNT, COUNT_OR_ZERO, LEVELS, SMOOTHING, Rule
 
 Weights = Mapping[str, np.ndarray] | nn.Module
 """What a backbone is made of: its weights, or a module from elsewhere."""
@@ -63,11 +63,11 @@ class BaseFeatureDetector(BaseImageDetector):
         parameters shares it through ``memory``.
     channels : int, default=16
         Width of the first level of that U-Net; every further level doubles it.
-    depth : int, default=4
+    depth : int from 2 to 10, default=4
         Its levels, each but the first at half the resolution; all but the first are feature maps.
     flip : bool, default=True
         Mirror half of the slices along the last axis in training; turn it off for sagittal slices.
-    smoothing : float >= 0, default=1.0
+    smoothing : float in [0, 1000], default=1.0
         Standard deviation in pixels of a Gaussian filter of the maps. No refit needed.
     erosion : int >= 0, default=0
         Scores are 0 outside the head or brain and within this many pixels of its surface. No refit needed.
@@ -76,9 +76,9 @@ class BaseFeatureDetector(BaseImageDetector):
     backbone: Annotated[Any, _BACKBONE] = None
     backbone_max_iter: Annotated[int, COUNT] = 1200
     channels: Annotated[int, COUNT] = 16
-    depth: Annotated[int, COUNT] = 4
+    depth: Annotated[int, LEVELS] = 4
     flip: Annotated[bool, BOOLEAN] = True
-    smoothing: Annotated[float, FINITE_NOT_NEGATIVE] = 1.0
+    smoothing: Annotated[float, SMOOTHING] = 1.0
     erosion: Annotated[int, COUNT_OR_ZERO] = 0
 
     @abstractmethod

@@ -39,7 +39,7 @@ class DenoisingAutoencoder(MedianResiduals, BaseImageDetector, DenoisingStep):
         See `BasePixelDetector`.
     channels : int, default=16
         Width of the first level (paper: 64); every further level doubles it.
-    depth : int, default=4
+    depth : int from 1 to 10, default=4
         Levels of the U-Net, each but the first at half the resolution (paper: 4).
     augment : bool, default=False
         Broad intensity augmentation in training, before the noise is added (paper: none); see `VQTokenizer`.

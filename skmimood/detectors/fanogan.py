@@ -22,7 +22,7 @@ from skmimood.training.loop import Runtime, split_validation, train
 from skmimood.training.parameters import Training
 from skmimood.validation.estimator import ParameterGroup
 from skmimood.validation.images import check_images
-from skmimood.validation.rules import BOOLEAN, COUNT, NOT_NEGATIVE
+from skmimood.validation.rules import BOOLEAN, COUNT, LEVELS, NOT_NEGATIVE
 
 
 class FAnoGAN(MedianResiduals, BaseImageDetector):
@@ -54,7 +54,7 @@ class FAnoGAN(MedianResiduals, BaseImageDetector):
         Length of the code (paper: 128).
     channels : int, default=16
         Width of the first level of the three networks (paper: 64); every further level doubles it.
-    depth : int, default=3
+    depth : int from 1 to 10, default=3
         Levels, each at half the resolution of the one before (paper: 4 for 64 pixels).
     flip : bool, default=True
         Mirror half of the slices along the last axis in training (paper: no); turn it off for sagittal slices.
@@ -104,7 +104,7 @@ class FAnoGAN(MedianResiduals, BaseImageDetector):
     encoder_max_iter: Annotated[int, COUNT] = 1500
     latent_dim: Annotated[int, COUNT] = 128
     channels: Annotated[int, COUNT] = 16
-    depth: Annotated[int, COUNT] = 3
+    depth: Annotated[int, LEVELS] = 3
     flip: Annotated[bool, BOOLEAN] = True
 
     _network_class = GeneratorWithEncoder

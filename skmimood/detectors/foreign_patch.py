@@ -21,7 +21,7 @@ from skmimood.training.augmentation import mirror_half
 from skmimood.training.loop import Runtime, train
 from skmimood.training.parameters import Training
 from skmimood.validation.estimator import ParameterGroup
-from skmimood.validation.rules import BOOLEAN, COUNT, COUNT_OR_ZERO, ODD
+from skmimood.validation.rules import BOOLEAN, COUNT, COUNT_OR_ZERO, LEVELS, ODD
 
 _HALF_SIDES = (0.05, 0.2)  # of a patch, as shares of the slice's width
 _FACTORS = (0.05, 0.95)
@@ -48,7 +48,7 @@ class ForeignPatchInterpolation(BaseImageDetector):
         the same position in another subject).
     channels : int, default=16
         Width of the first level of the U-Net; every further level doubles it.
-    depth : int, default=4
+    depth : int from 1 to 10, default=4
         Levels of the U-Net, each but the first at half the resolution.
     flip : bool, default=True
         Mirror half of the slices along the last axis in training (paper: no); turn it off for sagittal slices.
@@ -77,7 +77,7 @@ class ForeignPatchInterpolation(BaseImageDetector):
 
     n_neighbors: Annotated[int, COUNT] = 32
     channels: Annotated[int, COUNT] = 16
-    depth: Annotated[int, COUNT] = 4
+    depth: Annotated[int, LEVELS] = 4
     flip: Annotated[bool, BOOLEAN] = True
     mean_filter: Annotated[int, ODD] = 1
     erosion: Annotated[int, COUNT_OR_ZERO] = 0

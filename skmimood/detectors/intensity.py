@@ -10,13 +10,9 @@ import numpy as np
 from skmimood.maps.base import UntrainedDetector
 from skmimood.maps.residuals import finish_maps
 from skmimood.preprocessing.heads import N_BINS, cumulative_histogram, equalise, head_masks, look_up
-from skmimood.validation.rules import BOOLEAN, COUNT_OR_ZERO, Rule, one_of
+from skmimood.validation.rules import BOOLEAN, COUNT_OR_ZERO, SMOOTHING, one_of
 
 EQUALISATIONS = ("slice", "training", "none")
-SMOOTHING: Rule = (
-    lambda sigma: 0 <= sigma <= 1000,
-    "a number from 0 to 1000",
-)  # wider kernels fill the memory
 
 
 class IntensityThreshold(UntrainedDetector):

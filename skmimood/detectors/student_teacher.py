@@ -52,7 +52,7 @@ class AsymmetricStudentTeacher(BaseFeatureDetector):
         Training steps of the denoising U-Net; the rest of ``training`` is the same.
     channels : int, default=16
         Width of the first level of that U-Net; every further level doubles it.
-    depth : int, default=4
+    depth : int from 2 to 10, default=4
         Its levels, each but the first at half the resolution; all but the first are feature maps.
     level : int >= 0, default=1
         Which feature map is taken; 0 is the finest. Of the default U-Net, 1 has cells of 4 x 4 pixels (paper: cells of
@@ -67,7 +67,7 @@ class AsymmetricStudentTeacher(BaseFeatureDetector):
         Its hidden channels (paper: 1024).
     flip : bool, default=True
         Mirror half of the slices along the last axis in training (paper: no); turn it off for sagittal slices.
-    smoothing : float >= 0, default=1.0
+    smoothing : float in [0, 1000], default=1.0
         Standard deviation in pixels of a Gaussian filter of the maps (paper: none). No refit needed.
     erosion : int >= 0, default=0
         Scores are 0 outside the head or brain and within this many pixels of its surface (paper: outside the

@@ -21,7 +21,7 @@ from skmimood.training.loop import Runtime, train
 from skmimood.training.painted_anomalies import paint_anomalies
 from skmimood.training.parameters import Training
 from skmimood.validation.estimator import ParameterGroup
-from skmimood.validation.rules import BOOLEAN, COUNT, Rule
+from skmimood.validation.rules import BOOLEAN, COUNT, LEVELS, Rule
 
 _SEVERITIES: Rule = (
     lambda severities: len(severities) > 0 and all(0 < one <= 1 for one in severities),
@@ -56,7 +56,7 @@ class SyntheticAnomalyRestorer(MedianResiduals, BaseImageDetector):
         See `BasePixelDetector`.
     channels : int, default=16
         Width of the first level of the U-Net (paper: 32); every further level doubles it.
-    depth : int, default=4
+    depth : int from 1 to 10, default=4
         Levels of the U-Net, each but the first at half the resolution (paper: 6).
     flip : bool, default=True
         Mirror half of the slices along the last axis in training; turn it off for sagittal slices.
@@ -79,7 +79,7 @@ class SyntheticAnomalyRestorer(MedianResiduals, BaseImageDetector):
 
     severities: Annotated[Sequence[float], _SEVERITIES] = (0.25, 0.5, 0.75, 1.0)
     channels: Annotated[int, COUNT] = 16
-    depth: Annotated[int, COUNT] = 4
+    depth: Annotated[int, LEVELS] = 4
     flip: Annotated[bool, BOOLEAN] = True
 
     _network_class = UNet

@@ -19,7 +19,7 @@ from skmimood.training.augmentation import mirror_half
 from skmimood.training.loop import Runtime, train
 from skmimood.training.parameters import Training
 from skmimood.validation.estimator import ParameterGroup
-from skmimood.validation.rules import BOOLEAN, COUNT, NOT_NEGATIVE, one_of
+from skmimood.validation.rules import BOOLEAN, COUNT, LEVELS, NOT_NEGATIVE, one_of
 
 LATENTS = ("spatial", "dense")
 
@@ -52,7 +52,7 @@ class AnoVAEGAN(MedianResiduals, BaseImageDetector):
         Of the critic's score beside the absolute residual, averaged over pixels.
     channels : int, default=16
         Width of the first level of the VAE and the critic; every further level doubles it.
-    depth : int, default=3
+    depth : int from 1 to 10, default=3
         Levels, each at half the resolution of the one before.
     flip : bool, default=True
         Mirror half of the slices along the last axis in training; turn it off for sagittal slices.
@@ -98,7 +98,7 @@ class AnoVAEGAN(MedianResiduals, BaseImageDetector):
     divergence_weight: Annotated[float, NOT_NEGATIVE] = 0.1
     adversarial_weight: Annotated[float, NOT_NEGATIVE] = 0.005
     channels: Annotated[int, COUNT] = 16
-    depth: Annotated[int, COUNT] = 3
+    depth: Annotated[int, LEVELS] = 3
     flip: Annotated[bool, BOOLEAN] = True
 
     _network_class = AdversarialVAE

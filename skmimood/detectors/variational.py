@@ -19,7 +19,7 @@ from skmimood.training.augmentation import mirror_half
 from skmimood.training.loop import Runtime, train
 from skmimood.training.parameters import Training
 from skmimood.validation.estimator import ParameterGroup
-from skmimood.validation.rules import BOOLEAN, COUNT, COUNT_OR_ZERO, NOT_NEGATIVE, POSITIVE
+from skmimood.validation.rules import BOOLEAN, COUNT, COUNT_OR_ZERO, LEVELS, NOT_NEGATIVE, POSITIVE
 
 
 class VAERestoration(MedianResiduals, BaseImageDetector):
@@ -51,7 +51,7 @@ class VAERestoration(MedianResiduals, BaseImageDetector):
         Length of the code (Baur et al.: 128).
     channels : int, default=16
         Width of the first level (Baur et al.: 32); every further level doubles it.
-    depth : int, default=3
+    depth : int from 1 to 10, default=3
         Levels, each at half the resolution of the one before: 3 leave 8 x 8 of 64 x 64 pixels (Baur et al.: 8 x 8).
     flip : bool, default=True
         Mirror half of the slices along the last axis in training; turn it off for sagittal slices.
@@ -86,7 +86,7 @@ class VAERestoration(MedianResiduals, BaseImageDetector):
     noise_std: Annotated[float, POSITIVE] = 0.1
     latent_dim: Annotated[int, COUNT] = 128
     channels: Annotated[int, COUNT] = 16
-    depth: Annotated[int, COUNT] = 3
+    depth: Annotated[int, LEVELS] = 3
     flip: Annotated[bool, BOOLEAN] = True
 
     _network_class = VAE

@@ -9,13 +9,12 @@ import numpy as np
 from sklearn.cluster import KMeans
 from threadpoolctl import threadpool_limits
 
-from skmimood.detectors.intensity import SMOOTHING
 from skmimood.exceptions import InputError
 from skmimood.maps.base import UntrainedDetector
 from skmimood.maps.residuals import RESIDUALS, finish_maps
 from skmimood.preprocessing.heads import head_masks
 from skmimood.preprocessing.thumbnails import thumbnails
-from skmimood.validation.rules import COUNT, COUNT_OR_ZERO, FINITE_POSITIVE, one_of
+from skmimood.validation.rules import COUNT, COUNT_OR_ZERO, FINITE_POSITIVE, SMOOTHING, one_of
 
 
 class HealthyZScore(UntrainedDetector):

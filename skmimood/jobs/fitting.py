@@ -17,14 +17,14 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from skmimood.exceptions import InputError, listing
+from skmimood.exceptions import InputError, ModelLoadError, listing
 from skmimood.jobs import files
 from skmimood.jobs.description import describe_lines, minutes
 from skmimood.jobs.locks import claimed
 from skmimood.jobs.splits import select_split
 from skmimood.nifti import Source, scan_ids
 from skmimood.nifti.names import file_path
-from skmimood.persistence import check_replaceable, remove_leftovers, save_model
+from skmimood.persistence import check_replaceable, fingerprint, read_manifest, remove_leftovers, save_model
 from skmimood.preprocessing import Plane
 from skmimood.runtime.device import resolve_device
 from skmimood.runtime.paths import expand
@@ -39,6 +39,7 @@ Say = Callable[[str], None]
 # How a training runs, and how its scans are chosen: no network depends on these.
 _OF_THE_RUN = ("device", "cache", "resume", "overwrite", "verbose", "modality", "split", "groups")
 _SETTINGS = "fit.json"
+_REPLACED = "replaces"  # there, the fingerprint of the model that stood at the output when the training began
 _NAME_LENGTH = 200
 
 
@@ -103,11 +104,14 @@ def fit_model(paths: Sequence[str | os.PathLike], output: Path, job: FitJob, say
     grouped = {} if job.groups is None else {"groups": groups_in_table(sources, job.groups)}
     with contextlib.ExitStack() as work:
 
-        def begin() -> None:
+        def begin() -> bool:
             settings = _settings(job, sources, grouped.get("groups"))
-            work.enter_context(begun(output, settings, resume=job.resume, overwrite=job.overwrite, say=say))
+            return work.enter_context(
+                begun(output, settings, resume=job.resume, overwrite=job.overwrite, say=say)
+            )
 
-        distributed.on_first(begin)
+        if distributed.on_first(begin):
+            return type(detector).load(output)
         say(f"Learning from {len(sources)} scans with preset {job.preset!r}.")
         started = time.monotonic()
         detector.fit(sources, job.lesions, **grouped)
@@ -164,11 +168,13 @@ def folder_of(output: Path) -> Path:
 @contextlib.contextmanager
 def begun(
     output: Path, settings: Mapping[str, Any], *, resume: bool, overwrite: bool, say: Callable[[str], None]
-) -> Iterator[None]:
+) -> Iterator[bool]:
     """Hold the folder of an unfinished training while it goes on; it is removed if nothing is raised.
 
     With ``resume`` it goes on with what lies there, if that was begun with the same settings. Without it, ``overwrite``
     replaces what lies there, which comes back if this training ends before it has learned anything.
+
+    Yield whether that training had saved its model before it was ended, so that nothing is left to do.
     """
     folder = folder_of(output)
     earlier = folder.with_name(f"{folder.name}.earlier")
@@ -180,11 +186,14 @@ def begun(
                 f"Another fit of {output.name!r} is at work and holds {lock.name!r}. Wait for its end, or choose "
                 "another output."
             )
-        _settle(folder, earlier)  # if the last one was killed
+        is_saved = resume and _has_saved(output)
+        if not is_saved:
+            _settle(folder, earlier)  # if the last one was killed
         remove_leftovers(output)
         is_there = folder.is_dir() and any(folder.iterdir())
         if resume and is_there:
-            say(_resumed(folder, output, settings))
+            resumed = _resumed(folder, output, settings)
+            say(f"{str(output)!r} was saved before: its training is finished." if is_saved else resumed)
         elif resume:
             say("There is nothing to resume: all is trained anew.")
         elif is_there and not overwrite:
@@ -196,10 +205,11 @@ def begun(
             folder.rename(earlier)
         files.make_folder(folder)
         try:
-            files.write(folder / _SETTINGS, files.to_json(settings))
-            yield
+            replaced = _record_of(folder).get(_REPLACED, _fingerprint(output))
+            files.write(folder / _SETTINGS, files.to_json({_REPLACED: replaced, **settings}))
+            yield is_saved
             shutil.rmtree(earlier, ignore_errors=True)
-            shutil.rmtree(folder, ignore_errors=True)
+            _remove(folder)
         finally:
             _settle(folder, earlier)
 
@@ -213,12 +223,48 @@ def _settle(folder: Path, earlier: Path) -> None:
     shutil.rmtree(earlier, ignore_errors=True)
 
 
+def _remove(folder: Path) -> None:
+    """Remove the folder of a training that is finished, its record last: a kill meanwhile leaves what tells of it."""
+    for path in folder.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        elif path.name != _SETTINGS:
+            path.unlink(missing_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _record_of(folder: Path) -> dict[str, Any]:
+    """Return what a training has written of how it began; empty if that is missing."""
+    try:
+        record = json.loads((folder / _SETTINGS).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+def _fingerprint(output: Path) -> str | None:
+    with contextlib.suppress(OSError):
+        return fingerprint(output)
+    return None
+
+
+def _has_saved(output: Path) -> bool:
+    """Tell whether an unfinished training has saved its model: not what stood there before, and of the same scans."""
+    record, found = _record_of(folder_of(output)), _fingerprint(output)
+    if found is None or record.get(_REPLACED, found) == found:
+        return False
+    try:
+        learned = read_manifest(output)["estimator"].get("fitted", {})
+    except ModelLoadError:
+        return False
+    return {line["id"] for line in learned.get("fit_status_", ())} == set(record["scans"])
+
+
 def _resumed(folder: Path, output: Path, settings: Mapping[str, Any]) -> str:
     """Say what is resumed, or refuse if it was begun with other settings."""
     try:
-        earlier = json.loads((folder / _SETTINGS).read_text(encoding="utf-8"))
-        changed = _changes(earlier, json.loads(files.to_json(settings)))
-    except (OSError, ValueError, AttributeError, KeyError):
+        changed = _changes(_record_of(folder), json.loads(files.to_json(settings)))
+    except (AttributeError, KeyError):
         return f"{folder.name!r} has no record of the settings it was begun with; what fits these settings is used."
     if changed:
         raise InputError(
@@ -230,7 +276,7 @@ def _resumed(folder: Path, output: Path, settings: Mapping[str, Any]) -> str:
 
 def _changes(earlier: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """Name what was different when a training began."""
-    names = sorted((earlier.keys() | now.keys()) - {"scans"})
+    names = sorted((earlier.keys() | now.keys()) - {"scans", _REPLACED})
     differing = {name: earlier.get(name) for name in names if earlier.get(name) != now.get(name)}
     changed = [f"the default {name}" if was is None else f"{name}={was!r}" for name, was in differing.items()]
     before, after = earlier["scans"], now["scans"]
@@ -246,7 +292,8 @@ def _check_output(output: Path, paths: Sequence[str | os.PathLike], job: FitJob)
     files.refuse_inputs_within(output, paths)
     if job.cache is not None and files.is_within(job.cache, output):
         raise InputError(f"The cache {str(job.cache)!r} lies in the model's folder. Choose another cache.")
-    check_replaceable(output, job.overwrite)
+    if not (job.resume and _has_saved(output)):
+        check_replaceable(output, job.overwrite)
 
 
 def _say_summary(detector: ScanDetector, output: Path, seconds: float, say: Say) -> None:

@@ -2,21 +2,53 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+import threading
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
+
+_BUILT = 4  # times as many weights as it keeps are built for a network, of which it leaves out parts
 
 Network = TypeVar("Network", bound=nn.Module)
+
+
+class _TooManyWeightsError(Exception):
+    """Ends the building of a network that a forged file describes."""
 
 
 def empty_network(network_class: type[Network], config: Mapping[str, Any]) -> Network:
     """Build a network with float32 weights that have shapes but no values and take no memory."""
     with torch.device("meta"):
         return network_class(**config).to(torch.float32)
+
+
+def weight_shapes(
+    network_class: type[Network], config: Mapping[str, Any], n_expected: int
+) -> dict[str, tuple[int, ...]] | None:
+    """Return the shapes of a network's weights and buffers by name.
+
+    None if it has many more than ``n_expected`` of them; it is not built further then.
+    """
+    n_built, here = itertools.count(1), threading.get_ident()
+
+    def count(*registered: Any) -> None:
+        if threading.get_ident() == here and next(n_built) > _BUILT * n_expected:
+            raise _TooManyWeightsError
+
+    try:
+        with register_module_parameter_registration_hook(
+            count
+        ):  # of every network that any thread builds meanwhile
+            network = empty_network(network_class, config)
+    except _TooManyWeightsError:
+        return None
+    return {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
 
 
 def new_network(

@@ -33,6 +33,7 @@ from skmimood.nifti.geometry import Geometry, Grid, UnsoundError, read_geometry
 from skmimood.nifti.itk import ITK_EXTENSIONS, open_itk
 from skmimood.nifti.names import PICTURES, conversion
 from skmimood.nifti.pictures import open_picture
+from skmimood.runtime.paths import expand
 
 _HEADER_BYTES: dict[int, type[Nifti1Header]] = {348: Nifti1Header, 540: Nifti2Header}
 _BYTE_ORDERS: tuple[Literal["little", "big"], ...] = ("little", "big")
@@ -80,7 +81,7 @@ def read_volume(
     with _explained(name):
         if isinstance(source, SpatialImage):
             return _read_image(source, max_bytes, volume)
-        path = Path(source).expanduser()
+        path = expand(source)
         if (image := _open_foreign(path)) is None:
             return _read_file(str(path), name, max_bytes, volume)
         if isinstance(image, MGHImage):
@@ -135,12 +136,12 @@ def read_grid(path: str | os.PathLike, *, name: str | None = None) -> Grid:
     ScanReadError
         If the file is missing or its header is damaged.
     """
-    path = os.path.expanduser(path)
-    name = name or os.path.basename(path)
+    file = expand(path)
+    name = name or file.name
     with _explained(name):
-        if (image := _open_foreign(Path(path))) is not None:
+        if (image := _open_foreign(file)) is not None:
             return _grid_of(image, image.shape, image.get_data_dtype())
-        with _opened(path, name) as (_, header, _):
+        with _opened(str(file), name) as (_, header, _):
             return _grid_of(header, _dimensions(header), header.get_data_dtype())
 
 

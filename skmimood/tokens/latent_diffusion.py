@@ -20,7 +20,7 @@ from skmimood.tokens.container import TokenizedScans
 from skmimood.training.loop import Runtime, pick_copies, train
 from skmimood.training.parameters import Training
 from skmimood.validation.estimator import ParameterGroup
-from skmimood.validation.rules import BOOLEAN, COUNT, Rule
+from skmimood.validation.rules import BOOLEAN, COUNT, LEVELS, Rule
 
 _N_TIMES = 1000  # length of the chain
 _BETAS = (0.0015, 0.0195)  # of its first and last step; their roots lie on a line
@@ -58,7 +58,7 @@ class LatentDiffusion(BaseRestorer):
         False leaves the map to the residual of pixels alone. No refit needed.
     channels : int, default=64
         Width of the first level of the U-Net; every further level doubles it.
-    levels : int, default=3
+    levels : int from 1 to 10, default=3
         Levels of the U-Net, each but the first at half the resolution.
     maps : ResidualMaps, default=ResidualMaps(combination="mean", min_filter=1, mean_filter=1)
         How restorations become a map; see `ResidualMaps`. No refit needed.
@@ -87,7 +87,7 @@ class LatentDiffusion(BaseRestorer):
     n_restorations: Annotated[int, COUNT] = 1
     compares_codes: Annotated[bool, BOOLEAN] = True
     channels: Annotated[int, COUNT] = 64
-    levels: Annotated[int, COUNT] = 3
+    levels: Annotated[int, LEVELS] = 3
 
     _network_class = UNet
     _defaults: ClassVar[Mapping[str, ParameterGroup]] = {

@@ -34,6 +34,7 @@ from skmimood.validation.rules import (
     BOOLEAN,
     COUNT,
     COUNT_OR_ZERO,
+    MAX_LEVELS,
     NOT_NEGATIVE,
     PROBABILITY,
     RATE,
@@ -43,9 +44,9 @@ from skmimood.validation.rules import (
 )  # fmt: skip
 
 QUANTIZERS = ("ema", "cosine", "fsq")
-_COUNTS: Rule = (
-    lambda widths: len(widths) > 0 and all(map(is_count, widths)),
-    "a sequence of positive integers, one a level",
+_WIDTHS: Rule = (
+    lambda widths: 0 < len(widths) <= MAX_LEVELS and all(map(is_count, widths)),
+    f"a sequence of 1 to {MAX_LEVELS} positive integers, one a level",
 )
 _MIN_TOKENS = 4
 _MAX_USAGE_IMAGES = 512
@@ -77,7 +78,7 @@ class VQTokenizer(TransformerMixin, TrainedStep):
         the widest layers.
     channels : int, default=32
         Width of the first level (VQGAN: 128; the paper is silent).
-    channel_multipliers : sequence of int, default=(1, 2)
+    channel_multipliers : sequence of 1 to 10 int, default=(1, 2)
         Width of each level; L levels give tokens of f = patch_size * 2**(L - 1) pixels a side (paper: f = 8;
         we read VQGAN's (1, 1, 2, 4) there).
     n_res_blocks : int, default=1
@@ -138,7 +139,7 @@ class VQTokenizer(TransformerMixin, TrainedStep):
     quantizer: Annotated[str, one_of(QUANTIZERS)] = "ema"
     patch_size: Annotated[int, COUNT] = 2
     channels: Annotated[int, COUNT] = 32
-    channel_multipliers: Annotated[Sequence[int], _COUNTS] = (1, 2)
+    channel_multipliers: Annotated[Sequence[int], _WIDTHS] = (1, 2)
     n_res_blocks: Annotated[int, COUNT] = 1
     commitment: Annotated[float, NOT_NEGATIVE] = 0.25
     codebook_decay: Annotated[float, RATE] = 0.99

@@ -19,7 +19,7 @@ from skmimood.training.estimator import TrainedStep
 from skmimood.training.loop import Runtime, train
 from skmimood.training.parameters import Training
 from skmimood.validation.estimator import ParameterGroup
-from skmimood.validation.rules import BOOLEAN, COUNT, POSITIVE
+from skmimood.validation.rules import BOOLEAN, COUNT, LEVELS, POSITIVE
 
 _FOREGROUND = 0.01  # intensity above which the paper adds noise and counts errors
 
@@ -30,7 +30,7 @@ class DenoisingStep(TrainedStep):
     noise_std: Annotated[float, POSITIVE] = 0.2
     noise_resolution: Annotated[int, COUNT] = 16
     channels: Annotated[int, COUNT] = 16
-    depth: Annotated[int, COUNT] = 4
+    depth: Annotated[int, LEVELS] = 4
     augment: Annotated[bool, BOOLEAN] = False
     flip: Annotated[bool, BOOLEAN] = True
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from skmimood.exceptions import InputError, ModelLoadError
 from skmimood.networks.batches import run_in_batches
-from skmimood.networks.weights import empty_network, load_network
+from skmimood.networks.weights import load_network, weight_shapes
 from skmimood.runtime.cache import has_callable, run_cached
 from skmimood.runtime.code_digest import code_digest
 from skmimood.runtime.device import autocast, learning, resolve_device, resolve_precision
@@ -25,7 +25,7 @@ from skmimood.runtime.streams import shared_seed
 from skmimood.training.loop import Runtime
 from skmimood.training.parameters import Training
 from skmimood.validation.estimator import ParameterGroup, SliceEstimator
-from skmimood.validation.rules import Rule, is_count
+from skmimood.validation.rules import MAX_LEVELS, Rule, is_count
 
 _SEED: Rule = (
     lambda seed: not isinstance(seed, int | np.integer) or seed >= 0,
@@ -219,13 +219,11 @@ class TrainedStep(SliceEstimator):
     def _check_state(self, config: dict[str, Any], state: dict[str, np.ndarray]) -> None:
         """Raise `ModelLoadError` unless ``state`` holds finite weights of the network that ``config`` builds."""
         numbers = np.concatenate([np.ravel(value) for value in config.values()])
-        if not ((numbers >= 0) & (numbers <= _MAX_SIZE)).all() or len(state) > _MAX_SIZE:
-            raise ModelLoadError(f"the sizes of {type(self).__name__} are out of range: {config}.")
-        expected = {
-            name: tuple(tensor.shape)
-            for name, tensor in empty_network(self._class_of(config), config).state_dict().items()
-        }
-        if {name: array.shape for name, array in state.items()} != expected:
+        has_too_many = len(state) > _MAX_SIZE or max(map(np.size, config.values())) > MAX_LEVELS
+        if has_too_many or not ((numbers >= 0) & (numbers <= _MAX_SIZE)).all():
+            raise ModelLoadError(f"the sizes of {type(self).__name__} are out of range.")
+        shapes = {name: array.shape for name, array in state.items()}
+        if weight_shapes(self._class_of(config), config, n_expected=len(state)) != shapes:
             raise ModelLoadError(f"the weights of {type(self).__name__} do not fit its architecture.")
         if not all(np.isfinite(array).all() for array in state.values()):
             raise ModelLoadError(f"the weights of {type(self).__name__} hold NaN or infinite values.")

@@ -10,6 +10,9 @@ import numpy as np
 Rule = tuple[Callable[[Any], Any], str]
 """Whether a value is valid, and what is wanted in words."""
 
+MAX_LEVELS = 10
+"""Of a network, each at half the resolution of the one before; slices are padded to a multiple of 2**9 pixels then."""
+
 
 def is_count(value: Any) -> bool:
     """Return whether ``value`` is a positive integer."""
@@ -43,12 +46,17 @@ COUNT_OR_ZERO: Rule = (
     lambda n: is_count(n) or (n == 0 and not isinstance(n, bool | float)),
     "0 or a positive integer",
 )
+LEVELS: Rule = (lambda n: is_count(n) and n <= MAX_LEVELS, f"an integer from 1 to {MAX_LEVELS}")
 ODD: Rule = (lambda n: is_count(n) and n % 2 == 1, "an odd number of pixels, 1 for no filter")
 POSITIVE: Rule = (lambda number: number > 0, "a positive number")
 NOT_NEGATIVE: Rule = (lambda number: number >= 0, "a number of at least 0")
 FINITE_POSITIVE: Rule = (lambda number: 0 < number < np.inf, "a positive number")
 FINITE_NOT_NEGATIVE: Rule = (lambda number: 0 <= number < np.inf, "a number of at least 0")
 NATS: Rule = (lambda nats: nats >= 0, "a number of nats, at least 0")
+SMOOTHING: Rule = (
+    lambda sigma: 0 <= sigma <= 1000,
+    "a number from 0 to 1000",
+)  # wider kernels fill the memory
 PROBABILITY: Rule = (lambda p: 0 <= p <= 1, "a probability in [0, 1]")
 RATE: Rule = (lambda rate: 0 < rate < 1, "a number between 0 and 1, both excluded")
 SHARE: Rule = (lambda share: 0 <= share < 1, "a number in [0, 1)")
