@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import pickle
+from functools import partial
 
 import numpy as np
 import pytest
@@ -8,8 +9,8 @@ from sklearn.base import clone
 from sklearn.pipeline import Pipeline
 from toy_scans import MedianRestorer, image, make, write_healthy_scans
 
-from skmimood import persistence
-from skmimood.exceptions import ModelLoadError, ModelSaveError, SkmimoodWarning
+from skmimood import SliceStandardizer, persistence
+from skmimood.exceptions import InputError, ModelLoadError, ModelSaveError, SkmimoodWarning
 from skmimood.maps.conformal import HealthyReference
 from skmimood.scans import ScanDetector
 
@@ -67,6 +68,8 @@ def test_fitted_attributes_are_plain(fitted):
             "layout_limit_",
             "foreground_range_",
             "aspect_range_",
+            "pixel_range_",
+            "thickness_range_",
             "suspects_",
             "calibrated_with_",
         ),
@@ -174,6 +177,23 @@ def test_a_damaged_state_is_refused_and_nothing_is_set(fitted, name, value):
     with pytest.raises(ModelLoadError):
         blank.__skmimood_restore__(arrays, values)
     assert not [attribute for attribute in vars(blank) if attribute.endswith("_")]
+
+
+@pytest.mark.parametrize("steps", [[], [("step", SliceStandardizer())]])
+def test_a_pipeline_that_makes_no_maps_is_refused(fitted, folder, steps):
+    with pytest.raises(InputError, match="pipeline must be a Pipeline whose last step has map_and_restore"):
+        ScanDetector(Pipeline(steps)).fit(folder)
+    blank = clone(fitted)
+    blank.pipeline_ = Pipeline(steps)
+    with pytest.raises(ModelLoadError, match="pipeline_ must be a Pipeline whose last step"):
+        blank.__skmimood_restore__(*fitted.__skmimood_state__())
+
+
+def test_a_parameter_that_is_wrong_after_fit_is_refused_before_a_scan_is_read(detector):
+    detector.set_params(mask=0.5, max_invalid={})
+    for use in (detector.detect_scan, detector.detect, detector.predict, partial(detector.score, y="_seg")):
+        with pytest.raises(InputError, match=r"mask must be .*; max_invalid must be"):
+            use("nowhere.nii")
 
 
 def test_another_plane_waits_for_the_next_fit(detector):

@@ -1,12 +1,16 @@
 """Scans unlike the training data are flagged, in `fit` and when they are scored."""
 
+from dataclasses import replace
+
 import nibabel as nib
 import numpy as np
 import pytest
 from toy_scans import RAS, image, make
 
 from skmimood.exceptions import SkmimoodWarning
+from skmimood.scans.cohort import measure
 from skmimood.scans.domain import Domain, ScanFeatures, layout_distance, tissue_layout
+from skmimood.scans.sources import ListedScan
 
 SHAPE = (30, 36, 20)
 
@@ -76,6 +80,41 @@ def test_a_scan_is_known_in_any_orientation_that_its_affine_tells_of(detector):
     assert detector.detect_scan(turned).flags == ()
 
 
+def coarser(data, *factors):
+    """Return a scan of every so many voxels along each axis."""
+    kept = tuple(slice(None, None, factor) for factor in factors)
+    return nib.Nifti1Image(np.ascontiguousarray(data[kept]), RAS @ np.diag([*factors, 1.0]))
+
+
+@pytest.mark.parametrize(
+    ("factors", "sides"), [((2, 2, 1), "4 x 4 x 2"), ((1, 1, 2), "2 x 2 x 4"), ((2, 1, 1), "2 x 4 x 2")]
+)
+def test_a_scan_of_another_resolution_is_flagged_with_its_voxels(detector, factors, sides):
+    told = f"voxels of {sides} mm, where those of the training data measured 2 mm in a slice and 2 mm across"
+    *_, flag = detector.detect_scan(coarser(brain(50), *factors)).flags
+    assert told in flag
+
+
+def test_a_resolution_within_or_near_those_of_the_training_data_is_not_flagged(tmp_path):
+    scans = [scan(brain(seed)) if seed % 2 else coarser(brain(seed), 2, 2, 1) for seed in range(10)]
+    detector = make(calibration_fraction=0.3).fit(scans)
+    assert detector.pixel_range_ == (2.0, 4.0)
+    assert detector.thickness_range_ == (2.0, 2.0)
+    domain, features = (
+        Domain.of(detector),
+        measure(detector._reader().read(ListedScan("", scan(brain(50)))), "axial"),
+    )
+    for side, is_flagged in ((1.3, True), (1.4, False), (3.0, False), (5.9, False), (6.1, True)):
+        remarks = domain.remarks(replace(features, voxel=(side, 3.0, 2.0)))
+        assert any("measured 2 to 4 mm in a slice" in remark for remark in remarks) == is_flagged
+    arrays = {
+        name: value
+        for name, value in domain.attributes().items()
+        if name not in ("pixel_range_", "thickness_range_")
+    }
+    assert Domain.from_arrays(arrays).remarks(replace(features, voxel=(9.0, 9.0, 9.0))) == ()  # an old model
+
+
 def test_layouts_of_equal_brains_do_not_differ_and_those_of_opposite_ones_do_most():
     data = brain()
     layouts = [tissue_layout(part / 1000, data != 0) for part in (data, inverted(data))]
@@ -115,7 +154,7 @@ def test_a_value_and_the_limit_that_it_exceeds_never_read_alike(volume, told):
     histogram = np.full(64, 1 / 64)
     domain = Domain(histogram, 0.1, (80.0, 100.0), aspect_range=(0.5, 1.1))
     layout = np.zeros((2, 8, 8, 8), np.float32)
-    remarks = domain.remarks(ScanFeatures(histogram, volume, (110.1, 100.0), layout, 0.5))
+    remarks = domain.remarks(ScanFeatures(histogram, volume, (110.1, 100.0), layout, 0.5, (1.0, 1.0, 1.0)))
     assert "height over width 1.101, limits 0.500 and 1.100" in remarks[0]
     assert (told in remarks[-1]) == (volume < 80)
 

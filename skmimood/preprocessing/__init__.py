@@ -6,7 +6,7 @@ to `skmimood.training`, and what is done to maps of anomalies to `skmimood.maps`
 """
 
 from skmimood.preprocessing.foreground import foreground_mask
-from skmimood.preprocessing.grid import GridPlan, Plane, find_better_plane, in_plane_extent
+from skmimood.preprocessing.grid import GridPlan, Plane, find_better_plane, in_plane_extent, voxel_sides
 from skmimood.preprocessing.head_ct import ct_brain_mask, ct_window
 from skmimood.preprocessing.intensity import intensity_range, scale_intensity
 from skmimood.preprocessing.parts import fill_holes, has_gaps, main_parts, share_missing
@@ -25,4 +25,5 @@ __all__ = [
     "main_parts",
     "scale_intensity",
     "share_missing",
+    "voxel_sides",
 ]

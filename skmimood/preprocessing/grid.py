@@ -41,6 +41,13 @@ def in_plane_extent(scan: Scan, foreground: np.ndarray | None, plane: Plane = "a
     return float(height * scan.spacing[axes[1]]), float(width * scan.spacing[axes[2]])
 
 
+def voxel_sides(scan: Scan, plane: Plane = "axial") -> tuple[float, float, float]:
+    """Height and width in mm of a voxel in the slice plane, and its thickness across it."""
+    across, rows, columns = axes_of(scan, plane)
+    height, width, thickness = scan.spacing[[rows, columns, across]].tolist()
+    return height, width, thickness
+
+
 def find_better_plane(scan: Scan, plane: Plane) -> Plane | None:
     """Return the plane to take instead if the sides of voxels differ much within the slices of `plane`, else None."""
     ratios = {}

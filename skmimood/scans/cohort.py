@@ -29,6 +29,7 @@ from skmimood.preprocessing import (
     main_parts,
     scale_intensity,
     share_missing,
+    voxel_sides,
 )
 from skmimood.scans.copies import Copies
 from skmimood.scans.domain import ScanFeatures, intensity_histogram, tissue_layout
@@ -288,6 +289,7 @@ def measure(prepared: PreparedScan, plane: Plane) -> ScanFeatures:
         in_plane_extent(prepared.scan, prepared.foreground, plane),
         tissue_layout(*upright),
         float(prepared.foreground.mean()),
+        voxel_sides(prepared.scan, plane),
     )
 
 

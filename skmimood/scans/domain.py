@@ -17,6 +17,7 @@ _DISTANCE_FLOOR = 0.02  # intensity distances below this are noise, however alik
 _LAYOUT_FLOOR = 0.1  # likewise of layout distances
 _VOLUME_SLACK = 1.25
 _ASPECT_SLACK = 1.1
+_VOXEL_SLACK = 1.5
 _INNER_SHARE = 0.5  # of a cell, that foreground must fill for its intensity to count
 _MIN_CELLS = 5
 _MIN_SCANS_FOR_SUSPECTS = 3
@@ -40,7 +41,8 @@ class ScanFeatures:
 
     ``histogram`` (64,) float64 is the share of the foreground in equal bins of scaled intensity over [0, 1]; ``volume``
     that of the foreground in ml, and ``share`` its share of the scan's volume; ``extent`` height and width in mm of the
-    foreground's bounding box in the slice plane; ``layout`` (2, 8, 8, 8) float32 its `tissue_layout`.
+    foreground's bounding box in the slice plane; ``layout`` (2, 8, 8, 8) float32 its `tissue_layout`; ``voxel`` height
+    and width of a voxel in the slice plane and its thickness across it, in mm.
     """
 
     histogram: np.ndarray
@@ -48,6 +50,7 @@ class ScanFeatures:
     extent: tuple[float, float]
     layout: np.ndarray
     share: float
+    voxel: tuple[float, float, float]
 
     @property
     def aspect(self) -> float:
@@ -57,12 +60,14 @@ class ScanFeatures:
 
 @dataclass(frozen=True, eq=False)
 class Domain:
-    """Limits on `ScanFeatures`, learned from healthy scans, beyond which a scan is flagged.
+    """What is learned of `ScanFeatures` from healthy scans, and the limits beyond which a scan is flagged.
 
     ``intensity_histogram`` (64,) float64 and ``layout`` (2, 8, 8, 8) float32 are the means of the training scans;
     ``intensity_limit``, in units of scaled intensity, and ``layout_limit``, in [0, 2], the largest distances from them;
     ``foreground_range`` the smallest and largest foreground in ml, and ``aspect_range`` that of its height over its
-    width in a slice. Old models have no limits on layout and aspect.
+    width in a slice. ``pixel_range`` and ``thickness_range`` are the smallest and largest sides, in mm, that voxels of
+    these scans have in the slice plane and across it; a scan is flagged if its own are 1.5 times smaller or larger. Old
+    models have no limits on layout, aspect and voxels.
     """
 
     intensity_histogram: np.ndarray
@@ -71,6 +76,8 @@ class Domain:
     layout: np.ndarray | None = None
     layout_limit: float = np.inf
     aspect_range: tuple[float, float] = (0.0, np.inf)
+    pixel_range: tuple[float, float] = (0.0, np.inf)
+    thickness_range: tuple[float, float] = (0.0, np.inf)
 
     @classmethod
     def of(cls, detector: Any) -> Domain:
@@ -118,6 +125,14 @@ class Domain:
                 "inverted, turned, or a part of the head only?). P-values and thresholds may not hold for it; for "
                 "another scanner, calibrate on healthy scans of that site",
             )
+        *pixel, thickness = features.voxel
+        if not (_within(self.pixel_range, *pixel) and _within(self.thickness_range, thickness)):
+            sides = " x ".join(f"{side:.3g}" for side in features.voxel)
+            found.append(
+                f"voxels of {sides} mm, where those of the training data measured {_span(self.pixel_range)} mm in a "
+                f"slice and {_span(self.thickness_range)} mm across (another resolution, which shows less of small "
+                "lesions, or more noise). P-values and thresholds may not hold for it"
+            )
         return tuple(found)
 
 
@@ -128,7 +143,18 @@ _SHAPES = {
     "layout": (2, *(N_CELLS,) * 3),
     "layout_limit": (),
     "aspect_range": (2,),
+    "pixel_range": (2,),
+    "thickness_range": (2,),
 }
+
+
+def _within(limits: tuple[float, float], *sides: float) -> bool:
+    low, high = limits
+    return low <= min(sides) * _VOXEL_SLACK and max(sides) <= high * _VOXEL_SLACK
+
+
+def _span(limits: tuple[float, float]) -> str:
+    return " to ".join(dict.fromkeys(f"{side:.3g}" for side in limits))
 
 
 def _beyond(text: str, value: float, low: float, high: float, digits: int) -> list[str]:
@@ -213,6 +239,8 @@ def learn_domain(
     histogram, farthest = _mean_and_farthest("histogram", intensity_distance, sound, aside)
     layout, farthest_layout = _mean_and_farthest("layout", layout_distance, sound, aside)
     volumes, aspects = ([getattr(one, name) for one in (*sound, *aside)] for name in ("volume", "aspect"))
+    voxels = np.asarray([one.voxel for one in (*sound, *aside)])
+    pixels, thicknesses = voxels[:, :2], voxels[:, 2]
     domain = Domain(
         histogram,
         max(_SLACK * farthest, _DISTANCE_FLOOR),
@@ -220,6 +248,8 @@ def learn_domain(
         layout,
         max(_SLACK * farthest_layout, _LAYOUT_FLOOR),
         (min(aspects) / _ASPECT_SLACK, max(aspects) * _ASPECT_SLACK),
+        (float(pixels.min()), float(pixels.max())),
+        (float(thicknesses.min()), float(thicknesses.max())),
     )
     return domain, suspects
 

@@ -106,9 +106,11 @@ class ScanDetector(fitting.FittingDetector):
         What became of each scan given to `fit`.
     n_scans_, n_slices_ : int
         Numbers learned from.
-    intensity_histogram_, intensity_limit_, layout_, layout_limit_, foreground_range_, aspect_range_
+    intensity_histogram_, intensity_limit_, layout_, layout_limit_
         What the training scans look like, and how different a scan may be before it is flagged; see
         :class:`skmimood.scans.domain.Domain`.
+    foreground_range_, aspect_range_, pixel_range_, thickness_range_
+        Likewise of volume and shape of the foreground, and of the sides of voxels.
     suspects_ : dict of str to str
         Healthy scans that differ much from the others, and in what. They are learned from all the same.
 
@@ -218,6 +220,7 @@ class ScanDetector(fitting.FittingDetector):
         is empty.
         """
         check_is_fitted(self)
+        self._check_parameters()
         state.warn_if_changed(self.pipeline_, self.calibrated_with_)
         (brain_mask,) = pair_brain_masks([brain_mask], [source])
         return self._detect_scan(ListedScan(scan_id(source, index), source, brain_mask=brain_mask))
@@ -267,6 +270,7 @@ class ScanDetector(fitting.FittingDetector):
             In [0, 1]; NaN with a warning if no mask holds a lesion. Values within 0.05 % may be tied.
         """
         check_is_fitted(self)
+        self._check_parameters()
         scans = list_in_order(X, y, brain_masks, **self._choice(y))
         read = (self._reader().read(scan) for scan in self._progress(scans, "scoring"))
         return average_precision(read, self._frame(), self.pipeline_, self.slice_smoothing_)
@@ -276,6 +280,7 @@ class ScanDetector(fitting.FittingDetector):
 
     def _results(self, X: Any, brain_masks: Any, *, healing: bool = True) -> Iterator[ScanResult]:
         check_is_fitted(self)
+        self._check_parameters()
         state.warn_if_changed(self.pipeline_, self.calibrated_with_)
         scans = list_in_order(X, None, brain_masks, **self._choice())
         if effective_n_jobs(self.n_jobs) == 1:

@@ -46,7 +46,11 @@ def _is_size(size: Any) -> bool:
 
 
 _PIPELINE: rules.Rule = (
-    lambda pipeline: isinstance(pipeline, Pipeline) and hasattr(pipeline.steps[-1][1], "map_and_restore"),
+    lambda pipeline: (
+        isinstance(pipeline, Pipeline)
+        and pipeline.steps
+        and hasattr(pipeline.steps[-1][1], "map_and_restore")
+    ),
     "a Pipeline whose last step has map_and_restore, as make_mimood_pipeline returns",
 )
 _SIZE: rules.Rule = (_is_size, f"one or two whole numbers of at least {_MIN_SIDE} pixels")
@@ -130,6 +134,8 @@ class SavedDetector(CheckedParameters):
             "scan_statistic_": TOP_MEAN
         }
         fitted = _restored({"slice_smoothing_": np.zeros(()), **arrays}, {**learned, **values})
+        if fault := rules.fault_of("pipeline_", self.pipeline_, _PIPELINE):
+            raise ModelLoadError(f"{fault}.")
         fitted["calibrated_with_"] = new_settings(fitted["calibrated_with_"], self.pipeline.get_params())
         if "slice_smoothing_" not in arrays:  # a new calibration leaves an old model as it was
             self.slice_smoothing = 0.0
