@@ -1,15 +1,17 @@
-"""Shared fixtures: simple healthy slices, and a small pipeline fitted on them once."""
+"""Shared fixtures: simple healthy slices and a small pipeline fitted on them once, toy scans and a model of them."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 from sklearn.pipeline import Pipeline
+from toy_scans import save_model_of_toys, write_scans_to_score
 
 from skmimood import AnomalousTokenDetector, MaskedTokenInpainter, VQTokenizer
 from skmimood.networks.transformer import TokenTransformer
 
 IMAGE_SIZE = 32
+AS_DARK_AS_A_CENTRE = 0.15  # a lesion of this value has an intensity that healthy slices have elsewhere
 
 
 def make_slices(n_samples: int, seed: int = 0, size: int = IMAGE_SIZE) -> np.ndarray:
@@ -77,6 +79,18 @@ def fitted(healthy) -> Pipeline:
     return pipeline.set_params(tokenizer__training__max_iter=150, tokenizer__training__batch_size=8).fit(
         healthy
     )
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """Return where a model of toy scans lies."""
+    return save_model_of_toys(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture
+def scans(tmp_path):
+    """Return a folder with a healthy toy scan and two with a lesion."""
+    return write_scans_to_score(tmp_path / "scans")
 
 
 @pytest.fixture

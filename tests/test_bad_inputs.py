@@ -9,7 +9,7 @@ import pytest
 from command_line import assert_mistake, content, rows, run, status
 from damaged_files import write_damaged_files
 from sklearn.pipeline import Pipeline
-from toy_scans import image, make, save_model_of_toys
+from toy_scans import image, make
 
 from skmimood.baselines import HealthyZScore
 from skmimood.datasets import load_ixi
@@ -19,22 +19,6 @@ from skmimood.nifti import find_companion, find_scans, read_grid, read_scan, wri
 from skmimood.scans import ScanDetector
 
 HOSTILE = "a'b\"<script>alert(1)<script>=é \x1b[31m"
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return save_model_of_toys(tmp_path_factory.mktemp("model"))
-
-
-@pytest.fixture
-def scans(tmp_path):
-    """Return a folder with a healthy scan and two with a lesion."""
-    folder = tmp_path / "scans"
-    folder.mkdir()
-    write_image(image(20), folder / "healthy_T1.nii.gz")
-    write_image(image(21, lesion=True), folder / "patient-1_T1.nii.gz")
-    write_image(image(22, lesion=True), folder / "patient-2_T1.nii.gz")
-    return folder
 
 
 def test_bad_input_01_a_path_that_does_not_exist_is_named(model, tmp_path, capsys):

@@ -1,15 +1,13 @@
 import numpy as np
 import pytest
 import torch
-from conftest import build, make_slices, plant_lesions
+from conftest import AS_DARK_AS_A_CENTRE, build, make_slices, plant_lesions
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from skmimood import load_model, save_model
 from skmimood.baselines import FAnoGAN
 from skmimood.networks.adversarial import GeneratorWithEncoder
 from skmimood.networks.weights import new_network
-
-AS_DARK_AS_A_CENTRE = 0.15  # such a lesion has an intensity that healthy slices have elsewhere
 
 
 def small(**parameters) -> FAnoGAN:

@@ -10,7 +10,7 @@ import threading
 import pytest
 from command_line import assert_mistake, content, rows, run, status
 from filelock import FileLock
-from toy_scans import image, save_model_of_toys
+from toy_scans import image
 
 from skmimood.exceptions import InputError
 from skmimood.jobs.files import digest_of
@@ -19,11 +19,6 @@ from skmimood.jobs.results import ScanOutcome, StatusTable
 from skmimood.jobs.scoring import NamedScan, ScoreJob, attempt, score_scans
 from skmimood.nifti import write_image
 from skmimood.scans import ScanDetector
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return save_model_of_toys(tmp_path_factory.mktemp("model"))
 
 
 def write_scans(folder, *seeds):

@@ -6,6 +6,7 @@ import pytest
 from conftest import make_slices, plant_lesions, small_steps
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
+from sklearn.metrics import average_precision_score
 from sklearn.model_selection import GridSearchCV, KFold, PredefinedSplit
 from sklearn.pipeline import Pipeline
 
@@ -185,6 +186,15 @@ def test_a_fitted_pipeline_hashes_the_same_after_a_round_trip(fitted):
 def test_float64_and_strided_images_give_the_maps_of_their_float32_copy(fitted, healthy):
     wide = np.repeat(healthy[:2].astype(np.float64), 2, axis=2)[:, :, ::2]
     np.testing.assert_array_equal(fitted.decision_function(wide), fitted.decision_function(healthy[:2]))
+
+
+def test_a_lesion_is_marked_where_it_lies_in_slices_that_are_mirrored(fitted):
+    slices, masks = plant_lesions(make_slices(12, seed=3))
+    as_they_are, mirrored = (
+        average_precision_score(truth.ravel(), fitted.decision_function(images).ravel())
+        for images, truth in ((slices, masks), (slices[..., ::-1], masks[..., ::-1]))
+    )
+    assert mirrored > 0.9 * as_they_are > 5 * masks.mean()
 
 
 def test_a_pipeline_is_known_as_that_of_a_preset_by_its_networks():

@@ -4,26 +4,10 @@ import nibabel as nib
 import numpy as np
 import pytest
 from command_line import assert_mistake, rows, run, status
-from toy_scans import image, save_model_of_toys
 
 from skmimood.exceptions import InputError
 from skmimood.jobs.scoring import ScoreJob, score_scans
-from skmimood.nifti import write_image
 from skmimood.scans import ScanDetector
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return save_model_of_toys(tmp_path_factory.mktemp("model"))
-
-
-@pytest.fixture
-def scans(tmp_path):
-    folder = tmp_path / "scans"
-    folder.mkdir()
-    write_image(image(20), folder / "healthy_T1.nii.gz")
-    write_image(image(21, lesion=True), folder / "patient-1_T1.nii.gz")
-    return folder
 
 
 def test_another_rate_is_asked_of_the_models_reference(model, scans, tmp_path, capsys):

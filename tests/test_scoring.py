@@ -5,20 +5,10 @@ import nibabel as nib
 import numpy as np
 import pytest
 from command_line import assert_mistake, content, rows, run, status
-from toy_scans import RAS, image, save_model_of_toys, write_scans_to_score
+from toy_scans import RAS, image
 
 from skmimood.nifti import write_image
 from skmimood.scans import ScanDetector
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return save_model_of_toys(tmp_path_factory.mktemp("model"))
-
-
-@pytest.fixture
-def scans(tmp_path):
-    return write_scans_to_score(tmp_path / "scans")
 
 
 def test_score_writes_the_images_of_each_scan_and_the_tables(model, scans, tmp_path, capsys):

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 from command_line import assert_mistake, rows, run
-from toy_scans import image, save_model_of_toys, write_scans_to_score
+from toy_scans import image
 
 from skmimood.datasets import ScanSet, read_splits, split_scan_set
 from skmimood.exceptions import InputError, SkmimoodWarning
@@ -30,16 +30,6 @@ def table(tmp_path):
         return path
 
     return write
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return save_model_of_toys(tmp_path_factory.mktemp("model"))
-
-
-@pytest.fixture
-def scans(tmp_path):
-    return write_scans_to_score(tmp_path / "scans")
 
 
 def test_splits_keep_the_order_of_the_table_and_other_columns_are_ignored(table):

@@ -1,71 +1,19 @@
-import numpy as np
 import pytest
 import torch
-from conftest import build, make_slices, plant_lesions
-from sklearn.metrics import average_precision_score, roc_auc_score
+from conftest import build, make_slices
 
 from skmimood.baselines import AsymmetricStudentTeacher
 from skmimood.exceptions import InputError
 from skmimood.networks.flow import FlowAndStudent
 from skmimood.networks.weights import new_network
 
-AS_DARK_AS_A_CENTRE = 0.15  # such a lesion has an intensity that healthy slices have elsewhere
-
 
 def small(**parameters) -> AsymmetricStudentTeacher:
     common = {
-        "channels": 8, "depth": 3, "flow_width": 16, "n_couplings": 2, "student_width": 16, "n_blocks": 2,
-        "backbone_max_iter": 60, "learning_rate": 3e-3, "warmup_iter": 10, "validation_fraction": 0.25,
-        "precision": "float32", "random_state": 0, "max_iter": 100,
+        "channels": 8, "depth": 3, "flow_width": 4, "student_width": 4, "backbone_max_iter": 60, "learning_rate": 3e-3,
+        "warmup_iter": 10, "validation_fraction": 0.25, "precision": "float32", "random_state": 0, "max_iter": 11,
     }  # fmt: skip
     return build(AsymmetricStudentTeacher, **{**common, **parameters})
-
-
-@pytest.fixture(scope="module")
-def detector(healthy) -> AsymmetricStudentTeacher:
-    return small().fit(healthy)
-
-
-@pytest.fixture(scope="module")
-def lesions():
-    return plant_lesions(make_slices(12, seed=3), value=AS_DARK_AS_A_CENTRE)
-
-
-def test_a_planted_lesion_scores_higher_than_its_surroundings(detector, lesions):
-    slices, masks = lesions
-    maps = detector.decision_function(slices)
-    assert roc_auc_score(masks.ravel(), maps.ravel()) > 0.92
-    assert average_precision_score(masks.ravel(), maps.ravel()) > 8 * masks.mean()
-
-
-def test_teacher_and_student_part_in_lesions_and_nowhere_else(detector, lesions):
-    slices, masks = lesions
-    healthy = detector.decision_function(make_slices(12, seed=3))
-    maps = detector.decision_function(slices)
-    assert maps[masks].mean() > 3 * healthy[masks].mean()
-    assert maps.min() >= 0
-    assert detector.predict(make_slices(40, seed=4)).mean() < 0.03
-
-
-def test_it_heals_nothing_and_says_so_by_returning_the_slices(detector, lesions):
-    assert np.array_equal(detector.transform(lesions[0]), lesions[0])
-
-
-def test_no_result_depends_on_the_other_slices(detector, lesions):
-    slices, _ = lesions
-    together = detector.decision_function(slices)
-    np.testing.assert_allclose(detector.decision_function(slices[5:6])[0], together[5], atol=1e-5)
-
-
-def test_all_three_trainings_leave_their_history(detector):
-    assert [len(detector.history_[name]) for name in ("loss", "teacher_loss", "backbone_loss")] == [
-        100,
-        100,
-        60,
-    ]
-    assert detector.n_iter_ == 260
-    assert detector.history_["teacher_loss"][-1] < detector.history_["teacher_loss"][0] - 1
-    assert detector.history_["loss"][-1] < 0.5 * detector.history_["loss"][0]
 
 
 @pytest.fixture
@@ -99,7 +47,8 @@ def test_the_likelihood_of_a_flow_that_is_the_identity_is_that_of_normal_numbers
     torch.testing.assert_close(network(images, True), expected)
 
 
-def test_features_of_the_training_slices_are_standardised(detector, healthy):
+def test_features_of_the_training_slices_are_standardised(healthy):
+    detector = small().fit(healthy)  # of which 48 train
     with torch.inference_mode():
         features = detector._network().features(torch.from_numpy(healthy[:48, None]))
     assert features.mean((0, 2, 3)).abs().max() < 1e-4

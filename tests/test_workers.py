@@ -12,7 +12,7 @@ from deadly_worker import DEADLY, die, done_or_die, score_or_die
 from rounding import assert_same
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import Pipeline
-from toy_scans import MedianRestorer, image, make, save_model_of_toys
+from toy_scans import MedianRestorer, image, make
 
 from skmimood.exceptions import InputError, SkmimoodWarning, WorkerError
 from skmimood.jobs import scoring
@@ -22,11 +22,6 @@ from skmimood.nifti import write_image
 from skmimood.scans import ScanDetector
 
 pytestmark = pytest.mark.filterwarnings("ignore:A worker stopped while some jobs")  # of loky, where one dies
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return save_model_of_toys(tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from command_line import assert_mistake, content, rows, run, status
-from toy_scans import brief_job, image, save_model_of_toys, write_healthy_scans
+from toy_scans import brief_job, image, write_healthy_scans
 
 from skmimood.exceptions import ModelSaveError, SkmimoodWarning
 from skmimood.jobs.fitting import fit_model
@@ -18,11 +18,6 @@ from skmimood.nifti import write_image
 from skmimood.scans import ScanDetector
 
 NOBODY = 65534
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return save_model_of_toys(tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture
