@@ -261,7 +261,7 @@ def main(n_mutations: int) -> int:
             if number % 500 == 499:
                 print(f"{n_survived} of {number + 1} survived so far", file=sys.stderr)
     for (title, outcome), count in sorted(table.items()):
-        print(f"{title:34}{outcome:10}{count:6}")
+        print(f"{title:38}{outcome:10}{count:6}")
     print(f"{n_survived} of {n_mutations} mutations survived")
     return n_mutations - n_survived
 
