@@ -62,6 +62,7 @@ def test_fitted_attributes_are_plain(fitted):
         *(
             "n_scans_",
             "n_slices_",
+            "n_modalities_",
             "intensity_histogram_",
             "intensity_limit_",
             "layout_",

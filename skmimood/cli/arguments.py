@@ -210,7 +210,8 @@ def _add_choice(parser: argparse.ArgumentParser, mask: str | None, *shown: str) 
     """Add the choice of files, with the default of the mask and what is said of the defaults."""
     size, share, shown_mask = shown
     group = parser.add_argument_group("which scans")
-    _add(group, "--modality", str, "SUFFIX", "only files of a folder whose names end in this, such as T1")
+    text = "only files whose names end in this, such as T1; of T1w,FLAIR, one scan has both"
+    _add(group, "--modality", str, "SUFFIX", text)
     _add(group, "--split", str, "NAME", "only subjects of this split in splits.csv (columns subject, split)")
     _add(group, "--volume", _index, "N", "which volume of 4-D scans to take, counted from 0")
     _add(group, "--max-bytes", _n_bytes, "N", f"refuse scans of more bytes, such as 4G (default: {size})")

@@ -15,6 +15,7 @@ import numpy as np
 import skmimood
 from skmimood.exceptions import SkmimoodWarning
 from skmimood.jobs.files import printable
+from skmimood.scans.modalities import Modalities
 
 if TYPE_CHECKING:
     from skmimood.scans import ScanDetector
@@ -68,6 +69,7 @@ def facts(detector: ScanDetector, *, set_by_hand: Collection[str] = ()) -> dict[
         "Model": f"{about['class']}, {n_parameters:,} parameters",
         "Slices": f"{detector.plane_}, {height} x {width} pixels of {detector.spacing_:.3g} mm{_across(detector)}",
         "Foreground": _foreground(detector),
+        **_modalities(detector),
         "Learned from": f"{about['n_training_scans']} healthy scans, {detector.n_slices_:,} slices",
         "Calibrated on": f"{counted(reference.n_scans, 'held-out healthy scan')}{different}",
         "Score of a scan": _STATISTICS[detector.scan_statistic_],
@@ -90,6 +92,15 @@ def _foreground(detector: ScanDetector) -> str:
     now, learned = kind_of_foreground(detector.mask), kind_of_foreground(detector.mask_)
     text = f"masks named {detector.mask}" if now == BRAIN_MASK else now
     return text if now == learned else f"{text}; {learned} in training"
+
+
+def _modalities(detector: ScanDetector) -> dict[str, str]:
+    """Say of how many modalities scans are, and which of them pictures show."""
+    if detector.n_modalities_ == 1:
+        return {}
+    names = Modalities(detector.n_modalities_, detector.modality)
+    called = ", ".join(names.name(place) for place in range(names.n))
+    return {"Modalities": f"{called}; pictures show {names.name(0)}"}
 
 
 def describe_lines(detector: ScanDetector) -> list[str]:

@@ -108,18 +108,21 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
-def digest_of(scan: Path, *masks: str | None) -> str:
-    """Return a digest of the bytes of a scan and of the masks beside it; empty if one of them cannot be read.
+def digest_of(scan: Any, *masks: str | None) -> str:
+    """Return a digest of the bytes of a scan, a path or a tuple of those of its modalities, and of the masks beside it.
+
+    It is empty if one of them cannot be read.
 
     ``masks`` are endings of names; ``"auto"``, ``"none"``, ``"ct-brain"`` and None stand for no file.
     """
     from skmimood.nifti import files_of, find_companion
+    from skmimood.nifti.names import present_parts
     from skmimood.scans.sources import FOREGROUNDS
 
     named = [mask for mask in masks if mask not in (*FOREGROUNDS, None)]
     digest = hashlib.blake2b(digest_size=16)
     try:
-        for path in (scan, *(find_companion(scan, mask) for mask in named)):
+        for path in (*present_parts(scan), *(find_companion(scan, mask) for mask in named)):
             for file in [] if path is None else files_of(path):
                 digest.update(_bytes_digest(file))
     except OSError:

@@ -155,7 +155,7 @@ def _settings(job: FitJob, sources: Sequence[Source], groups: Sequence[str] | No
     named = {name: value for name, value in vars(job).items() if name not in _OF_THE_RUN}
     named = {name: None if value == defaults.get(name) else value for name, value in named.items()}
     digests = [
-        files.digest_of(path, job.mask, job.lesions) if path else "" for path in map(file_path, sources)
+        files.digest_of(source, job.mask, job.lesions) if file_path(source) else "" for source in sources
     ]
     return {**named, "groups": groups, "scans": dict(zip(scan_ids(sources), digests, strict=True))}
 

@@ -15,7 +15,8 @@ from typing import Any
 from skmimood.exceptions import InputError, listing, warn
 from skmimood.jobs.files import make_folder, to_csv, to_json, write
 from skmimood.jobs.locks import claimed, locked, locks_of_others
-from skmimood.scans.results import OUTPUTS, output_stem, possible_paths, written_paths
+from skmimood.nifti.names import RESULT_EXTENSIONS
+from skmimood.scans.results import OUTPUTS, further_healed, output_stem, possible_paths, written_paths
 
 _HIDDEN = ".report"  # folder of what the report needs of each scan, and of the locks of the jobs
 EVALUATION = "evaluation.csv"
@@ -252,9 +253,13 @@ def mark_of(output: Path, scan: str) -> Path:
 
 def discard(output: Path, scan: str) -> None:
     """Leave no results of a scan rather than a part of them."""
-    paths = itertools.chain(*possible_paths(output, scan))
+    paths = itertools.chain(*possible_paths(output, scan), *_further_healed(output, scan))
     for path in (*paths, pictures_of(output, scan), page_of(output, scan)):
         path.unlink(missing_ok=True)
+
+
+def _further_healed(output: Path, scan: str) -> list[list[Path]]:
+    return [further_healed(output, scan, extension) for extension in RESULT_EXTENSIONS]
 
 
 def _check_settings(table: StatusTable, default_mask: str) -> None:
@@ -279,6 +284,7 @@ def _make_room(output: Path, scans: Collection[str], *, overwrite: bool, healed:
         results = [output / name for name in TABLES]
         for scan in scans:
             results += itertools.chain(*possible_paths(output, scan, healed=healed))
+            results += itertools.chain(*_further_healed(output, scan)) if healed else ()
         results += [page_of(output, scan) for scan in scans if viewer != "none"]
         existing = [path.name for path in results if os.path.lexists(path)]
         if existing:

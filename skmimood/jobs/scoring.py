@@ -25,7 +25,8 @@ from skmimood.jobs.results import ScanOutcome, StatusTable
 from skmimood.jobs.splits import select_split
 from skmimood.jobs.viewer import write_viewer
 from skmimood.jobs.workers import is_local, run_alone, run_in_workers
-from skmimood.nifti import bids, scan_ids
+from skmimood.nifti import Source, bids, scan_ids
+from skmimood.nifti.names import in_any_folder, present_parts
 from skmimood.persistence import fingerprint
 from skmimood.plotting import ColourScale
 from skmimood.runtime.device import resolve_device
@@ -97,10 +98,13 @@ class ScoreJob:
 
 
 class NamedScan(NamedTuple):
-    """A scan on disk, what it is called beside the others of its job, and the digest last scored under that name."""
+    """A scan on disk, what it is called beside the others of its job, and the digest last scored under that name.
+
+    Of several modalities, ``source`` is a tuple of their files.
+    """
 
     id: str
-    path: Path
+    source: Source
     seen: str = ""
 
 
@@ -177,11 +181,11 @@ def _check_bids(scans: Collection[str], output: Path) -> None:
 
 def _named_scans(
     paths: Sequence[str | os.PathLike], output: Path, detector: ScanDetector, job: ScoreJob, say: Say
-) -> dict[str, Path]:
+) -> dict[str, Source]:
     """List the scans by their ids, without the results of earlier runs if the output lies in a folder of scans."""
     exclude = mask_suffixes((detector.mask, detector.mask_), None)
     found = select_split(paths, job.split, suffix=detector.modality, exclude=exclude)
-    scans = [source for source in found if not is_within(str(source), output)]
+    scans = [source for source in found if not is_within(present_parts(source)[0], output)]
     if not scans:
         raise InputError(f"{output.name!r} holds only results, no scans. Pass the folder of the scans.")
     places = first_places(scans)
@@ -189,15 +193,15 @@ def _named_scans(
         say(f"Passed over, as named more than once: {counted(len(scans) - len(places), 'file')}.")
     scans = [scans[place] for place in places]
     # A worker of another machine may have another working directory.
-    return {scan: Path(str(source)).absolute() for scan, source in zip(scan_ids(scans), scans, strict=True)}
+    return dict(zip(scan_ids(scans), map(in_any_folder, scans), strict=True))
 
 
-def _failures(model: Path, scans: dict[str, Path], job: ScoreJob) -> list[ScanOutcome]:
+def _failures(model: Path, scans: dict[str, Source], job: ScoreJob) -> list[ScanOutcome]:
     """Map scans, where the job will do it, until one can be mapped; return the failures of all if none can."""
     failed, n_jobs = [], 1 if is_local(job.n_jobs) else job.n_jobs
     shared = (model, fingerprint(model), job)
-    for scan, path in scans.items():
-        outcome = run_alone(try_in_worker, scan, (*shared, scan, path), n_jobs)
+    for scan, source in scans.items():
+        outcome = run_alone(try_in_worker, scan, (*shared, scan, source), n_jobs)
         if outcome.status == "ok":
             return []
         failed.append(outcome)
@@ -205,7 +209,7 @@ def _failures(model: Path, scans: dict[str, Path], job: ScoreJob) -> list[ScanOu
 
 
 def _score_all(
-    detector: ScanDetector, model: Path, scans: dict[str, Path], table: StatusTable, job: ScoreJob, say: Say
+    detector: ScanDetector, model: Path, scans: dict[str, Source], table: StatusTable, job: ScoreJob, say: Say
 ) -> None:
     waiting = _unfinished(detector, scans, table, job)
     n_done = n_kept = len(scans) - len(waiting)
@@ -234,19 +238,19 @@ def _score_all(
 
 
 def _unfinished(
-    detector: ScanDetector, scans: dict[str, Path], table: StatusTable, job: ScoreJob
+    detector: ScanDetector, scans: dict[str, Source], table: StatusTable, job: ScoreJob
 ) -> dict[str, NamedScan]:
     """Return the scans without results, and those whose results are of another file, with a warning."""
     waiting: dict[str, NamedScan] = {}
     changed: list[str] = []
     unknown: list[str] = []
-    for scan, path in scans.items():
+    for scan, source in scans.items():
         seen = table.outcome(scan)
         if seen is not None and table.is_finished(scan, healed=job.healed, viewer=job.pages):
-            if seen.digest and seen.digest == digest_of(path, detector.mask):
+            if seen.digest and seen.digest == digest_of(source, detector.mask):
                 continue
             (changed if seen.digest else unknown).append(scan)
-        waiting[scan] = NamedScan(scan, path, seen.digest if seen else "")
+        waiting[scan] = NamedScan(scan, source, seen.digest if seen else "")
     for why, names in (
         ("the file or its mask is not the one that was scored under this name", changed),
         ("an earlier version did not note which file was scored", unknown),
@@ -281,11 +285,11 @@ def score_in_worker(
     return attempt(_loaded(model, mark, job), scan, StatusTable.read(output), job, wait=wait)
 
 
-def try_in_worker(model: Path, mark: str, job: ScoreJob, scan: str, path: Path) -> ScanOutcome:
+def try_in_worker(model: Path, mark: str, job: ScoreJob, scan: str, source: Source) -> ScanOutcome:
     """Map one scan as `score_in_worker` does, but write nothing."""
     detector = _loaded(model, mark, job)
     try:
-        detector.detect_scan(path)
+        detector.detect_scan(source)
     except Exception as error:
         return ScanOutcome(scan, "failed", reason=_reason(error))
     return ScanOutcome(scan, "ok")
@@ -312,14 +316,14 @@ def attempt(
         if not is_ours:
             return ScanOutcome(scan.id, "busy")
         table.refresh()
-        digest, recorded = digest_of(scan.path, detector.mask), table.outcome(scan.id)
+        digest, recorded = digest_of(scan.source, detector.mask), table.outcome(scan.id)
         if recorded is not None and recorded.digest:
             is_finished = table.is_finished(scan.id, healed=job.healed, viewer=job.pages)
             if recorded.digest == digest and is_finished:
                 return replace(recorded, status="kept")
             if recorded.digest not in (digest, scan.seen):
                 return ScanOutcome(scan.id, "taken", reason=_TAKEN)
-        source = way_to(scan.path, table.folder)
+        source = way_to(present_parts(scan.source)[0], table.folder)
         outcome = replace(_score(detector, scan, table.folder, job), digest=digest, source=source)
         table.record(outcome)
         return outcome
@@ -329,7 +333,7 @@ def _score(detector: ScanDetector, scan: NamedScan, folder: Path, job: ScoreJob)
     """Score a scan and write its results; whatever is wrong with it becomes its outcome."""
     started = time.monotonic()
     try:
-        result = replace(detector.detect_scan(scan.path), id=scan.id)
+        result = replace(detector.detect_scan(scan.source), id=scan.id)
         is_anomalous = None if detector.scan_threshold_ == math.inf else result.is_anomalous
         outcome = ScanOutcome(scan.id, "ok", result.score, result.pvalue, is_anomalous, flags=result.flags)
         results.discard(folder, scan.id)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 
 from skmimood.datasets import read_splits
 from skmimood.exceptions import InputError, listing, warn
 from skmimood.nifti import Source
+from skmimood.nifti.names import file_path
 from skmimood.runtime.paths import expand
 from skmimood.scans.sources import find_named_or_chosen
 from skmimood.scans.subjects import SPLITS, subject_among
@@ -37,7 +37,7 @@ def select_split(
             )
         without, subjects = set(chosen), frozenset().union(*splits.values())
         for source in find_named_or_chosen(folder, suffix=suffix, exclude=exclude):
-            subject = subject_among(Path(str(source)), folder, subjects)
+            subject = subject_among(file_path(source) or folder, folder, subjects)
             if subject in chosen:
                 found.append(source)
                 without.discard(subject)

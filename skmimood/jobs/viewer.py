@@ -53,6 +53,7 @@ def write_viewer(
     parts = environment.get_template("viewer.html").generate(
         version=skmimood.__version__,
         outcome=outcome,
+        n_modalities=result.n_modalities,
         calibrated=scale.is_calibrated,
         scripts=map(Markup, scripts),
         styles=map(Markup, styles),

@@ -36,7 +36,7 @@ def anatomical(scans: list[Source], root: Path) -> list[Source]:
     if len(kinds) > 1:
         raise InputError(
             f"The data set {root.name!r} holds {', '.join(kinds)}. Choose one of them by the ending of the names "
-            f"(modality, --modality {kinds[0]})."
+            f"(modality, --modality {kinds[0]}), or several, which are one scan then ({','.join(kinds)})."
         )
     return chosen
 

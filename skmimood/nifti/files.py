@@ -62,7 +62,8 @@ def find_scans(
     X : str, path, nibabel image, or iterable of those
         Folders are searched recursively for volumes by their extensions; if there is none, for folders of DICOM files,
         each of which is a scan; if there is none either, for pictures. Of a BIDS data set only the folders of its
-        subjects are searched. Names with a leading dot are ignored.
+        subjects are searched. Names with a leading dot are ignored. A tuple in a list is one scan of several
+        modalities.
     suffix : str, optional
         Keep only files whose name, without extension, ends with this part: ``"T1"`` and ``"_T1"`` both keep
         ``sub_T1.nii.gz``. Case does not matter.
@@ -85,7 +86,7 @@ def find_scans(
     found: list[Source] = []
     for entry in as_entries(X):
         check_source(entry)
-        if isinstance(entry, SpatialImage):
+        if isinstance(entry, SpatialImage | tuple):
             found.append(entry)
         else:
             found.extend(path for path in _expand(entry) if is_wanted(file_stem(path), suffix, dropped))

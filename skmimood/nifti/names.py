@@ -16,7 +16,8 @@ from nibabel.spatialimages import SpatialImage
 from skmimood.exceptions import InputError
 from skmimood.runtime.paths import expand
 
-Source = str | os.PathLike | SpatialImage
+Source = str | os.PathLike | SpatialImage | tuple
+"""A scan: its file, its image or, of several modalities, a tuple of these, with None for one that is missing."""
 
 # Extensions of volumes, and what results on their grids are written as.
 _WRITTEN_AS = {
@@ -59,18 +60,33 @@ def file_name(source: Source) -> str | None:
 
 
 def check_source(source: Any) -> None:
-    """Raise `InputError` unless ``source`` is a path or a nibabel image."""
-    if not isinstance(source, str | os.PathLike | SpatialImage):
-        raise InputError(
-            f"Scans must be paths or nibabel images; got {type(source).__name__}. "
-            "Wrap an array as nibabel.Nifti1Image(array, affine); of a table, pass the column of paths."
-        )
+    """Raise `InputError` unless ``source`` is a path, a nibabel image, or a tuple of these with perhaps None."""
+    parts = present_parts(source)
+    for part in parts or (None,):
+        if not isinstance(part, str | os.PathLike | SpatialImage):
+            raise InputError(
+                f"Scans must be paths or nibabel images; got {type(source if part is None else part).__name__}. "
+                "Wrap an array as nibabel.Nifti1Image(array, affine); of a table, pass the column of paths."
+            )
+
+
+def present_parts(source: Source) -> tuple[Any, ...]:
+    """Return the files or images of a scan, one for each of its modalities that is not missing."""
+    return tuple(part for part in source if part is not None) if isinstance(source, tuple) else (source,)
+
+
+def in_any_folder(source: Source) -> Source:
+    """Return a scan in files by paths that hold in any working folder."""
+    if isinstance(source, tuple):
+        return tuple(part and Path(part).absolute() for part in source)
+    return Path(str(source)).absolute()
 
 
 def file_path(source: Source) -> Path | None:
-    """Return where a scan's file lies, as given; None for an image without a file."""
+    """Return where a scan's file lies, of several the first, as given; None for an image without a file."""
     check_source(source)
-    path = source.get_filename() if isinstance(source, SpatialImage) else source
+    first = present_parts(source)[0]
+    path = first.get_filename() if isinstance(first, SpatialImage) else first
     return None if path is None else expand(path)
 
 

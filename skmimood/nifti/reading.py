@@ -27,11 +27,11 @@ from nibabel.nifti1 import Nifti1Header
 from nibabel.nifti2 import Nifti2Header
 from nibabel.spatialimages import HeaderDataError, SpatialImage
 
-from skmimood.exceptions import ScanReadError
+from skmimood.exceptions import InputError, ScanReadError
 from skmimood.nifti.dicom import is_dicom, open_series
 from skmimood.nifti.geometry import Geometry, Grid, UnsoundError, read_geometry
 from skmimood.nifti.itk import ITK_EXTENSIONS, open_itk
-from skmimood.nifti.names import PICTURES, conversion
+from skmimood.nifti.names import PICTURES, Source, conversion
 from skmimood.nifti.pictures import open_picture
 from skmimood.runtime.paths import expand
 
@@ -74,10 +74,12 @@ class _Extent(NamedTuple):
     volume: int
 
 
-def read_volume(
-    source: str | os.PathLike | SpatialImage, name: str, max_bytes: int, volume: int | None
-) -> RawVolume:
+def read_volume(source: Source, name: str, max_bytes: int, volume: int | None) -> RawVolume:
     """Read one volume of a file or nibabel image; any fault becomes a `ScanReadError`."""
+    if isinstance(source, tuple):
+        raise InputError(
+            f"A volume is read from one file; got a tuple of {len(source)}. Read each by itself."
+        )
     with _explained(name):
         if isinstance(source, SpatialImage):
             return _read_image(source, max_bytes, volume)

@@ -15,7 +15,7 @@ from skmimood.exceptions import InputError, ScanReadError, listing, warn
 from skmimood.maps.conformal import scores_needed
 from skmimood.nifti import Scan, Source, find_companion, read_mask, read_scan
 from skmimood.nifti.files import companion_names
-from skmimood.nifti.names import file_path
+from skmimood.nifti.names import file_path, present_parts
 from skmimood.preprocessing import (
     Plane,
     ct_brain_mask,
@@ -33,6 +33,7 @@ from skmimood.preprocessing import (
 )
 from skmimood.scans.copies import Copies
 from skmimood.scans.domain import ScanFeatures, intensity_histogram, tissue_layout
+from skmimood.scans.modalities import ONE_MODALITY, Modalities
 from skmimood.scans.sources import ListedScan
 
 StatusName = Literal["used", "calibration", "skipped", "duplicate"]
@@ -90,7 +91,8 @@ class ScanStatus:
 class PreparedScan:
     """A scan as read, its foreground and known lesions (X, Y, Z) bool, and its intensities (X, Y, Z) in [0, 1].
 
-    ``window`` are the scan's own intensities that became 0 and 1.
+    ``window`` are the scan's own intensities that became 0 and 1. Of a scan of several modalities this is the first,
+    with the foreground of all, and ``others`` are the others.
     """
 
     scan: Scan
@@ -98,6 +100,7 @@ class PreparedScan:
     intensities: np.ndarray
     window: tuple[float, float]
     lesions: np.ndarray | None = None
+    others: tuple[PreparedScan, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,10 +135,42 @@ class ScanReader:
     volume: int | None
     max_invalid: float
     plane: Plane
+    modalities: Modalities = ONE_MODALITY
 
     def read(self, listed: ListedScan) -> PreparedScan:
         """Read a scan with its foreground and its lesions; `ScanReadError` if it cannot be used."""
-        scan = self._scan(listed)
+        self.modalities.check_complete(listed.id, listed.source)
+        if not isinstance(sources := listed.source, tuple):
+            return self._prepare(listed, self._scan(listed))
+        if listed.brain_mask is None and kind_of_foreground(self.mask) == BRAIN_MASK:
+            listed = replace(listed, brain_mask=self._mask_beside(listed))
+        parts = [replace(listed, source=part) for part in sources]
+        scans = [self._scan(part) for part in parts]
+        self.modalities.check_grids(listed.id, scans)
+        alone = replace(listed, lesions=None)
+        others = [
+            self._prepare(replace(alone, source=part.source), scan)
+            for part, scan in zip(parts[1:], scans[1:], strict=True)
+        ]
+        return self._joined(self._prepare(parts[0], scans[0]), others)
+
+    def _joined(self, first: PreparedScan, others: Sequence[PreparedScan]) -> PreparedScan:
+        """Join the modalities of one scan: the foreground is what any shows, and what is invalid in one is in all."""
+        parts = (first, *others)
+        foreground = np.any([part.foreground for part in parts], axis=0)
+        invalid = [part.scan.invalid for part in parts if part.scan.invalid is not None]
+        lost = np.any(invalid, axis=0) if invalid else None
+        if lost is not None:
+            foreground &= ~lost
+        known, remarks = first.scan.warnings, []
+        for place, part in enumerate(others, start=1):
+            remarks += [
+                f"{self.modalities.name(place)}: {one}" for one in part.scan.warnings if one not in known
+            ]
+        scan = replace(first.scan, invalid=lost, warnings=(*known, *remarks))
+        return replace(first, scan=scan, foreground=foreground, others=tuple(others))
+
+    def _prepare(self, listed: ListedScan, scan: Scan) -> PreparedScan:
         if not np.ptp(scan.data):
             but = "" if scan.invalid is None else " but NaN and infinite ones"
             raise ScanReadError(
@@ -171,9 +206,9 @@ class ScanReader:
         return PreparedScan(scan, foreground, intensities, window, lesions)
 
     def voxels(self, listed: ListedScan) -> np.ndarray | None:
-        """Read the voxels (X, Y, Z) of a scan once more; None if that is not possible."""
+        """Read the voxels (X, Y, Z) of a scan's first modality once more; None if that is not possible."""
         with contextlib.suppress(ScanReadError):
-            return self._scan(listed).data
+            return self._scan(replace(listed, source=present_parts(listed.source)[0])).data
         return None
 
     def _scan(self, listed: ListedScan) -> Scan:
@@ -279,7 +314,7 @@ def screen(scans: Iterable[ListedScan], reader: ScanReader) -> tuple[list[Candid
 
 
 def measure(prepared: PreparedScan, plane: Plane) -> ScanFeatures:
-    """Measure a scan as a whole."""
+    """Measure a scan as a whole; of several modalities the intensities of the first."""
     voxel = abs(float(np.linalg.det(prepared.scan.affine_mm[:3, :3])))
     orientation = io_orientation(prepared.scan.affine)
     upright = [apply_orientation(part, orientation) for part in (prepared.intensities, prepared.foreground)]

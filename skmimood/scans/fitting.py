@@ -21,6 +21,7 @@ from skmimood.scans import cohort
 from skmimood.scans.cohort import Candidate, ScanReader, ScanStatus, warn_about_left_out
 from skmimood.scans.domain import find_high_scores, learn_domain, warn_about_suspects
 from skmimood.scans.mapping import Frame
+from skmimood.scans.modalities import Modalities, n_modalities
 from skmimood.scans.reference import HealthyScan, refer
 from skmimood.scans.sources import ListedScan
 from skmimood.scans.state import CLUSTER_MASS, SavedDetector, as_pair, inference_settings
@@ -54,14 +55,14 @@ class SliceReservoir:
     slices stay once the reservoir is full.
     """
 
-    def __init__(self, capacity: int, size: tuple[int, int], rng: np.random.Generator) -> None:
+    def __init__(self, capacity: int, size: tuple[int, ...], rng: np.random.Generator) -> None:
         self._slices = np.empty((capacity, *size), dtype=np.float32)
         self._arrivals = np.empty(capacity, dtype=np.int64)  # place in the stream of each slice kept
         self._rng = rng
         self._seen = 0
 
     def add(self, slices: np.ndarray) -> None:
-        """Offer slices of shape (n, H, W), each of which ends up in the sample with the same probability."""
+        """Offer slices of shape (n, *size), each of which ends up in the sample with the same probability."""
         capacity = len(self._slices)
         for one in slices:
             place = self._seen if self._seen < capacity else int(self._rng.integers(self._seen + 1))
@@ -71,7 +72,7 @@ class SliceReservoir:
 
     @property
     def slices(self) -> np.ndarray:
-        """The sample in the order of arrival, shape (n, H, W) float32."""
+        """The sample in the order of arrival, shape (n, *size) float32."""
         sample, arrivals = self._slices[: self._seen], self._arrivals[: self._seen]
         order = np.argsort(arrivals)
         for row in range(sample.shape[1]):  # not all at once, which would take a second copy
@@ -97,7 +98,7 @@ def warn_about_size(pipeline: Pipeline, size: tuple[int, int]) -> None:
 
 
 def fit_pipeline(pipeline: Pipeline, plane: Plane, slices: np.ndarray, groups: np.ndarray) -> Pipeline:
-    """Fit a clone on slices (n, H, W), mirrored for training only where left and right are their two sides.
+    """Fit a clone on slices, mirrored for training only where left and right are their two sides.
 
     Steps that ask for ``groups`` (n,) get them.
     """
@@ -142,6 +143,7 @@ class FittingDetector(SavedDetector):
         self.plane_, self.mask_ = self.plane, self.mask
 
     def _learn(self, scans: Sequence[ListedScan]) -> None:
+        self.n_modalities_ = n_modalities(scans[0].source)
         rng = np.random.default_rng(shared_seed(self.random_state))
         candidates, rejected = self._screen(scans)
         shares = self.calibration_fraction, self.scan_fpr
@@ -183,10 +185,14 @@ class FittingDetector(SavedDetector):
     def _collect_slices(
         self, training: Sequence[Candidate], rng: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray, list[ScanStatus]]:
-        """Return the slices to learn from, (n, H, W) float32, their groups, (n,) str, and what became of each scan."""
+        """Return the slices to learn from, their groups, (n,) str, and what became of each scan.
+
+        The slices are (n, H, W) or, of several modalities, (n, C, H, W), float32.
+        """
         reader, frame, least = self._reader(), self._frame(), self.min_foreground
         n_most = min(self.max_slices, sum(max(one.line.shape) for one in training))
-        reservoir = SliceReservoir(n_most, frame.size, rng)
+        channels = (self.n_modalities_,) if self.n_modalities_ > 1 else ()
+        reservoir = SliceReservoir(n_most, (*channels, *frame.size), rng)
         lines = []
         for candidate in self._progress(training, "slicing"):
             try:
@@ -234,7 +240,8 @@ class FittingDetector(SavedDetector):
         return reference, lines, scores
 
     def _reader(self) -> ScanReader:
-        return ScanReader(self.mask, self.max_bytes, self.volume, self.max_invalid, self.plane_)
+        foreground = self.mask, self.max_bytes, self.volume, self.max_invalid, self.plane_
+        return ScanReader(*foreground, Modalities(self.n_modalities_, self.modality))
 
     def _frame(self) -> Frame:
         return Frame(self.plane_, self.spacing_, self.size_)

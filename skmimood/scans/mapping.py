@@ -20,6 +20,7 @@ from skmimood.maps.healing import blend
 from skmimood.maps.volumes import cluster_mass, filter_across
 from skmimood.nifti import make_image
 from skmimood.preprocessing import GridPlan, Plane
+from skmimood.preprocessing.channels import first_channel, with_channels
 from skmimood.preprocessing.heads import have_heads
 from skmimood.scans.cohort import PreparedScan
 from skmimood.scans.results import Gallery
@@ -42,9 +43,9 @@ class ScanMaps:
     """The anomaly map of one scan, on its own grid and on the network's.
 
     ``anomaly`` (X, Y, Z) float32 is 0 outside ``scored`` (bool), the foreground without slices of known lesions.
-    ``images``, ``restored`` and ``maps`` (n, H, W) float32 are all slices; the last two are 0 in slices that do not
-    hold foreground, as ``has_foreground`` (n,) says. ``plan`` brings slices back to the scan's grid, ``voxel_ml`` is
-    the volume of a pixel of theirs. ``flags`` are remarks.
+    ``images``, ``restored`` and ``maps`` (n, H, W) float32 are all slices, of several modalities the first two (n, C,
+    H, W); the last two are 0 in slices that do not hold foreground, as ``has_foreground`` (n,) says. ``plan`` brings
+    slices back to the scan's grid, ``voxel_ml`` is the volume of a pixel of theirs. ``flags`` are remarks.
     """
 
     anomaly: np.ndarray
@@ -67,9 +68,9 @@ class ScanMaps:
         return partial(cluster_mass, self.maps, voxel_ml=self.voxel_ml)
 
     def gallery(self, indices: np.ndarray, pixel_threshold: float) -> Gallery:
-        """Return the slices at ``indices``, healed as `draw_healed` heals the scan."""
-        images, maps = self.images[indices], self.maps[indices]
-        healed = blend(images, self.restored[indices], maps, pixel_threshold)
+        """Return the slices at ``indices``, healed as `draw_healed` heals the scan; the first of several modalities."""
+        images, maps = first_channel(self.images[indices]), self.maps[indices]
+        healed = blend(images, first_channel(self.restored[indices]), maps, pixel_threshold)
         profile = np.asarray([top_mean(part) for part in self.maps], dtype=np.float32)
         return Gallery(images, healed, maps, maps > pixel_threshold, indices, profile)
 
@@ -101,10 +102,13 @@ class Frame:
         return any(mm > n * self.spacing * (1 + 1e-6) for mm, n in zip(extent, self.size, strict=True))
 
     def healthy_slices(self, prepared: PreparedScan, min_foreground: float) -> np.ndarray:
-        """Slices without lesions whose frame the foreground fills to some share: (n, H, W), float32."""
+        """Slices without lesions whose frame the foreground fills to some share, float32.
+
+        They are (n, H, W) or, of several modalities, (n, C, H, W).
+        """
         plan = self.plan(prepared)
         shares = plan.forward(_without_lesions(prepared, plan), order=0).mean(axis=(1, 2))
-        return plan.forward(prepared.intensities)[(shares >= min_foreground) & (shares > 0)]
+        return _slices(prepared, plan)[(shares >= min_foreground) & (shares > 0)]
 
     def map(self, prepared: PreparedScan, pipeline: Pipeline, slice_smoothing: float) -> ScanMaps:
         """Run the slices of a scan that hold foreground through a fitted pipeline, and smooth across them in mm."""
@@ -112,8 +116,8 @@ class Frame:
         scored = _without_lesions(prepared, plan)
         inside = plan.forward(scored, order=0) > 0.5
         has_foreground: np.ndarray = np.any(inside, axis=(1, 2))
-        images = plan.forward(prepared.intensities)
-        maps, restored = np.zeros_like(images), np.zeros_like(images)
+        images = _slices(prepared, plan)
+        maps, restored = np.zeros(inside.shape, np.float32), np.zeros_like(images)
         places = np.flatnonzero(has_foreground)
         for start in range(0, len(places), _CHUNK):
             chunk = places[start : start + _CHUNK]
@@ -136,6 +140,12 @@ class Frame:
         )
 
 
+def _slices(prepared: PreparedScan, plan: GridPlan) -> np.ndarray:
+    """Cut the slices of a scan, (n, H, W), or (n, C, H, W) of several modalities."""
+    parts = [plan.forward(part.intensities) for part in (prepared, *prepared.others)]
+    return np.stack(parts, axis=1) if prepared.others else parts[0]
+
+
 def draw_scan(prepared: PreparedScan) -> Nifti1Image:
     """Return the scan as an image, with its window as display range."""
     image = make_image(prepared.scan.data, prepared.scan)
@@ -143,11 +153,14 @@ def draw_scan(prepared: PreparedScan) -> Nifti1Image:
     return image
 
 
-def draw_healed(prepared: PreparedScan, maps: ScanMaps, pixel_threshold: float) -> Nifti1Image:
-    """Draw the healed scan on its own grid; see `ScanResult.healed`."""
-    scan, foreground = prepared.scan, prepared.foreground
-    low, high = prepared.window
-    restored = low + (high - low) * maps.plan.inverse(maps.restored)
+def draw_healed(
+    prepared: PreparedScan, maps: ScanMaps, pixel_threshold: float, modality: int = 0
+) -> Nifti1Image:
+    """Draw the healed scan on its own grid, or that of another of its modalities; see `ScanResult.healed`."""
+    part, foreground = (prepared, *prepared.others)[modality], prepared.foreground
+    scan, (low, high) = part.scan, part.window
+    slices = with_channels(maps.restored)[:, modality]
+    restored = low + (high - low) * maps.plan.inverse(slices)
     healed = blend(scan.data, restored, maps.anomaly, pixel_threshold)
     return make_image(np.where(foreground & maps.plan.reach(maps.has_foreground), healed, scan.data), scan)
 

@@ -36,6 +36,7 @@ OUTPUTS = (
 )
 """What the results of a scan are called after its id; images of other formats have their extension."""
 
+_MAX_MODALITIES = 8
 _MAX_NAME_BYTES = 255  # of a file name on the common file systems
 
 
@@ -71,6 +72,13 @@ def possible_paths(folder: Path, scan: str, *, healed: bool = True) -> list[list
     return paths
 
 
+def further_healed(
+    folder: Path, scan: str, extension: str, n_modalities: int = _MAX_MODALITIES
+) -> list[Path]:
+    """Return where the healed scans of the second and every further modality are written."""
+    return [folder / f"{output_stem(scan)}_healed{place}{extension}" for place in range(2, n_modalities + 1)]
+
+
 def written_paths(folder: Path, scan: str, *, healed: bool = False) -> list[Path] | None:
     """Return `result_paths` of the format and layout whose files are all there; None if none has all."""
     candidates = possible_paths(folder, scan, healed=healed)
@@ -84,7 +92,8 @@ class Gallery:
     Attributes
     ----------
     images, healed, maps : ndarray of shape (k, H, W), float32
-        Slices as the network saw them, healed as `ScanResult.healed` is, and their anomaly maps.
+        Slices as the network saw them, of several modalities the first, healed as `ScanResult.healed` is, and their
+        anomaly maps.
     masks : ndarray of shape (k, H, W), bool
         Where the maps exceed the pixel threshold.
     indices : ndarray of shape (k,), int64
@@ -128,12 +137,15 @@ class ScanResult:
     gallery : Gallery
         The four most anomalous slices; fewer if the scan has fewer.
     scan : Nifti1Image, float32, or None
-        The scan itself. The display range of its header, ``cal_min`` to ``cal_max``, is what networks see as 0 to 1.
+        The scan itself, of several modalities the first. The display range of its header, ``cal_min`` to ``cal_max``,
+        is what networks see as 0 to 1.
     healing : callable or None
-        Draws `healed`.
+        Draws `healed`; called with a number, the healed scan of that modality, counted from 0.
     extension : str
         Of the files that `save` writes: that of the scan's format, ``.nii.gz`` where there is none or it cannot be
         written.
+    n_modalities : int
+        Of the scan: as many as the model has learned from.
     """
 
     id: str
@@ -146,8 +158,9 @@ class ScanResult:
     flags: tuple[str, ...]
     gallery: Gallery
     scan: Nifti1Image | None = field(default=None, repr=False)
-    healing: Callable[[], Nifti1Image] | None = field(default=None, repr=False)
+    healing: Callable[..., Nifti1Image] | None = field(default=None, repr=False)
     extension: str = ".nii.gz"
+    n_modalities: int = 1
 
     @property
     def labels(self) -> Nifti1Image:
@@ -177,11 +190,20 @@ class ScanResult:
 
         It is the scan itself where the map is below the pixel threshold, outside the foreground and outside the frame.
         Where the map is above twice the threshold, it is what the model would expect there: as coarse as the network's
-        pixels, and no brighter than the 98th percentile of the foreground. Between, the two are mixed.
+        pixels, and no brighter than the 98th percentile of the foreground. Between, the two are mixed. Of several
+        modalities it is the first.
         """
+        return self._draw_healed(0)
+
+    @property
+    def healed_modalities(self) -> list[Nifti1Image]:
+        """The healed scan of each modality, as `healed` is, in the order of fit."""
+        return [self._draw_healed(place) for place in range(self.n_modalities)]
+
+    def _draw_healed(self, modality: int) -> Nifti1Image:
         if self.healing is None:
             raise InputError(f"{self.id} was made without what a healed scan is drawn from. Detect it again.")
-        return self.healing()
+        return self.healing(modality) if modality else self.healing()
 
     def save(
         self,
@@ -208,7 +230,8 @@ class ScanResult:
         -------
         list of Path
             ``<id>_anomaly.nii.gz``, ``<id>_pvalue.nii.gz``, ``<id>_mask.nii.gz``, ``<id>_lesions.nii.gz`` (labels),
-            ``<id>_lesions.csv`` and ``<id>_healed.nii.gz``; images end in ``extension``.
+            ``<id>_lesions.csv`` and ``<id>_healed.nii.gz``; images end in ``extension``. Of several modalities
+            ``<id>_healed2.nii.gz`` and so on are the healed scans of the others, which BIDS has no names for.
 
         Raises
         ------
@@ -219,6 +242,8 @@ class ScanResult:
         """
         folder = expand(folder)
         paths = result_paths(folder, self.id, healed=healed, extension=self.extension, in_bids=in_bids)
+        if healed and not in_bids:
+            paths += further_healed(folder, self.id, self.extension, self.n_modalities)
         existing = [path.name for path in paths if os.path.lexists(path)]
         if existing and not overwrite:
             raise ScanWriteError(
@@ -230,7 +255,13 @@ class ScanResult:
             raise ScanWriteError(
                 f"Cannot make {str(folder)!r}: {error.strerror}. Choose another folder."
             ) from None
-        images = [self.anomaly, self.pvalues, self.mask, self.labels, *([self.healed] if healed else [])]
+        images = [
+            self.anomaly,
+            self.pvalues,
+            self.mask,
+            self.labels,
+            *(self.healed_modalities if healed else []),
+        ]
         for path in paths:
             if path.suffix in (".csv", ".tsv"):
                 _write_table(self.lesions, path)

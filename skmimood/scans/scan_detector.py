@@ -40,7 +40,9 @@ class ScanDetector(fitting.FittingDetector):
     Parameters
     ----------
     pipeline : sklearn.pipeline.Pipeline
-        Steps for slices (n, H, W), as :func:`skmimood.make_mimood_pipeline` returns them. It is cloned.
+        Steps for slices (n, H, W), as :func:`skmimood.make_mimood_pipeline` returns them. It is cloned. Scans of
+        several modalities, each a tuple of files or images on one grid, are slices (n, C, H, W): all must then have as
+        many, in one order. Each is scaled by itself, and the foreground is what any shows.
     plane : {"axial", "coronal", "sagittal"}, default="axial"
         Direction of the slices in the patient. In the sagittal plane, parameters ``flip`` of the steps become False:
         front and back are no mirror images. Needs a refit.
@@ -54,8 +56,10 @@ class ScanDetector(fitting.FittingDetector):
         finds the brain in head CT, in Hounsfield units or a brain window, and scales it by that window; else the
         ending of a brain mask beside each scan (``"_brainmask"``). Outside of brains all becomes 0. No refit needed.
     modality : str, optional
-        Ending of the files to take from folders and globs (``"T1"``). By default all but label images (``_mask``,
-        ``_dseg``, ``aparc+aseg``, ...) and results (``_anomaly``, ...), by their names. No refit needed.
+        Ending of the files to take from folders and globs (``"T1"``), or the endings of several modalities in order
+        (``"T1w,FLAIR"``), whose files, in one folder and named alike but for them, are one scan. By default all but
+        label images (``_mask``, ``_dseg``, ``aparc+aseg``, ...) and results (``_anomaly``, ...), by their names. No
+        refit needed.
     min_foreground : float, default=0.05
         Share of the frame that foreground must fill for a slice to be learned from. Needs a refit.
     calibration_fraction : float, default=0.15
@@ -94,6 +98,8 @@ class ScanDetector(fitting.FittingDetector):
         What they were, or were found to be, in `fit`; ``mask_`` is ``"given"`` if masks were handed over.
     slice_smoothing_ : float
         What it was when the thresholds were set.
+    n_modalities_ : int
+        Of each scan; C of the slices.
     scan_statistic_ : {"cluster mass", "top mean"}
         How scans are scored: see ``ScanResult.score``. ``"top mean"`` only in models of before.
     reference_ : HealthyReference
@@ -126,8 +132,9 @@ class ScanDetector(fitting.FittingDetector):
 
         Parameters
         ----------
-        X : folder, glob, path, nibabel image, or list of paths and images
-            Healthy scans; at least 3 that can be used. Files that are named as label images are left out.
+        X : folder, glob, path, nibabel image, or list of paths, images and tuples of them
+            Healthy scans, each of several modalities as a tuple; at least 3 that can be used. Files that are named as
+            label images are left out.
         y : as in `score`, optional
             Lesion masks. Slices that hold a lesion are neither learned from nor used for the thresholds.
         groups : list, array or series of labels, optional
@@ -217,7 +224,7 @@ class ScanDetector(fitting.FittingDetector):
         """Map one scan, whose foreground ``brain_mask`` gives if there is one.
 
         An image that has no file is called ``"scan-<index>"``. Raises `ScanReadError` if the scan cannot be read or
-        is empty.
+        is empty. A scan of several modalities is a tuple.
         """
         check_is_fitted(self)
         self._check_parameters()
@@ -230,8 +237,9 @@ class ScanDetector(fitting.FittingDetector):
 
         Parameters
         ----------
-        X : folder, glob, path, nibabel image, or list of paths and images
-            The scans. ``modality`` and the endings of masks choose among files of folders and globs only.
+        X : folder, glob, path, nibabel image, or list of paths, images and tuples of them
+            The scans, those of several modalities as tuples in the order of `fit`. ``modality`` and the endings of
+            masks choose among files of folders and globs only.
         brain_masks : as in `fit`
 
         Returns
@@ -324,6 +332,7 @@ class ScanDetector(fitting.FittingDetector):
             scan=draw_scan(prepared) if healing else None,
             healing=partial(draw_healed, prepared, maps, pixel_threshold) if healing else None,
             extension=prepared.scan.extension,
+            n_modalities=1 + len(prepared.others),
         )
 
     def _detect_loudly(self, X: Any, brain_masks: Any) -> Iterator[ScanResult]:

@@ -13,8 +13,9 @@ from nibabel.spatialimages import SpatialImage
 from skmimood.exceptions import InputError, listing, warn
 from skmimood.nifti import EXTENSIONS, PICTURES, Source, bids, file_stem, find_companion, find_scans, scan_ids
 from skmimood.nifti.files import LABEL_ENDINGS, RESULT_ENDINGS, as_entries, is_series, is_wanted
-from skmimood.nifti.names import RESULT_EXTENSIONS, entities, file_path
+from skmimood.nifti.names import RESULT_EXTENSIONS, check_source, entities, file_path, present_parts
 from skmimood.runtime.paths import expand
+from skmimood.scans.modalities import find_together, modality_names
 from skmimood.scans.subjects import groups_of
 
 _NO_SCANS = (*LABEL_ENDINGS, *RESULT_ENDINGS)  # where no modality chooses
@@ -26,7 +27,7 @@ NEVER_LESIONS = ("_brainmask", "_brain_mask", "_desc-brain_mask")
 
 @dataclass(frozen=True, eq=False)
 class ListedScan:
-    """A scan that was given, before it is read: its name, its file, its masks and whose it is."""
+    """A scan that was given, before it is read: its name, its file or those of its modalities, its masks and whose."""
 
     id: str
     source: Source
@@ -66,7 +67,7 @@ def label_images(sources: Sequence[Source], *, suffix: str | None, exclude: Sequ
     labels = {
         place
         for place, source in enumerate(sources)
-        if not isinstance(source, SpatialImage)
+        if not isinstance(source, SpatialImage | tuple)
         and not is_wanted(file_stem(source), None, endings)
         and (suffix is None or not is_wanted(file_stem(source), suffix, ()))
     }
@@ -106,11 +107,17 @@ def find_named_or_chosen(X: Any, *, suffix: str | None, exclude: Sequence[str]) 
     """List scans, choosing among the files of folders and globs only: results line up with files named one by one.
 
     Files that end in one of ``exclude`` are left out, and with a warning those named like label images or results, if
-    no ``suffix`` chooses.
+    no ``suffix`` chooses. If it names several modalities, each scan is a tuple of their files: see `find_together`.
     """
     found: list[Source] = []
+    modalities = modality_names(suffix)
     for entry in as_entries(X):
-        if not isinstance(entry, (str, os.PathLike)) or expand(entry).is_file() or is_series(entry):
+        if isinstance(entry, tuple):
+            check_source(entry)
+            found.append(entry if len(entry) > 1 else entry[0])
+        elif len(modalities) > 1 and isinstance(entry, str | os.PathLike):
+            found += find_together(entry, modalities, exclude)
+        elif not isinstance(entry, (str, os.PathLike)) or expand(entry).is_file() or is_series(entry):
             found += find_scans(entry)
         elif suffix is not None:
             found += find_scans(entry, suffix=suffix, exclude=exclude)
@@ -143,7 +150,9 @@ def first_places(sources: Sequence[Source]) -> list[int]:
     """Return the places of the scans without paths to a file that came before; images all stay."""
     first: dict[Any, int] = {}
     for place, source in enumerate(sources):
-        first.setdefault(place if isinstance(source, SpatialImage) else _real_path(source), place)
+        parts = present_parts(source)
+        is_in_memory = any(isinstance(part, SpatialImage) for part in parts)
+        first.setdefault(place if is_in_memory else tuple(map(_real_path, parts)), place)
     return list(first.values())
 
 
@@ -165,7 +174,7 @@ def pair_masks(y: Any, sources: Sequence[Source]) -> list[Source | None]:
     if len(entries) != 1 or entries[0] is not y or (is_file and len(sources) == 1):
         return _one_each(entries, sources, "y", "lesion mask")
     found = find_scans(y, exclude=NEVER_LESIONS)
-    scans = {_real_path(source) for source in sources} - {None}
+    scans = {_real_path(part) for source in sources for part in present_parts(source)} - {None}
     masks = [source for source in found if _real_path(source) not in scans]
     pairs = masks_by_name(masks, ids)
     _check_complete(pairs, ids, "no lesion mask in y for")

@@ -131,7 +131,8 @@ class SavedDetector(CheckedParameters):
         """Set the fitted attributes from `__skmimood_state__`; nothing is set if one of them is wrong."""
         # Old models keep these as parameters only.
         learned = {f"{name}_": getattr(self, name) for name in ("plane", "mask")} | {
-            "scan_statistic_": TOP_MEAN
+            "scan_statistic_": TOP_MEAN,
+            "n_modalities_": 1,
         }
         fitted = _restored({"slice_smoothing_": np.zeros(()), **arrays}, {**learned, **values})
         if fault := rules.fault_of("pipeline_", self.pipeline_, _PIPELINE):
@@ -148,7 +149,8 @@ def _restored(arrays: Mapping[str, np.ndarray], values: Mapping[str, Any]) -> di
         fitted |= Domain.from_arrays(arrays).attributes()
         fitted["size_"] = tuple(values["size_"])
         fitted |= {
-            name: values[name] for name in ("plane_", "mask_", "scan_statistic_", "n_scans_", "n_slices_")
+            name: values[name]
+            for name in ("plane_", "mask_", "scan_statistic_", "n_scans_", "n_slices_", "n_modalities_")
         }
         fitted["fit_status_"] = [_status(line) for line in values["fit_status_"]]
         fitted |= {name: dict(values[name]) for name in ("calibrated_with_", "suspects_")}
@@ -164,7 +166,7 @@ def _restored(arrays: Mapping[str, np.ndarray], values: Mapping[str, Any]) -> di
         and 0 <= fitted["slice_smoothing_"] < math.inf
         and not any(math.isnan(fitted[name]) for name in _NUMBERS)
         and _is_size(fitted["size_"])
-        and all(rules.is_count(fitted[name]) for name in ("n_scans_", "n_slices_"))
+        and all(rules.is_count(fitted[name]) for name in ("n_scans_", "n_slices_", "n_modalities_"))
     )
     if not is_sound:
         raise ModelLoadError("the detector's settings are damaged: a value is out of range. Save it again.")
