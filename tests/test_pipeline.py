@@ -85,7 +85,7 @@ def test_every_preset_builds_and_clones(preset):
 
 
 def test_an_unknown_preset_is_refused_with_the_choices():
-    with pytest.raises(InputError, match="'paper', 'small', 'tiny'"):
+    with pytest.raises(InputError, match="'paper', 'small', 'tiny', 'toy'"):
         make_mimood_pipeline("huge")
 
 
@@ -198,7 +198,7 @@ def test_a_lesion_is_marked_where_it_lies_in_slices_that_are_mirrored(fitted):
 
 
 def test_a_pipeline_is_known_as_that_of_a_preset_by_its_networks():
-    for preset in ("tiny", "small", "paper"):
+    for preset in PRESETS:
         pipeline = clone(make_mimood_pipeline(preset, device="cpu"))
         assert preset_of(pipeline.set_params(tokenizer__training__max_iter=1)) == preset
         assert preset_of(pipeline.set_params(tokenizer__patch_size=3)) is None

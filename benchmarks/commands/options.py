@@ -19,7 +19,7 @@ from skmimood.pipeline import PRESET_IMAGE_SIZE
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the size of the networks, and where the figures go."""
-    parser.add_argument("--preset", default="tiny", choices=PRESET_IMAGE_SIZE)
+    parser.add_argument("--preset", default="tiny", choices=("tiny", "small", "paper"))
     parser.add_argument("--results", type=Path, default=records.RESULTS, help="folder of the results")
 
 

@@ -12,8 +12,6 @@ Learn what healthy slices look like, then find what is abnormal in others.
 # Any array of shape (n, H, W) with intensities in [0, 1] will do. Here artificial brains stand in for real slices:
 # healthy ones to learn from, and others with a lesion each, whose place is known.
 
-import tempfile
-
 import matplotlib.pyplot as plt
 
 from skmimood import make_mimood_pipeline
@@ -30,21 +28,10 @@ healthy.shape, scans.shape
 # ---
 #
 # The pipeline is an ordinary one of scikit-learn, with four steps: a tokenizer, a network that looks at the pixels, a
-# detector of anomalous tokens, and an in-painter. Networks and trainings are cut short here, for slices
-# as small as these; leave both settings out for real work.
+# detector of anomalous tokens, and an in-painter. Preset ``"toy"`` has networks for slices as small as these, and
+# trains them for half a minute; leave it out for real work.
 
-pipe = make_mimood_pipeline(
-    preset="tiny", random_state=0, memory=f"{tempfile.gettempdir()}/skmimood-examples"
-)
-pipe.set_params(
-    tokenizer__channels=16,
-    evidence__channels=8,
-    detector__width=32,
-    detector__n_painted=4,
-    inpainter__depth=2,
-)
-for step in pipe:
-    step.set_params(training__max_iter=100)
+pipe = make_mimood_pipeline("toy", random_state=0)
 pipe.fit(healthy)
 
 # %%
@@ -59,7 +46,7 @@ maps = pipe.decision_function(scans)
 masks = pipe.predict(scans)
 healed = pipe.transform(scans)
 
-_, ax = plt.subplots(figsize=(8.5, 7), layout="constrained")
+_, ax = plt.subplots(figsize=(9.5, 7), layout="constrained")
 kinds = ["bright", "dark", "texture", "ring", "mass"]
 SliceDisplay.from_predictions(
     scans[:5], maps[:5], healed[:5], pipe[-1].threshold_, y=lesions[:5], row_labels=kinds, ax=ax
@@ -68,7 +55,9 @@ plt.show()
 
 # %%
 # The colour scale is the same for all slices, and its middle is the threshold: dark violet is as usual, yellow is far
-# above what healthy pixels reach.
+# above what healthy pixels reach. Half a minute of training and pixels of 6 mm are enough to find bright lesions and
+# parts of dark ones. The others are missed, and single pixels of healthy tissue exceed the threshold, as 1 % of them
+# do.
 #
 # How good is it?
 # ---------------

@@ -18,18 +18,7 @@ from skmimood.datasets import make_brain_phantom
 
 healthy, _ = make_brain_phantom(100, size=32, random_state=0)
 scans, _ = make_brain_phantom(4, size=32, lesions=True, random_state=1)
-pipe = make_mimood_pipeline(
-    preset="tiny", random_state=0, memory=f"{tempfile.gettempdir()}/skmimood-examples"
-)
-pipe.set_params(
-    tokenizer__channels=16,
-    evidence__channels=8,
-    detector__width=32,
-    detector__n_painted=4,
-    inpainter__depth=2,
-)
-for step in pipe:
-    step.set_params(training__max_iter=100)
+pipe = make_mimood_pipeline("toy", random_state=0)
 pipe.fit(healthy)
 
 # %%
@@ -68,5 +57,5 @@ except ValueError as error:
 # --------------------------
 #
 # are a different matter: ``memory=`` of the pipeline is a cache on your own disk, in which an equal training by the
-# same code is found again. It makes searches and repeated fits quick, and may be deleted at any time. Here, all
-# examples share one.
+# same code is found again. It makes searches and repeated fits quick, and may be deleted at any time. By default it is
+# deleted with the process; ``make_mimood_pipeline(memory="cache/")`` keeps it.

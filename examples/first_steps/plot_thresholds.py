@@ -22,18 +22,7 @@ from skmimood.plotting import FalsePositiveRateDisplay
 folder = tempfile.mkdtemp()
 cohort = write_phantom_dataset(folder, n_healthy=16, n_lesions=3, size=32, n_slices=8, random_state=0)
 learned, unseen = cohort.healthy[:10], cohort.healthy[10:]
-pipe = make_mimood_pipeline(
-    preset="tiny", random_state=0, memory=f"{tempfile.gettempdir()}/skmimood-examples"
-)
-pipe.set_params(
-    tokenizer__channels=16,
-    evidence__channels=8,
-    detector__width=32,
-    detector__n_painted=4,
-    inpainter__depth=2,
-)
-for step in pipe:
-    step.set_params(training__max_iter=100)
+pipe = make_mimood_pipeline("toy", random_state=0)
 detector = ScanDetector(pipe, size=32, scan_fpr=0.2).fit(learned)
 
 print(
@@ -53,8 +42,9 @@ pvalues = np.asarray(result.pvalues.dataobj)
 lowest = pvalues[:, :, np.argmin(pvalues.min(axis=(0, 1)))].T  # the slice with the smallest one
 
 _, axes = plt.subplots(1, 4, figsize=(11, 3), layout="constrained")
-axes[0].imshow(-np.log10(lowest), "inferno", origin="lower")
-axes[0].set_title("-log10 of the p-values")
+shown = axes[0].imshow(-np.log10(lowest), "inferno", origin="lower")
+axes[0].set_title("p-values")
+plt.colorbar(shown, ax=axes[0], shrink=0.8, label="-log10 p")
 for ax, rate in zip(axes[1:], [0.05, 0.01, 0.001], strict=True):
     ax.imshow(lowest <= rate, "gray", origin="lower")
     ax.set_title(f"p <= {rate:g}")

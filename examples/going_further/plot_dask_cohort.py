@@ -22,18 +22,7 @@ from skmimood.jobs.scoring import ScoreJob, score_scans
 
 folder = Path(tempfile.mkdtemp())
 cohort = write_phantom_dataset(folder, n_healthy=10, n_lesions=3, size=32, n_slices=8, random_state=0)
-pipe = make_mimood_pipeline(
-    preset="tiny", random_state=0, memory=f"{tempfile.gettempdir()}/skmimood-examples"
-)
-pipe.set_params(
-    tokenizer__channels=16,
-    evidence__channels=8,
-    detector__width=32,
-    detector__n_painted=4,
-    inpainter__depth=2,
-)
-for step in pipe:
-    step.set_params(training__max_iter=100)
+pipe = make_mimood_pipeline("toy", random_state=0)
 ScanDetector(pipe, size=32, scan_fpr=0.2).fit(cohort.healthy).save(folder / "model")
 
 # %%

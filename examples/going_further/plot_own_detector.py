@@ -21,7 +21,6 @@ registration, and no base class of this package.
 # itself, as the in-painter asks it again after each of its T steps. For that it needs ``threshold`` (lambda) and
 # ``score_tensor``, which scores torch tensors.
 
-import tempfile
 from dataclasses import replace
 
 import matplotlib.pyplot as plt
@@ -65,27 +64,16 @@ class RareTokens(TransformerMixin, BaseEstimator):
 # In a pipeline
 # -------------
 #
-# The tokenizer and the in-painter are those of the preset, and so are their cached trainings.
+# The tokenizer and the in-painter are those of the preset.
 
 healthy, _ = make_brain_phantom(100, size=32, random_state=0)
 scans, lesions = make_brain_phantom(10, size=32, lesions=True, random_state=1)
-mimood = make_mimood_pipeline(
-    preset="tiny", random_state=0, memory=f"{tempfile.gettempdir()}/skmimood-examples"
-)
-mimood.set_params(
-    tokenizer__channels=16,
-    evidence__channels=8,
-    detector__width=32,
-    detector__n_painted=4,
-    inpainter__depth=2,
-)
-for step in mimood:
-    step.set_params(training__max_iter=100)
+mimood = make_mimood_pipeline("toy", random_state=0)
 
 pipe = make_pipeline(mimood["tokenizer"], RareTokens(), mimood["inpainter"]).fit(healthy)
 print(f"AP {average_precision(lesions, pipe.decision_function(scans)):.3f}")
 
-_, ax = plt.subplots(figsize=(9, 3.5), layout="constrained")
+_, ax = plt.subplots(figsize=(10, 3.8), layout="constrained")
 RestorationDisplay.from_estimator(pipe, scans[:3], lesions[:3], n_restorations=1, ax=ax)
 plt.show()
 

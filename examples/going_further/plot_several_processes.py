@@ -13,8 +13,7 @@ learns the weights that one process would learn, but for rounding. On a machine 
 #     torchrun --nproc-per-node 2 -m skmimood fit healthy/ -o model/
 #     torchrun --nnodes 4 --nproc-per-node 8 -m skmimood fit healthy/ -o model/     # four machines of eight GPUs
 #
-# Here the first line is run for a few steps and on slices smaller than the preset is made for, by two processes on
-# this CPU.
+# Here the first line is run for a few steps of the smallest preset, by two processes on this CPU.
 
 import os
 import subprocess
@@ -29,7 +28,7 @@ from skmimood.datasets import write_phantom_dataset
 
 folder = Path(tempfile.mkdtemp())
 write_phantom_dataset(folder, n_healthy=10, n_lesions=3, size=32, n_slices=8, random_state=0)
-fit = ["skmimood", "fit", "healthy", "--size", "32", "--max-iter", "5", "--scan-fpr", "0.2", "--quiet"]
+fit = ["skmimood", "fit", "healthy", "--preset", "toy", "--max-iter", "5", "--scan-fpr", "0.2", "--quiet"]
 torchrun = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
 
 for launcher, model in [([], "one"), (torchrun, "two")]:

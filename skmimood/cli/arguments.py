@@ -18,7 +18,7 @@ _Parser: Any = functools.partial(
     argparse.ArgumentParser, formatter_class=argparse.RawDescriptionHelpFormatter
 )
 
-_PRESETS = ("tiny", "small", "paper")
+_PRESETS = ("toy", "tiny", "small", "paper")
 _UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 _VIEWERS = ("none", "flagged", "all")
 _PLANES = ("axial", "coronal", "sagittal")

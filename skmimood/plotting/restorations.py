@@ -129,7 +129,7 @@ class RestorationDisplay(Display):
         columns |= {"healed": grey(self.healed), "map": coloured(self.maps, self.scale)}
         pictures = np.stack(list(columns.values()), axis=1)
         n_rows, n_columns, height, width = pictures.shape[:4]
-        size = (MAP_INCHES * n_columns + 1.9, MAP_INCHES * height / width * n_rows + 0.5)
+        size = (MAP_INCHES * n_columns + 2.2, MAP_INCHES * height / width * n_rows + 0.5)
         self.ax_ = self._lay_out(ax, n_rows, n_columns, size)
         show_pictures(self.ax_, pictures)
         name_rows_and_columns(self.ax_, self.row_labels or [f"slice {row}" for row in range(n_rows)], columns)

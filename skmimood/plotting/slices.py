@@ -112,7 +112,7 @@ class SliceDisplay(Display):
         if labels is None:
             labels = [f"slice {index}" for index in self.gallery.indices]
         n_rows, n_columns, height, width = max(len(tiles), 1), *tiles.shape[1:4]
-        size = (MAP_INCHES * n_columns + 1.9, MAP_INCHES * height / width * n_rows + 0.5)
+        size = (MAP_INCHES * n_columns + 2.2, MAP_INCHES * height / width * n_rows + 0.5)
         self.ax_ = self._lay_out(ax, n_rows, n_columns, size)
         show_pictures(self.ax_, tiles)
         name_rows_and_columns(self.ax_, labels, columns)
@@ -131,4 +131,5 @@ def add_colour_bar(figure: Figure, axes: np.ndarray, scale: ColourScale) -> None
     bar = figure.colorbar(mappable, ax=axes, shrink=min(1.0, 2.5 / len(axes)), aspect=14, extend="max")
     middle = f"{scale.threshold:.3g}" + (" (threshold)" if scale.is_calibrated else "")
     bar.set_ticks([0, scale.threshold, scale.highest], labels=["0", middle, f"{scale.highest:.3g}"])
+    bar.set_label("anomaly map", fontsize=8)
     bar.ax.tick_params(labelsize=7)

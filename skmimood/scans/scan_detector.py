@@ -49,8 +49,8 @@ class ScanDetector(fitting.FittingDetector):
     spacing : float, optional
         Pixel size in mm. By default the smallest that crops no training foreground but of ``suspects_``. Needs a refit.
     size : int or (int, int), default=64
-        Height and width of the slices in pixels: 64 for preset ``"tiny"``, 128 for ``"small"``, 160 for ``"paper"``;
-        `fit` warns of another. Needs a refit.
+        Height and width of the slices in pixels: 32 for preset ``"toy"``, 64 for ``"tiny"``, 128 for ``"small"``, 160
+        for ``"paper"``; `fit` warns of another. Needs a refit.
     mask : str, default="auto"
         ``"auto"`` finds head or brain from the intensities; ``"none"`` takes every voxel as foreground; ``"ct-brain"``
         finds the brain in head CT, in Hounsfield units or a brain window, and scales it by that window; else the
