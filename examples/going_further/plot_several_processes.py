@@ -39,7 +39,7 @@ for launcher, model in [([], "one"), (torchrun, "two")]:
 # The weights agree but for rounding, which even five steps have made a little larger.
 
 one, two = (ScanDetector.load(folder / name).pipeline_["tokenizer"].state_ for name in ("one", "two"))
-largest = max(float(np.abs(one[name] - two[name]).max()) for name in one)
+largest = max(float(np.abs(one[name].astype(float) - two[name]).max()) for name in one)
 print(f"largest difference of a weight: {largest:.1e}")
 
 # %%
