@@ -68,8 +68,6 @@ class SearchCurveDisplay(Display):
                 )
         if x.dtype.kind in "iuf" and x.min() > 0 and x.max() / x.min() >= 8:
             self.ax_.set_xscale("log")
-        elif x.dtype.kind in "iu" and len(x) < 10:
-            self.ax_.set_xticks(x)
         label_axes(self.ax_, _last(self.parameter), "score")
         if self.by is not None:
             self.ax_.legend(frameon=False, fontsize=8)
