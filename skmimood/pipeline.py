@@ -46,8 +46,8 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     # Half a minute on one CPU core. So few pixels leave no room for the filters of the others.
     "toy": {
         "tokenizer": {
-            "standardize": True, "augment": False, "background_weight": 0.05, "channels": 16, **_TOY_TRAINING,
-            "training__max_iter": 150,
+            "standardize": True, "augment": False, "background_weight": 0.05, "patch_size": 4,
+            "channel_multipliers": (1,), **_TOY_TRAINING, "training__max_iter": 600,
         },
         "evidence": {"channels": 8, "erosion": 1, "median_filter": 1, **_TOY_TRAINING},
         "detector": {**_RECIPE_DETECTOR, "depth": 2, "width": 32, "n_painted": 4, **_TOY_TRAINING},

@@ -50,7 +50,7 @@ pd.DataFrame(
 ).round(3)
 
 # %%
-# The z-score, which compares each pixel with healthy ones at its place, needs no training, and is ahead of networks
+# The z-score, which compares each pixel with healthy ones at its place, needs no training, and is as good as networks
 # that had half a minute of it. ``benchmarks/README.md`` of the source has what longer trainings make of them on real
 # brains.
 #

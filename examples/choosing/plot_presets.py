@@ -66,8 +66,8 @@ plt.show()
 # Does the decoder keep the anatomy?
 # ----------------------------------
 #
-# What is lost here is lost for everything that follows. With ``"toy"`` that is nearly all but the outline and the
-# midline: a tokenizer for real work shows each fold of the cortex that its grid can hold.
+# What is lost here is lost for everything that follows. With ``"toy"`` that is nearly all but the outline, the
+# midline and large folds: a tokenizer for real work shows each fold of the cortex that its grid can hold.
 
 tokenizer = pipe["tokenizer"]
 decoded = tokenizer.inverse_transform(tokenizer.transform(healthy[-4:]))

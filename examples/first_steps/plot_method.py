@@ -31,7 +31,8 @@ scan, lesion = scans[:1], lesions[:1]
 #
 # A VQ-VAE (section 3.1) describes each square of 4 x 4 pixels by one of 256 codes. A token is the number of a code.
 # What the codes can say is what healthy slices are made of; decoded, the tokens give the slice back without its
-# noise and its finest details. After so short a training these are the average brain in the slice's outline.
+# noise and its finest details. After so short a training little more than the outline, the midline and large folds is
+# left.
 
 tokenizer = pipe["tokenizer"]
 tokenized = tokenizer.transform(scan)
@@ -88,9 +89,9 @@ plt.show()
 # %%
 # This is figure 5 of the paper. From left to right: the slice, the lesion that was planted, the score of each
 # token (the brightest is the highest of these slices), two of the restorations, the healed slice and the map.
-# The tokens have learnt little more than where the head is, so what tells lesions here is the network that looks at the
-# pixels. Longer trainings give tokens and restorations the anatomy of the slice itself. This is what ``skmimood demo``
-# draws after some minutes, on brains of 64 x 64 pixels:
+# The restorations are blurs after so short a training, so that most of what tells lesions here comes from the network
+# that looks at the pixels. Longer trainings give tokens and restorations the anatomy of the slice itself. This is what
+# ``skmimood demo`` draws after some minutes, on brains of 64 x 64 pixels:
 #
 # .. image:: /demo.png
 #    :alt: A phantom slice of each lesion kind: scan, known lesion, healed scan, anomaly map and mask

@@ -101,7 +101,8 @@ score_scans(patients, archive / "model", archive / "out", ScoreJob(), print)
 pd.read_csv(archive / "out" / "scores.csv")
 
 # %%
-# Neither is called anomalous, as a model of half a minute finds little; yours will have trained for longer.
+# Both have a bright lesion. One is called anomalous: its score is above those of all four healthy scans that were held
+# out. The other is not, as a model of half a minute finds little; yours will have trained for longer.
 #
 # 5. Open the report
 # ------------------
@@ -110,7 +111,7 @@ pd.read_csv(archive / "out" / "scores.csv")
 # it has pictures like these:
 
 _, ax = plt.subplots(figsize=(9, 6), layout="constrained")
-SliceDisplay.from_result(detector.detect_scan(patients[0]), ColourScale.of(detector), ax=ax)
+SliceDisplay.from_result(detector.detect_scan(patients[1]), ColourScale.of(detector), ax=ax)
 plt.show()
 
 # %%
