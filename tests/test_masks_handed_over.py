@@ -128,6 +128,7 @@ def test_a_model_remembers_what_it_learned_from(fitted):
     assert values["mask_"] == "brainmask"
     del values["mask_"]  # as in models of before
     other = make(mask="none")
+    other.pipeline_ = fitted.pipeline_  # restored first, as a step of its own
     other.__skmimood_restore__(arrays, values)
     assert other.mask_ == "none"
 
