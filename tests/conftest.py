@@ -11,7 +11,7 @@ from skmimood import AnomalousTokenDetector, MaskedTokenInpainter, VQTokenizer
 from skmimood.networks.transformer import TokenTransformer
 
 IMAGE_SIZE = 32
-AS_DARK_AS_A_CENTRE = 0.15  # a lesion of this value has an intensity that healthy slices have elsewhere
+_AS_DARK_AS_A_CENTRE = 0.15  # a lesion of this value has an intensity that healthy slices have elsewhere
 
 
 def make_slices(n_samples: int, seed: int = 0, size: int = IMAGE_SIZE) -> np.ndarray:
@@ -79,6 +79,12 @@ def fitted(healthy) -> Pipeline:
     return pipeline.set_params(tokenizer__training__max_iter=150, tokenizer__training__batch_size=8).fit(
         healthy
     )
+
+
+@pytest.fixture(scope="module")
+def dark_lesions():
+    """Return 12 slices with a lesion as dark as a healthy centre is, and where it is, both (12, H, W)."""
+    return plant_lesions(make_slices(12, seed=3), value=_AS_DARK_AS_A_CENTRE)
 
 
 @pytest.fixture(scope="module")

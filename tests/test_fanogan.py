@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from conftest import AS_DARK_AS_A_CENTRE, build, make_slices, plant_lesions
+from conftest import build, make_slices
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from skmimood import load_model, save_model
@@ -24,13 +24,8 @@ def detector(healthy) -> FAnoGAN:
     return small().fit(healthy)
 
 
-@pytest.fixture(scope="module")
-def lesions():
-    return plant_lesions(make_slices(12, seed=3), value=AS_DARK_AS_A_CENTRE)
-
-
-def test_a_planted_lesion_scores_higher_than_its_surroundings(detector, lesions):
-    slices, masks = lesions
+def test_a_planted_lesion_scores_higher_than_its_surroundings(detector, dark_lesions):
+    slices, masks = dark_lesions
     maps = detector.decision_function(slices)
     assert roc_auc_score(masks.ravel(), maps.ravel()) > 0.95
     assert average_precision_score(masks.ravel(), maps.ravel()) > 12 * masks.mean()
@@ -45,15 +40,15 @@ def test_what_the_generator_makes_of_a_code_is_like_a_healthy_slice(detector, he
     assert nearest.mean() < 0.7 * np.abs(healthy - healthy.mean((1, 2), keepdims=True)).mean()
 
 
-def test_a_lesion_is_restored_to_healthy_tissue(detector, lesions):
-    slices, masks = lesions
+def test_a_lesion_is_restored_to_healthy_tissue(detector, dark_lesions):
+    slices, masks = dark_lesions
     healthy = make_slices(12, seed=3)
     restored = detector.map_and_restore(slices)[1]
     assert np.abs(restored - healthy)[masks].mean() < 0.7 * np.abs(slices - healthy)[masks].mean()
 
 
-def test_the_score_of_a_slice_is_higher_with_a_lesion(detector, lesions):
-    slices, _ = lesions
+def test_the_score_of_a_slice_is_higher_with_a_lesion(detector, dark_lesions):
+    slices, _ = dark_lesions
     scores, healthy = detector.score_samples(slices), detector.score_samples(make_slices(12, seed=3))
     assert scores.dtype == np.float64
     assert scores.shape == (12,)
@@ -61,15 +56,15 @@ def test_the_score_of_a_slice_is_higher_with_a_lesion(detector, lesions):
     assert detector.score_samples(np.zeros((1, 32, 32)))[0] == 0
 
 
-def test_no_result_depends_on_the_other_slices(detector, lesions):
-    slices, _ = lesions
+def test_no_result_depends_on_the_other_slices(detector, dark_lesions):
+    slices, _ = dark_lesions
     together, scores = detector.decision_function(slices), detector.score_samples(slices)
     np.testing.assert_allclose(detector.decision_function(slices[5:6])[0], together[5], atol=1e-5)
     np.testing.assert_allclose(detector.score_samples(slices[5:6])[0], scores[5], rtol=1e-4)
 
 
-def test_kappa_weighs_the_features_as_it_was_in_fit(detector, lesions, tmp_path):
-    slices, _ = lesions
+def test_kappa_weighs_the_features_as_it_was_in_fit(detector, dark_lesions, tmp_path):
+    slices, _ = dark_lesions
     with torch.inference_mode():
         residual, features = detector._network()(torch.from_numpy(slices[:, None]))
     expected = (residual + features).numpy()

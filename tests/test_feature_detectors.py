@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from conftest import AS_DARK_AS_A_CENTRE, build, make_slices, plant_lesions
+from conftest import build, make_slices
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from skmimood.baselines import AsymmetricStudentTeacher, ReverseDistillation
@@ -30,21 +30,16 @@ def detector(request, healthy):
     return build(request.param, **COMMON, **OWN[request.param]).fit(healthy)
 
 
-@pytest.fixture(scope="module")
-def lesions():
-    return plant_lesions(make_slices(12, seed=3), value=AS_DARK_AS_A_CENTRE)
-
-
-def test_a_planted_lesion_scores_higher_than_its_surroundings(detector, lesions):
-    slices, masks = lesions
+def test_a_planted_lesion_scores_higher_than_its_surroundings(detector, dark_lesions):
+    slices, masks = dark_lesions
     maps = detector.decision_function(slices)
     area, precision, _ = LIMITS[type(detector)]
     assert roc_auc_score(masks.ravel(), maps.ravel()) > area
     assert average_precision_score(masks.ravel(), maps.ravel()) > precision * masks.mean()
 
 
-def test_teacher_and_student_part_in_lesions_and_nowhere_else(detector, lesions):
-    slices, masks = lesions
+def test_teacher_and_student_part_in_lesions_and_nowhere_else(detector, dark_lesions):
+    slices, masks = dark_lesions
     healthy = detector.decision_function(make_slices(12, seed=3))
     maps = detector.decision_function(slices)
     assert maps[masks].mean() > 3 * healthy[masks].mean()
@@ -52,12 +47,12 @@ def test_teacher_and_student_part_in_lesions_and_nowhere_else(detector, lesions)
     assert detector.predict(make_slices(40, seed=4)).mean() < 0.03
 
 
-def test_it_heals_nothing_and_says_so_by_returning_the_slices(detector, lesions):
-    assert np.array_equal(detector.transform(lesions[0]), lesions[0])
+def test_it_heals_nothing_and_says_so_by_returning_the_slices(detector, dark_lesions):
+    assert np.array_equal(detector.transform(dark_lesions[0]), dark_lesions[0])
 
 
-def test_no_result_depends_on_the_other_slices(detector, lesions):
-    slices, _ = lesions
+def test_no_result_depends_on_the_other_slices(detector, dark_lesions):
+    slices, _ = dark_lesions
     together = detector.decision_function(slices)
     np.testing.assert_allclose(detector.decision_function(slices[5:6])[0], together[5], atol=1e-5)
 

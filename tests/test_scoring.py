@@ -243,15 +243,8 @@ def test_an_output_that_is_a_file_is_a_clear_error(command, model, scans, tmp_pa
     (tmp_path / "taken").write_text("mine")
     extra = ("-m", model) if command == "score" else ()
     for output in (tmp_path / "taken", tmp_path / "taken" / "below"):
-        assert_mistake(
-            capsys,
-            command,
-            scans,
-            *extra,
-            "-o",
-            output,
-            says="taken|below cannot be written",
-        )
+        says = "taken|below cannot be written"
+        assert_mistake(capsys, command, scans, *extra, "-o", output, says=says)
     assert (tmp_path / "taken").read_text() == "mine"
 
 

@@ -186,42 +186,13 @@ def _of_detector(grid: Grid) -> Grid:
     return {f"detector__{name}": values for name, values in grid.items()}
 
 
-def _denoising(settings: Settings) -> BaseEstimator:
-    return baselines.DenoisingAutoencoder().set_params(**_DENOISING[settings.preset], **settings.common())
+def _sized(
+    detector_class: type[BaseEstimator], presets: Mapping[str, Mapping[str, Any]], **parameters: Any
+) -> Build:
+    """Return what builds a detector of slices with the sizes of its own preset, and parameters that differ from it."""
 
-
-def _interpolation(settings: Settings) -> BaseEstimator:
-    detector = baselines.ForeignPatchInterpolation()
-    return detector.set_params(**_INTERPOLATION[settings.preset], **settings.common())
-
-
-def _restorer(settings: Settings) -> BaseEstimator:
-    detector = baselines.SyntheticAnomalyRestorer()
-    return detector.set_params(**_RESTORER[settings.preset], **settings.common())
-
-
-def _vae_gan(settings: Settings) -> BaseEstimator:
-    return baselines.AnoVAEGAN().set_params(**_VAE_GAN[settings.preset], **settings.common())
-
-
-def _gan(settings: Settings) -> BaseEstimator:
-    return baselines.FAnoGAN().set_params(**_GAN[settings.preset], **settings.common())
-
-
-def _distillation(settings: Settings) -> BaseEstimator:
-    detector = baselines.ReverseDistillation()
-    return detector.set_params(**_DISTILLATION[settings.preset], **settings.common())
-
-
-def _student(settings: Settings) -> BaseEstimator:
-    detector = baselines.AsymmetricStudentTeacher()
-    return detector.set_params(**_STUDENT[settings.preset], **settings.common())
-
-
-def _variational(**parameters: Any) -> Build:
     def build(settings: Settings) -> BaseEstimator:
-        detector = baselines.VAERestoration()
-        return detector.set_params(**{**_VARIATIONAL[settings.preset], **settings.common(), **parameters})
+        return detector_class().set_params(**{**presets[settings.preset], **settings.common(), **parameters})
 
     return build
 
@@ -273,6 +244,8 @@ def _maps(last: str) -> list[Mapping[str, Sequence[Any]]]:
     ]
 
 
+_DENOISER = _sized(baselines.DenoisingAutoencoder, _DENOISING)
+
 # In this order, a network that several methods share is trained by the one whose training time should tell of it.
 METHODS: dict[str, Method] = {
     "intensity": Method(
@@ -288,28 +261,35 @@ METHODS: dict[str, Method] = {
         lambda settings: baselines.HealthyZScore(n_templates=12, smoothing=2.0, random_state=settings.seed),
         {"residual": _SIGNS, "erosion": [0, 2, 3, 4, 7], "smoothing": [0.0, 1.0, 2.0]},
     ),
-    "dae": Method("Denoising autoencoder", _denoising, _AUTOENCODER),
+    "dae": Method("Denoising autoencoder", _DENOISER, _AUTOENCODER),
     "dae-standardized": Method(
-        "Denoising autoencoder, our intensities", _standardized(_denoising), _of_detector(_AUTOENCODER)
+        "Denoising autoencoder, our intensities", _standardized(_DENOISER), _of_detector(_AUTOENCODER)
     ),
     "mae": Method(
         "Masked autoencoder",
-        lambda settings: baselines.MaskedAutoencoderDetector().set_params(**_MAE[settings.preset], **settings.common()),
+        _sized(baselines.MaskedAutoencoderDetector, _MAE),
         _MASKED_AUTOENCODER,
     ),
-    "vae": Method("Variational autoencoder", _variational(n_steps=0), _AUTOENCODER),
+    "vae": Method("Variational autoencoder", _sized(baselines.VAERestoration, _VARIATIONAL, n_steps=0), _AUTOENCODER),
     "vae-restoration": Method(
-        "VAE restoration", _variational(), [_AUTOENCODER, {"tv_weight": [0.5, 1.0, 2.0, 4.0, 8.0]}]
+        "VAE restoration", _sized(baselines.VAERestoration, _VARIATIONAL),
+        [_AUTOENCODER, {"tv_weight": [0.5, 1.0, 2.0, 4.0, 8.0]}]
     ),
-    "anovaegan": Method("AnoVAEGAN", _vae_gan, _AUTOENCODER),
-    "fanogan": Method("f-AnoGAN", _gan, _AUTOENCODER),
+    "anovaegan": Method("AnoVAEGAN", _sized(baselines.AnoVAEGAN, _VAE_GAN), _AUTOENCODER),
+    "fanogan": Method("f-AnoGAN", _sized(baselines.FAnoGAN, _GAN), _AUTOENCODER),
     "synthetic-restorer": Method(
-        "Restorer of synthetic anomalies", _restorer,
+        "Restorer of synthetic anomalies", _sized(baselines.SyntheticAnomalyRestorer, _RESTORER),
         [_AUTOENCODER, {"severities": [(1.0,), (0.5, 1.0), (0.25, 0.5, 0.75, 1.0)]}],
     ),
-    "foreign-patch": Method("Foreign patch interpolation", _interpolation, _FACTORS),
-    "reverse-distillation": Method("Reverse distillation, own features", _distillation, _DISTANCES),
-    "student-teacher": Method("Asymmetric student-teacher, own features", _student, _DISTANCES),
+    "foreign-patch": Method(
+        "Foreign patch interpolation", _sized(baselines.ForeignPatchInterpolation, _INTERPOLATION), _FACTORS
+    ),
+    "reverse-distillation": Method(
+        "Reverse distillation, own features", _sized(baselines.ReverseDistillation, _DISTILLATION), _DISTANCES
+    ),
+    "student-teacher": Method(
+        "Asymmetric student-teacher, own features", _sized(baselines.AsymmetricStudentTeacher, _STUDENT), _DISTANCES
+    ),
     "tokenizer-residual": Method(
         "Tokenizer alone", lambda settings: settings.with_tokens(residual=baselines.TokenizerResidual()),
         [

@@ -253,13 +253,13 @@ def mark_of(output: Path, scan: str) -> Path:
 
 def discard(output: Path, scan: str) -> None:
     """Leave no results of a scan rather than a part of them."""
-    paths = itertools.chain(*possible_paths(output, scan), *_further_healed(output, scan))
+    paths = itertools.chain(*possible_paths(output, scan), _further_healed(output, scan))
     for path in (*paths, pictures_of(output, scan), page_of(output, scan)):
         path.unlink(missing_ok=True)
 
 
-def _further_healed(output: Path, scan: str) -> list[list[Path]]:
-    return [further_healed(output, scan, extension) for extension in RESULT_EXTENSIONS]
+def _further_healed(output: Path, scan: str) -> list[Path]:
+    return [path for extension in RESULT_EXTENSIONS for path in further_healed(output, scan, extension)]
 
 
 def _check_settings(table: StatusTable, default_mask: str) -> None:
@@ -284,7 +284,7 @@ def _make_room(output: Path, scans: Collection[str], *, overwrite: bool, healed:
         results = [output / name for name in TABLES]
         for scan in scans:
             results += itertools.chain(*possible_paths(output, scan, healed=healed))
-            results += itertools.chain(*_further_healed(output, scan)) if healed else ()
+            results += _further_healed(output, scan) if healed else ()
         results += [page_of(output, scan) for scan in scans if viewer != "none"]
         existing = [path.name for path in results if os.path.lexists(path)]
         if existing:

@@ -42,9 +42,8 @@ def weight_shapes(
             raise _TooManyWeightsError
 
     try:
-        with register_module_parameter_registration_hook(
-            count
-        ):  # of every network that any thread builds meanwhile
+        # The hook hears of every network that any thread builds meanwhile.
+        with register_module_parameter_registration_hook(count):
             network = empty_network(network_class, config)
     except _TooManyWeightsError:
         return None

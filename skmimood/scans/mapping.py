@@ -153,10 +153,8 @@ def draw_scan(prepared: PreparedScan) -> Nifti1Image:
     return image
 
 
-def draw_healed(
-    prepared: PreparedScan, maps: ScanMaps, pixel_threshold: float, modality: int = 0
-) -> Nifti1Image:
-    """Draw the healed scan on its own grid, or that of another of its modalities; see `ScanResult.healed`."""
+def draw_healed(prepared: PreparedScan, maps: ScanMaps, pixel_threshold: float, modality: int) -> Nifti1Image:
+    """Draw the healed scan of a modality, counted from 0, on its own grid; see `ScanResult.healed`."""
     part, foreground = (prepared, *prepared.others)[modality], prepared.foreground
     scan, (low, high) = part.scan, part.window
     slices = with_channels(maps.restored)[:, modality]

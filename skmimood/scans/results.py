@@ -22,6 +22,7 @@ from skmimood.nifti.geometry import in_millimetres
 from skmimood.nifti.names import RESULT_EXTENSIONS
 from skmimood.runtime.files import replacing
 from skmimood.runtime.paths import expand
+from skmimood.validation.images import MAX_CHANNELS
 
 if TYPE_CHECKING:
     from nibabel import Nifti1Image
@@ -36,7 +37,6 @@ OUTPUTS = (
 )
 """What the results of a scan are called after its id; images of other formats have their extension."""
 
-_MAX_MODALITIES = 8
 _MAX_NAME_BYTES = 255  # of a file name on the common file systems
 
 
@@ -72,9 +72,7 @@ def possible_paths(folder: Path, scan: str, *, healed: bool = True) -> list[list
     return paths
 
 
-def further_healed(
-    folder: Path, scan: str, extension: str, n_modalities: int = _MAX_MODALITIES
-) -> list[Path]:
+def further_healed(folder: Path, scan: str, extension: str, n_modalities: int = MAX_CHANNELS) -> list[Path]:
     """Return where the healed scans of the second and every further modality are written."""
     return [folder / f"{output_stem(scan)}_healed{place}{extension}" for place in range(2, n_modalities + 1)]
 
@@ -140,7 +138,7 @@ class ScanResult:
         The scan itself, of several modalities the first. The display range of its header, ``cal_min`` to ``cal_max``,
         is what networks see as 0 to 1.
     healing : callable or None
-        Draws `healed`; called with a number, the healed scan of that modality, counted from 0.
+        Draws the healed scan of a modality, counted from 0.
     extension : str
         Of the files that `save` writes: that of the scan's format, ``.nii.gz`` where there is none or it cannot be
         written.
@@ -158,7 +156,7 @@ class ScanResult:
     flags: tuple[str, ...]
     gallery: Gallery
     scan: Nifti1Image | None = field(default=None, repr=False)
-    healing: Callable[..., Nifti1Image] | None = field(default=None, repr=False)
+    healing: Callable[[int], Nifti1Image] | None = field(default=None, repr=False)
     extension: str = ".nii.gz"
     n_modalities: int = 1
 
@@ -203,7 +201,7 @@ class ScanResult:
     def _draw_healed(self, modality: int) -> Nifti1Image:
         if self.healing is None:
             raise InputError(f"{self.id} was made without what a healed scan is drawn from. Detect it again.")
-        return self.healing(modality) if modality else self.healing()
+        return self.healing(modality)
 
     def save(
         self,
@@ -242,8 +240,8 @@ class ScanResult:
         """
         folder = expand(folder)
         paths = result_paths(folder, self.id, healed=healed, extension=self.extension, in_bids=in_bids)
-        if healed and not in_bids:
-            paths += further_healed(folder, self.id, self.extension, self.n_modalities)
+        n_healed = (1 if in_bids else self.n_modalities) if healed else 0
+        paths += further_healed(folder, self.id, self.extension, n_healed)
         existing = [path.name for path in paths if os.path.lexists(path)]
         if existing and not overwrite:
             raise ScanWriteError(
@@ -260,7 +258,7 @@ class ScanResult:
             self.pvalues,
             self.mask,
             self.labels,
-            *(self.healed_modalities if healed else []),
+            *map(self._draw_healed, range(n_healed)),
         ]
         for path in paths:
             if path.suffix in (".csv", ".tsv"):

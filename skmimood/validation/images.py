@@ -9,8 +9,8 @@ import numpy as np
 
 from skmimood.exceptions import InputError, warn
 
+MAX_CHANNELS = 8
 _MIN_SIDE = 8
-_MAX_CHANNELS = 8
 _MISSING = ("", "None", "nan", "NaT", "<NA>")  # labels, as tables have them
 
 
@@ -62,14 +62,14 @@ def check_images(X: Any, image_shape: tuple[int, ...] | None = None) -> np.ndarr
     array = as_array("X", X)
     if array.dtype.kind not in "fiub":
         raise InputError(f"X must hold real numbers; got dtype {array.dtype}. Convert it to float32 first.")
-    if array.ndim not in (3, 4) or (array.ndim == 4 and not 1 <= array.shape[1] <= _MAX_CHANNELS):
+    if array.ndim not in (3, 4) or (array.ndim == 4 and not 1 <= array.shape[1] <= MAX_CHANNELS):
         advice = {
             2: "For one image pass X[np.newaxis].",
             4: "For channels at the end pass np.moveaxis(X, -1, 1).",
         }
         raise InputError(
             "X must have shape (n_samples, height, width), or (n_samples, n_channels, height, width) of 1 to "
-            f"{_MAX_CHANNELS} channels; got {array.shape}. {advice.get(array.ndim, 'Pass 2-D slices.')}"
+            f"{MAX_CHANNELS} channels; got {array.shape}. {advice.get(array.ndim, 'Pass 2-D slices.')}"
         )
     if len(array) == 0:
         raise InputError(f"X holds 0 samples (shape {array.shape}); at least 1 is needed.")

@@ -53,10 +53,8 @@ NOT_NEGATIVE: Rule = (lambda number: number >= 0, "a number of at least 0")
 FINITE_POSITIVE: Rule = (lambda number: 0 < number < np.inf, "a positive number")
 FINITE_NOT_NEGATIVE: Rule = (lambda number: 0 <= number < np.inf, "a number of at least 0")
 NATS: Rule = (lambda nats: nats >= 0, "a number of nats, at least 0")
-SMOOTHING: Rule = (
-    lambda sigma: 0 <= sigma <= 1000,
-    "a number from 0 to 1000",
-)  # wider kernels fill the memory
+# Wider kernels fill the memory.
+SMOOTHING: Rule = (lambda sigma: 0 <= sigma <= 1000, "a number from 0 to 1000")
 PROBABILITY: Rule = (lambda p: 0 <= p <= 1, "a probability in [0, 1]")
 RATE: Rule = (lambda rate: 0 < rate < 1, "a number between 0 and 1, both excluded")
 SHARE: Rule = (lambda share: 0 <= share < 1, "a number in [0, 1)")
