@@ -54,7 +54,7 @@ _Pixels = dict[str, np.ndarray]
 
 @dataclass(frozen=True)
 class DemoSettings:
-    """The sizes of the demo, chosen so that it ends within 5 minutes on two CPU cores."""
+    """The sizes of the demo; it takes 6 to 15 minutes on two CPU cores, by how fast they are."""
 
     n_fit: int = 40  # healthy scans to fit on, calibration included
     n_healthy: int = 8  # healthy scans to score
