@@ -28,9 +28,11 @@ import numpy as np
 from dicom_series import write_series
 from golden import MODEL as NETWORKS
 from PIL import Image
-from toy_scans import head, save_model_of_toys
+from sklearn.pipeline import Pipeline
+from toy_scans import MedianOfChannels, brief_job, head, make, pair, save_model_of_toys
 
 from skmimood.exceptions import ScanReadError, SkmimoodError, SkmimoodWarning
+from skmimood.jobs.fitting import fit_model
 from skmimood.nifti import write_image
 from skmimood.persistence import _content_hash
 from skmimood.scans import ScanDetector
@@ -133,6 +135,12 @@ def odd_number(rng: RNG) -> bytes:
     return np.array(rng.choice([0, 1, -1, limits.min, limits.max, limits.max // 2]), kind).tobytes()
 
 
+def write_pair(folder: Path, images: tuple[nib.Nifti1Image, nib.Nifti1Image], subject: str = "") -> None:
+    folder.mkdir(exist_ok=True)
+    for image, modality in zip(images, ("T1w", "FLAIR"), strict=True):
+        image.to_filename(folder / f"{subject}{modality}.nii")
+
+
 # What is damaged, and what is done with it
 
 
@@ -152,6 +160,7 @@ class Subjects:
             Case(f"{name}, inside", self.sound / name, damage_inside, self.map_scan)
             for name in ("scan.nii.gz", "scan.mgz")
         ]
+        self.add_modalities(folder)
         self.open_model(NETWORKS)  # what that imports is no part of a mutation
         for path, use in ((model, self.use_model), (NETWORKS, self.open_model)):
             name = "networks" if path == NETWORKS else "toy"
@@ -159,6 +168,20 @@ class Subjects:
             for part, damage in (("manifest.json", change_values), ("arrays.safetensors", damage_arrays)):
                 self.cases.append(Case(f"{name}, {part}", self.sound / name, damage_bytes, use, part))
                 self.cases.append(Case(f"{name}, {part}, signed", self.sound / name, damage, use, part))
+
+    def add_modalities(self, folder: Path) -> None:
+        """Add a scan of two modalities, one of which is damaged, and networks that read both."""
+        self.detector_of_pairs = make(pipeline=Pipeline([("restorer", MedianOfChannels())]))
+        self.detector_of_pairs.fit([pair(seed) for seed in range(4)])
+        write_pair(self.sound / "modalities", pair(20))
+        for seed in range(4):
+            write_pair(folder / "pairs", pair(seed), f"sub-{seed}_")
+        networks = self.sound / "networks of modalities"
+        fit_model([folder / "pairs"], networks, brief_job(modality="T1w,FLAIR"), lambda line: None)
+        self.cases += [
+            Case("two modalities", self.sound / "modalities", damage_bytes, self.map_pair),
+            Case("networks of modalities", networks, change_values, self.use_networks, "manifest.json"),
+        ]
 
     def write_scans(self, voxels: np.ndarray) -> None:
         image = nib.Nifti1Image(voxels, AFFINE)
@@ -177,6 +200,17 @@ class Subjects:
             assert not np.isinf(image.get_fdata()).any()
         assert np.isfinite([result.score, result.pvalue]).all()
         return "mapped"
+
+    def map_pair(self, folder: Path) -> str:
+        result = self.detector_of_pairs.detect_scan((folder / "T1w.nii", folder / "FLAIR.nii"))
+        assert result.anomaly.shape == result.scan.shape
+        return "mapped"
+
+    def use_networks(self, path: Path) -> str:
+        ScanDetector.load(path).detect_scan(
+            (self.sound / "modalities" / "T1w.nii", self.sound / "modalities" / "FLAIR.nii")
+        )
+        return "used"
 
     def open_model(self, path: Path) -> str:
         ScanDetector.load(path)

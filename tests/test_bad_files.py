@@ -287,9 +287,10 @@ def test_bad_input_32_infinite_voxels_become_background_as_nan_does_up_to_the_li
     assert read_scan(path, max_invalid=0.5).invalid.sum() == 111
 
 
-def test_values_beyond_float32_count_as_infinite(scan_file):
+@pytest.mark.parametrize("value", [1e300, -3e38])  # beyond float32, and such that differences are
+def test_values_too_large_to_compute_with_count_as_infinite(scan_file, value):
     values = np.ones(SHAPE, dtype=np.float64)
-    values[4, 4, 4] = 1e300
+    values[4, 4, 4] = value
     scan = read_scan(scan_file(nifti_bytes(datatype=64, bitpix=64, body=values.tobytes(order="F"))))
     assert np.argwhere(scan.invalid).tolist() == [[4, 4, 4]]
 

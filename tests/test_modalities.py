@@ -6,9 +6,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 from command_line import rows, run
-from sklearn.base import BaseEstimator
 from sklearn.pipeline import Pipeline
-from toy_scans import RAS, head, image, make
+from toy_scans import RAS, MedianOfChannels, head, image, make, pair, second
 
 from skmimood.exceptions import InputError, ScanReadError, SkmimoodWarning
 from skmimood.nifti import write_image
@@ -17,36 +16,6 @@ from skmimood.scans.modalities import find_together
 
 QUICK = ("--max-iter", 2, "--size", 16, "--scan-fpr", 0.5, "--device", "cpu")
 WHOLE = ("--healed", "--viewer", "all", "--device", "cpu")
-
-
-class MedianOfChannels(BaseEstimator):
-    """Restores every slice (C, H, W) to the median of the training slices."""
-
-    def fit(self, X, y=None):
-        self.seen_ = X.copy()
-        self.median_ = np.median(X, axis=0)
-        return self
-
-    def map_and_restore(self, X):
-        restored = np.broadcast_to(self.median_, X.shape).astype(np.float32)
-        return np.abs(X - restored).mean(axis=1), restored
-
-    def __sklearn_is_fitted__(self):
-        return hasattr(self, "median_")
-
-
-def second(seed=0, lesion=False, affine=RAS, **options):
-    """Return another contrast of `toy_scans.image`, darker outside than inside."""
-    data, mask = head(seed, **options)
-    inverted = np.where(data > 0, 1500 - data, 0)
-    if lesion:
-        inverted[mask > 0] = 50
-    return nib.Nifti1Image(inverted.astype(np.float32), affine)
-
-
-def pair(seed=0, lesion=False):
-    """Return two modalities of one head; a lesion shows in the second alone."""
-    return image(seed), second(seed, lesion)
 
 
 @pytest.fixture(scope="module")

@@ -267,6 +267,13 @@ def test_vulnerability_safe_loader_no_class_outside_the_registry_is_ever_importe
 @pytest.mark.parametrize(
     "change",
     [
+        lambda content: step(content, 0)["fitted"]["config_"].update(patch_size=1, image_channels=4),
+        lambda content: step(content, 0)["fitted"].update(grid_=[3, 3]),
+        lambda content: step(content, 0)["fitted"].update(image_shape_=[8, 8]),
+        lambda content: step(content, 0)["fitted"].update(image_shape_=[2, 32, 32]),
+        lambda content: step(content, 1)["fitted"].update(grid_="small"),
+        lambda content: step(content, 1)["fitted"].update(seed_=0.5),
+        lambda content: step(content, 2)["fitted"].update(threshold_="high"),
         lambda content: step(content, 1)["fitted"]["config_"].update(width=64),
         lambda content: step(content, 1)["fitted"]["config_"].update(depth=3),
         lambda content: step(content, 1)["fitted"]["config_"].update(depth=10**12),

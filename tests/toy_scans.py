@@ -41,6 +41,14 @@ class MedianRestorer(BaseEstimator):
         self.median_ = arrays["median_"]
 
 
+class MedianOfChannels(MedianRestorer):
+    """The same of slices (n, C, H, W)."""
+
+    def map_and_restore(self, X):
+        restored = np.broadcast_to(self.median_, X.shape).astype(np.float32)
+        return np.abs(X - restored).mean(axis=1), restored
+
+
 class Unchanged(BaseEstimator):
     def fit(self, X, y=None):
         self.fitted_ = True
@@ -66,6 +74,20 @@ def head(seed=0, shape=(30, 36, 20), lesion=False, scale=1000.0, radius=0.42):
 
 def image(seed=0, affine=RAS, **options):
     return nib.Nifti1Image(head(seed, **options)[0], affine)
+
+
+def second(seed=0, lesion=False, affine=RAS, **options):
+    """Return another contrast of `image`, darker outside than inside."""
+    data, mask = head(seed, **options)
+    inverted = np.where(data > 0, 1500 - data, 0)
+    if lesion:
+        inverted[mask > 0] = 50
+    return nib.Nifti1Image(inverted.astype(np.float32), affine)
+
+
+def pair(seed=0, lesion=False):
+    """Return two modalities of one head; a lesion shows in the second alone."""
+    return image(seed), second(seed, lesion)
 
 
 def make(**options):

@@ -17,6 +17,7 @@ from skmimood.preprocessing.heads import have_heads, head_masks
 from skmimood.training.loop import split_validation
 from skmimood.validation.estimator import SliceEstimator
 from skmimood.validation.images import check_images
+from skmimood.validation.learnt import as_learnt
 from skmimood.validation.rules import RATE
 
 
@@ -175,8 +176,8 @@ class UntrainedDetector(BasePixelDetector):
                 raise ModelLoadError(
                     f"{name} of {type(self).__name__} has a wrong shape or holds NaN or infinity."
                 )
-        for name, value in (dict(values) | dict(arrays)).items():
-            setattr(self, name, tuple(value) if isinstance(value, list) else value)
+        for name, value in (as_learnt(values) | dict(arrays)).items():
+            setattr(self, name, value)
 
 
 def slices_of(X: Any) -> np.ndarray:

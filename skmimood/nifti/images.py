@@ -23,6 +23,7 @@ from skmimood.runtime.files import replacing
 from skmimood.runtime.paths import expand
 
 DEFAULT_MAX_BYTES = 2 * 2**30
+_TOO_LARGE = 1e30  # no intensity; sums and differences of such numbers are infinite
 _GROUND_SHARE = 0.1  # of the finite voxels
 
 
@@ -97,8 +98,9 @@ def read_scan(
     volume : int, optional
         Which volume of a 4-D scan to take.
     max_invalid : float
-        Largest accepted share of NaN and infinite voxels in the whole volume, in [0, 1]; up to it they become
-        background: 0, or the level of the air where that is negative. `ScanDetector` judges the head alone.
+        Largest accepted share of NaN and infinite voxels, those beyond 1e30 included, in the whole volume, in [0, 1];
+        up to it they become background: 0, or the level of the air where that is negative. `ScanDetector` judges the
+        head alone.
     index : int
         Position in the list of scans; names an image that has no file.
     name : str, optional
@@ -112,7 +114,7 @@ def read_scan(
     name = name or scan_id(source, index)
     file = file_name(source) or name
     voxels, geometry, shape, remarks = read_volume(source, file, max_bytes, volume)
-    invalid = ~np.isfinite(voxels)
+    invalid = ~((voxels > -_TOO_LARGE) & (voxels < _TOO_LARGE))
     share = float(invalid.mean())
     if share > max_invalid or share == 1:
         raise ScanReadError(

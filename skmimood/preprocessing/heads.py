@@ -53,8 +53,8 @@ def have_heads(images: np.ndarray) -> np.ndarray:
 
 def eroded(masks: np.ndarray, n_pixels: int) -> np.ndarray:
     """Remove from masks (n, H, W) what is within ``n_pixels`` of the background, diagonals counting as one."""
-    size = (1, 2 * n_pixels + 1, 2 * n_pixels + 1)
-    return ndimage.minimum_filter(masks, size, mode="nearest")
+    size = 2 * min(n_pixels, max(masks.shape[1:])) + 1
+    return ndimage.minimum_filter(masks, (1, size, size), mode="nearest")
 
 
 def standardise(images: np.ndarray) -> np.ndarray:

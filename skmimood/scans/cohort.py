@@ -171,7 +171,7 @@ class ScanReader:
         return replace(first, scan=scan, foreground=foreground, others=tuple(others))
 
     def _prepare(self, listed: ListedScan, scan: Scan) -> PreparedScan:
-        if not np.ptp(scan.data):
+        if scan.data.min() == scan.data.max():
             but = "" if scan.invalid is None else " but NaN and infinite ones"
             raise ScanReadError(
                 scan.id, f"empty: every voxel{but} is {scan.data.flat[0]:g}. Leave this scan out."

@@ -13,7 +13,7 @@ from sklearn.base import TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from skmimood.exceptions import CodebookCollapseWarning, InputError
+from skmimood.exceptions import CodebookCollapseWarning, InputError, ModelLoadError
 from skmimood.networks.marks import unmarked_in_place
 from skmimood.networks.quantizer import levels_for
 from skmimood.networks.vqvae import VQVAE
@@ -169,9 +169,20 @@ class VQTokenizer(TransformerMixin, TrainedStep):
         self.image_shape_, self.grid_ = healthy.shape[1:], grid
         self._measure_usage(seen)
 
+    def __skmimood_restore__(self, arrays: Mapping[str, np.ndarray], values: Mapping[str, Any]) -> None:
+        """Set what was learnt; refuse slices of another number of tokens or channels than the network has."""
+        super().__skmimood_restore__(arrays, values)
+        shape, channels = self.image_shape_, self.config_.get("image_channels", 1)
+        fits = shape[:-2] == ((channels,) if channels > 1 else ())
+        if not fits or token_grid(shape[-2:], self.downsampling) != self.grid_:
+            raise ModelLoadError(
+                f"the slices {shape} of {type(self).__name__} do not fit its tokens {self.grid_}."
+            )
+
     def transform(self, X: Any) -> TokenizedScans:
         """Return slices ``X`` in [0, 1], of the shape seen in fit, with their tokens (n, h, w)."""
         check_is_fitted(self)
+        self._check_parameters()
         images = check_images(X, self.image_shape_)
         return TokenizedScans(images, self._encode(self.seen(images)), self)
 

@@ -25,6 +25,7 @@ from skmimood.runtime.streams import shared_seed
 from skmimood.training.loop import Runtime
 from skmimood.training.parameters import Training
 from skmimood.validation.estimator import ParameterGroup, SliceEstimator
+from skmimood.validation.learnt import as_learnt
 from skmimood.validation.rules import MAX_LEVELS, Rule, is_count
 
 _SEED: Rule = (
@@ -212,8 +213,7 @@ class TrainedStep(SliceEstimator):
                 raise ModelLoadError(f"the array {key!r} belongs to no part of {type(self).__name__}.")
             groups[f"{group}_"][name] = array
         self._check_state(values["config_"], groups["state_"])
-        learnt = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
-        for name, value in (learnt | groups).items():
+        for name, value in (as_learnt(values) | groups).items():
             setattr(self, name, value)
 
     def _check_state(self, config: dict[str, Any], state: dict[str, np.ndarray]) -> None:
