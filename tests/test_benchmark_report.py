@@ -12,7 +12,8 @@ from benchmarks import records
 from benchmarks.commands import report
 from benchmarks.commands.accuracy import save_cases
 from benchmarks.protocol.methods import METHODS
-from benchmarks.report import accuracy, figures, headline
+from benchmarks.report import accuracy, family, figures, headline
+from benchmarks.report.results import load_runs
 from skmimood.exceptions import InputError
 
 
@@ -228,3 +229,22 @@ def test_cases_are_kept_and_drawn(tmp_path):
         assert {file[name].max() for name in ("tokens", "map", "truth")} == {255}
     assert figures.draw_cases(tmp_path / "c.npz", tmp_path) == "![Cases](figures/c.png)"
     assert (tmp_path / "figures" / "c.png").stat().st_size > 1000
+
+
+def test_the_table_of_the_family_has_every_method_but_those_that_need_no_paper():
+    rows = records.read_table(family.FAMILY)
+    without = {"intensity-standardized", "zscore", "dae-standardized", "tokenizer-residual", "mimood"}
+    named = {row["method"] for row in rows}
+    assert named == {name for name in METHODS if not name.endswith("-default")} - without | {"mimood-default"}
+    assert all(row["paper"] and row["difference"] for row in rows)
+
+
+def test_the_family_shows_cross_validated_figures_before_those_of_a_single_split(tmp_path):
+    for name, ap, fold in (("lgg", 0.5, ""), ("lgg-cv", 0.125, 0)):
+        records.replace_rows(tmp_path / f"{name}.csv", [result("mae", 0, ap, dataset=name)])
+        run = result("mae", 0, ap, dataset=name, fold=fold, fit_seconds=60)
+        records.replace_rows(tmp_path / f"{name}_runs.csv", [run])
+    *_, table = family.family_table(load_runs(tmp_path), [])
+    lines = {line.split(" | ")[0].strip("| "): line for line in table.splitlines()}
+    assert "0.225 / 0.125 / 0.900 | 60 | 1.5 |" in lines["Masked autoencoder"]
+    assert "no figures yet" in lines["f-AnoGAN"]

@@ -14,6 +14,7 @@ from benchmarks.protocol import ledger
 from benchmarks.protocol.methods import METHODS, n_candidates, title
 from benchmarks.protocol.variants import VARIANTS
 from benchmarks.report import figures
+from benchmarks.report.family import family_table
 from benchmarks.report.results import (
     DATA_TITLES,
     PIXELS,
@@ -49,7 +50,9 @@ def render(results: Path, base: Path) -> str:
             parts.append(figures.draw_cases(cases, base))
     if not parts:
         return "No results yet."
-    return "\n\n".join([*parts, *_tried_table(), *_published_table(published)])
+    return "\n\n".join(
+        [*parts, *family_table(runs, published), *_tried_table(), *_published_table(published)]
+    )
 
 
 def sections(run: Run, published: Rows) -> Iterator[str]:
