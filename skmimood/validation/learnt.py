@@ -7,6 +7,7 @@ from numbers import Real
 from typing import Any
 
 from skmimood.exceptions import ModelLoadError
+from skmimood.validation.rules import is_count
 
 _SHAPES = ("grid_", "image_shape_")
 _MAX_SIDE = 2**16
@@ -17,7 +18,9 @@ def as_learnt(values: Mapping[str, Any]) -> dict[str, Any]:
     learnt = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
     for name in _SHAPES:
         if name in learnt and not _is_shape(learnt[name]):
-            raise ModelLoadError(f"{name} should be height and width; the file has {learnt[name]!r}.")
+            raise ModelLoadError(
+                f"{name} should be height and width, after channels if any; the file has {learnt[name]!r}."
+            )
     seed = learnt.get("seed_", 0)
     if type(seed) is not int or seed < 0:
         raise ModelLoadError(f"seed_ should be an integer of at least 0; the file has {seed!r}.")
@@ -29,5 +32,4 @@ def as_learnt(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _is_shape(value: Any) -> bool:
     sides = value if isinstance(value, tuple) else ()
-    are_sides = all(type(side) is int and 0 < side <= _MAX_SIDE for side in sides)
-    return len(sides) in (2, 3) and are_sides
+    return len(sides) in (2, 3) and all(is_count(side) and side <= _MAX_SIDE for side in sides)
